@@ -1,0 +1,29 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help setup demo test check
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.installed ## install Lately and its tools into .venv
+
+demo: setup ## run everything on this machine, with a shop that places orders; Ctrl-C stops it
+	@$(RUN) -m local.demo
+
+test: setup check ## install what is missing and run every test against real servers
+	@sh local/browser.sh
+	@$(RUN) -m pytest
+
+check: setup ## look at the code without running it
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.10 or newer is missing: install python3"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is too old: Lately needs Python 3.10 or newer, or set PYTHON=python3.x"; exit 2; }
+	@echo "installing Python packages into $(VENV), once ..."
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a venv: install python3-venv"; exit 2; }
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

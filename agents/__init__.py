@@ -1,0 +1,1 @@
+"""Stations of the stream: one agent per file, each feeds the table or topic it is named after."""

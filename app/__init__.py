@@ -1,0 +1,22 @@
+"""Lately: what each user bought lately. `faust -A app worker` finds the app here.
+
+The attribute `app` is lazy, so that importing `app.folds` or `app.models` starts nothing.
+"""
+
+import sys
+
+__all__ = ["app"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from app.errors import BadSetting
+
+    try:
+        from app.main import app
+    except BadSetting as exc:
+        print(f"lately: {exc}", file=sys.stderr)
+        raise SystemExit(2) from None
+    return app

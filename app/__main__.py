@@ -1,0 +1,5 @@
+"""`python -m app …` is `lately …`."""
+
+from app.cli import main
+
+main()

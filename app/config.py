@@ -1,0 +1,148 @@
+"""Settings: the only reader of the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.errors import BadSetting
+
+PREFIX = "LATELY_"
+MAX_PORT = 65_535
+MAX_NUMBER = 2**31 - 1
+
+#: What Lately calls a column of the shop's table; `category` may be missing.
+COLUMNS = ("user_id", "order_id", "product_name", "price", "ordered_at", "payment_method", "category")
+OPTIONAL_COLUMNS = ("payment_method", "category")
+
+
+def setting(default: object, help: str, *, least: int | None = None, secret: bool = False):
+    """A field of Settings with its help text; `least` is the smallest number allowed."""
+    return field(default=default, repr=not secret, metadata={"help": help, "least": least, "secret": secret})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that can be set, each as the environment variable LATELY_<NAME>."""
+
+    id: str = setting("lately", "name of the app: the consumer group and the prefix of its changelog topics")
+    kafka: str = setting("127.0.0.1:9092", "Kafka's bootstrap servers, host:port[,host:port…]")
+    topic_prefix: str = setting("", "put before the name of every topic, so that two shops can share a Kafka")
+    partitions: int = setting(4, "partitions of every topic; cannot be changed later", least=1)
+    replication: int = setting(1, "replicas of every topic; 3 on a real cluster", least=1)
+    data_dir: str = setting(".lately/worker", "where a worker keeps its RocksDB tables; one folder per worker")
+    web_host: str = setting("127.0.0.1", "address to serve HTTP on; other workers reach this one under it")
+    web_port: int = setting(6066, "port to serve HTTP on", least=1)
+    forward_ms: int = setting(300, "how long a worker waits for the worker that owns a user, ms", least=1)
+    session_timeout_s: int = setting(10, "after so many silent seconds a worker counts as dead", least=1)
+    recent_limit: int = setting(20, "purchases shown per user", least=1)
+    recent_spare: int = setting(12, "purchases kept beyond that, to fill up after removals", least=0)
+    mysql_host: str = setting("127.0.0.1", "MySQL or MariaDB server of the shop")
+    mysql_port: int = setting(3306, "its port", least=1)
+    mysql_user: str = setting("root", "its user")
+    mysql_password: str = setting("", "the user's password", secret=True)
+    mysql_database: str = setting("shop", "the shop's database")
+    source_table: str = setting("orders", "the shop's table of orders")
+    source_columns: str = setting(
+        "", "how the shop names its columns: user_id=customer,price=amount; unnamed ones keep their name"
+    )
+    source_outbox: str = setting("purchase_outbox", "the outbox table that the triggers write to")
+    source_poll_ms: int = setting(100, "pause between two looks at an empty outbox, ms", least=1)
+    source_batch_rows: int = setting(500, "outbox rows published at once", least=1)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from `environ` (default: the process's own).
+
+        Raises BadSetting for a variable that starts with LATELY_ and is not known, or a value of the wrong kind.
+        """
+        environ = os.environ if environ is None else environ
+        fields = {PREFIX + f.name.upper(): f for f in dataclasses.fields(cls)}
+        values = {}
+        for name, text in sorted(environ.items()):
+            if not name.startswith(PREFIX):
+                continue
+            if name not in fields:
+                raise BadSetting(f"unknown setting {name}{_nearest(name, list(fields))}")
+            values[fields[name].name] = _parse(name, text, fields[name])
+        # `faust --datadir` reaches the app only as this variable, and beats ours; unset it is a template.
+        chosen = environ.get("F_DATADIR", "")
+        if chosen and "{" not in chosen:
+            values["data_dir"] = chosen
+        settings = cls(**values)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raise BadSetting for a value that can be seen to be wrong without asking a server."""
+        for server in self.kafka.split(","):
+            host, _, port = server.rpartition(":")
+            if not re.fullmatch(r"[^\s/:;]+|\[[0-9a-fA-F:]+\]", host) or not _number(port, 1, MAX_PORT):
+                raise BadSetting(f"LATELY_KAFKA: {server!r} is not host:port, for example 127.0.0.1:9092")
+        for name in ("id", "topic_prefix"):
+            if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", getattr(self, name)) or (name == "id" and not self.id):
+                raise BadSetting(
+                    f"LATELY_{name.upper()}: {getattr(self, name)!r} must be letters, digits, '.', '_' and '-'"
+                )
+        # The triggers are named after the outbox, with 7 characters more.
+        for name, longest in (("source_table", 64), ("source_outbox", 57), ("mysql_database", 64)):
+            if not re.fullmatch(rf"[^`\0/\\]{{1,{longest}}}", getattr(self, name)):
+                raise BadSetting(
+                    f"LATELY_{name.upper()}: {getattr(self, name)!r} must be a name of 1 to {longest} characters"
+                )
+        for name in ("data_dir", "web_host", "mysql_host"):
+            if not getattr(self, name):
+                raise BadSetting(f"LATELY_{name.upper()} is empty: leave it unset for the default")
+        _ = self.columns
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Lately's column name -> the shop's column name, for all of COLUMNS."""
+        mapping = {name: name for name in COLUMNS}
+        named = set()
+        for pair in filter(None, (part.strip() for part in self.source_columns.split(","))):
+            ours, sign, theirs = (part.strip() for part in pair.partition("="))
+            if not sign or not theirs or "`" in theirs:
+                raise BadSetting(f"LATELY_SOURCE_COLUMNS: {pair!r} is not like user_id=customer")
+            if ours not in COLUMNS:
+                raise BadSetting(f"LATELY_SOURCE_COLUMNS: unknown column {ours}{_nearest(ours, list(COLUMNS))}")
+            if ours in named:
+                raise BadSetting(f"LATELY_SOURCE_COLUMNS: {ours} is named twice")
+            named.add(ours)
+            mapping[ours] = theirs
+        return mapping
+
+    @property
+    def kafka_servers(self) -> list[str]:
+        """The bootstrap servers as a list of host:port."""
+        return self.kafka.split(",")
+
+    def shown(self) -> dict[str, object]:
+        """All settings for people to read, secrets as ***."""
+        return {
+            f.name: "***" if f.metadata["secret"] and getattr(self, f.name) else getattr(self, f.name)
+            for f in dataclasses.fields(self)
+        }
+
+
+def _parse(name: str, text: str, spec: dataclasses.Field) -> str | int:
+    if not isinstance(spec.default, int):
+        return text
+    least, most = spec.metadata["least"], MAX_PORT if name.endswith("_PORT") else MAX_NUMBER
+    if not _number(text, least, most):
+        raise BadSetting(f"{name}: {text!r} is not a whole number from {least} to {most}")
+    return int(text)
+
+
+def _number(text: str, least: int, most: int) -> bool:
+    return re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) is not None and least <= int(text) <= most
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    spelled = {one.upper(): one for one in known}
+    close = difflib.get_close_matches(name.upper(), list(spelled), n=1, cutoff=0.0)
+    return f"; did you mean {spelled[close[0]]}?" if close else ""

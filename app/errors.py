@@ -1,0 +1,66 @@
+"""Named errors: the message names the cause and the next step."""
+
+EX_USAGE = 2
+EX_UNAVAILABLE = 75
+
+
+class LatelyError(Exception):
+    """An error that is shown to a person as one line; `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+
+class BadSetting(LatelyError):
+    """A LATELY_* variable is unknown or has a value that cannot be used."""
+
+    exit_code = EX_USAGE
+
+
+class BadTopic(LatelyError):
+    """A topic exists, but not as Lately needs it."""
+
+    exit_code = EX_USAGE
+
+
+class BadSource(LatelyError):
+    """The shop's table, the outbox or its triggers are not as the event source needs them."""
+
+    exit_code = EX_USAGE
+
+
+class PortTaken(LatelyError):
+    """Another process listens on the web port."""
+
+    exit_code = EX_USAGE
+
+
+class FolderTaken(LatelyError):
+    """Another worker keeps its tables in the same folder."""
+
+    exit_code = EX_USAGE
+
+
+class ServerAway(LatelyError):
+    """Kafka or MySQL cannot be reached; trying again later may help."""
+
+    exit_code = EX_UNAVAILABLE
+
+
+class UnknownFormat(LatelyError):
+    """A stored value has a format number that this version of Lately does not know."""
+
+
+class PartitionClosed(LatelyError):
+    """A table was asked for a partition that this worker has just given up."""
+
+
+class NotAcknowledged(LatelyError):
+    """Kafka refused a record that an order depends on, so nothing after it may be committed."""
+
+
+class UnreadableEvent(Exception):
+    """An event cannot be read or breaks a rule; `reason` is its slug, the text says what is wrong."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason

@@ -1,0 +1,14 @@
+"""What Prometheus may ask of a worker; names and labels are listed in docs/operations.md."""
+
+from prometheus_client import Counter, Gauge, Info
+
+from app import __version__
+
+EVENTS = Counter("lately_events_total", "Events read, by agent and result", ["agent", "type", "result"])
+DEAD = Counter("lately_dlq_records_total", "Records sent to orders-dead, by reason", ["reason"])
+REQUESTS = Counter(
+    "lately_http_requests_total", "HTTP requests answered, by route, method and status", ["route", "method", "status"]
+)
+READY = Gauge("lately_ready", "1 while the tables of this worker are recovered and it may answer")
+BUILD = Info("lately_build", "Version of Lately")
+BUILD.info({"version": __version__})

@@ -1,0 +1,158 @@
+"""What an order event is: one CloudEvents 1.0 JSON document per change of a purchase, and the rules it obeys."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import Annotated
+
+import msgspec
+
+from app.errors import UnreadableEvent
+
+PLACED = "order.placed"
+CHANGED = "order.changed"
+REMOVED = "order.removed"
+SNAPSHOT = "order.snapshot"
+REPAIRED = "order.repaired"
+TYPES = frozenset({PLACED, CHANGED, REMOVED, SNAPSHOT, REPAIRED})
+
+SCHEMA = "urn:lately:schema:order:1"
+
+MAX_ID_BYTES = 128
+MAX_ORDER_ID_BYTES = 255
+MAX_PRODUCT_NAME = 1024
+MAX_LABEL = 255
+#: Kafka takes records up to 1 MiB, key and headers included.
+MAX_EVENT_BYTES = 900_000
+
+#: What decoding raises for bytes that are not what they should be; nesting beyond Python's limit counts as that.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
+_LAST = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PRICE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,10})?", re.ASCII)
+
+
+class Purchase(msgspec.Struct, frozen=True):
+    """One product of one order; (`order_id`, `product_name`) names it, `version` grows with each change.
+
+    `order_id` is a JSON number where the shop's column is an integer, so that ties sort as in SQL.
+    """
+
+    user_id: str
+    order_id: str | int
+    product_name: str
+    price: str
+    ordered_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    version: int
+    payment_method: str | None = None
+    category: str | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A change of one purchase, as it lies in the topic `orders`."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: str
+    dataschema: str
+    data: Purchase
+    subject: str | None = None
+    partitionkey: str | None = None
+    traceparent: str | None = None
+
+
+class _Envelope(msgspec.Struct):
+    """The part of an event that tells whether this version of Lately can read the rest."""
+
+    type: str | None = None
+    dataschema: str | None = None
+
+
+_decode = msgspec.json.Decoder(Event).decode
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def read_event(key: bytes | None, value: bytes | None, keyed_by: str = "user_id") -> Event:
+    """Decode the record (`key`, `value`) and check every rule; the key must be the event's field `keyed_by`.
+
+    Raises UnreadableEvent with one of the reasons empty, too-large, malformed-json, wrong-type, unknown-type,
+    unknown-schema, broken-rule, wrong-key.
+    """
+    event = read_document(value)
+    if key != getattr(event.data, keyed_by).encode():
+        raise UnreadableEvent("wrong-key", f"the record's key is not the {keyed_by} of the event")
+    return event
+
+
+def read_document(value: bytes | None) -> Event:
+    """Decode one event document and check every rule but the record's key; raises UnreadableEvent."""
+    if not value:
+        raise UnreadableEvent("empty", "the record has no value")
+    if len(value) > MAX_EVENT_BYTES:
+        raise UnreadableEvent("too-large", f"the event has {len(value)} bytes, the limit is {MAX_EVENT_BYTES}")
+    try:
+        event = _decode(value)
+    except msgspec.ValidationError as exc:
+        _check_envelope(_read_envelope(value))
+        raise UnreadableEvent("wrong-type", str(exc)) from None
+    except UNDECODABLE as exc:
+        raise UnreadableEvent("malformed-json", str(exc)) from None
+    _check_envelope(event)
+    broken = broken_rule(event.data)
+    if broken:
+        raise UnreadableEvent("broken-rule", broken)
+    return event
+
+
+def _read_envelope(value: bytes) -> _Envelope:
+    try:
+        return _decode_envelope(value)
+    except msgspec.ValidationError as exc:
+        raise UnreadableEvent("wrong-type", str(exc)) from None
+    except UNDECODABLE as exc:
+        raise UnreadableEvent("malformed-json", str(exc)) from None
+
+
+def _check_envelope(event: Event | _Envelope) -> None:
+    if event.dataschema is not None and event.dataschema != SCHEMA:
+        raise UnreadableEvent("unknown-schema", f"dataschema {_cut(event.dataschema)} is not {SCHEMA!r}")
+    if event.type is not None and event.type not in TYPES:
+        raise UnreadableEvent("unknown-type", f"type {_cut(event.type)} is none of {', '.join(sorted(TYPES))}")
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:100]}…")
+
+
+def broken_rule(purchase: Purchase) -> str | None:
+    """The rule that `purchase` breaks, in words, or None; docs/protocol.md lists them."""
+    if not valid_user_id(purchase.user_id):
+        return f"user_id must be 1 to {MAX_ID_BYTES} bytes without control characters, and not '.' or '..'"
+    order_id = str(purchase.order_id)
+    if not 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES or _CONTROL.search(order_id):
+        return f"order_id must be 1 to {MAX_ORDER_ID_BYTES} bytes without control characters"
+    if not 1 <= len(purchase.product_name) <= MAX_PRODUCT_NAME:
+        return f"product_name must have 1 to {MAX_PRODUCT_NAME} characters"
+    if isinstance(purchase.order_id, int) and not -(2**63) <= purchase.order_id < 2**64:
+        return "order_id must fit in 64 bits where it is an integer"
+    if not _PRICE.fullmatch(purchase.price):
+        return "price must be a decimal number >= 0 with at most 18 digits before the point and 10 after it"
+    if not _FIRST <= purchase.ordered_at <= _LAST:
+        return "ordered_at must be in the years 1 to 9999 of UTC"
+    for name in ("payment_method", "category"):
+        if len(getattr(purchase, name) or "") > MAX_LABEL:
+            return f"{name} must have at most {MAX_LABEL} characters"
+    if not 0 <= purchase.version < 2**63:
+        return "version must be a whole number >= 0 and < 2^63"
+    return None
+
+
+def valid_user_id(user_id: str) -> bool:
+    """Whether `user_id` can be a record's key and a path segment of a URL."""
+    return 1 <= len(user_id.encode()) <= MAX_ID_BYTES and not _CONTROL.search(user_id) and user_id not in (".", "..")

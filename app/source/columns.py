@@ -1,0 +1,77 @@
+"""The shop's columns: which of them are ours, and how SQL makes the JSON of an event's data from them."""
+
+from __future__ import annotations
+
+from app.config import COLUMNS, OPTIONAL_COLUMNS, Settings
+from app.errors import BadSource
+from app.source.mysql import Connection, text
+
+_INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
+_TIMES = {"datetime", "timestamp"}
+_BINARY = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit", "geometry"}
+
+#: Lately's column name -> (the shop's column name, its data type).
+Columns = dict[str, tuple[str, str]]
+
+
+def shop_columns(connection: Connection, settings: Settings) -> Columns:
+    """The columns of the shop's table, without the optional ones it lacks.
+
+    Raises BadSource when the table or a column is missing, or a column has a type that cannot be an event's.
+    """
+    table = f"{settings.mysql_database}.{settings.source_table}"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
+            (settings.mysql_database, settings.source_table),
+        )
+        found = {text(name).lower(): (text(name), text(kind).lower()) for name, kind in cursor.fetchall()}
+    if not found:
+        raise BadSource(f"there is no table {table}: create it, or set LATELY_SOURCE_TABLE and LATELY_MYSQL_DATABASE")
+    columns = {}
+    for ours, theirs in settings.columns.items():
+        if theirs.lower() in found:
+            columns[ours] = found[theirs.lower()]
+        elif ours not in OPTIONAL_COLUMNS or ours != theirs:
+            raise BadSource(
+                f"table {table} has no column {theirs}: "
+                f"name the one that holds {ours} in LATELY_SOURCE_COLUMNS, as {ours}=its_name"
+            )
+    for ours, (name, kind) in columns.items():
+        if ours == "ordered_at" and kind not in _TIMES:
+            raise BadSource(f"column {name} of {table} is of type {kind}, but {ours} must be a DATETIME or TIMESTAMP")
+        if kind in _BINARY:
+            raise BadSource(
+                f"column {name} of {table} is of type {kind}, but {ours} must be text or a number: "
+                "add a generated column, such as HEX of it, and name that one in LATELY_SOURCE_COLUMNS"
+            )
+    return columns
+
+
+def payload(columns: Columns, side: str) -> str:
+    """The SQL expression that makes the JSON of one row; `side` is NEW, OLD or the table."""
+    pairs = []
+    for ours in COLUMNS:
+        if ours not in columns:
+            continue
+        name, kind = columns[ours]
+        value = f"{side}.{quoted(name)}"
+        if ours == "ordered_at":
+            if kind == "timestamp":
+                # Shown in the zone of the connection that writes, and ambiguous there once a year; its number is not.
+                value = f"DATE_ADD('1970-01-01', INTERVAL UNIX_TIMESTAMP({value}) * 1000000 MICROSECOND)"
+            value = f"DATE_FORMAT({value}, '%Y-%m-%dT%H:%i:%s.%fZ')"
+        elif ours != "order_id" or kind not in _INTEGERS:
+            value = as_text(value)
+        pairs.append(f"'{ours}', {value}")
+    return f"JSON_OBJECT({', '.join(pairs)})"
+
+
+def quoted(name: str) -> str:
+    """A name in backticks; Settings refuses names that contain one."""
+    return f"`{name}`"
+
+
+def as_text(value: str) -> str:
+    """The SQL expression that makes text of any value."""
+    return f"CONVERT({value} USING utf8mb4)"

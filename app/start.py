@@ -1,0 +1,76 @@
+"""What a worker checks before it joins the group."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import faust
+from faust.worker import Worker as FaustWorker
+
+from app.config import Settings
+from app.errors import FolderTaken, LatelyError, PortTaken
+from app.frozen import pulse
+from app.topics import ensure_topics
+
+
+class Worker(FaustWorker):
+    """Replaces: a worker that starts whatever the topics, the port and the folder are like."""
+
+    def __init__(self, app: faust.App, *args: Any, **kwargs: Any) -> None:
+        super().__init__(app, *args, **kwargs)
+        # The spinner sets the root logger to DEBUG at the default log level, and each record costs.
+        self.spinner = None
+
+    def execute_from_commandline(self) -> None:
+        """Check what can be checked, then run; exit 2 or 75 with one line before the group is joined."""
+        try:
+            self.loop.run_until_complete(self._check(self.app.settings))
+        except LatelyError as exc:
+            print(f"lately: {exc}", file=sys.stderr, flush=True)  # noqa: T201 - there is no log yet
+            raise SystemExit(exc.exit_code) from None
+        pulse.start(self.app.settings.session_timeout_s)
+        super().execute_from_commandline()
+
+    async def _check(self, settings: Settings) -> None:
+        conf = self.app.conf
+        self._folder_lock = _lock_folder(Path(conf.datadir))
+        if conf.web_enabled:
+            _check_port(conf.web_bind, conf.web_port)
+        await ensure_topics(settings)
+
+
+def _lock_folder(folder: Path) -> TextIO:
+    # Two workers on one RocksDB would each wait for the other's partitions. The lock ends with the process.
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        owner = lock.read().strip()
+        lock.close()
+        raise FolderTaken(
+            f"{folder} is in use by the worker with process id {owner}: "
+            "give each worker a folder of its own with LATELY_DATA_DIR"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            raise PortTaken(
+                f"cannot serve HTTP on {host}:{port} ({exc.strerror}): "
+                "stop what listens there, or choose another with LATELY_WEB_PORT"
+            ) from None

@@ -1,0 +1,124 @@
+"""Every topic in one place: its name, who writes it, who reads it, and that it is as it must be."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, for_code
+
+from app.config import Settings
+from app.errors import BadTopic, ServerAway
+
+FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
+ONE_WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 3600 * 1000)}
+#: A dead letter is the record as it was and its headers, so it may be larger than a record of `orders`.
+DEAD = {**FOR_EVER, "max.message.bytes": str(4 * 2**20)}
+#: The largest request of any producer: a dead letter, and what Kafka puts around it.
+MAX_REQUEST_BYTES = 5 * 2**20
+COMPACTED = {"cleanup.policy": "compact"}
+
+BROKER_PATIENCE_S = 15
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as it must be on the broker; of `config` only the cleanup policy is checked afterwards."""
+
+    name: str
+    config: dict[str, str]
+
+
+class Topics:
+    """All topics of one set of settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        named = settings.topic_prefix
+        #: The event log: key user id, value event. Written by the source, read by agents/by_user.
+        self.orders = Topic(f"{named}orders", FOR_EVER)
+        #: The same events, key product name. Written by agents/by_user, read by agents/by_product.
+        self.orders_by_product = Topic(f"{named}orders-by-product", ONE_WEEK)
+        #: What could not be read, as it was, with the reason in the headers. Written by the source and all agents.
+        self.orders_dead = Topic(f"{named}orders-dead", DEAD)
+        #: The changelogs of the tables: only their table writes and reads them.
+        self.changelogs = tuple(
+            Topic(f"{settings.id}-{table}-changelog", COMPACTED) for table in ("by_user", "by_product")
+        )
+
+    @property
+    def all(self) -> tuple[Topic, ...]:
+        return (self.orders, self.orders_by_product, self.orders_dead, *self.changelogs)
+
+
+async def ensure_topics(settings: Settings) -> None:
+    """Create the topics that are missing and check the others.
+
+    Raises ServerAway when no broker answers, BadTopic when a topic has the wrong number of partitions or the wrong
+    cleanup policy.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
+    try:
+        await asyncio.wait_for(admin.start(), BROKER_PATIENCE_S)
+        topics = {topic.name: topic for topic in Topics(settings).all}
+        await _create(admin, settings, topics)
+        await _check(admin, settings, topics)
+    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
+        raise ServerAway(
+            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
+            "start it, or set LATELY_KAFKA to the servers to use"
+        ) from None
+    finally:
+        await admin.close()
+
+
+async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[str, Topic]) -> None:
+    missing = sorted(set(topics) - set(await admin.list_topics()))
+    if not missing:
+        return
+    answer = await admin.create_topics(
+        [
+            NewTopic(name, settings.partitions, settings.replication, topic_configs=topics[name].config)
+            for name in missing
+        ]
+    )
+    for name, code, message, *_ in answer.topic_errors:
+        # 36: another worker, starting at the same time, was faster.
+        if code not in (0, 36):
+            raise BadTopic(f"topic {name} could not be created: {message or for_code(code).__name__}")
+    await _wait_until_listed(admin, set(missing))
+
+
+async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> None:
+    # A created topic shows in the metadata a moment later.
+    for _ in range(100):
+        described = await admin.describe_topics(sorted(names))
+        if all(topic["error_code"] == 0 and topic["partitions"] for topic in described):
+            return
+        await asyncio.sleep(0.05)
+    raise ServerAway(f"topics {', '.join(sorted(names))} were created but do not appear on the broker")
+
+
+async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[str, Topic]) -> None:
+    for described in await admin.describe_topics(sorted(topics)):
+        name, count = described["topic"], len(described["partitions"])
+        if count != settings.partitions:
+            raise BadTopic(
+                f"topic {name} has {count} partitions, but LATELY_PARTITIONS is {settings.partitions}: "
+                "set it to the topic's number, or use a new LATELY_TOPIC_PREFIX and LATELY_ID"
+            )
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": ""}) for name in sorted(topics)]
+    for answer in await admin.describe_configs(resources):
+        for _, _, _, name, entries in answer.resources:
+            _check_policy(topics[name], {entry[0]: entry[1] for entry in entries})
+
+
+def _check_policy(topic: Topic, config: dict[str, str]) -> None:
+    wanted, found = topic.config["cleanup.policy"], config.get("cleanup.policy")
+    if found is not None and found != wanted:
+        raise BadTopic(
+            f"topic {topic.name} has cleanup.policy={found}, but must have {wanted}: "
+            f"set it with kafka-configs.sh --alter --entity-type topics --entity-name {topic.name} "
+            f"--add-config cleanup.policy={wanted}"
+        )

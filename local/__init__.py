@@ -1,0 +1,1 @@
+"""Kafka and MariaDB as local processes, for `make demo` and for the tests."""

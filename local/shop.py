@@ -1,0 +1,182 @@
+"""A shop that sells phones and computers: it inserts orders, now and then changes or cancels one.
+
+It only writes to its own table, like any shop; it does not know Lately.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import mysql.connector
+
+PRODUCTS = {
+    "phones": [
+        ("Aurora One", "499.00"), ("Aurora One Mini", "399.00"), ("Pebble 5", "249.90"), ("Pebble 5 Pro", "349.90"),
+        ("Lumen Fold", "1299.00"), ("Kite SE", "179.00"),
+    ],
+    "computers": [
+        ("Slate 13", "899.00"), ("Slate 15", "1149.00"), ("Forge Tower", "1899.00"), ("Nook Mini PC", "429.50"),
+        ("Drift Chromebook", "299.00"), ("Atlas Workstation", "3499.00"),
+    ],
+}  # fmt: skip
+PAYMENT_METHODS = ["card", "card", "card", "paypal", "invoice", "gift card"]
+CHANGED_SHARE, REMOVED_SHARE = 0.05, 0.03
+MAX_REMEMBERED = 1_000
+
+TABLE = """CREATE TABLE IF NOT EXISTS orders (
+  order_id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  product_name VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  user_id VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  price DECIMAL(12,2) NOT NULL,
+  ordered_at DATETIME(6) NOT NULL,
+  payment_method VARCHAR(64) NULL,
+  category VARCHAR(64) NULL,
+  PRIMARY KEY (order_id, product_name),
+  KEY orders_by_user (user_id, ordered_at),
+  KEY orders_by_time (ordered_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table orders."""
+
+    order_id: str
+    product_name: str
+    user_id: str
+    price: str
+    ordered_at: datetime
+    payment_method: str
+    category: str
+
+
+class Shop:
+    """Places orders one at a time; the same seed gives the same users, products and prices."""
+
+    def __init__(self, connection, users: int, seed: int) -> None:
+        self.connection = connection
+        self.users = users
+        self.random = random.Random(seed)  # noqa: S311 - a shop to look at, not a secret
+        self.run = f"{time.time_ns() // 1_000_000:x}"
+        self.count = 0
+        self.recent: list[Line] = []
+
+    def create_table(self) -> None:
+        """Make the shop's table where it is missing."""
+        self._execute(TABLE)
+
+    def trade(self) -> str:
+        """Place an order, or change or cancel an earlier one; return a line that says what happened."""
+        dice = self.random.random()
+        if self.recent and dice < REMOVED_SHARE:
+            return self._cancel()
+        if self.recent and dice < REMOVED_SHARE + CHANGED_SHARE:
+            return self._reprice()
+        return self._order()
+
+    def _order(self) -> str:
+        self.count += 1
+        user = f"user-{self.random.randint(1, self.users)}"
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        payment = self.random.choice(PAYMENT_METHODS)
+        lines = []
+        for category, (name, price) in self._basket():
+            lines.append(Line(f"{self.run}-{self.count}", name, user, price, now, payment, category))
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, payment_method, category)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                [
+                    (o.order_id, o.product_name, o.user_id, o.price, o.ordered_at, o.payment_method, o.category)
+                    for o in lines
+                ],
+            )
+        self.connection.commit()
+        self.recent = [*self.recent, *lines][-MAX_REMEMBERED:]
+        return f"{user} buys {', '.join(line.product_name for line in lines)}"
+
+    def _basket(self) -> list[tuple[str, tuple[str, str]]]:
+        everything = [(category, product) for category, products in PRODUCTS.items() for product in products]
+        return self.random.sample(everything, self.random.choice([1, 1, 1, 2, 2, 3]))
+
+    def _cancel(self) -> str:
+        line = self.recent.pop(self.random.randrange(len(self.recent)))
+        self._execute(
+            "DELETE FROM orders WHERE order_id = %s AND product_name = %s", (line.order_id, line.product_name)
+        )
+        return f"{line.user_id} cancels {line.product_name}"
+
+    def _reprice(self) -> str:
+        line = self.random.choice(self.recent)
+        self._execute(
+            "UPDATE orders SET price = price * 0.9 WHERE order_id = %s AND product_name = %s",
+            (line.order_id, line.product_name),
+        )
+        return f"{line.user_id} gets 10 % off {line.product_name}"
+
+    def _execute(self, statement: str, values: tuple = ()) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, values)
+        self.connection.commit()
+
+
+def connect(host: str, port: int, user: str, password: str, database: str):
+    """Connect to the database `database`, which is made where it is missing."""
+    connection = mysql.connector.connect(
+        host=host, port=port, user=user, password=password, charset="utf8mb4", collation="utf8mb4_general_ci",
+        use_pure=True,
+    )  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE IF NOT EXISTS `{database}` DEFAULT CHARACTER SET utf8mb4")
+        cursor.execute(f"USE `{database}`")
+    return connection
+
+
+class BadWish(Exception):
+    """A SHOP_* variable has a value that cannot be used."""
+
+
+def wishes(env: Mapping[str, str]) -> tuple[int, float, int]:
+    """SHOP_USERS, SHOP_RATE (orders a second) and SHOP_SEED; raises BadWish."""
+    values = []
+    for name, kind, default, least in [("USERS", int, 50, 1), ("RATE", float, 2.0, 0.01), ("SEED", int, 1, 0)]:
+        text = env.get(f"SHOP_{name}", str(default))
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= 10**9:
+            raise BadWish(f"SHOP_{name}: {text!r} is not a number from {least}")
+        values.append(value)
+    return tuple(values)
+
+
+def main() -> None:
+    """Trade until stopped: SHOP_USERS users, SHOP_RATE orders a second, SHOP_SEED for the dice."""
+    users, rate, seed = wishes(os.environ)
+    env = os.environ
+    connection = connect(
+        env["LATELY_MYSQL_HOST"], int(env["LATELY_MYSQL_PORT"]), env["LATELY_MYSQL_USER"],
+        env.get("LATELY_MYSQL_PASSWORD", ""), env["LATELY_MYSQL_DATABASE"],
+    )  # fmt: skip
+    shop = Shop(connection, users, seed)
+    shop.create_table()
+    start = time.monotonic()
+    while True:
+        print(shop.trade(), flush=True)
+        shop_ahead = start + shop.count / rate - time.monotonic()
+        if shop_ahead > 0:
+            time.sleep(shop_ahead)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(0)

@@ -1,0 +1,1 @@
+"""What the stream remembers: one changelog-backed table per file, with its typed reader."""

@@ -1,0 +1,1 @@
+"""The tests; what is real in them grows: unit, contract, real, system."""

@@ -1,0 +1,64 @@
+"""All topics are made at the start, and a wrong one is named."""
+
+import asyncio
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from app.config import Settings
+from app.errors import BadTopic, ServerAway
+from app.topics import Topics, ensure_topics
+from local.process import free_port
+from tests.stack import Stack
+
+
+@pytest.fixture
+def settings(stack: Stack) -> Settings:
+    return Settings.from_env(stack.env)
+
+
+@pytest.fixture
+def admin(kafka: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": kafka})
+
+
+def create(admin: AdminClient, name: str, partitions: int, policy: str) -> None:
+    admin.create_topics([NewTopic(name, partitions, 1, config={"cleanup.policy": policy})])[name].result()
+
+
+def test_missing_topics_are_created_and_doing_it_again_changes_nothing(settings: Settings, admin: AdminClient):
+    for _ in range(2):
+        asyncio.run(ensure_topics(settings))
+    found = admin.list_topics(timeout=10).topics
+    for topic in Topics(settings).all:
+        assert len(found[topic.name].partitions) == 4
+        resource = ConfigResource("topic", topic.name)
+        config = admin.describe_configs([resource])[resource].result()
+        assert {name: config[name].value for name in topic.config} == topic.config
+
+
+def test_two_workers_that_start_at_once_both_find_the_topics(settings: Settings):
+    async def both() -> None:
+        await asyncio.gather(ensure_topics(settings), ensure_topics(settings))
+
+    asyncio.run(both())
+
+
+def test_a_topic_with_the_wrong_number_of_partitions_is_named(settings: Settings, admin: AdminClient):
+    create(admin, f"{settings.topic_prefix}orders", 3, "delete")
+    with pytest.raises(BadTopic, match="orders has 3 partitions, but LATELY_PARTITIONS is 4"):
+        asyncio.run(ensure_topics(settings))
+
+
+def test_a_changelog_that_would_be_deleted_is_named_with_the_command_that_mends_it(
+    settings: Settings, admin: AdminClient
+):
+    create(admin, f"{settings.id}-by_user-changelog", 4, "delete")
+    with pytest.raises(BadTopic, match=r"by_user-changelog has cleanup.policy=delete.*kafka-configs.sh --alter"):
+        asyncio.run(ensure_topics(settings))
+
+
+def test_a_broker_that_does_not_answer_is_named(settings: Settings, stack: Stack):
+    nowhere = Settings.from_env({**stack.env, "LATELY_KAFKA": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(ServerAway, match="LATELY_KAFKA"):
+        asyncio.run(ensure_topics(nowhere))

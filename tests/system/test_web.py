@@ -1,0 +1,210 @@
+"""The views on a running worker: what they answer, and that they never answer too early."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from local.process import LocalProcess
+from tests.eventually import eventually
+from tests.stack import Stack, Worker
+
+NOW = datetime(2026, 1, 31, 12)
+HOSTILE = "<script>document.title='owned'</script> & \"Söhne\" 😀"
+
+
+@pytest.fixture
+def running(stack: Stack) -> Worker:
+    """A worker behind a source that follows a shop."""
+    stack.create_orders()
+    stack.setup()
+    stack.source()
+    return stack.worker().start().wait_ready()
+
+
+def test_an_order_is_visible_everywhere_soon_after_its_commit(stack: Stack, running: Worker):
+    stack.insert(("o1", "Phone", "ann", "19.90", NOW, "card"), ("o1", "Case", "ann", "5.00", NOW, "card"))
+    eventually(lambda: len(running.purchases("ann")) == 2)
+    assert running.get("/v1/users/ann/purchases").json == {
+        "user_id": "ann",
+        "purchases": [
+            {
+                "order_id": "o1",
+                "product_name": product,
+                "price": price,
+                "ordered_at": "2026-01-31T12:00:00Z",
+                "payment_method": "card",
+                "category": None,
+            }
+            for product, price in [("Phone", "19.90"), ("Case", "5.00")]
+        ],
+        "meta": {"limit": 20, "complete": True, "role": "active", "worker": f"http://127.0.0.1:{running.port}"},
+    }
+    eventually(lambda: running.totals("Phone") == (1, "19.90"))
+    page = running.get("/users/ann")
+    assert page.status == 200
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    for text in ("Phone", "19.90", "2026-01-31 12:00:00 UTC", "paid by card"):
+        assert text in page.text
+    assert running.get("/v1/users/ann/purchases?limit=1").json["purchases"][0]["product_name"] == "Phone"
+
+
+def test_a_user_never_seen_has_an_empty_list_and_a_product_never_bought_is_unknown(running: Worker):
+    answer = running.get("/v1/users/nobody/purchases")
+    assert (answer.status, answer.json["purchases"], answer.json["meta"]["complete"]) == (200, [], True)
+    assert "No purchases yet" in running.get("/users/nobody").text
+    missing = running.get("/v1/products/Nothing")
+    assert (missing.status, missing.json["code"]) == (404, "unknown-product")
+
+
+def test_any_user_id_comes_back_as_it_was_stored(stack: Stack, running: Worker):
+    users = ["a/b", "50%", "ünï 😀", "dot.", "a+b", "a?b#c", "..a", "x" * 128]
+    stack.insert(*[("o1", f"Phone {number}", user, "1.00", NOW, "card") for number, user in enumerate(users)])
+    for number, user in enumerate(users):
+        line = ("o1", f"Phone {number}", "1.00", "2026-01-31T12:00:00Z", "card")
+        eventually(lambda user=user, line=line: running.purchases(user) == [line])
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "parameter"),
+    [
+        *[
+            (f"/v1/users/ann/purchases?limit={text}", 400, "invalid-parameter", "limit")
+            for text in ("0", "-1", "1e3", "%2B5", "%205", "%D9%A3", "", "5&limit=6", "٣".encode().hex())
+        ],
+        ("/v1/users/ann/purchases?limt=5", 400, "unknown-parameter", "limt"),
+        ("/v1/users/%ff/purchases", 400, "invalid-user-id", "user_id"),
+        ("/v1/users/a%00b/purchases", 400, "invalid-user-id", "user_id"),
+        ("/v1/users/../purchases", 400, "invalid-user-id", "user_id"),
+        ("/v1/users//purchases", 400, "invalid-user-id", "user_id"),
+        (f"/v1/users/{'x' * 129}/purchases", 400, "invalid-user-id", "user_id"),
+        ("/v1/products/%ff", 400, "invalid-product-name", "product_name"),
+        ("/v1/nothing", 404, "not-found", None),
+        ("/table", 404, "not-found", None),
+        ("/router", 404, "not-found", None),
+    ],
+)
+def test_bad_input_is_a_problem_that_names_the_parameter(shared: Worker, path, status, code, parameter):
+    answer = shared.get(path, X_Request_ID="my-id")
+    assert answer.status == status, answer
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["X-Request-ID"] == answer.json["instance"] == "my-id"
+    assert (answer.json["code"], answer.json["type"]) == (code, f"urn:lately:problem:{code}")
+    assert answer.json.get("errors", [{"parameter": None}])[0]["parameter"] == parameter
+
+
+@pytest.mark.parametrize("limit", ["100", "101", "1000000000000000000"])
+def test_a_limit_above_100_is_100(shared: Worker, limit):
+    assert shared.get(f"/v1/users/ann/purchases?limit={limit}").json["meta"]["limit"] == 100
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
+def test_other_methods_are_refused_with_what_is_allowed(shared: Worker, method):
+    answer = shared.get("/v1/users/ann/purchases", method=method)
+    assert (answer.status, answer.headers["Allow"], answer.json["code"]) == (405, "GET, HEAD", "method-not-allowed")
+
+
+def test_head_is_get_without_a_body(shared: Worker):
+    answer = shared.get("/v1/users/ann/purchases", method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+def test_health_and_metrics_answer_without_any_data(shared: Worker):
+    assert shared.get("/livez").json == {"status": "ok"}
+    assert shared.get("/readyz").json == {"status": "ok"}
+    assert "lately_ready 1.0" in shared.get("/metrics").text
+
+
+def test_a_person_gets_pages_and_pages_of_errors(shared: Worker):
+    front = shared.get("/", Accept="text/html")
+    assert '<input id="user_id"' in front.text
+    there = shared.get("/?user_id=a%2Fb%20c")
+    assert (there.status, there.headers["Location"]) == (303, "/users/a%2Fb%20c")
+    wrong = shared.get("/users/%ff", Accept="text/html")
+    assert (wrong.status, wrong.headers["Content-Type"]) == (400, "text/html; charset=utf-8")
+
+
+@pytest.fixture(scope="module")
+def shared(servers, tmp_path_factory: pytest.TempPathFactory):
+    """One worker for the tests that only ask."""
+    with Stack(servers, tmp_path_factory.mktemp("shared")) as stack:
+        yield stack.worker().start().wait_ready()
+
+
+def test_while_tables_recover_the_answer_is_503_and_never_an_empty_list(stack: Stack, running: Worker):
+    stack.insert(*[(f"o{number}", "Phone", "ann", "1.00", NOW, "card") for number in range(10)])
+    eventually(lambda: len(running.purchases("ann")) == 10)
+    running.process.kill()
+    stack.wipe(running)
+    again = stack.worker().start()
+    seen = []
+
+    def recovered() -> bool:
+        answer = again.get("/v1/users/ann/purchases")
+        seen.append(answer)
+        return answer.status == 200
+
+    eventually(recovered, within=60)
+    *early, last = seen
+    assert len(last.json["purchases"]) == 10
+    assert early, "the worker answered before it was ready"
+    for answer in early:
+        assert (answer.status, answer.headers["Retry-After"], answer.json["code"]) == (503, "1", "recovering")
+        assert answer.json["retry_after_ms"] == 1000
+
+
+def test_any_of_two_workers_answers_for_any_user_and_survives_the_other(stack: Stack, running: Worker):
+    second = stack.worker("second").start()
+    users = [f"user-{number}" for number in range(40)]
+    stack.insert(*[("o1", f"Phone {number}", user, "1.00", NOW, None) for number, user in enumerate(users)])
+    second.wait_ready()
+    for worker in (running, second):
+        eventually(lambda worker=worker: stack.assert_equal_to_sql(worker, users), within=60)
+    by_whom = {second.get(f"/v1/users/{user}/purchases").json["meta"]["worker"] for user in users}
+    assert by_whom == {f"http://127.0.0.1:{worker.port}" for worker in (running, second)}
+    running.process.kill()
+    stack.insert(("o2", "Computer", "user-1", "1.00", NOW, None))
+    eventually(lambda: stack.assert_equal_to_sql(second, users), within=60)
+
+
+def test_a_request_that_was_forwarded_once_is_not_forwarded_again(stack: Stack, running: Worker):
+    second = stack.worker("second").start().wait_ready()
+    eventually(lambda: running.get("/readyz").status == 200, within=60)
+    users = [f"user-{number}" for number in range(40)]
+    answers = [second.get(f"/v1/users/{user}/purchases", Lately_Hop="1") for user in users]
+    refused = [answer for answer in answers if answer.status != 200]
+    assert refused, "one worker cannot own all partitions"
+    assert {(answer.status, answer.json["code"]) for answer in refused} == {(508, "routing-loop")}
+
+
+def test_the_home_page_in_a_browser_shows_a_new_purchase_and_runs_no_text(
+    stack: Stack, running: Worker, chromium: str, tmp_path: Path
+):
+    stack.insert(("o1", HOSTILE, "ann", "19.90", NOW, "card"))
+    eventually(lambda: len(running.purchases("ann")) == 1)
+    dom = browse(chromium, f"http://127.0.0.1:{running.port}/users/ann", tmp_path)
+    assert "&lt;script&gt;document.title='owned'&lt;/script&gt; &amp; \"Söhne\" 😀" in dom
+    assert "<title>Bought lately by ann</title>" in dom
+    assert "19.90" in dom
+    assert "paid by card" in dom
+
+
+def browse(chromium: str, url: str, folder: Path) -> str:
+    """The page as the browser has it after its scripts ran."""
+    browser = LocalProcess(
+        "chromium",
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=3000", "--dump-dom", url],
+        folder,
+    )  # fmt: skip
+    browser.start()
+    try:
+        browser.child.wait(60)
+    except subprocess.TimeoutExpired:
+        browser.kill()
+        raise
+    return browser.tail(1_000)

@@ -1,0 +1,62 @@
+"""What the documents promise is what the code has."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from app import metrics
+from app.config import Settings
+from app.models import TYPES
+from app.topics import Topics
+from tests.stack import ROOT
+
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_setting_is_documented_with_its_default():
+    rows = re.findall(r"^\| `(LATELY_\w+)` \| (?:`(.*?)`)? ?\| (.*) \|$", OPERATIONS, re.MULTILINE)
+    assert rows == [
+        (f"LATELY_{field.name.upper()}", str(field.default), field.metadata["help"])
+        for field in dataclasses.fields(Settings)
+    ]
+
+
+def test_every_topic_and_event_type_is_documented():
+    topics = Topics(Settings(id="<LATELY_ID>"))
+    documented = re.findall(r"^\| `([^`]+)` \|", PROTOCOL, re.MULTILINE)
+    assert {topic.name for topic in topics.all} <= set(documented)
+    assert set(documented) >= TYPES
+
+
+def test_every_metric_is_documented():
+    own = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
+    names = {family.name for one in own for family in one.describe()}
+    documented = {
+        name.removesuffix("_total").removesuffix("_info") for name in re.findall(r"`(lately_\w+)", OPERATIONS)
+    }
+    assert names == documented
+
+
+def test_every_route_of_the_readme_is_served():
+    routes = set()
+    for path in (ROOT / "web").glob("*.py"):
+        routes |= {re.sub(r":\[.*?\]\*", "", route) for route in re.findall(r'@app.page\("(.*?)"\)', path.read_text())}
+    documented = set(re.findall(r"`GET (/[^`?]*)", README)) | {"/"}
+    assert routes == documented
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    for document in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_nothing_speaks_of_the_machine_it_was_written_on():
+    for path in ROOT.rglob("*"):
+        parts = Path(path).relative_to(ROOT).parts
+        if path.suffix in {".py", ".md", ".cfg", ".toml", ".xml", ".sh", ".html"} and not parts[0].startswith("."):
+            assert str(ROOT) not in path.read_text(), path

@@ -1,0 +1,73 @@
+"""Imports go one way, and importing the pure parts starts nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Each may import from itself and from those before it.
+ORDER = [
+    (
+        "app.errors",
+        "app.config",
+        "app.models",
+        "app.folds",
+        "app.topics",
+        "app.metrics",
+        "app.dead_letters",
+        "app.frozen",
+    ),
+    ("app.exact", "app.start"),
+    ("app.core",),
+    ("app.source",),
+    ("tables",),
+    ("agents",),
+    ("web",),
+    ("app.main",),
+    ("app.cli", "app.__main__"),
+]
+
+
+def level(module: str) -> int | None:
+    """The place of a module of ours in ORDER; None for other people's."""
+    for number, names in enumerate(ORDER):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return number
+    return None
+
+
+def modules() -> list[Path]:
+    """All modules of the product but the package `app` itself, which is lazy."""
+    folders = ("app", "agents", "tables", "web")
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in found if path != ROOT / "app" / "__init__.py"]
+
+
+def name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", modules(), ids=name)
+def test_a_module_imports_only_from_those_before_it(path: Path):
+    own = level(name(path))
+    assert own is not None, "a new module has no place in ORDER yet"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            imported = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        else:
+            continue
+        for module in imported:
+            theirs = level(module)
+            assert theirs is None or theirs <= own, f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("pure", ["app.folds", "app.models", "app.config", "app.source.events"])
+def test_importing_the_pure_parts_starts_no_faust(pure: str):
+    code = f"import sys, {pure}; sys.exit('faust' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

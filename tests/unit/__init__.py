@@ -1,0 +1,1 @@
+"""Tests of functions alone: no server, no file, no clock."""

@@ -1,0 +1,189 @@
+"""Settings come from LATELY_ variables; what is wrong with one is said in one line that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from app.config import COLUMNS, Settings
+from app.errors import EX_USAGE, BadSetting
+
+FIELDS = dataclasses.fields(Settings)
+NUMBERS = [f.name for f in FIELDS if isinstance(f.default, int)]
+
+
+def read(**variables: str) -> Settings:
+    """The settings that these variables make."""
+    return Settings.from_env(variables)
+
+
+def refusal(**variables: str) -> str:
+    """The message with which these variables are refused."""
+    with pytest.raises(BadSetting) as caught:
+        read(**variables)
+    assert caught.value.exit_code == EX_USAGE == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_variables_everything_has_its_default():
+    assert read() == Settings()
+    assert read(PATH="/bin", latelyish="1", LATELYX="1") == Settings()
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
+def test_every_setting_is_read_from_its_name_in_capitals(field):
+    text = "77" if field.name in NUMBERS else "price=x" if field.name == "source_columns" else "x:1"
+    text = "x" if field.name in ("id", "topic_prefix") else text
+
+    settings = read(**{f"LATELY_{field.name.upper()}": text})
+
+    assert settings == dataclasses.replace(Settings(), **{field.name: 77 if field.name in NUMBERS else text})
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
+def test_every_setting_says_what_it_is_for(field):
+    assert field.metadata["help"]
+
+
+def test_the_defaults_themselves_are_allowed():
+    Settings().check()
+
+
+@pytest.mark.parametrize(
+    ("unknown", "nearest"),
+    [
+        ("LATELY_KAFKAS", "LATELY_KAFKA"),
+        ("LATELY_PARTITION", "LATELY_PARTITIONS"),
+        ("LATELY_PORT", "LATELY_WEB_PORT"),
+        ("LATELY_MYSQL_PASS", "LATELY_MYSQL_PASSWORD"),
+        ("LATELY_SOURCE_POLL", "LATELY_SOURCE_POLL_MS"),
+        ("LATELY_kafka", "LATELY_KAFKA"),
+        ("LATELY_Web_Port", "LATELY_WEB_PORT"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_name(unknown, nearest):
+    assert refusal(**{unknown: "1"}) == f"unknown setting {unknown}; did you mean {nearest}?"
+
+
+def test_an_unknown_variable_is_refused_even_when_it_is_empty():
+    assert refusal(LATELY_="").startswith("unknown setting LATELY_;")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["", "x", "1.5", "1e3", "0x10", "-", "1 2", "1,000", "ten", "9" * 5000])
+def test_a_number_that_is_none_is_refused_by_name(name, text):
+    assert refusal(**{f"LATELY_{name.upper()}": text}).startswith(f"LATELY_{name.upper()}: ")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_below_the_least_is_refused(name):
+    least = 0 if name == "recent_spare" else 1
+
+    assert getattr(read(**{f"LATELY_{name.upper()}": str(least)}), name) == least
+    message = refusal(**{f"LATELY_{name.upper()}": str(least - 1)})
+    assert message.startswith(f"LATELY_{name.upper()}: '{least - 1}' is not a whole number from {least} ")
+
+
+@pytest.mark.parametrize("name", ["LATELY_WEB_PORT", "LATELY_MYSQL_PORT"])
+def test_a_port_goes_up_to_65535(name):
+    read(**{name: "65535"})
+
+    message = refusal(**{name: "65536"})
+    assert message == f"{name}: '65536' is not a whole number from 1 to 65535"
+
+
+@pytest.mark.parametrize("servers", ["127.0.0.1:9092", "a:1", "kafka-1:9092,kafka-2.example:9093", "a:65535"])
+def test_a_list_of_servers_is_host_and_port_by_commas(servers):
+    assert read(LATELY_KAFKA=servers).kafka_servers == servers.split(",")
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "", "a", "a:", ":9092", "a:b", "a:1,", ",a:1", "a:1,,b:2", "a:1, b:2", "a:1 b:2", "a:1;b:2", "a:1\n",
+        "kafka://a:1", "a:1/", "a:-1", "a:123456", "a:0", "a:65536", "a:99999", "a:٣",
+    ],
+)  # fmt: skip
+def test_a_bad_list_of_servers_is_refused_with_an_example(servers):
+    message = refusal(LATELY_KAFKA=servers)
+
+    assert message.startswith("LATELY_KAFKA: ")
+    assert "127.0.0.1:9092" in message
+
+
+@pytest.mark.parametrize("name", ["LATELY_ID", "LATELY_TOPIC_PREFIX"])
+@pytest.mark.parametrize("text", ["a b", "a/b", "ä", "a\n", "a:b", "x" * 101])
+def test_a_name_that_kafka_would_refuse_is_refused(name, text):
+    assert refusal(**{name: text}).startswith(f"{name}: ")
+
+
+def test_the_app_needs_a_name_but_topics_need_no_prefix():
+    assert refusal(LATELY_ID="").startswith("LATELY_ID: ")
+    assert read(LATELY_TOPIC_PREFIX="").topic_prefix == ""
+
+
+@pytest.mark.parametrize("name", ["LATELY_SOURCE_TABLE", "LATELY_SOURCE_OUTBOX", "LATELY_MYSQL_DATABASE"])
+@pytest.mark.parametrize("text", ["", "a`b", "a\x00", "a/b", "a\\b", "x" * 65])
+def test_a_name_that_cannot_be_a_tables_is_refused(name, text):
+    assert refusal(**{name: text}).startswith(f"{name}: ")
+
+
+def test_columns_keep_their_names_unless_the_shop_names_them_otherwise():
+    assert Settings().columns == {name: name for name in COLUMNS}
+
+    columns = read(LATELY_SOURCE_COLUMNS="user_id=customer, price = amount ,").columns
+
+    assert columns == {**{name: name for name in COLUMNS}, "user_id": "customer", "price": "amount"}
+
+
+def test_a_column_may_have_blanks_and_equal_signs_in_its_name():
+    assert read(LATELY_SOURCE_COLUMNS="user_id=a b=c").columns["user_id"] == "a b=c"
+
+
+@pytest.mark.parametrize("pair", ["user_id", "user_id=", "=customer", "user_id=a`b", "user_id:customer"])
+def test_a_column_that_is_not_a_pair_is_refused(pair):
+    assert refusal(LATELY_SOURCE_COLUMNS=pair).startswith("LATELY_SOURCE_COLUMNS: ")
+
+
+@pytest.mark.parametrize(
+    ("columns", "nearest"),
+    [("user=customer", "user_id"), ("price=amount,product=name", "product_name"), ("USER_ID=u", "user_id")],
+)
+def test_an_unknown_column_is_refused_with_the_nearest_name(columns, nearest):
+    message = refusal(LATELY_SOURCE_COLUMNS=columns)
+
+    assert message.endswith(f"did you mean {nearest}?")
+
+
+def test_secrets_are_masked_when_settings_are_shown():
+    shown = read(LATELY_MYSQL_PASSWORD="hunter2", LATELY_MYSQL_USER="lately").shown()
+
+    assert shown["mysql_password"] == "***"
+    assert shown["mysql_user"] == "lately"
+    assert "hunter2" not in str(shown)
+    assert list(shown) == [f.name for f in FIELDS]
+
+
+def test_a_secret_that_is_not_set_is_not_masked():
+    assert Settings().shown()["mysql_password"] == ""
+
+
+def test_a_secret_does_not_show_in_a_traceback_or_a_log():
+    assert "hunter2" not in repr(read(LATELY_MYSQL_PASSWORD="hunter2"))
+
+
+def test_fausts_datadir_beats_ours():
+    assert read(F_DATADIR="/var/lib/one", LATELY_DATA_DIR="/var/lib/two").data_dir == "/var/lib/one"
+    assert read(LATELY_DATA_DIR="/var/lib/two").data_dir == "/var/lib/two"
+
+
+@pytest.mark.parametrize("template", ["{conf.name}-data", "{appdir}"])
+def test_fausts_datadir_is_left_alone_while_it_is_a_template(template):
+    assert read(F_DATADIR=template, LATELY_DATA_DIR="/var/lib/two").data_dir == "/var/lib/two"
+
+
+def test_an_empty_datadir_of_fausts_does_not_count():
+    # Empty means unset to a shell; taken as a folder, it would put the tables into the current one.
+    assert read(F_DATADIR="").data_dir == Settings().data_dir

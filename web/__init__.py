@@ -1,0 +1,1 @@
+"""The views: read tables, never write them."""

@@ -1,0 +1,38 @@
+"""Is the worker alive, may it answer, and what does it count: /livez, /readyz, /metrics."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp.web import Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app import metrics
+from app.core import app
+from web.errors import Problem
+from web.routing import RETRY_AFTER_S, ready
+
+
+@app.page("/livez")
+async def livez(self, request: Request) -> Response:
+    """200 as long as the process answers at all."""
+    return _json({"status": "ok"})
+
+
+@app.page("/readyz")
+async def readyz(self, request: Request) -> Response:
+    """200 once the tables are recovered, 503 until then."""
+    if not ready():
+        detail = "the tables are being recovered" if app.tables.recovery.in_recovery else "waiting for partitions"
+        raise Problem(503, "not-ready", detail, retry_after_s=RETRY_AFTER_S)
+    return _json({"status": "ok"})
+
+
+@app.page("/metrics")
+async def numbers(self, request: Request) -> Response:
+    """All counters in Prometheus' text format."""
+    metrics.READY.set(ready())
+    return Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _json(body: dict) -> Response:
+    return Response(body=msgspec.json.encode(body), content_type="application/json", charset="utf-8")
