@@ -1,0 +1,111 @@
+"""`make bench`: Lately beside its peers on this machine, written to bench/results.md.
+
+`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries` one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from bench import compare, growth, queries, recovery
+from bench.builds import quix_python, streams_class_path
+from bench.data import DataSet
+from bench.measure import Bench, clean_folder
+from bench.report import write_section
+from bench.sides import FOLDER, ROOT
+from local.artifacts import DownloadFailed, MissingTool, resolve
+from local.kafka import start_kafka
+from local.process import ServerFailed, forget_pid, recorded_pid, stop_leftovers, write_pid
+
+PARTS = ("compare", "growth", "recovery", "queries")
+PID = FOLDER.with_name("bench.pid")
+
+
+def options() -> argparse.Namespace:
+    """What was asked for on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", choices=("all", *PARTS), default="all")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many rounds (3)")
+    parser.add_argument("--quick", action="store_true", help="one round with few orders, to try it all out")
+    parser.add_argument("--orders", type=int, default=1_000_000, help="orders of compare and queries (1,000,000)")
+    parser.add_argument("--users", type=int, default=200_000, help="users of compare and queries (200,000)")
+    parser.add_argument("--only", action="append", help="compare only the sides with this in their name; repeatable")
+    parser.add_argument("--patience", type=float, default=120, help="seconds a side may take for one data set (120)")
+    parser.add_argument("--results", type=Path, help="the file to write (bench/results.md, or .lately/bench/quick.md)")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.orders, asked.users, asked.rounds = 50_000, 10_000, 1
+    # Numbers of a trial run must never land among those that count.
+    asked.results = asked.results or (FOLDER / "quick.md" if asked.quick else ROOT / "bench" / "results.md")
+    return asked
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Start the broker, run the parts and write each section as soon as it is known."""
+    parts = PARTS if asked.part == "all" else (asked.part,)
+    if {"compare", "recovery"} & set(parts):
+        say("getting the peers, once …")
+        streams_class_path(FOLDER)
+        quix_python(FOLDER)
+    data = DataSet(asked.orders, asked.users)
+    everyone = DataSet(50_000, 50_000) if asked.quick else DataSet(1_000_000, 1_000_000)
+    with start_kafka(resolve(ROOT / ".lately", say), FOLDER / "broker") as kafka:
+        bench = Bench(kafka, asked.patience, say)
+        work = {
+            "compare": (compare.HEADING, lambda: compare.compare(bench, data, asked.rounds, asked.only)),
+            "growth": (growth.HEADING, lambda: growth.growth(bench, asked.rounds, asked.quick)),
+            "recovery": (recovery.HEADING, lambda: recovery.recovery(bench, everyone, asked.rounds)),
+            "queries": (queries.HEADING, lambda: queries.queries(bench, data, asked.rounds, 3 if asked.quick else 10)),
+        }
+        for part in parts:
+            heading, measure = work[part]
+            write_section(asked.results, heading, measure())
+            say(f"wrote {heading!r} to {asked.results}")
+    # Gigabytes of orders; after a failure they stay. The logs of the sides always do, until the next run.
+    shutil.rmtree(FOLDER / "broker", ignore_errors=True)
+
+
+def main() -> int:
+    """Exit 0 when everything is measured, 1 when something failed, 2 when a tool is missing or it runs already."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    asked = options()
+    os.chdir(ROOT)
+    for name in [name for name in os.environ if name.startswith(("LATELY_", "F_", "BENCH_"))]:
+        del os.environ[name]  # what is set for somebody's own worker would reach ours
+    other = recorded_pid(PID)
+    if other is not None:
+        print(f"bench: it is running already, as process {other}: stop that one first", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        write_pid(PID, os.getpid())
+        for folder in (FOLDER / "broker", *sorted((FOLDER / "run").glob("*"))):
+            stop_leftovers(folder)
+        clean_folder()
+        run(asked)
+    except MissingTool as exc:
+        print(f"bench: {exc}", file=sys.stderr)  # noqa: T201
+        return 2
+    except (DownloadFailed, ServerFailed) as exc:
+        print(f"bench: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if recorded_pid(PID) == os.getpid():
+            forget_pid(PID)
+    return 0
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)  # noqa: T201
+
+
+sys.exit(main())

@@ -1,0 +1,115 @@
+"""The orders that all sides read: made up, the same at every run, and written to Kafka before anything is measured."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from app.models import PLACED, SCHEMA
+
+SOURCE = "/mysql/3e11fa47-71ca-11e1-9e33-c80aa9429562/shop/orders"
+HEADERS = [("content-type", b"application/cloudevents+json")]
+KINDS = ("Phone", "Laptop", "Tablet", "Watch", "Camera", "Monitor", "Printer", "Router", "Drone", "Speaker",
+         "Keyboard", "Mouse", "Headset", "Charger", "Cable", "Case", "Lamp", "Clock", "Scale", "Desk")  # fmt: skip
+PAYMENTS = ("card", "paypal", "invoice", "transfer")
+MODELS = 50
+BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+WEEKS = timedelta(weeks=4)
+#: An order may be older than so many before it, as where several shops write at once.
+DISORDER = 20
+FIRST_VERSION = 1_767_225_600_000_000
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """So many orders of so many users in one topic with so many partitions."""
+
+    orders: int
+    users: int
+    partitions: int = 4
+
+    @property
+    def prefix(self) -> str:
+        """What LATELY_TOPIC_PREFIX has to be for this data."""
+        return f"d{self.orders}-u{self.users}-p{self.partitions}-"
+
+    @property
+    def topic(self) -> str:
+        return f"{self.prefix}orders"
+
+    def __str__(self) -> str:
+        return f"{self.orders:,} orders of {self.users:,} users in {self.partitions} partitions"
+
+
+def user_id(number: int) -> str:
+    """The name of the user with this number, from 0."""
+    return f"user-{number:07d}"
+
+
+def records(data: DataSet) -> Iterator[tuple[bytes, bytes]]:
+    """Make all records (key, value), oldest first.
+
+    Users come in laps: each user once, in a new random order, before the next lap begins. So N orders of N users have
+    every user, and no side gains from a few users that are always in its cache.
+    """
+    dice = random.Random(20260101)  # noqa: S311 - a benchmark wants numbers that repeat
+    names = [f"{kind} {model}" for model in range(1, MODELS + 1) for kind in KINDS]
+    prices = [f"{dice.lognormvariate(4.5, 1.0):.2f}" for _ in names]
+    # The product of rank n sells 1/n as often as the first.
+    popularity = [1 / rank for rank in range(1, len(names) + 1)]
+    step = WEEKS / data.orders
+    users = list(range(data.users))
+    for begin in range(0, data.orders, data.users):
+        dice.shuffle(users)
+        size = min(data.users, data.orders - begin)
+        bought = dice.choices(range(len(names)), popularity, k=size)
+        paid = dice.choices(PAYMENTS, (6, 3, 2, 1), k=size)
+        for number, user, product, payment in zip(range(begin, begin + size), users, bought, paid, strict=False):
+            at = BEGIN + number * step - step * (DISORDER * dice.random())
+            stamp, name = f"{at.isoformat(timespec='microseconds')[:-6]}Z", user_id(user)
+            value = (
+                f'{{"specversion":"1.0","id":"6ccd780c-baba-1026-9564-{number:012d}","source":"{SOURCE}",'
+                f'"type":"{PLACED}","time":"{stamp}","subject":"o{number + 1:07d}","partitionkey":"{name}",'
+                f'"datacontenttype":"application/json","dataschema":"{SCHEMA}",'
+                f'"data":{{"user_id":"{name}","order_id":"o{number + 1:07d}","product_name":"{names[product]}",'
+                f'"price":"{prices[product]}","ordered_at":"{stamp}","payment_method":"{payment}",'
+                f'"category":null,"version":{FIRST_VERSION + number}}}}}'
+            )
+            yield name.encode(), value.encode()
+
+
+def ensure_written(kafka: str, data: DataSet) -> None:
+    """Create the topic of `data` and fill it, unless an earlier part of this run has done so."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    if data.topic in admin.list_topics(timeout=10).topics:
+        return
+    config = {"cleanup.policy": "delete", "retention.ms": "-1"}
+    admin.create_topics([NewTopic(data.topic, data.partitions, 1, config=config)])[data.topic].result()
+    # Murmur2, as every writer of this topic; batches of a size that a busy source would send.
+    producer = Producer({
+        "bootstrap.servers": kafka, "partitioner": "murmur2_random", "linger.ms": 20, "batch.size": 262_144,
+        "queue.buffering.max.messages": 1_000_000, "enable.idempotence": True,
+        "log_level": 3,
+    })  # fmt: skip
+    lost = []
+
+    def noted(error: object, _message: object) -> None:
+        if error is not None:
+            lost.append(error)
+
+    for number, (key, value) in enumerate(records(data)):
+        while True:
+            try:
+                producer.produce(data.topic, value, key, headers=HEADERS, on_delivery=noted)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        if number % 1000 == 0:
+            producer.poll(0)
+    if producer.flush(120) or lost:
+        raise RuntimeError(f"Kafka did not take all orders of {data.topic}: {lost[:1]}")
