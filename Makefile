@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup demo test check
+.PHONY: help setup demo test check crash bench
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
 
@@ -14,6 +14,12 @@ demo: setup ## run everything on this machine, with a shop that places orders; C
 test: setup check ## install what is missing and run every test against real servers
 	@sh local/browser.sh
 	@$(RUN) -m pytest
+
+crash: setup ## run workers into every kind of failure and compare all tables after each (some 20 minutes)
+	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest tests/crash/matrix.py
+
+bench: setup ## measure Lately beside its peers and write bench/results.md (some 20 minutes)
+	@$(RUN) -m bench $(BENCH)
 
 check: setup ## look at the code without running it
 	@$(RUN) -m ruff check .

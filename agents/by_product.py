@@ -1,12 +1,11 @@
-"""orders-by-product -> by_product."""
+"""product-partials -> by_product."""
 
-from agents.reading import readable
-from app.core import app, orders_by_product
+from app.core import app, product_partials
 from tables import by_product
 
 
-@app.agent(orders_by_product)
-async def count_purchases(stream):
-    """Add every event to the totals of its product."""
-    async for event, message in readable(stream, "by_product", keyed_by="product_name"):
-        by_product.count(event, message.partition)
+@app.agent(product_partials)
+async def add_up_purchases(stream):
+    """Take over the newest totals of each product from every partition of `orders`."""
+    async for chunk in stream:
+        by_product.merge(chunk)

@@ -1,13 +1,14 @@
-"""orders -> by_user, and on to orders-by-product."""
+"""orders -> by_user, and the totals by product on to product-partials."""
 
 from agents.reading import readable
-from app.core import app, orders, orders_by_product
-from tables import by_user
+from app.core import app, orders, settings
+from tables import by_user, product_partials
 
 
 @app.agent(orders)
 async def remember_purchases(stream):
-    """Add every event to its user's purchases and hand it on under its product."""
-    async for event, message in readable(stream, "by_user"):
-        by_user.remember(event)
-        orders_by_product.send_soon(key=event.data.product_name.encode(), value=message.value)
+    """Add every event to its user's purchases, and what it changed to the totals of its product."""
+    async for chunk in stream:
+        differences = by_user.remember(chunk, readable(chunk, "by_user"))
+        if settings.by_product:
+            product_partials.add(chunk, differences)

@@ -14,6 +14,8 @@ from app.errors import BadSetting
 PREFIX = "LATELY_"
 MAX_PORT = 65_535
 MAX_NUMBER = 2**31 - 1
+#: A purchase has up to 6,420 bytes, a record 1 MiB.
+MAX_RECENT = 128
 
 #: What Lately calls a column of the shop's table; `category` may be missing.
 COLUMNS = ("user_id", "order_id", "product_name", "price", "ordered_at", "payment_method", "category")
@@ -39,8 +41,12 @@ class Settings:
     web_port: int = setting(6066, "port to serve HTTP on", least=1)
     forward_ms: int = setting(300, "how long a worker waits for the worker that owns a user, ms", least=1)
     session_timeout_s: int = setting(10, "after so many silent seconds a worker counts as dead", least=1)
+    standby_replicas: int = setting(0, "copies of each partition on other workers, that take over faster", least=0)
+    by_product: int = setting(1, "0: keep no totals by product, which makes the rest faster", least=0)
+    cache_mb: int = setting(256, "memory for the values changed last, MiB per worker", least=1)
+    block_cache_mb: int = setting(256, "memory for what is read from disk, MiB per worker", least=1)
     recent_limit: int = setting(20, "purchases shown per user", least=1)
-    recent_spare: int = setting(12, "purchases kept beyond that, to fill up after removals", least=0)
+    recent_spare: int = setting(12, "purchases kept in the same value beyond that, to fill up after removals", least=0)
     mysql_host: str = setting("127.0.0.1", "MySQL or MariaDB server of the shop")
     mysql_port: int = setting(3306, "its port", least=1)
     mysql_user: str = setting("root", "its user")
@@ -97,6 +103,11 @@ class Settings:
         for name in ("data_dir", "web_host", "mysql_host"):
             if not getattr(self, name):
                 raise BadSetting(f"LATELY_{name.upper()} is empty: leave it unset for the default")
+        if self.recent_limit + self.recent_spare > MAX_RECENT:
+            raise BadSetting(
+                f"LATELY_RECENT_LIMIT and LATELY_RECENT_SPARE are {self.recent_limit} and {self.recent_spare}: "
+                f"together at most {MAX_RECENT}, or a user's value would not fit a Kafka record"
+            )
         _ = self.columns
 
     @property

@@ -1,23 +1,23 @@
 """The one Faust app, built from the settings."""
 
 import faust
-from faust.stores import STORES
 from faust.transport.drivers import TRANSPORTS
 from faust.web.drivers import DRIVERS
 
 from app.config import Settings
-from app.topics import MAX_REQUEST_BYTES, Topics
+from app.frozen import pulse
+from app.topics import Topics
+from chunks import ChunkSchema
 
 settings = Settings.from_env()
 
-TRANSPORTS.aliases["lately"] = "app.exact:Transport"
-STORES.aliases["lately"] = "tables.store:Store"
+TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
 DRIVERS.aliases["lately"] = "web.server:Web"
 
 app = faust.App(
     settings.id,
     broker=";".join(f"lately://{server}" for server in settings.kafka_servers),
-    store="lately://",
+    store="memory://",  # chunks.table has stores of its own
     web="lately://",
     datadir=settings.data_dir,
     autodiscover=False,
@@ -25,29 +25,35 @@ app = faust.App(
     topic_replication_factor=settings.replication,
     topic_allow_declare=False,  # ensure_topics has created and checked them
     topic_disable_leader=True,
-    table_standby_replicas=0,
+    table_standby_replicas=settings.standby_replicas,
     consumer_auto_offset_reset="earliest",
     broker_session_timeout=settings.session_timeout_s,
     broker_heartbeat_interval=settings.session_timeout_s / 3,
     broker_max_poll_interval=120.0,
-    producer_request_timeout=120.0,
-    producer_max_request_size=MAX_REQUEST_BYTES,
     agent_supervisor="mode.CrashingSupervisor",
-    TableManager="app.exact:TableManager",
+    stream_buffer_maxsize=16,  # chunks
+    consumer_max_fetch_size=256 * 1024,  # larger answers keep a thread, and so a request, busy for too long
+    broker_commit_interval=0.5,
+    Stream="chunks.stream:Stream",
+    Table="chunks.table:Table",
+    TableManager="chunks.manager:TableManager",
     Worker="app.start:Worker",
     web_host=settings.web_host,
     web_bind=settings.web_host,
     web_port=settings.web_port,
 )
 app.settings = settings
+app.tables.check = pulse.check
+app.tables.cache_bytes = settings.cache_mb * 2**20
+app.tables.block_cache_bytes = settings.block_cache_mb * 2**20
 
 _topics = Topics(settings)
 
 
-def _raw(topic) -> faust.types.TopicT:
-    return app.topic(topic.name, key_type=bytes, value_type=bytes, value_serializer="raw")
+def _chunked(topic) -> faust.types.TopicT:
+    return app.topic(topic.name, schema=ChunkSchema())
 
 
-orders = _raw(_topics.orders)
-orders_by_product = _raw(_topics.orders_by_product)
-orders_dead = _raw(_topics.orders_dead)
+orders = _chunked(_topics.orders)
+product_partials = _chunked(_topics.product_partials)
+orders_dead = app.topic(_topics.orders_dead.name, key_type=bytes, value_type=bytes)

@@ -46,16 +46,14 @@ class ServerAway(LatelyError):
     exit_code = EX_UNAVAILABLE
 
 
+class WrongLibrary(LatelyError):
+    """An installed library is not the version that this one was tested with."""
+
+    exit_code = EX_USAGE
+
+
 class UnknownFormat(LatelyError):
     """A stored value has a format number that this version of Lately does not know."""
-
-
-class PartitionClosed(LatelyError):
-    """A table was asked for a partition that this worker has just given up."""
-
-
-class NotAcknowledged(LatelyError):
-    """Kafka refused a record that an order depends on, so nothing after it may be committed."""
 
 
 class UnreadableEvent(Exception):

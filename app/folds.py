@@ -1,23 +1,25 @@
 """Pure functions (state, events) -> state: what the tables remember of the stream.
 
-Every fold gives the same state for the same set of events, however they are ordered, repeated or split: of each
-purchase the newest version counts, and what is forgotten is decided by the purchases themselves, not by the order
-in which they came (docs/decisions/002-recent-purchases-as-registers.md).
+Every fold gives the same answer for the same set of events, however they are ordered, repeated or split: of each
+purchase the newest version counts, and none is ever forgotten
+(docs/decisions/002-every-purchase-as-a-register.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Context, Decimal
+from functools import lru_cache
 
 import msgspec
 
 from app.errors import UnknownFormat
 from app.models import REMOVED, REPAIRED, UNDECODABLE, Event
 
-RECENT_FORMAT = 1
-SALE_FORMAT = 1
+RECENT_FORMAT = 2
+EARLIER_FORMAT = 1
+PARTIAL_FORMAT = 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -25,66 +27,55 @@ _MICROSECOND = timedelta(microseconds=1)
 _EXACT = Context(prec=60)
 
 
-class Register(msgspec.Struct, frozen=True, array_like=True):
+class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The newest known version of one purchase; a removed one stays as a tombstone with `live` false.
 
-    `ordered_at` is in microseconds since 1970 UTC, `price` a decimal string. `highest` is the latest `ordered_at` that
-    any version of the purchase had: it decides what is forgotten, because it does not depend on the versions' order.
+    `ordered_at` is in microseconds since 1970 UTC, `price` a decimal string.
     """
 
-    highest: int
-    ordered_at: int
     order_id: str | int
     product_name: str
     version: int
     live: bool
+    ordered_at: int
     price: str
     payment_method: str | None
     category: str | None
 
     @property
     def identity(self) -> tuple[str | int, str]:
+        """What names the purchase among a user's."""
         return (self.order_id, self.product_name)
 
     @property
     def place(self) -> tuple:
-        """Where the purchase stands among a user's: ORDER BY ordered_at, order_id, product_name (by bytes)."""
-        return place(self.ordered_at, self.order_id, self.product_name)
+        """Where it stands among a user's: ORDER BY ordered_at, order_id, product_name (by bytes).
 
-    @property
-    def rank(self) -> tuple:
-        """The highest place the purchase ever had."""
-        return place(self.highest, self.order_id, self.product_name)
+        Integer order ids sort in numeric order and before the others.
+        """
+        if isinstance(self.order_id, int):
+            return (self.ordered_at, 0, self.order_id, "", self.product_name)
+        return (self.ordered_at, 1, 0, self.order_id, self.product_name)
 
 
 class Recent(msgspec.Struct, frozen=True, array_like=True):
-    """A user's newest purchases by rank, and `floor`: the highest rank that was forgotten.
+    """A user's newest purchases, in no order; the others are kept one by one beside them.
 
-    Whatever stands at or below the floor may be missing here; what stands above it is all there.
+    No purchase kept beside them is both live and ordered after `floor`, in microseconds; None: there are no others.
     """
 
     format: int
+    floor: int | None = None
     registers: tuple[Register, ...] = ()
-    floor: tuple[int, str | int, str] | None = None
-
-    def shown(self, limit: int) -> tuple[list[Register], bool]:
-        """The newest live purchases, at most `limit`, and whether MySQL would show no others in their stead."""
-        floor = place(*self.floor) if self.floor else None
-        live = [r for r in self.registers if r.live and (floor is None or r.place > floor)]
-        newest = sorted(live, key=lambda r: r.place, reverse=True)[:limit]
-        return newest, floor is None or len(newest) == limit
 
 
-NOTHING = Recent(RECENT_FORMAT)
-
-
-class Sale(msgspec.Struct, frozen=True, array_like=True):
-    """What one purchase adds to the totals of its product."""
-
+class _Earlier(msgspec.Struct, frozen=True, array_like=True):
     format: int
-    version: int
-    live: bool
-    price: str
+    register: Register
+
+
+#: What one event changed about a purchase: product name, price before, price after; None where it is not bought.
+Difference = tuple[str, str | None, str | None]
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -93,17 +84,25 @@ class Totals(msgspec.Struct, frozen=True):
     purchases: int = 0
     revenue: Decimal = Decimal(0)
 
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.purchases + other.purchases, _EXACT.add(self.revenue, other.revenue))
 
-def place(ordered_at: int, order_id: str | int, product_name: str) -> tuple:
-    """A sort key that puts integer order ids in numeric order and before the others."""
-    if isinstance(order_id, int):
-        return (ordered_at, 0, order_id, "", product_name)
-    return (ordered_at, 1, 0, order_id, product_name)
+
+class Partial(msgspec.Struct, frozen=True, array_like=True):
+    """The totals of a product over one partition of `orders`, up to the offset `position`."""
+
+    format: int
+    product_name: str
+    partition: int
+    position: int
+    purchases: int
+    revenue: str
 
 
 def microseconds(moment: datetime) -> int:
     """A moment as whole microseconds since 1970 UTC, exactly."""
-    return (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def money(amount: Decimal) -> str:
@@ -117,52 +116,127 @@ def rfc3339(microseconds: int) -> str:
     return (_EPOCH + microseconds * _MICROSECOND).replace(tzinfo=None).isoformat() + "Z"
 
 
+# -- by user: the bytes of a Recent can be appended to without decoding them
+
+# An array of format, floor and registers; the array of registers has two bytes for their number, however few.
+_HEAD = bytes((0x93, RECENT_FORMAT))
+_NIL, _INT64, _ARRAY16 = b"\xc0", b"\xd3", b"\xdc"
+_WITHOUT_FLOOR = _HEAD + _NIL + _ARRAY16
+_FIRST = _WITHOUT_FLOOR + b"\x00\x01"
+_COUNT_AT = {_HEAD + _NIL: 4, _HEAD + _INT64: 12}
+_REGISTER = b"\x98"
+
+# The floor of a user all of whose other purchases are removed.
+_BELOW_ALL = -(2**63)
+
+encode = msgspec.msgpack.Encoder().encode
+_decode_recent = msgspec.msgpack.Decoder(Recent).decode
+_decode_earlier = msgspec.msgpack.Decoder(_Earlier).decode
+_decode_partial = msgspec.msgpack.Decoder(Partial).decode
+_decode_totals = msgspec.msgpack.Decoder(tuple[int, int, str]).decode
+_decode_partials = msgspec.msgpack.Decoder(tuple[int, dict[int, tuple[int, int, str]]]).decode
+
+
+def earlier_key(user: bytes, order_id: str | int, product_name: str) -> bytes:
+    """Where a purchase that is not among the newest is kept. User ids hold no control characters."""
+    return user + b"\x00" + encode((order_id, product_name))
+
+
+def remember(
+    user: bytes,
+    value: bytes | None,
+    event: Event,
+    earlier: Callable[[bytes], bytes | None],
+    forget: Callable[[bytes, bytes | None], None],
+    most: int,
+    least: int,
+    differences: list[Difference],
+) -> bytes:
+    """Add one event of `user` to `value`, the user's newest purchases, and return what `value` becomes.
+
+    `earlier` reads what is kept beside them and `forget` writes it; more than `most` registers are cut to the newest
+    `least`. What changed about the purchase is appended to `differences`. Raises UnknownFormat.
+    """
+    # Most events are of a purchase never seen before; those need no decoding.
+    data = event.data
+    live = event.type != REMOVED
+    encoded = encode(
+        (data.order_id, data.product_name, data.version, live, microseconds(data.ordered_at), data.price,
+         data.payment_method, data.category)
+    )  # fmt: skip
+    if value is None:
+        differences.append((data.product_name, None, data.price if live else None))
+        return _FIRST + encoded
+    identity = encode((data.order_id, data.product_name))[1:]
+    count_at = _COUNT_AT.get(value[:3])
+    if count_at is not None and _REGISTER + identity not in value:
+        count = int.from_bytes(value[count_at : count_at + 2], "big") + 1
+        if count <= most and (count_at == 4 or earlier(user + b"\x00\x92" + identity) is None):
+            differences.append((data.product_name, None, data.price if live else None))
+            return b"".join((value[:count_at], count.to_bytes(2, "big"), value[count_at + 2 :], encoded))
+    return _remember(user, value, event, earlier, forget, most, least, differences)
+
+
+def _remember(user, value, event, earlier, forget, most, least, differences) -> bytes:
+    recent = decode_recent(value)
+    registers, floor = {one.identity: one for one in recent.registers}, recent.floor
+    new = register(event)
+    old = registers.get(new.identity)
+    aside = None
+    if old is None and floor is not None:
+        aside = earlier_key(user, *new.identity)
+        old = decode_earlier(earlier(aside))
+    if old is not None and not _supersedes(new, old, event.type):
+        return value
+    differences.append((new.product_name, _price(old), _price(new)))
+    if aside is not None and old is not None:
+        if not new.live or new.ordered_at <= floor:
+            forget(aside, encode(_Earlier(EARLIER_FORMAT, new)))
+            return value
+        forget(aside, None)
+    registers[new.identity] = new
+    ranked = sorted(registers.values(), key=lambda one: (one.live, one.place), reverse=True)
+    if len(ranked) > most:
+        for one in ranked[least:]:
+            forget(earlier_key(user, *one.identity), encode(_Earlier(EARLIER_FORMAT, one)))
+            floor = max(_BELOW_ALL if floor is None else floor, one.ordered_at if one.live else _BELOW_ALL)
+        ranked = ranked[:least]
+    return _encode_recent(floor, ranked)
+
+
+def _encode_recent(floor: int | None, registers: list[Register]) -> bytes:
+    mark = _NIL if floor is None else _INT64 + floor.to_bytes(8, "big", signed=True)
+    return b"".join((_HEAD, mark, _ARRAY16, len(registers).to_bytes(2, "big"), *map(encode, registers)))
+
+
+def shown(value: bytes | None, others: Callable[[], Iterable[bytes]], limit: int) -> list[Register]:
+    """The newest live purchases, newest first, at most `limit`; `others` reads the values kept beside `value`.
+
+    Raises UnknownFormat.
+    """
+    recent = decode_recent(value)
+    floor = recent.floor
+    certain = [one for one in recent.registers if one.live and (floor is None or one.ordered_at > floor)]
+    if floor is not None and len(certain) < limit:
+        everything = [*recent.registers, *map(decode_earlier, others())]
+        certain = [one for one in everything if one.live]
+    return sorted(certain, key=lambda one: one.place, reverse=True)[:limit]
+
+
 def register(event: Event) -> Register:
     """What `event` says of its purchase."""
     data = event.data
-    ordered_at = microseconds(data.ordered_at)
     return Register(
-        ordered_at, ordered_at, data.order_id, data.product_name, data.version,
-        event.type != REMOVED, data.price, data.payment_method, data.category,
+        data.order_id, data.product_name, data.version, event.type != REMOVED, microseconds(data.ordered_at),
+        data.price, data.payment_method, data.category,
     )  # fmt: skip
 
 
-def remember(state: Recent, events: Iterable[Event], keep: int) -> Recent:
-    """Add `events` of one user to the user's purchases and keep the newest `keep` registers."""
-    known = {r.identity: r for r in state.registers}
-    floor = state.floor
-    for event in events:
-        new = register(event)
-        old = known.get(new.identity)
-        if old is not None:
-            highest = max(old.highest, new.highest)
-            new = msgspec.structs.replace(new if _supersedes(new, old, event.type) else old, highest=highest)
-        known[new.identity] = new
-    ranked = sorted(known.values(), key=lambda r: r.rank, reverse=True)
-    for forgotten in ranked[keep:]:
-        if floor is None or forgotten.rank > place(*floor):
-            floor = (forgotten.highest, forgotten.order_id, forgotten.product_name)
-    kept = (r for r in ranked[:keep] if floor is None or r.rank > place(*floor))
-    return Recent(RECENT_FORMAT, tuple(kept), floor)
+def _price(one: Register | None) -> str | None:
+    return one.price if one is not None and one.live else None
 
 
-def sale(known: Sale | None, event: Event) -> Sale:
-    """The newest version of a purchase, from what is known of it and one more event."""
-    new = Sale(SALE_FORMAT, event.data.version, event.type != REMOVED, event.data.price)
-    return new if known is None or _supersedes(new, known, event.type) else known
-
-
-def retotal(totals: Totals, before: Sale | None, after: Sale) -> Totals:
-    """The totals of a product once `before` has become `after`."""
-    purchases, revenue = totals.purchases, totals.revenue
-    if before is not None and before.live:
-        purchases, revenue = purchases - 1, _EXACT.subtract(revenue, Decimal(before.price))
-    if after.live:
-        purchases, revenue = purchases + 1, _EXACT.add(revenue, Decimal(after.price))
-    return Totals(purchases, revenue)
-
-
-def _supersedes(new: Register | Sale, old: Register | Sale, event_type: str) -> bool:
+def _supersedes(new: Register, old: Register, event_type: str) -> bool:
     """Whether `new` replaces `old`: a newer version does; of equal versions one is chosen by content.
 
     A repair sets the content and leaves the version alone, so it replaces its equal.
@@ -172,38 +246,96 @@ def _supersedes(new: Register | Sale, old: Register | Sale, event_type: str) -> 
     return event_type == REPAIRED or _content(new) > _content(old)
 
 
-def _content(known: Register | Sale) -> tuple:
-    # A removal wins over a purchase of the same version; `highest` is no content.
-    fields = msgspec.structs.astuple(known)[1:]
+def _content(known: Register) -> tuple:
+    # A removal wins over a purchase of the same version.
+    fields = msgspec.structs.astuple(known)
     return (not known.live, tuple((value is not None, str(value)) for value in fields))
 
 
-_recent_decoder = msgspec.msgpack.Decoder(Recent)
-_sale_decoder = msgspec.msgpack.Decoder(Sale)
-encode = msgspec.msgpack.encode
+# -- by product
+
+
+@lru_cache(maxsize=65_536)
+def _amount(price: str) -> Decimal:
+    return Decimal(price)
+
+
+def total(differences: Mapping[Difference, int]) -> dict[str, Totals]:
+    """Product -> what these differences, each with how often it was met, add to its totals."""
+    sums: dict[str, list] = {}
+    for (product_name, before, after), times in differences.items():
+        sum_ = sums.setdefault(product_name, [0, Decimal(0)])
+        for price, sign in ((before, -times), (after, times)):
+            if price is not None:
+                sum_[0] += sign
+                sum_[1] = _EXACT.add(sum_[1], _EXACT.multiply(_amount(price), sign))
+    return {product_name: Totals(*pair) for product_name, pair in sums.items()}
+
+
+def encode_totals(totals: Totals) -> bytes:
+    """The value of the table product_partials."""
+    return encode((PARTIAL_FORMAT, totals.purchases, format(totals.revenue, "f")))
+
+
+def decode_totals(value: bytes | None) -> Totals:
+    """The same, read. Raises UnknownFormat."""
+    if value is None:
+        return Totals()
+    _, purchases, revenue = _checked(_decode_totals, value, PARTIAL_FORMAT, "product_partials")
+    return Totals(purchases, Decimal(revenue))
+
+
+def partial(product_name: str, partition: int, position: int, totals: Totals) -> bytes:
+    """A record of the topic product-partials."""
+    revenue = format(totals.revenue, "f")
+    return encode(Partial(PARTIAL_FORMAT, product_name, partition, position, totals.purchases, revenue))
+
+
+def decode_partial(value: bytes) -> Partial:
+    """The same, read. Raises UnknownFormat."""
+    return _checked(_decode_partial, value, PARTIAL_FORMAT, "product-partials")
+
+
+def merge(value: bytes | None, partials: Iterable[Partial]) -> bytes:
+    """Add partials of one product to what the table by_product knows of it: the newest per partition counts."""
+    known = {} if value is None else _checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
+    for one in partials:
+        if one.partition not in known or one.position > known[one.partition][0]:
+            known[one.partition] = (one.position, one.purchases, one.revenue)
+    return encode((PARTIAL_FORMAT, known))
+
+
+def product_totals(value: bytes) -> Totals:
+    """The sum over all partitions. Raises UnknownFormat."""
+    _, known = _checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    return sum((Totals(purchases, Decimal(revenue)) for _, purchases, revenue in known.values()), Totals())
+
+
+# -- reading
 
 
 def decode_recent(value: bytes | None) -> Recent:
-    """A user's state from the table; None is a user without purchases. Raises UnknownFormat."""
-    return NOTHING if value is None else _decode(_recent_decoder, value, RECENT_FORMAT, "by_user")
+    """A user's newest purchases from the table; None is a user without any. Raises UnknownFormat."""
+    return Recent(RECENT_FORMAT) if value is None else _checked(_decode_recent, value, RECENT_FORMAT, "by_user")
 
 
-def decode_sale(value: bytes | None) -> Sale | None:
-    """A purchase from the table by_product. Raises UnknownFormat."""
-    return None if value is None else _decode(_sale_decoder, value, SALE_FORMAT, "by_product")
+def decode_earlier(value: bytes | None) -> Register | None:
+    """A purchase that is kept beside the newest ones. Raises UnknownFormat."""
+    return None if value is None else _checked(_decode_earlier, value, EARLIER_FORMAT, "by_user").register
 
 
-def _decode(decoder: msgspec.msgpack.Decoder, value: bytes, known: int, table: str):
+def _checked(decode: Callable, value: bytes, known: int, table: str):
     try:
-        state = decoder.decode(value)
+        state = decode(value)
     except UNDECODABLE as exc:
         raise UnknownFormat(
             f"a value of the table {table} cannot be read ({exc}); it was written by another version of Lately: "
             "run that version, or set LATELY_ID to a new name to build the tables anew"
         ) from None
-    if state.format != known:
+    found = state[0] if isinstance(state, tuple) else state.format
+    if found != known:
         raise UnknownFormat(
-            f"a value of the table {table} has format {state.format}, this version knows {known}: "
+            f"a value of the table {table} has format {found}, this version knows {known}: "
             "run the version that wrote it, or set LATELY_ID to a new name to build the tables anew"
         )
     return state

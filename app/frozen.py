@@ -1,7 +1,8 @@
 """A worker that was frozen for longer than its session ends itself, because another one has its partitions by then.
 
-A stopped process, a suspended machine or a paused container wakes up with records in its hands that belong to somebody
-else now. What it already gave to the Kafka client may still be written; it processes and sends nothing more.
+A stopped process, a suspended machine or a paused container wakes up with partitions in its hands that belong to
+somebody else now. Kafka refuses what it would write (docs/decisions/005-one-transaction-per-source-partition.md);
+ending at once also keeps it from answering with tables that are no longer its own.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import socket
 import sys
@@ -13,9 +14,11 @@ import faust
 from faust.worker import Worker as FaustWorker
 
 from app.config import Settings
-from app.errors import FolderTaken, LatelyError, PortTaken
+from app.errors import FolderTaken, LatelyError, PortTaken, WrongLibrary
 from app.frozen import pulse
 from app.topics import ensure_topics
+from chunks import ChunkError, Unsupported
+from chunks.check import check as check_libraries
 
 
 class Worker(FaustWorker):
@@ -33,11 +36,26 @@ class Worker(FaustWorker):
         except LatelyError as exc:
             print(f"lately: {exc}", file=sys.stderr, flush=True)  # noqa: T201 - there is no log yet
             raise SystemExit(exc.exit_code) from None
+        # What was imported stays; young objects are many here and hardly ever part of a cycle.
+        gc.freeze()
+        gc.set_threshold(10_000, 10, 10)
         pulse.start(self.app.settings.session_timeout_s)
-        super().execute_from_commandline()
+        try:
+            super().execute_from_commandline()
+        except BaseException:
+            # What came first is the cause; what mode raises may be a mere consequence.
+            cause = self.app.crash_reason
+            if not isinstance(cause, LatelyError | ChunkError):
+                raise
+            print(f"lately: {cause}", file=sys.stderr, flush=True)  # noqa: T201 - the last line a person sees
+            raise SystemExit(1) from None
 
     async def _check(self, settings: Settings) -> None:
         conf = self.app.conf
+        try:
+            check_libraries()
+        except Unsupported as exc:
+            raise WrongLibrary(str(exc)) from None
         self._folder_lock = _lock_folder(Path(conf.datadir))
         if conf.web_enabled:
             _check_port(conf.web_bind, conf.web_port)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
+from aiokafka.partitioner import murmur2
 
 from app.config import Settings
 from app.errors import BadTopic, ServerAway
 
 FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
-ONE_WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 3600 * 1000)}
 #: A dead letter is the record as it was and its headers, so it may be larger than a record of `orders`.
 DEAD = {**FOR_EVER, "max.message.bytes": str(4 * 2**20)}
 #: The largest request of any producer: a dead letter, and what Kafka puts around it.
 MAX_REQUEST_BYTES = 5 * 2**20
 COMPACTED = {"cleanup.policy": "compact"}
+
+TABLES = ("by_user", "product_partials", "by_product")
 
 BROKER_PATIENCE_S = 15
 
@@ -31,6 +34,12 @@ class Topic:
     config: dict[str, str]
 
 
+@lru_cache(maxsize=65_536)
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of `key` as Kafka's own producers choose it: murmur2."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
 class Topics:
     """All topics of one set of settings."""
 
@@ -38,18 +47,20 @@ class Topics:
         named = settings.topic_prefix
         #: The event log: key user id, value event. Written by the source, read by agents/by_user.
         self.orders = Topic(f"{named}orders", FOR_EVER)
-        #: The same events, key product name. Written by agents/by_user, read by agents/by_product.
-        self.orders_by_product = Topic(f"{named}orders-by-product", ONE_WEEK)
+        #: Totals of a product over one partition of orders; key product and partition, lies where the product's table
+        #: does. Written by agents/by_user, read by agents/by_product.
+        self.product_partials = Topic(f"{settings.id}-product-partials", COMPACTED)
         #: What could not be read, as it was, with the reason in the headers. Written by the source and all agents.
         self.orders_dead = Topic(f"{named}orders-dead", DEAD)
         #: The changelogs of the tables: only their table writes and reads them.
         self.changelogs = tuple(
-            Topic(f"{settings.id}-{table}-changelog", COMPACTED) for table in ("by_user", "by_product")
+            Topic(f"{settings.id}-{table}-changelog", COMPACTED)
+            for table in ("by_user", "product_partials", "by_product")
         )
 
     @property
     def all(self) -> tuple[Topic, ...]:
-        return (self.orders, self.orders_by_product, self.orders_dead, *self.changelogs)
+        return (self.orders, self.product_partials, self.orders_dead, *self.changelogs)
 
 
 async def ensure_topics(settings: Settings) -> None:

@@ -1,32 +1,42 @@
-"""by_user: user id -> the user's newest purchases."""
+"""by_user: user id -> the user's newest purchases; user id, zero byte, purchase -> each of the others."""
 
 from __future__ import annotations
 
 from app import folds
-from app.core import app, settings
+from app.core import app, orders, settings
 from app.models import Event
+from chunks import Chunk
 
 by_user = app.Table(
     "by_user",
-    key_type=bytes,
-    value_type=bytes,
+    fed_by=orders,
     partitions=settings.partitions,
-    help="The newest purchases of each user; msgpack, see app.folds.Recent.",
+    help="All purchases of each user, the newest in one value; msgpack, see app.folds.Recent.",
 )
 
+#: A value is cut when it holds more purchases than the first number, to the second.
+MOST = settings.recent_limit + settings.recent_spare
+LEAST = settings.recent_limit + settings.recent_spare // 2
 
-def recent(user_id: str, partition: int) -> folds.Recent:
-    """What is known of a user's purchases; a user never seen has none. The partition must be owned here."""
-    return folds.decode_recent(by_user.data.read(partition, user_id.encode()))
+
+def shown(user_id: str, partition: int, limit: int) -> list[folds.Register]:
+    """A user's newest purchases; a user never seen has none. The partition must be owned here."""
+    user = user_id.encode()
+    others = by_user.scan(partition, user + b"\x00")
+    return folds.shown(by_user.read(partition, user), lambda: (value for _, value in others), limit)
 
 
-def remember(event: Event) -> None:
-    """Add one event to its user's purchases; only the agent of the same name may call this.
-
-    The value is written even when the event changes nothing: after a crash the local table can be ahead of the
-    changelog, and the repeated event is what brings the changelog up to it.
-    """
-    key = event.data.user_id.encode()
-    state = folds.decode_recent(by_user.get(key))
-    keep = settings.recent_limit + settings.recent_spare
-    by_user[key] = folds.encode(folds.remember(state, [event], keep))
+def remember(chunk: Chunk, events: list[tuple[bytes, Event]]) -> list[folds.Difference]:
+    """Add the events, each with its user's id, to the users' purchases; what that changed about each purchase."""
+    table = chunk.view(by_user)
+    values = table.get_many({user for user, _ in events})
+    differences: list[folds.Difference] = []
+    changed: dict[bytes, bytes | None] = {}
+    fold, earlier, forget = folds.remember, table.get, table.__setitem__
+    for user, event in events:
+        before = values[user]
+        after = fold(user, before, event, earlier, forget, MOST, LEAST, differences)
+        if after is not before:
+            values[user] = changed[user] = after
+    table.update(changed)
+    return differences

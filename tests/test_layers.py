@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Each may import from itself and from those before it.
 ORDER = [
+    ("chunks",),
     (
         "app.errors",
         "app.config",
@@ -21,7 +22,7 @@ ORDER = [
         "app.dead_letters",
         "app.frozen",
     ),
-    ("app.exact", "app.start"),
+    ("app.start",),
     ("app.core",),
     ("app.source",),
     ("tables",),
@@ -42,7 +43,7 @@ def level(module: str) -> int | None:
 
 def modules() -> list[Path]:
     """All modules of the product but the package `app` itself, which is lazy."""
-    folders = ("app", "agents", "tables", "web")
+    folders = ("app", "agents", "chunks", "tables", "web")
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     return [path for path in found if path != ROOT / "app" / "__init__.py"]
 

@@ -19,7 +19,10 @@ Handler = Callable[[Request], Awaitable[StreamResponse]]
 
 
 class Problem(Exception):
-    """An answer that is an error: `code` is its slug, `errors` names the parameters at fault."""
+    """An answer that is an error: `code` is its slug, `errors` names the parameters at fault.
+
+    `more` is added to the answer as it is.
+    """
 
     def __init__(
         self,
@@ -29,10 +32,11 @@ class Problem(Exception):
         *,
         parameter: str | None = None,
         retry_after_s: int | None = None,
+        more: dict[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
-        self.parameter, self.retry_after_s = parameter, retry_after_s
+        self.parameter, self.retry_after_s, self.more = parameter, retry_after_s, more or {}
 
     def render(self, request: Request) -> Response:
         """The answer, as a page where the request came from a browser that looks at pages."""
@@ -53,6 +57,7 @@ class Problem(Exception):
             body["errors"] = [{"parameter": self.parameter, "message": self.detail}]
         if self.retry_after_s is not None:
             body["retry_after_ms"] = self.retry_after_s * 1000
+        body |= self.more
         return Response(
             body=msgspec.json.encode(body),
             status=self.status,

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app import metrics
 from app.core import app
+from web import parameters
 from web.errors import Problem
 from web.routing import RETRY_AFTER_S, ready
 
@@ -20,11 +21,34 @@ async def livez(self, request: Request) -> Response:
 
 @app.page("/readyz")
 async def readyz(self, request: Request) -> Response:
-    """200 once the tables are recovered, 503 until then."""
+    """200 once the tables are recovered, 503 until then; with `?verbose` how far that is."""
+    parameters.only(request, "verbose")
+    more = _verbose() if "verbose" in request.query else {}
     if not ready():
         detail = "the tables are being recovered" if app.tables.recovery.in_recovery else "waiting for partitions"
-        raise Problem(503, "not-ready", detail, retry_after_s=RETRY_AFTER_S)
-    return _json({"status": "ok"})
+        raise Problem(503, "not-ready", detail, retry_after_s=RETRY_AFTER_S, more=more)
+    return _json({"status": "ok", **more})
+
+
+def _verbose() -> dict[str, object]:
+    progress = app.tables.recovery.progress
+    return {
+        "recovery": {
+            "done": progress.done,
+            "total": progress.total,
+            "records_per_second": progress.rate,
+            "seconds": round(progress.seconds, 3),
+        },
+        "partitions": {
+            table.name: {
+                "active": sorted(tp.partition for tp in app.assignor.assigned_actives() if tp.topic == table.changelog),
+                "standby": sorted(
+                    tp.partition for tp in app.assignor.assigned_standbys() if tp.topic == table.changelog
+                ),
+            }
+            for table in app.tables.values()
+        },
+    }
 
 
 @app.page("/metrics")

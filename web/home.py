@@ -32,5 +32,5 @@ async def front(self, request: Request) -> Response:
 
 
 def _answer(user: str, partition: int) -> Response:
-    shown, complete = by_user.recent(user, partition).shown(settings.recent_limit)
-    return page("home.html", user=user, purchases=[shape(register) for register in shown], complete=complete)
+    shown = by_user.shown(user, partition, settings.recent_limit)
+    return page("home.html", user=user, purchases=[shape(register) for register in shown])

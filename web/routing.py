@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import aiohttp
 from aiohttp.web import Request, Response
-from aiokafka.partitioner import murmur2
 from faust.types import TP
 from faust.types.tables import TableT
 from yarl import URL
 
 from app.core import app, settings
-from app.errors import PartitionClosed
+from app.topics import partition_of
+from chunks import ClosedPartition
 from web.errors import Problem
 
 HOP = "Lately-Hop"
@@ -31,11 +31,6 @@ def ready() -> bool:
     return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
 
-def partition_of(key: bytes) -> int:
-    """The partition of `key`, as the producers' murmur2 partitioner chose it."""
-    return (murmur2(key) & 0x7FFFFFFF) % settings.partitions
-
-
 async def routed(request: Request, table: TableT, key: bytes, answer: Callable[[int], Response]) -> Response:
     """Call `answer` with the partition of `key` if this worker owns it, else ask the worker that does.
 
@@ -43,11 +38,11 @@ async def routed(request: Request, table: TableT, key: bytes, answer: Callable[[
     """
     if not ready():
         raise _recovering()
-    partition, topic = partition_of(key), table.changelog_topic.get_topic_name()
+    partition, topic = partition_of(key, settings.partitions), table.changelog_topic.get_topic_name()
     if TP(topic, partition) in app.assignor.assigned_actives():
         try:
             return answer(partition)
-        except PartitionClosed:
+        except ClosedPartition:
             raise _recovering() from None
     if HOP in request.headers:
         raise Problem(508, "routing-loop", "the worker that was asked to answer does not own this partition either")

@@ -137,7 +137,6 @@ def shared(servers, tmp_path_factory: pytest.TempPathFactory):
 def test_while_tables_recover_the_answer_is_503_and_never_an_empty_list(stack: Stack, running: Worker):
     stack.insert(*[(f"o{number}", "Phone", "ann", "1.00", NOW, "card") for number in range(10)])
     eventually(lambda: len(running.purchases("ann")) == 10)
-    eventually(lambda: stack.committed("orders") == 10)  # what is committed is in the changelog
     running.process.kill()
     stack.wipe(running)
     again = stack.worker().start()

@@ -1,1 +1,1 @@
-"""Tests of functions alone: no server, no file, no clock."""
+"""Tests of functions and classes alone: no server, no clock, no file but RocksDB's."""

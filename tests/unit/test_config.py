@@ -79,7 +79,7 @@ def test_a_number_that_is_none_is_refused_by_name(name, text):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_below_the_least_is_refused(name):
-    least = 0 if name == "recent_spare" else 1
+    least = 0 if name in ("recent_spare", "standby_replicas", "by_product") else 1
 
     assert getattr(read(**{f"LATELY_{name.upper()}": str(least)}), name) == least
     message = refusal(**{f"LATELY_{name.upper()}": str(least - 1)})

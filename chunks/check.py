@@ -1,0 +1,92 @@
+"""Are the installed libraries the ones that this engine was tested with? Asked before a worker joins the group."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from importlib import metadata
+
+from chunks.errors import Unsupported
+
+#: Distribution -> the one version whose inner workings were read and tested.
+VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0", "rocksdict": "0.3.29"}
+
+#: What is overridden, or called although it is private: "module:Class.method" -> its parameters.
+SIGNATURES = {
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "self, transport",
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": (
+        "self, consumer, active_partitions, timeout, max_records"
+    ),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.verify_event_path": "self, now, tp",
+    "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread": "self",
+    "faust.transport.drivers.aiokafka:Consumer._to_message": "self, tp, record",
+    "faust.transport.consumer:Consumer._add_gap": "self, tp, offset_from, offset_to",
+    "faust.transport.consumer:Consumer._filter_tps_with_pending_acks": "self, topics",
+    "faust.transport.consumer:Consumer._new_offset": "self, tp",
+    "faust.transport.consumer:Consumer.force_commit": "self, topics, start_new_transaction",
+    "faust.transport.consumer:Consumer.on_buffer_drop": "self, tp",
+    "faust.transport.consumer:Consumer.on_buffer_full": "self, tp",
+    "faust.transport.consumer:Consumer.on_partitions_assigned": "self, assigned, generation_id",
+    "faust.transport.consumer:Consumer.on_partitions_revoked": "self, revoked",
+    "faust.transport.consumer:Consumer.wait_empty": "self",
+    "faust.transport.consumer:ConsumerThread.on_partitions_assigned": "self, assigned, generation_id",
+    "faust.transport.consumer:ConsumerThread.seek_wait": "self, partitions",
+    "faust.transport.consumer:ThreadDelegateConsumer._getmany": "self, active_partitions, timeout",
+    "faust.transport.consumer:ThreadDelegateConsumer.perform_seek": "self",
+    "faust.serializers.schemas:Schema.compile": (
+        "self, app, on_key_decode_error, on_value_decode_error, default_propagate"
+    ),
+    "faust.streams:Stream.__aiter__": "self",
+    "faust.tables.manager:TableManager.on_start": "self",
+    "faust.tables.manager:TableManager.on_stop": "self",
+    "faust.tables.recovery:Recovery.on_partitions_revoked": "self, revoked",
+    "faust.tables.recovery:Recovery.on_rebalance": "self, assigned, revoked, newly_assigned, generation_id",
+    "faust.tables.base:Collection.on_start": "self",
+    "faust.tables.base:Collection.on_rebalance": "self, assigned, revoked, newly_assigned, generation_id",
+    "aiokafka.consumer.fetcher:Fetcher._create_fetch_waiter": "self",
+    "aiokafka.consumer.fetcher:Fetcher._notify": "self, future",
+    "aiokafka.consumer.fetcher:FetchResult._update_position": "self",
+    "aiokafka.consumer.fetcher:FetchResult.check_assignment": "self, tp",
+    "aiokafka.consumer.fetcher:PartitionRecords._consume_aborted_up_to": "self, batch_offset",
+    "aiokafka.consumer.fetcher:PartitionRecords._contains_abort_marker": "self, next_batch",
+    "aiokafka.producer.producer:AIOKafkaProducer.send_batch": "self, batch, topic, partition",
+    "aiokafka.producer.message_accumulator:BatchBuilder.append": "self, timestamp, key, value, headers",
+}
+
+
+def check(versions: Mapping[str, str] = VERSIONS, signatures: Mapping[str, str] = SIGNATURES) -> None:
+    """Compare versions and signatures with those tested; raises Unsupported that names all that differ."""
+    wrong = [*_wrong_versions(versions), *_wrong_signatures(signatures)]
+    if wrong:
+        raise Unsupported(
+            f"the installed libraries do not fit this version of Lately: {'; '.join(wrong)}. "
+            "Install the pinned ones again: pip install --upgrade --force-reinstall lately"
+        )
+
+
+def _wrong_versions(versions: Mapping[str, str]) -> list[str]:
+    found = {}
+    for name in versions:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return [f"{name} is {found[name]}, tested is {one}" for name, one in versions.items() if found[name] != one]
+
+
+def _wrong_signatures(signatures: Mapping[str, str]) -> list[str]:
+    wrong = []
+    for path, expected in signatures.items():
+        module, _, names = path.partition(":")
+        try:
+            target = importlib.import_module(module)
+            for name in names.split("."):
+                target = getattr(target, name)
+        except (ImportError, AttributeError):
+            wrong.append(f"{path} does not exist")
+            continue
+        found = ", ".join(inspect.signature(target).parameters)
+        if found != expected:
+            wrong.append(f"{path} takes ({found}), tested is ({expected})")
+    return wrong

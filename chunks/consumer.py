@@ -1,0 +1,135 @@
+"""Faust's consumer, for chunks: what is delivered, what is committed, and what happens between two owners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+
+from chunks.chunk import CHUNK_RECORDS, Run
+from chunks.fetch import fetch, tune
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Replaces: one object per record, and a fetch of idle partitions that holds up the others for 1.5 s."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        return tune(super()._create_worker_consumer(transport))
+
+    async def _fetch_records(
+        self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> dict[TP, list[Run]]:  # fmt: skip
+        if not self.consumer.flow_active:
+            return {}
+        return await fetch(consumer, active_partitions, timeout or 0, CHUNK_RECORDS)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Fetch nothing of the changelogs here: Faust's own pausing only keeps what was fetched."""
+        consumer = self._ensure_consumer()
+        changelogs = self.app.tables.changelog_topics
+        consumer.pause(*(tp for tp in consumer.assignment() if tp.topic in changelogs))
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Do nothing: stock Faust warns of partitions that stand still, and changelogs are read elsewhere here."""
+
+
+class Consumer(driver.Consumer):
+    """Replaces: offsets that are committed by what was acknowledged. Here they follow what the ledgers made durable."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fetching = asyncio.Lock()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # -- delivering
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        # A copy: partitions that are resumed while the fetch waits must not be part of it.
+        wanted = None if active_partitions is None else set(active_partitions)
+        async with self._fetching:
+            return await super()._getmany(wanted, timeout)
+
+    def _to_message(self, tp: TP, run: Run) -> ConsumerMessage:
+        return ConsumerMessage(
+            tp.topic, tp.partition, run.next - 1, None, None, [], None, run, None, None, None, tp,
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        return None  # the ledgers know what is missing
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Do nothing: a full queue makes the delivery wait, and one chunk later it goes on."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Do nothing, see on_buffer_full."""
+
+    # -- committing
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in self.app.tables.ledgers if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        ledger = self.app.tables.ledgers.get(tp)
+        return ledger.durable if ledger is not None and ledger.durable else None
+
+    async def wait_empty(self) -> None:
+        """Wait until all that the agents have begun is durable, then commit it."""
+        if await self.app.tables.settle():
+            while await self.maybe_wait_for_commit_to_finish():
+                pass
+            await self.force_commit()
+
+    # -- between two owners
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Leave nothing behind that could reach Kafka after the next owner's records.
+
+        1. Let no more records in. 2. Wait until what the agents have begun is durable, and commit it, before the base
+        class forgets what to commit. 3. End recovery and give up the producers.
+        """
+        if self.assignment() and not self.should_stop:
+            # 1.
+            self.stop_flow()
+            self.app.flow_control.suspend()
+            self.app.flow_control.clear()
+            # 2.
+            await self._unless_stopping(self.wait_empty())
+            # 3.
+            await self.app.tables.recovery.leave()
+        await super().on_partitions_revoked(revoked)
+
+    async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> None:
+        # The consumer's thread, which ends by then, waits for this loop: nothing here may wait for it for ever.
+        task = asyncio.create_task(work)
+        while not task.done():
+            if self.should_stop:
+                task.cancel()
+            await asyncio.wait([task], timeout=0.1)
+        if not task.cancelled():
+            task.result()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Begin anew, once no fetch of the time before is under way: its records would be lost to the seeks."""
+        async with self._fetching:
+            self._read_offset.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def perform_seek(self) -> None:
+        """Do nothing: stock Faust also seeks when a fetch comes back late, and that would go back in mid-stream."""
+
+    async def begin_at(self, positions: Mapping[TP, int]) -> None:
+        """Seek the source partitions, while they are paused, to where their state ends."""
+        self._committed_offset.clear()
+        if positions:
+            await self.seek_wait({TopicPartition(*tp): offset for tp, offset in positions.items()})
+        self._read_offset.clear()

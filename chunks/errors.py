@@ -1,0 +1,25 @@
+"""Named errors of the engine; the message names the cause and the next step."""
+
+
+class ChunkError(Exception):
+    """Anything that the engine cannot go on after."""
+
+
+class Fenced(ChunkError):
+    """Another worker owns the partition now; what this one had not committed was discarded by the broker."""
+
+
+class Refused(ChunkError):
+    """Kafka refused a record that the state depends on, so nothing after it is committed."""
+
+
+class Gap(ChunkError):
+    """Records between the last chunk of a partition and the next one are missing."""
+
+
+class ClosedPartition(ChunkError):
+    """A table was asked for a partition that is not open on this worker (any more)."""
+
+
+class Unsupported(ChunkError):
+    """An installed library is not the one this engine was tested with."""

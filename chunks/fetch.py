@@ -1,0 +1,121 @@
+"""The one place that touches what is private in aiokafka: records as plain tuples, straight from its fetch buffers.
+
+`AIOKafkaConsumer.getmany` makes an object of eleven fields for each record; that costs more than decoding it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
+from faust.types import TP
+
+from chunks.chunk import Run
+
+#: How long the broker may hold back an answer while it has no records: partitions that are asked for together wait
+#: for each other so long.
+FETCH_WAIT_MS = 50
+
+
+def tune(consumer: AIOKafkaConsumer) -> AIOKafkaConsumer:
+    """Set what Faust fixes: a shorter wait, and no records of transactions that are open or aborted."""
+    consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+    consumer._isolation_level = "read_committed"
+    return consumer
+
+
+async def fetch(consumer: AIOKafkaConsumer, wanted: Collection[TP], timeout_s: float, most: int) -> dict[TP, list[Run]]:
+    """What has arrived for the partitions `wanted`, in runs of at most `most` records.
+
+    Waits up to `timeout_s` for the first. A run may be empty: then its offsets hold nothing to read, such as markers of
+    transactions. Raises what the fetch met: KafkaError.
+    """
+    fetcher = consumer._fetcher
+    if consumer._closed or fetcher._closed:
+        raise ConsumerStoppedError()
+    with fetcher._subscriptions.fetch_context():
+        if fetcher._subscriptions.reassignment_in_progress:
+            await fetcher._subscriptions.wait_for_assignment()
+        found = _take(fetcher, wanted, most)
+        if not found and timeout_s:
+            waiter = fetcher._create_fetch_waiter()
+            done, _ = await asyncio.wait([waiter], timeout=timeout_s)
+            if fetcher._closed:
+                return {}
+            if not done:
+                waiter.cancel()
+                return {}
+            waiter.result()
+            found = _take(fetcher, wanted, most)
+        return found
+
+
+def _take(fetcher, wanted: Collection[TP], most: int) -> dict[TP, list[Run]]:
+    found = {}
+    for tp in list(fetcher._records):
+        result = fetcher._records[tp]
+        if tp not in wanted:
+            # What was fetched before the partition was paused would hold up the others of its broker.
+            if not fetcher._subscriptions.is_assigned(tp) or _state(fetcher, tp).paused:
+                del fetcher._records[tp]
+            continue
+        if found and not isinstance(result, FetchResult):
+            break  # deliver those first, then raise
+        del fetcher._records[tp]
+        fetcher._notify(fetcher._wait_consume_future)
+        if not isinstance(result, FetchResult):
+            result.check_raise()
+        if result.check_assignment(tp) and result.has_more():
+            found[TP(*tp)] = list(_runs(result, most, _state(fetcher, tp).highwater or 0))
+    return found
+
+
+def _state(fetcher, tp: TP):
+    """What aiokafka knows of an assigned partition."""
+    return fetcher._subscriptions.subscription.assignment.state_value(tp)
+
+
+def _runs(result: FetchResult, most: int, end: int = 0) -> Iterator[Run]:
+    """Empty one fetch result of a partition that ends at `end`, and move the position behind it."""
+    partition = result._partition_records
+    first = partition.next_fetch_offset
+    records = list(_records(partition))
+    result._update_position()
+    result._partition_records = None
+    # A generator that was never started refers to its partition: a cycle that would keep the fetched bytes.
+    partition._records_iterator = None
+    for start in range(0, len(records) - most, most):
+        part = records[start : start + most]
+        yield Run(first, part[-1][0] + 1, part, end)
+        first = part[-1][0] + 1
+    rest = records[(len(records) - 1) // most * most :] if records else []
+    yield Run(first, partition.next_fetch_offset, rest, end)
+
+
+def _records(partition: PartitionRecords) -> Iterator[tuple[int, bytes | None, bytes | None]]:
+    """Offset, key and value of each record that may be read, as `PartitionRecords._unpack_records` finds them."""
+    batches = partition._records
+    while batches.has_next():
+        batch = batches.next_batch()
+        if partition._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {partition._tp}")
+        if not _skipped(partition, batch):
+            start = partition.next_fetch_offset
+            # A fetch begins with the whole batch that holds the offset asked for.
+            yield from [(one.offset, one.key, one.value) for one in batch if one.offset >= start]
+        partition.next_fetch_offset = batch.next_offset
+
+
+def _skipped(partition: PartitionRecords, batch) -> bool:
+    """Whether the batch is a marker of a transaction or belongs to an aborted one."""
+    if partition._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+        partition._consume_aborted_up_to(batch.base_offset)
+        if batch.is_control_batch:
+            if partition._contains_abort_marker(batch):
+                partition._aborted_producers.discard(batch.producer_id)
+        elif batch.is_transactional and batch.producer_id in partition._aborted_producers:
+            return True
+    return batch.is_control_batch

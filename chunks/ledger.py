@@ -1,0 +1,293 @@
+"""One source partition while this worker owns it: what was folded, what is being committed, what is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, KafkaError, ProducerFenced
+from faust.types import TP
+
+from chunks.chunk import CHUNK_RECORDS, Chunk, Headers, Run
+from chunks.errors import Fenced, Gap, Refused
+from chunks.store import Store, off_loop, position_key
+from chunks.view import Cache, State, View
+
+if TYPE_CHECKING:
+    from chunks.table import Table
+
+#: The future of a record batch that was sent, and how many records it holds.
+_Batch = tuple[asyncio.Future, int]
+_Message = tuple[bytes | None, bytes | None, Headers]
+
+#: Kafka's default limit of a record batch (max.message.bytes) is 1 MiB and a few bytes.
+BATCH_BYTES = 900_000
+#: Room for one record that is larger than that, where the topic allows it; the broker has the last word.
+MAX_REQUEST_BYTES = 5 * 2**20
+#: What may wait for the transaction under way to end before the agent waits too.
+MAX_WAITING_BYTES = 16 * 2**20
+#: While there is a backlog a transaction waits for so many records, but not longer than so many seconds.
+FULL_RECORDS = 20_000
+PATIENCE_S = 0.5
+TRANSACTION_TIMEOUT_MS = 60_000
+
+
+class Transaction:
+    """The effects of some chunks: values by table, records for other topics, and the source offset after them."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.changes: dict[str, dict[bytes, bytes | None]] = {}
+        self.outputs: list[tuple[TP, bytes | None, bytes | None, Headers]] = []
+        self.latest: dict[tuple[TP, bytes], bytes] = {}
+        self.collected: dict[Callable[[Chunk, Any], None], Any] = {}
+        self.records = 0
+        self.bytes = 0
+
+
+class Ledger:
+    """The exactly-once bookkeeping of one source partition.
+
+    Where several chunks were folded while a transaction was under way, the next one takes all of them: under load
+    transactions grow, at rest each chunk is committed at once.
+    """
+
+    def __init__(
+        self, tp: TP, stores: dict[str, tuple[TP, Store]], producer: AIOKafkaProducer, cache_bytes: int,
+        on_failure: Callable[[BaseException], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self.tp = tp
+        self._producer = producer
+        self._changelogs = {name: changelog for name, (changelog, _) in stores.items()}
+        self._cache = Cache(cache_bytes)
+        self._states = {name: State(name, store, self._cache) for name, (_, store) in stores.items()}
+        self._on_failure = on_failure
+        self._waiting = Transaction(0)
+        self._under_way: Transaction | None = None
+        self._step: Chunk | None = None
+        self._changed = asyncio.Condition()
+        self._task: asyncio.Task | None = None
+        self._failed = False
+        self._backlog = False
+        self._settling = False
+        #: The next offset to fold, and the next offset whose effects are not durable yet.
+        self.position = 0
+        self.durable = 0
+
+    def open(self, position: int) -> None:
+        """Begin at `position`, once the tables are complete up to it."""
+        self.position = self.durable = position
+        self._waiting = self._new_transaction(position)
+        self._task = asyncio.create_task(self._commit_for_ever(), name=f"commit {self.tp}")
+
+    async def close(self) -> None:
+        """Let the transaction under way end, begin no other, and give up the producer."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._producer.stop()
+
+    # -- what the stream asks for
+
+    def begin(self, run: Run) -> Chunk | None:
+        """Open the step for `run`; None when all of it was folded before. Raises Gap when records are missing."""
+        if run.next <= self.position:
+            return None
+        if run.first > self.position:
+            raise Gap(
+                f"{self.tp.topic}[{self.tp.partition}]: records {self.position} to {run.first - 1} were not delivered; "
+                "start the worker again, it reads on from its last committed position"
+            )
+        if run.first < self.position:
+            run = run._replace(first=self.position, records=[one for one in run.records if one[0] >= self.position])
+        self._step = Chunk(self.tp, run, self)
+        return self._step
+
+    async def end(self, chunk: Chunk) -> None:
+        """Take over what the step assigned and sent; waits while too much is not committed yet."""
+        self._take_over(chunk)
+        self._waiting.records += len(chunk.records)
+        self._waiting.position = self.position = chunk.next
+        self._backlog = chunk.end - chunk.next >= CHUNK_RECORDS
+        self._step = None
+        async with self._changed:
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._waiting.bytes < MAX_WAITING_BYTES or self._failed)
+
+    async def settle(self) -> bool:
+        """Wait until the step that is open has ended and all that was folded is durable; False when it cannot be."""
+        async with self._changed:
+            self._settling = True
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._failed or (self._step is None and self.durable == self.position))
+            self._settling = False
+        return not self._failed
+
+    def collect(self, make: Callable[[], Any], write: Callable[[Chunk, Any], None]) -> Any:
+        """What is collected for `write` over all chunks of the transaction."""
+        collected = self._waiting.collected
+        if write not in collected:
+            collected[write] = make()
+        return collected[write]
+
+    def view(self, table: Table) -> View:
+        """`table` as the open step sees it."""
+        return View(self._states[table.name])
+
+    def _take_over(self, chunk: Chunk) -> None:
+        transaction = self._waiting
+        for view in chunk.views:
+            changes = view.changes
+            if changes:
+                self._cache.update(view.name, changes)
+                transaction.changes[view.name].update(changes)
+                transaction.bytes += sum(map(len, changes)) + sum(map(len, filter(None, changes.values())))
+        transaction.outputs += chunk.outputs
+        transaction.bytes += sum(len(value or b"") for _, _, value, _ in chunk.outputs)
+        transaction.latest.update(chunk.latest)
+
+    # -- committing
+
+    def _new_transaction(self, position: int) -> Transaction:
+        transaction = Transaction(position)
+        for name, state in self._states.items():
+            transaction.changes[name] = {}
+            under_way = self._under_way.changes[name] if self._under_way else {}
+            state.uncommitted = [transaction.changes[name], under_way]
+        return transaction
+
+    async def _commit_for_ever(self) -> None:
+        try:
+            while True:
+                await self._something_to_commit()
+                self._seal()
+                self._under_way = self._waiting
+                self._waiting = self._new_transaction(self._under_way.position)
+                # A shield: whoever closes the ledger waits for the end of the transaction.
+                work = asyncio.ensure_future(self._commit(self._under_way))
+                try:
+                    await asyncio.shield(work)
+                except asyncio.CancelledError:
+                    await asyncio.gather(work, return_exceptions=True)
+                    raise
+                self.durable = self._under_way.position
+                self._under_way = None
+                for name, state in self._states.items():
+                    state.uncommitted = [self._waiting.changes[name]]
+                async with self._changed:
+                    self._changed.notify_all()
+        except Exception as exc:
+            self._failed = True
+            async with self._changed:
+                self._changed.notify_all()
+            await self._on_failure(exc)
+
+    async def _something_to_commit(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._waiting.position > self.durable)
+            try:
+                await asyncio.wait_for(self._changed.wait_for(self._full_or_last), PATIENCE_S)
+            except asyncio.TimeoutError:
+                pass
+            # Between two steps: what a step collects belongs to the transaction that it ends in.
+            await self._changed.wait_for(lambda: self._step is None)
+
+    def _seal(self) -> None:
+        """Write what was collected over the chunks of the transaction."""
+        transaction = self._waiting
+        for write, collected in transaction.collected.items():
+            last = Chunk(self.tp, Run(transaction.position, transaction.position, []), self)
+            write(last, collected)
+            self._take_over(last)
+
+    def _full_or_last(self) -> bool:
+        """Whether the next transaction is large enough, or nothing more is likely to come soon."""
+        waiting = self._waiting
+        quiet = self._settling or not self._backlog
+        return quiet or waiting.records >= FULL_RECORDS or waiting.bytes > MAX_WAITING_BYTES // 2
+
+    async def _commit(self, transaction: Transaction) -> None:
+        """Make a transaction durable.
+
+        1. Everything goes to Kafka in one transaction: values and position to the changelogs, records to other topics.
+        2. All of it is acknowledged. 3. The transaction is committed; now it has happened. 4. Values, position and
+        changelog offset are written to the local stores, one batch each.
+        """
+        if not transaction.records:
+            return  # offsets without records, such as the markers of transactions: nothing is lost with them
+        written = [name for name, changes in transaction.changes.items() if changes] or [next(iter(self._states))]
+        position = b"%d" % transaction.position
+        sent: dict[TP, list[_Batch]] = {}
+        try:
+            await self._producer.begin_transaction()
+            # 1.
+            for name in written:
+                transaction.changes[name][position_key(self.tp.topic)] = position
+            for tp, messages in self._outputs(transaction).items():
+                await self._send(tp, messages, sent)
+            for name in written:
+                changes = transaction.changes[name]
+                await self._send(self._changelogs[name], ((key, changes[key], []) for key in changes), sent)
+            # 2.
+            await _acknowledged(sent)
+            offsets = {name: _after_last(sent[self._changelogs[name]]) for name in written}
+            # 3.
+            await self._producer.commit_transaction()
+        except (ProducerFenced, InvalidProducerEpoch):
+            raise Fenced(
+                f"another worker has taken over {self.tp.topic}[{self.tp.partition}] while this one was silent; "
+                "what it had not committed is discarded: start this worker again"
+            ) from None
+        except (KafkaError, IllegalOperation) as exc:
+            raise Refused(
+                f"Kafka refused a record that follows from {self.tp.topic}[{self.tp.partition}], or did not answer "
+                f"({exc!r}); nothing from offset {self.durable} on is committed"
+            ) from exc
+        # 4.
+        for name in written:
+            store = self._states[name].store
+            await off_loop(store.apply, transaction.changes[name].items(), offsets[name])
+
+    def _outputs(self, transaction: Transaction) -> dict[TP, list[_Message]]:
+        by_partition: dict[TP, list[_Message]] = {}
+        for tp, *message in transaction.outputs:
+            by_partition.setdefault(tp, []).append(tuple(message))
+        for (tp, key), value in transaction.latest.items():
+            by_partition.setdefault(tp, []).append((key, value, []))
+        return by_partition
+
+    async def _send(self, tp: TP, messages: Iterable[_Message], sent: dict[TP, list[_Batch]]) -> None:
+        """Send messages in as few record batches as possible, and note them in `sent`."""
+
+        async def submit() -> None:
+            try:
+                future = await self._producer.send_batch(batch, tp.topic, partition=tp.partition)
+            except IllegalOperation:
+                # The transaction has failed already: what was sent before knows why.
+                await _acknowledged(sent)
+                raise
+            sent.setdefault(tp, []).append((future, batch.record_count()))
+
+        batch = self._producer.create_batch()
+        for key, value, headers in messages:
+            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                await submit()
+                await asyncio.sleep(0)
+                batch = self._producer.create_batch()
+                batch.append(timestamp=None, key=key, value=value, headers=headers)
+        await submit()
+
+
+async def _acknowledged(sent: dict[TP, list[_Batch]]) -> None:
+    """Wait for all batches; raises what the first of them that was refused met."""
+    futures = [future for batches in sent.values() for future, _ in batches]
+    for answer in await asyncio.gather(*futures, return_exceptions=True):
+        if isinstance(answer, BaseException):
+            raise answer
+
+
+def _after_last(batches: list[_Batch]) -> int:
+    """The changelog offset after the last of these batches, which are acknowledged."""
+    return max(future.result().offset + count for future, count in batches)

@@ -1,0 +1,64 @@
+"""Faust's table manager, with ledgers instead of acknowledgements and a recovery that knows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from faust.tables.manager import TableManager as FaustTableManager
+from faust.types import TP
+
+from chunks.ledger import Ledger
+from chunks.recovery import Recovery
+from chunks.store import off_loop
+
+CACHE_BYTES = 256 * 2**20
+BLOCK_CACHE_BYTES = 256 * 2**20
+
+
+class TableManager(FaustTableManager):
+    """Replaces: recovery through the streams' own queues, and a fixed pause of a second at each start."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Source partition -> its ledger, for those this worker may process now.
+        self.ledgers: dict[TP, Ledger] = {}
+        #: What all ledgers of the worker together may keep of the newest values.
+        self.cache_bytes = CACHE_BYTES
+        #: What RocksDB may keep of the files of all tables together.
+        self.block_cache_bytes = BLOCK_CACHE_BYTES
+        #: Called before each step and each transaction; an app may end the process there.
+        self.check: Callable[[], None] = lambda: None
+
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+    async def on_start(self) -> None:
+        """Register the changelogs and start recovery."""
+        await self._update_channels()
+        await self.recovery.start()
+
+    async def on_stop(self) -> None:
+        """Give up the producers and close the tables."""
+        await self.recovery.leave()
+        await super().on_stop()
+        for table in self.values():
+            for partition in list(table.stores):
+                await off_loop(table.close, partition)
+
+    async def settle(self) -> bool:
+        """Wait until all that was folded is durable; False when that cannot be any more."""
+        settling = asyncio.create_task(self._settled())
+        while not settling.done():
+            # An agent that has failed never ends its step.
+            if self.app.crashed:
+                settling.cancel()
+            await asyncio.wait([settling], timeout=0.1)
+        return not settling.cancelled() and settling.result()
+
+    async def _settled(self) -> bool:
+        return all(await asyncio.gather(*(ledger.settle() for ledger in list(self.ledgers.values()))))

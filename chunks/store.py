@@ -1,0 +1,143 @@
+"""One partition of one table on disk: a RocksDB that is never ahead of its changelog."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rocksdict
+
+T = TypeVar("T")
+
+#: No key of a table may start with it: these are the engine's own. (No UTF-8 text and no msgpack array does.)
+RESERVED = b"\xff"
+_OFFSET = RESERVED + b"changelog offset"
+_TIME = RESERVED + b"time of the last write"
+_POSITION = RESERVED + b"position of "
+
+#: After so many a thread that fills a batch offers Python's lock to the one that answers requests.
+PUTS_BETWEEN_PAUSES = 100
+
+WRITE_BUFFER_BYTES = 16 * 2**20
+BLOOM_BITS = 10
+
+# One thread: a batch is some megabytes, each thread has an arena of its own in malloc, and the disk is one anyway.
+_threads = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+
+async def off_loop(work: Callable[..., T], *args: Any) -> T:
+    """Run `work`, which waits for the disk, in a thread. Whoever is cancelled meanwhile still waits for its end."""
+    running = asyncio.get_running_loop().run_in_executor(_threads, work, *args)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.gather(running, return_exceptions=True)
+        raise
+
+
+@cache
+def _block_cache(size: int) -> rocksdict.Cache:
+    return rocksdict.Cache(size)
+
+
+def position_key(topic: str) -> bytes:
+    """Where a table notes up to which offset of `topic` its state goes."""
+    return _POSITION + topic.encode()
+
+
+class Store:
+    """Keys and values of one partition, and two numbers that are written with them in one batch.
+
+    `offset` is the next record of the changelog to apply. Nothing is written to a log of its own: after a crash RocksDB
+    is as it was at its last flush, `offset` included, and the changelog has the rest.
+    """
+
+    def __init__(self, path: Path, block_cache_bytes: int = 8 * 2**20) -> None:
+        self.path = path
+        self._cache_bytes = block_cache_bytes
+        self._db: rocksdict.Rdict | None = None
+        self._unlogged = rocksdict.WriteOptions()
+        self._unlogged.disable_wal = True
+
+    def open(self) -> Store:
+        """Open the files, made when they are missing."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        table_options = rocksdict.BlockBasedOptions()
+        table_options.set_block_cache(_block_cache(self._cache_bytes))
+        table_options.set_bloom_filter(BLOOM_BITS, block_based=False)
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+        options.set_max_open_files(256)
+        options.set_keep_log_file_num(2)
+        options.set_block_based_table_factory(table_options)
+        self._db = rocksdict.Rdict(str(self.path), options=options)
+        return self
+
+    def close(self) -> None:
+        """Flush and close; reads after that raise KeyError of the table."""
+        if self._db is not None:
+            db, self._db = self._db, None
+            db.flush()
+            db.close()
+
+    def wipe(self) -> None:
+        """Forget everything on disk and start empty."""
+        if self._db is not None:
+            db, self._db = self._db, None
+            db.close()
+        shutil.rmtree(self.path)
+        self.open()
+
+    @property
+    def offset(self) -> int:
+        """The next record of the changelog that is not applied yet; 0 when nothing is."""
+        return int(self._db.get(_OFFSET) or 0)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last write; 0 when there was none."""
+        value = self._db.get(_TIME)
+        return 0.0 if value is None else time.time() - float(value)
+
+    def position(self, topic: str) -> int | None:
+        """The next offset of the source topic that the state does not contain yet; None when it contains nothing."""
+        value = self._db.get(position_key(topic))
+        return None if value is None else int(value)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of one key."""
+        return self._db.get(key)
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of many keys in one call."""
+        return self._db.get(keys)
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """All keys that start with `prefix`, and their values, in the order of the keys."""
+        for key, value in self._db.items(from_key=prefix or None):
+            if not key.startswith(prefix):
+                return
+            if not key.startswith(RESERVED):
+                yield key, value
+
+    def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
+        """Write changelog records and the offset after them in one batch; a value of None deletes."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        put = batch.put
+        for number, (key, value) in enumerate(records):
+            if not number % PUTS_BETWEEN_PAUSES:
+                time.sleep(0)
+            if value is None:
+                batch.delete(key)
+            else:
+                put(key, value)
+        put(_OFFSET, b"%d" % offset)
+        put(_TIME, b"%d" % time.time())
+        self._db.write(batch, self._unlogged)

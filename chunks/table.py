@@ -1,0 +1,68 @@
+"""A table that is fed by one source topic and changed chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP, AppT, TopicT
+
+from chunks.errors import ClosedPartition
+from chunks.store import Store
+
+
+class Table(faust.Table):
+    """Replaces: a store that is written before its changelog, and reads that search all partitions.
+
+    `fed_by` is the topic whose agent writes the table; both have the same partitions. Only views of chunks can write.
+    """
+
+    def __init__(self, app: AppT, *, fed_by: TopicT, **kwargs: Any) -> None:
+        super().__init__(app, key_type=bytes, value_type=bytes, **kwargs)
+        self.fed_by = fed_by.get_topic_name()
+        self.stores: dict[int, Store] = {}
+
+    async def on_start(self) -> None:
+        """Do nothing: partitions are opened when they are assigned."""
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Do nothing: recovery opens and closes partitions."""
+
+    @property
+    def changelog(self) -> str:
+        """The name of the changelog topic."""
+        return self.changelog_topic.get_topic_name()
+
+    def path(self, partition: int) -> Path:
+        """Where a partition is kept."""
+        return Path(self.app.conf.tabledir) / f"{self.name}-{partition}.db"
+
+    def open(self, partition: int) -> Store:
+        """Open a partition, or return it when it is open."""
+        if partition not in self.stores:
+            self.stores[partition] = Store(self.path(partition), self.app.tables.block_cache_bytes).open()
+        return self.stores[partition]
+
+    def close(self, partition: int) -> None:
+        """Close a partition."""
+        store = self.stores.pop(partition, None)
+        if store is not None:
+            store.close()
+
+    def read(self, partition: int, key: bytes) -> bytes | None:
+        """The committed value of a key. Raises ClosedPartition when the partition is not open here (any more)."""
+        return self._open_store(partition).get(key)
+
+    def scan(self, partition: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """The committed keys that start with `prefix`, and their values, in the order of the keys."""
+        return self._open_store(partition).scan(prefix)
+
+    def _open_store(self, partition: int) -> Store:
+        try:
+            return self.stores[partition]
+        except KeyError:
+            raise ClosedPartition(f"partition {partition} of {self.name} is not open here") from None

@@ -1,0 +1,42 @@
+"""product_partials: product name -> its totals over the orders of one partition of `orders`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from app import folds
+from app.core import app, orders, settings
+from app.core import product_partials as topic
+from app.topics import partition_of
+from chunks import Chunk
+
+product_partials = app.Table(
+    "product_partials",
+    fed_by=orders,
+    partitions=settings.partitions,
+    help="Totals of each product, by partition of orders; msgpack, see app.folds.encode_totals.",
+)
+
+
+def add(chunk: Chunk, differences: list[folds.Difference]) -> None:
+    """Add what an agent step changed to the totals, once for all steps of a transaction."""
+    # Most differences are of one product at one price: counting them costs less than adding each.
+    chunk.collect(Counter, _write).update(differences)
+
+
+def _write(chunk: Chunk, differences: Counter[folds.Difference]) -> None:
+    """Write the new totals, and hand them on to whoever owns the product."""
+    table = chunk.view(product_partials)
+    added = {name.encode(): (name, totals) for name, totals in folds.total(differences).items()}
+    partition, position, topic_name = chunk.tp.partition, chunk.next, topic.get_topic_name()
+    for product, value in table.get_many(added).items():
+        name, more = added[product]
+        totals = folds.decode_totals(value) + more
+        table[product] = folds.encode_totals(totals)
+        # Not what was added but all that there is: a repeat of it changes nothing.
+        chunk.send_latest(
+            topic_name,
+            partition_of(product, settings.partitions),
+            folds.encode((product, partition)),
+            folds.partial(name, partition, position, totals),
+        )
