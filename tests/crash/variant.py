@@ -1,0 +1,36 @@
+"""The app with a fault that its environment asks for: `faust -A tests.crash.variant worker`."""
+
+import os
+import time
+
+import chunks.consumer
+import chunks.ledger
+from app.frozen import pulse
+from app.main import app
+from tables import by_user
+
+__all__ = ["app"]
+
+#: Nobody notices that the process was frozen.
+if "CRASH_UNGUARDED" in os.environ:
+    pulse.start = lambda session_timeout_s: None
+
+#: Steps of another size.
+if "CRASH_CHUNK" in os.environ:
+    chunks.consumer.CHUNK_RECORDS = chunks.ledger.CHUNK_RECORDS = int(os.environ["CRASH_CHUNK"])
+
+_PAUSE_S = float(os.environ.get("CRASH_PAUSE_S", "0"))
+_RAISE_AT = int(os.environ.get("CRASH_RAISE_AT", "0"))
+_remember, _steps = by_user.remember, iter(range(1, 10**9))
+
+
+def _faulty(chunk, events):
+    """Take longer for each chunk; fail in the middle of one, after the table was changed."""
+    time.sleep(_PAUSE_S)
+    differences = _remember(chunk, events)
+    if next(_steps) == _RAISE_AT:
+        raise RuntimeError(f"planted at step {_RAISE_AT}")
+    return differences
+
+
+by_user.remember = _faulty
