@@ -29,7 +29,9 @@ app = faust.App(
     consumer_auto_offset_reset="earliest",
     broker_session_timeout=settings.session_timeout_s,
     broker_heartbeat_interval=settings.session_timeout_s / 3,
-    broker_max_poll_interval=120.0,
+    # aiokafka leaves the group when nobody fetches for so long, and here nobody does while tables are restored, or on a
+    # worker that only has standbys. A worker that hangs is noticed by its session, a frozen one by app/frozen.py.
+    broker_max_poll_interval=7 * 86_400.0,
     agent_supervisor="mode.CrashingSupervisor",
     stream_buffer_maxsize=16,  # chunks
     consumer_max_fetch_size=256 * 1024,  # larger answers keep a thread, and so a request, busy for too long
