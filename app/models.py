@@ -89,8 +89,8 @@ class _PlainPurchase(Purchase, frozen=True, gc=False):
 class _PlainEvent(Event, frozen=True, gc=False):
     """An event of a known type; msgspec checks in C what the rules below check in Python."""
 
-    type: Literal["order.placed", "order.changed", "order.removed", "order.snapshot", "order.repaired"]
-    dataschema: Literal["urn:lately:schema:order:1"]
+    type: Literal[PLACED, CHANGED, REMOVED, SNAPSHOT, REPAIRED]
+    dataschema: Literal[SCHEMA]
     data: _PlainPurchase
 
 

@@ -53,10 +53,7 @@ class Topics:
         #: What could not be read, as it was, with the reason in the headers. Written by the source and all agents.
         self.orders_dead = Topic(f"{named}orders-dead", DEAD)
         #: The changelogs of the tables: only their table writes and reads them.
-        self.changelogs = tuple(
-            Topic(f"{settings.id}-{table}-changelog", COMPACTED)
-            for table in ("by_user", "product_partials", "by_product")
-        )
+        self.changelogs = tuple(Topic(f"{settings.id}-{table}-changelog", COMPACTED) for table in TABLES)
 
     @property
     def all(self) -> tuple[Topic, ...]:

@@ -28,7 +28,7 @@ class TableManager(FaustTableManager):
         self.cache_bytes = CACHE_BYTES
         #: What RocksDB may keep of the files of all tables together.
         self.block_cache_bytes = BLOCK_CACHE_BYTES
-        #: Called before each step and each transaction; an app may end the process there.
+        #: Called before each step; an app may end the process there.
         self.check: Callable[[], None] = lambda: None
 
     @property

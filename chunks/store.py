@@ -81,7 +81,7 @@ class Store:
         return self
 
     def close(self) -> None:
-        """Flush and close; reads after that raise KeyError of the table."""
+        """Flush and close; whoever reads asks `Table`, which no longer has it then."""
         if self._db is not None:
             db, self._db = self._db, None
             db.flush()

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import aiohttp
 from aiohttp.web import Request, Response
 from faust.types import TP
-from faust.types.tables import TableT
 from yarl import URL
 
 from app.core import app, settings
 from app.topics import partition_of
 from chunks import ClosedPartition
+from chunks.table import Table
 from web.errors import Problem
 
 HOP = "Lately-Hop"
@@ -31,14 +31,14 @@ def ready() -> bool:
     return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
 
-async def routed(request: Request, table: TableT, key: bytes, answer: Callable[[int], Response]) -> Response:
+async def routed(request: Request, table: Table, key: bytes, answer: Callable[[int], Response]) -> Response:
     """Call `answer` with the partition of `key` if this worker owns it, else ask the worker that does.
 
     Raises Problem: 503 recovering or owner-away (with Retry-After), 508 routing-loop.
     """
     if not ready():
         raise _recovering()
-    partition, topic = partition_of(key, settings.partitions), table.changelog_topic.get_topic_name()
+    partition, topic = partition_of(key, settings.partitions), table.changelog
     if TP(topic, partition) in app.assignor.assigned_actives():
         try:
             return answer(partition)

@@ -75,6 +75,14 @@ class Owner:
     async def step(self, count: int = 1, **changes: dict) -> None:
         await self.ledger.end(self.begin(count, **changes))
 
+    async def stops_before_committing_its_second_step(self) -> None:
+        """Commit one step, send the next one, and commit no more until `producer.go_on` is set."""
+        await self.step(by_user={b"ann": b"1"})
+        assert await self.settled()
+        self.producer.hold()
+        await self.step(by_user={b"ann": b"late"})
+        await self.producer.reached.wait()
+
     async def settled(self) -> bool:
         return await self.ledger.settle()
 
@@ -338,11 +346,7 @@ def test_a_former_owner_is_fenced_and_leaves_no_trace(partition, late):
 def test_an_owner_that_freezes_between_sending_and_committing_is_fenced_too(partition):
     async def work() -> None:
         async with partition.owner("first") as first:
-            await first.step(by_user={b"ann": b"1"})
-            assert await first.settled()
-            first.producer.hold()
-            await first.step(by_user={b"ann": b"late"})
-            await first.producer.reached.wait()
+            await first.stops_before_committing_its_second_step()
             assert (b"ann", b"late") in await seen(partition.changelog, "by_user", "read_uncommitted")
             async with partition.owner("second", 1) as second:
                 first.producer.go_on.set()
@@ -359,11 +363,7 @@ def test_an_owner_that_freezes_between_sending_and_committing_is_fenced_too(part
 def test_what_a_dead_owner_left_open_is_aborted_when_the_next_one_starts(partition):
     async def work() -> None:
         async with partition.owner("first") as first:
-            await first.step(by_user={b"ann": b"1"})
-            assert await first.settled()
-            first.producer.hold()
-            await first.step(by_user={b"ann": b"late"})
-            await first.producer.reached.wait()
+            await first.stops_before_committing_its_second_step()
             # From here on the first one is silent for ever.
             async with partition.owner("second", 1) as second:
                 # Readers of committed records would stand still before an open transaction.
