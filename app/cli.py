@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 
 import click
+import msgspec
 
-from app.config import Settings
-from app.errors import BadSource, LatelyError
+from app.config import OUTBOX, Settings
+from app.errors import EX_USAGE, BadSource, LatelyError, PortTaken
 
 FIRST_SNAPSHOT = "1d"
 
@@ -69,24 +72,100 @@ def _since(command: Callable) -> Callable:
 @source.command("setup")
 @_since
 @click.option("--print-sql", is_flag=True, help="Only print the statements.")
-def setup(since: str | None, everything: bool, print_sql: bool) -> None:
+@click.option("--apply", is_flag=True, help="Execute them; the default.")
+def setup(since: str | None, everything: bool, print_sql: bool, apply: bool) -> None:
     """Create the outbox and its triggers, and take a first snapshot."""
     from app.source import setup as commands
 
     settings = Settings.from_env()
+    if print_sql and apply:
+        raise BadSource("--print-sql and --apply exclude each other")
     if print_sql:
         click.echo(commands.statements(settings))
     else:
-        commands.setup(settings, _chosen(since, everything), click.echo)
+        commands.setup(settings, _chosen(since, everything), click.echo, _Progress())
 
 
 @source.command("snapshot")
 @_since
-def snapshot(since: str | None, everything: bool) -> None:
-    """Publish the rows that the table holds now, once more."""
+@click.option("--where", default=None, help="Only rows for which this SQL condition holds.")
+@click.option("--resume/--restart", default=True, help="Go on with a snapshot that was interrupted, or begin anew.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be published.")
+def snapshot(since: str | None, everything: bool, where: str | None, resume: bool, dry_run: bool) -> None:
+    """Publish the rows that the table holds now; newer changes are not touched."""
+    from app.source import snapshot as taking
+    from app.source.setup import moment_of
+
+    settings = Settings.from_env()
+    chosen = _chosen(since, everything or (where is not None and since is None))
+    moment = None if chosen is None else moment_of(chosen)
+    if dry_run:
+        rows, condition = taking.dry_run(settings, moment, where)
+        click.echo(f"{rows} rows of {settings.source_table} would be published ({condition})")
+        return
+    progress = _Progress()
+    taken = asyncio.run(taking.run(settings, since=moment, where=where, resume=resume, progress=progress))
+    click.echo(f"{taken.rows} rows are published")
+
+
+@source.command("check")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(as_json: bool) -> None:
+    """Look at everything the source needs; exit 2 when something has to be mended."""
+    from app.source import check as checking
+
+    found = checking.check(Settings.from_env())
+    failed = any(one.result == checking.FAILED for one in found)
+    if as_json:
+        click.echo(msgspec.json.encode({"ok": not failed, "findings": found}).decode())
+    else:
+        for one in found:
+            click.echo(f"{one.result:8}{one.name}: {one.detail}" + (f"\n        fix: {one.fix}" if one.fix else ""))
+    if failed:
+        raise SystemExit(EX_USAGE)
+
+
+@source.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool) -> None:
+    """Show how the source stands: who publishes, what waits, how far a snapshot is."""
+    from app.source import status as standing
+
+    shown = standing.status(Settings.from_env())
+    if as_json:
+        click.echo(msgspec.json.encode(shown).decode())
+    else:
+        for name, value in shown.items():
+            click.echo(f"{name:24}{'' if value is None else value}")
+
+
+@source.command("teardown")
+@click.option("--force", is_flag=True, help="Also when changes are not published yet; they are lost.")
+def teardown(force: bool) -> None:
+    """Remove the outbox and its triggers from the shop's database."""
     from app.source import setup as commands
 
-    commands.snapshot(Settings.from_env(), _chosen(since, everything), click.echo)
+    commands.teardown(Settings.from_env(), force, click.echo)
+
+
+class _Progress:
+    """Shows how far a snapshot is: a line that is written over on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._begun = self._shown = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, rows: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._shown < (0.2 if self._terminal else 5.0):
+            return
+        self._shown = now
+        line = f"{rows:,} of about {total:,} rows, {rows / (now - self._begun):,.0f} rows/s"
+        if self._terminal:
+            filled = round(20 * rows / total)
+            click.echo(f"\r[{'#' * filled}{'.' * (20 - filled)}] {line} ", err=True, nl=False)
+        else:
+            click.echo(line, err=True)
 
 
 def _chosen(since: str | None, everything: bool) -> str | None:
@@ -97,18 +176,30 @@ def _chosen(since: str | None, everything: bool) -> str | None:
 
 def _run() -> None:
     from mode import Worker
+    from prometheus_client import start_http_server
 
     from app.source import mysql, triggers
     from app.source.service import Source
     from app.topics import ensure_topics
 
     settings = Settings.from_env()
-    connection = mysql.connect(settings)
-    try:
-        triggers.require(connection, settings)
-    finally:
-        connection.close()
+    with closing(mysql.connect(settings)) as connection:
+        if settings.source_mode == OUTBOX:
+            triggers.require(connection, settings)
     asyncio.run(ensure_topics(settings))
-    Worker(
-        Source(settings), loglevel="INFO", redirect_stdouts=False, loop=asyncio.new_event_loop()
-    ).execute_from_commandline()
+    if settings.source_metrics_port:
+        try:
+            start_http_server(settings.source_metrics_port, addr=settings.web_host)
+        except OSError as exc:
+            raise PortTaken(
+                f"cannot serve /metrics on {settings.web_host}:{settings.source_metrics_port} ({exc.strerror}): "
+                "choose another with LATELY_SOURCE_METRICS_PORT"
+            ) from None
+    running = Source(settings)
+    worker = Worker(running, loglevel="INFO", redirect_stdouts=False, loop=asyncio.new_event_loop())
+    try:
+        worker.execute_from_commandline()
+    except BaseException:
+        if running.given_up is None:
+            raise
+        raise running.given_up from None

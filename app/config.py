@@ -17,14 +17,20 @@ MAX_NUMBER = 2**31 - 1
 #: A purchase has up to 6,420 bytes, a record 1 MiB.
 MAX_RECENT = 128
 
+#: The two ways to capture the shop's changes.
+OUTBOX, WATERMARK = "outbox", "watermark"
+
 #: What Lately calls a column of the shop's table; `category` may be missing.
 COLUMNS = ("user_id", "order_id", "product_name", "price", "ordered_at", "payment_method", "category")
 OPTIONAL_COLUMNS = ("payment_method", "category")
 
 
-def setting(default: object, help: str, *, least: int | None = None, secret: bool = False):
-    """A field of Settings with its help text; `least` is the smallest number allowed."""
-    return field(default=default, repr=not secret, metadata={"help": help, "least": least, "secret": secret})
+def setting(
+    default: object, help: str, *, least: int | None = None, secret: bool = False, choices: tuple[str, ...] = ()
+):
+    """A field of Settings with its help text; `least` is the smallest number allowed, `choices` all texts allowed."""
+    metadata = {"help": help, "least": least, "secret": secret, "choices": choices}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,17 @@ class Settings:
     source_columns: str = setting(
         "", "how the shop names its columns: user_id=customer,price=amount; unnamed ones keep their name"
     )
+    source_mode: str = setting(
+        OUTBOX, "how changes are captured: outbox (by triggers) or watermark (read only)", choices=(OUTBOX, WATERMARK)
+    )
+    source_id: str = setting("id", "the AUTO_INCREMENT column of the shop's table that the watermark follows")
+    source_settle_s: int = setting(
+        300, "without proof, a missing id is passed after so many seconds (watermark)", least=1
+    )
     source_outbox: str = setting("purchase_outbox", "the outbox table that the triggers write to")
     source_poll_ms: int = setting(100, "pause between two looks at an empty outbox, ms", least=1)
-    source_batch_rows: int = setting(500, "outbox rows published at once", least=1)
+    source_batch_rows: int = setting(500, "rows read and published at once", least=1)
+    source_metrics_port: int = setting(0, "port on which `lately source` serves /metrics; 0: it does not", least=0)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -95,7 +109,7 @@ class Settings:
                     f"LATELY_{name.upper()}: {getattr(self, name)!r} must be letters, digits, '.', '_' and '-'"
                 )
         # The triggers are named after the outbox, with 7 characters more.
-        for name, longest in (("source_table", 64), ("source_outbox", 57), ("mysql_database", 64)):
+        for name, longest in (("source_table", 64), ("source_id", 64), ("source_outbox", 57), ("mysql_database", 64)):
             if not re.fullmatch(rf"[^`\0/\\]{{1,{longest}}}", getattr(self, name)):
                 raise BadSetting(
                     f"LATELY_{name.upper()}: {getattr(self, name)!r} must be a name of 1 to {longest} characters"
@@ -142,6 +156,9 @@ class Settings:
 
 def _parse(name: str, text: str, spec: dataclasses.Field) -> str | int:
     if not isinstance(spec.default, int):
+        choices = spec.metadata["choices"]
+        if choices and text not in choices:
+            raise BadSetting(f"{name}: {text!r} is not one of {', '.join(choices)}")
         return text
     least, most = spec.metadata["least"], MAX_PORT if name.endswith("_PORT") else MAX_NUMBER
     if not _number(text, least, most):

@@ -20,6 +20,8 @@ DEAD = {**FOR_EVER, "max.message.bytes": str(4 * 2**20)}
 #: The largest request of any producer: a dead letter, and what Kafka puts around it.
 MAX_REQUEST_BYTES = 5 * 2**20
 COMPACTED = {"cleanup.policy": "compact"}
+#: A record a second, of which only the newest counts: small segments, so that little of it is kept.
+STATE = {**COMPACTED, "segment.bytes": str(2**20), "min.cleanable.dirty.ratio": "0.1"}
 
 TABLES = ("by_user", "product_partials", "by_product")
 
@@ -32,6 +34,8 @@ class Topic:
 
     name: str
     config: dict[str, str]
+    #: None: LATELY_PARTITIONS
+    partitions: int | None = None
 
 
 @lru_cache(maxsize=65_536)
@@ -52,12 +56,14 @@ class Topics:
         self.product_partials = Topic(f"{settings.id}-product-partials", COMPACTED)
         #: What could not be read, as it was, with the reason in the headers. Written by the source and all agents.
         self.orders_dead = Topic(f"{named}orders-dead", DEAD)
+        #: What the source knows of itself; key a word, value JSON. Written by the source, read by it and all workers.
+        self.source_state = Topic(f"{named}source-state", STATE, partitions=1)
         #: The changelogs of the tables: only their table writes and reads them.
         self.changelogs = tuple(Topic(f"{settings.id}-{table}-changelog", COMPACTED) for table in TABLES)
 
     @property
     def all(self) -> tuple[Topic, ...]:
-        return (self.orders, self.product_partials, self.orders_dead, *self.changelogs)
+        return (self.orders, self.product_partials, self.orders_dead, self.source_state, *self.changelogs)
 
 
 async def ensure_topics(settings: Settings) -> None:
@@ -87,7 +93,12 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[s
         return
     answer = await admin.create_topics(
         [
-            NewTopic(name, settings.partitions, settings.replication, topic_configs=topics[name].config)
+            NewTopic(
+                name,
+                topics[name].partitions or settings.partitions,
+                settings.replication,
+                topic_configs=topics[name].config,
+            )
             for name in missing
         ]
     )
@@ -111,7 +122,10 @@ async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> Non
 async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[str, Topic]) -> None:
     for described in await admin.describe_topics(sorted(topics)):
         name, count = described["topic"], len(described["partitions"])
-        if count != settings.partitions:
+        wanted = topics[name].partitions
+        if wanted is not None and count != wanted:
+            raise BadTopic(f"topic {name} has {count} partitions, but must have {wanted}: delete it, it is made anew")
+        if wanted is None and count != settings.partitions:
             raise BadTopic(
                 f"topic {name} has {count} partitions, but LATELY_PARTITIONS is {settings.partitions}: "
                 "set it to the topic's number, or use a new LATELY_TOPIC_PREFIX and LATELY_ID"

@@ -8,6 +8,7 @@ from app.source.mysql import Connection, text
 
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 _TIMES = {"datetime", "timestamp"}
+_PRICES = {*_INTEGERS, "decimal", "float", "double"}
 _BINARY = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit", "geometry"}
 
 #: Lately's column name -> (the shop's column name, its data type).
@@ -19,33 +20,45 @@ def shop_columns(connection: Connection, settings: Settings) -> Columns:
 
     Raises BadSource when the table or a column is missing, or a column has a type that cannot be an event's.
     """
+    for _, problem, fix in problems_of(connection, settings):
+        raise BadSource(f"{problem}: {fix}")
+    found = _found(connection, settings)
+    return {ours: found[theirs.lower()] for ours, theirs in settings.columns.items() if theirs.lower() in found}
+
+
+def problems_of(connection: Connection, settings: Settings) -> list[tuple[str, str, str]]:
+    """What is wrong with the shop's table and columns: (what, the problem, what to do)."""
     table = f"{settings.mysql_database}.{settings.source_table}"
+    found = _found(connection, settings)
+    if not found:
+        fix = "create it, or set LATELY_SOURCE_TABLE and LATELY_MYSQL_DATABASE"
+        return [("table", f"there is no table {table}", fix)]
+    problems = []
+    for ours, theirs in settings.columns.items():
+        if theirs.lower() not in found:
+            if ours not in OPTIONAL_COLUMNS or ours != theirs:
+                fix = f"name the one that holds {ours} in LATELY_SOURCE_COLUMNS, as {ours}=its_name"
+                problems.append((f"column {ours}", f"table {table} has no column {theirs}", fix))
+            continue
+        name, kind = found[theirs.lower()]
+        what = f"column {name} of {table} is of type {kind}, but {ours}"
+        if ours == "ordered_at" and kind not in _TIMES:
+            problems.append((f"column {ours}", f"{what} must be a DATETIME or TIMESTAMP", "change its type"))
+        elif ours == "price" and kind not in _PRICES:
+            problems.append((f"column {ours}", f"{what} must be a DECIMAL or another number", "change its type"))
+        elif kind in _BINARY:
+            fix = "add a generated column, such as HEX of it, and name that one in LATELY_SOURCE_COLUMNS"
+            problems.append((f"column {ours}", f"{what} must be text or a number", fix))
+    return problems
+
+
+def _found(connection: Connection, settings: Settings) -> Columns:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
             (settings.mysql_database, settings.source_table),
         )
-        found = {text(name).lower(): (text(name), text(kind).lower()) for name, kind in cursor.fetchall()}
-    if not found:
-        raise BadSource(f"there is no table {table}: create it, or set LATELY_SOURCE_TABLE and LATELY_MYSQL_DATABASE")
-    columns = {}
-    for ours, theirs in settings.columns.items():
-        if theirs.lower() in found:
-            columns[ours] = found[theirs.lower()]
-        elif ours not in OPTIONAL_COLUMNS or ours != theirs:
-            raise BadSource(
-                f"table {table} has no column {theirs}: "
-                f"name the one that holds {ours} in LATELY_SOURCE_COLUMNS, as {ours}=its_name"
-            )
-    for ours, (name, kind) in columns.items():
-        if ours == "ordered_at" and kind not in _TIMES:
-            raise BadSource(f"column {name} of {table} is of type {kind}, but {ours} must be a DATETIME or TIMESTAMP")
-        if kind in _BINARY:
-            raise BadSource(
-                f"column {name} of {table} is of type {kind}, but {ours} must be text or a number: "
-                "add a generated column, such as HEX of it, and name that one in LATELY_SOURCE_COLUMNS"
-            )
-    return columns
+        return {text(name).lower(): (text(name), text(kind).lower()) for name, kind in cursor.fetchall()}
 
 
 def payload(columns: Columns, side: str) -> str:
@@ -60,7 +73,7 @@ def payload(columns: Columns, side: str) -> str:
             if kind == "timestamp":
                 # Shown in the zone of the connection that writes, and ambiguous there once a year; its number is not.
                 value = f"DATE_ADD('1970-01-01', INTERVAL UNIX_TIMESTAMP({value}) * 1000000 MICROSECOND)"
-            value = f"DATE_FORMAT({value}, '%Y-%m-%dT%H:%i:%s.%fZ')"
+            value = f"DATE_FORMAT({value}, '%Y-%m-%dT%H:%i:%S.%fZ')"
         elif ours != "order_id" or kind not in _INTEGERS:
             value = as_text(value)
         pairs.append(f"'{ours}', {value}")

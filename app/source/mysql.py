@@ -14,6 +14,7 @@ from app.errors import BadSource, ServerAway
 Connection = MySQLConnectionAbstract
 
 LOCK_WAIT_S = 10
+IDLE_S = 60
 
 #: Errors of which waiting does not help.
 _REFUSALS = {
@@ -50,6 +51,8 @@ def connect(settings: Settings) -> Connection:
         raise ServerAway(f"no answer from MySQL as {where} ({exc}): start it, or set LATELY_MYSQL_*") from None
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        # A leader that is frozen, or whose machine is gone, loses its lock with its connection.
+        cursor.execute(f"SET SESSION wait_timeout = {IDLE_S}")
         # Whoever waits for a table's lock makes the shop wait behind him.
         cursor.execute(f"SET SESSION lock_wait_timeout = {LOCK_WAIT_S}")
     return connection
@@ -62,6 +65,13 @@ def server_name(connection: Connection) -> str:
             cursor.execute(f"SELECT @@global.{variable}")
             return str(cursor.fetchone()[0])
     return "unknown"
+
+
+def server_time(connection: Connection) -> int:
+    """The server's clock, in microseconds since 1970 UTC."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)")
+        return cursor.fetchone()[0]
 
 
 def text(value: str | bytes | bytearray) -> str:

@@ -1,24 +1,27 @@
-"""The running event source: outbox -> `orders`."""
+"""The running event source: the shop's changes -> `orders`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import mysql.connector
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from mode import Service
 
 from app import dead_letters
-from app.config import Settings
-from app.errors import ServerAway
-from app.source import events, outbox, triggers
-from app.source.mysql import Connection, connect, server_name
-from app.topics import MAX_REQUEST_BYTES, Topics
+from app.config import OUTBOX, Settings
+from app.errors import BadSource, ServerAway
+from app.source import events, guarantee, metrics, state
+from app.source.guarantee import Guarantee
+from app.source.mysql import Connection, connect, server_name, server_time
+from app.source.outbox import Outbox, Row
+from app.source.publisher import Publisher, publishing
+from app.source.watermark import Watermark
+from app.topics import Topics
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +29,26 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 REPORT_EVERY_S = 10.0
 CHECK_EVERY_S = 5.0
+ASSESS_EVERY_S = 60.0
+STATUS_EVERY_S = 1.0
+#: The first pause after a change; each further one without a change is twice as long, up to LATELY_SOURCE_POLL_MS.
+SHORTEST_PAUSE_S = 0.005
+SLOW_POLL_S = 0.5
 
 _PASSING = (mysql.connector.Error, KafkaError, ServerAway, OSError)
 
 
 class Source(Service):
-    """Publishes the outbox for as long as it runs; of several, one publishes and the others wait."""
+    """Publishes the shop's changes for as long as it runs; of several, one publishes and the others wait."""
 
     def __init__(self, settings: Settings, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.settings = settings
         self.topics = Topics(settings)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.published = self.reported = 0
+        #: Why the source gave up; whoever runs it shows it and ends with its exit code.
+        self.given_up: BadSource | None = None
 
     @Service.task
     async def _run(self) -> None:
@@ -48,8 +59,14 @@ class Source(Service):
                 await self._session()
             except _PASSING as exc:
                 backoff = FIRST_BACKOFF_S if self.published > before else min(backoff * 2, LONGEST_BACKOFF_S)
+                metrics.FAILURES.labels(_cause(exc)).inc()
                 log.warning("publishing stopped (%s); trying again in %.1f s, nothing is lost", exc, backoff)
                 await self.sleep(backoff)
+            except BadSource as exc:
+                self.given_up = exc
+                raise
+            finally:
+                metrics.LEADER.set(0)
 
     @Service.timer(REPORT_EVERY_S)
     async def _report(self) -> None:
@@ -61,24 +78,27 @@ class Source(Service):
         """Publish until something breaks or the service stops: one connection, one producer, one leader's lock."""
         connection = await asyncio.to_thread(connect, self.settings)
         try:
-            await asyncio.to_thread(triggers.require, connection, self.settings)
             await self._lead(connection)
-            name = f"/mysql/{server_name(connection)}/{self.settings.mysql_database}/{self.settings.source_table}"
-            async with _producer(self.settings) as producer:
-                log.info("publishing %s to %s", self.settings.source_outbox, self.topics.orders.name)
-                checked = time.monotonic()
-                while not self.should_stop:
-                    if time.monotonic() - checked > CHECK_EVERY_S:
-                        await asyncio.to_thread(triggers.require, connection, self.settings)
-                        checked = time.monotonic()
-                    if not await self._publish_batch(connection, producer, name):
-                        await self.sleep(self.settings.source_poll_ms / 1000)
+            if self.should_stop:
+                return
+            promised = await asyncio.to_thread(self._assess, connection)
+            capture = await self._capture(connection, promised)
+            await asyncio.to_thread(capture.check)
+            metrics.LEADER.set(1)
+            async with publishing(self.settings) as publisher:
+                publisher.offsets = dict((await self._last_status()).offsets)
+                log.info(
+                    "publishing %s.%s to %s (%s, %s)", self.settings.mysql_database, self.settings.source_table,
+                    self.topics.orders.name, self.settings.source_mode, promised.level,
+                )  # fmt: skip
+                await self._publish(connection, capture, publisher, promised)
         finally:
             await asyncio.to_thread(connection.close)
 
     async def _lead(self, connection: Connection) -> None:
         """Wait for the lock that only one source holds; the server frees it when this connection ends."""
-        lock = f"lately:{self.settings.mysql_database}.{self.settings.source_outbox}"[-64:]
+        what = self.settings.source_outbox if self.settings.source_mode == OUTBOX else self.settings.source_table
+        lock = f"lately:{self.settings.mysql_database}.{what}"[-64:]
         waiting = False
         while not self.should_stop:
             if await asyncio.to_thread(_get_lock, connection, lock):
@@ -87,51 +107,110 @@ class Source(Service):
                 log.info("another source publishes; waiting to take over")
                 waiting = True
 
-    async def _publish_batch(self, connection: Connection, producer: AIOKafkaProducer, name: str) -> int:
-        """Publish the oldest rows of the outbox and return their number. The order of the steps makes it safe:
+    async def _capture(self, connection: Connection, promised: Guarantee) -> Outbox | Watermark:
+        if self.settings.source_mode == OUTBOX:
+            return Outbox(connection, self.settings)
+        at = (await state.read(self.settings)).get(state.WATERMARK)
+        table = f"{self.settings.mysql_database}.{self.settings.source_table}"
+        if at is None or at.table != table:
+            raise BadSource(f"there is no watermark of {table} yet: run `lately source setup` first")
+        return await asyncio.to_thread(Watermark, connection, self.settings, at, promised.level == guarantee.PROVEN)
 
-        1. read the rows, 2. send them in the order of their ids, 3. wait for Kafka's acknowledgement of every one,
-        4. delete them. A crash in between publishes them again, and repeats change nothing downstream.
+    async def _last_status(self) -> state.Status:
+        unknown = state.Status(mode=self.settings.source_mode, guarantee=guarantee.NONE)
+        return (await state.read(self.settings)).get(state.STATUS, unknown)
+
+    async def _publish(
+        self, connection: Connection, capture: Outbox | Watermark, publisher: Publisher, promised: Guarantee
+    ) -> None:
+        name = f"/mysql/{server_name(connection)}/{self.settings.mysql_database}/{self.settings.source_table}"
+        longest, pause = self.settings.source_poll_ms / 1000, SHORTEST_PAUSE_S
+        checked = assessed = time.monotonic()
+        told = 0.0
+        while not self.should_stop:
+            now = time.monotonic()
+            if now - checked > CHECK_EVERY_S:
+                await asyncio.to_thread(capture.check)
+                checked = now
+            if now - assessed > ASSESS_EVERY_S:
+                promised = await asyncio.to_thread(self._assess, connection)
+                assessed = now
+                if isinstance(capture, Watermark):
+                    capture.proven = promised.level == guarantee.PROVEN
+            if not await self._publish_batch(capture, publisher, name):
+                await self.sleep(pause)
+                pause = min(pause * 2, longest)
+            else:
+                pause = min(SHORTEST_PAUSE_S, longest)
+            if now - told > STATUS_EVERY_S:
+                await self._tell(connection, capture, publisher, promised)
+                told = now
+
+    async def _publish_batch(self, capture: Outbox | Watermark, publisher: Publisher, name: str) -> int:
+        """Publish the next changes and return their number. The order of the steps makes it safe:
+
+        1. read them, 2. send them in their order and wait for Kafka's acknowledgement of every one, 3. say that they
+        are done. A crash in between publishes them again, and repeats change nothing downstream.
         """
         # 1.
-        rows = await asyncio.to_thread(outbox.read, connection, self.settings)
+        begun = time.monotonic()
+        rows = await asyncio.to_thread(capture.read)
+        metrics.POLL.set(time.monotonic() - begun)
+        if time.monotonic() - begun > SLOW_POLL_S:
+            log.warning("a look for changes took %.1f s: is a transaction open for long?", time.monotonic() - begun)
         # 2.
-        sent = []
-        for row in rows:
-            record = events.record(row, name, self.topics, self.settings)
-            if record.topic == self.topics.orders_dead.name:
-                reasons = dict(record.headers)
-                log.warning(
-                    "outbox row %d goes to %s: %s", row.id, record.topic,
-                    reasons[f"{dead_letters.PREFIX}message"].decode(),
-                )  # fmt: skip
-            sent.append(await producer.send(record.topic, record.value, record.key, headers=record.headers))
+        if rows:
+            await publisher.publish([self._record(row, name) for row in rows])
         # 3.
-        await asyncio.gather(*sent)
-        # 4.
-        await asyncio.to_thread(outbox.delete, connection, self.settings, rows)
+        await asyncio.to_thread(capture.done, rows)
         self.published += len(rows)
         return len(rows)
+
+    def _record(self, row: Row, name: str) -> events.Record:
+        record = events.record(row, name, self.topics, self.settings)
+        if record.topic == self.topics.orders_dead.name:
+            reason = dict(record.headers)[f"{dead_letters.PREFIX}message"].decode()
+            log.warning("row %d goes to %s: %s", row.id, record.topic, reason)
+        metrics.PUBLISHED.labels(row.type.rpartition(".")[2]).inc()
+        return record
+
+    async def _tell(
+        self, connection: Connection, capture: Outbox | Watermark, publisher: Publisher, promised: Guarantee
+    ) -> None:
+        """Write down how the source stands, for its successor and for the workers."""
+        now = await asyncio.to_thread(server_time, connection)
+        oldest = 0.0 if capture.oldest is None else max(0.0, (now - capture.oldest) / 1e6)
+        metrics.OLDEST.set(oldest)
+        position = capture.position()
+        if position is not None:
+            metrics.WATERMARK_AGE.set(capture.age_s)
+            await publisher.remember(position)
+        level = promised.level
+        if isinstance(capture, Watermark) and level == guarantee.PROVEN and not capture.proven:
+            level = guarantee.TIMED
+        await publisher.remember(
+            state.Status(
+                mode=self.settings.source_mode, guarantee=level, reasons=promised.reasons, unseen=capture.unseen,
+                as_of=capture.as_of, offsets=publisher.offsets, oldest_pending_s=oldest, at=now, leader=self.name,
+            )
+        )  # fmt: skip
+
+    def _assess(self, connection: Connection) -> Guarantee:
+        promised = guarantee.assess(connection, self.settings)
+        for level in guarantee.LEVELS:
+            metrics.GUARANTEE.labels(level).set(level == promised.level)
+        for reason in promised.reasons:
+            log.warning("guarantee %s: %s", promised.level, reason)
+        return promised
+
+
+def _cause(exc: Exception) -> str:
+    """A short name of what went wrong, of which there are few."""
+    errno = getattr(exc, "errno", None)
+    return f"mysql-{errno}" if isinstance(exc, mysql.connector.Error) and errno else type(exc).__name__
 
 
 def _get_lock(connection: Connection, lock: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT GET_LOCK(%s, 1)", (lock,))
         return cursor.fetchone()[0] == 1
-
-
-@asynccontextmanager
-async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_servers,
-        client_id=f"{settings.id}-source",
-        acks="all",
-        enable_idempotence=True,
-        request_timeout_ms=30_000,
-        max_request_size=MAX_REQUEST_BYTES,
-    )
-    try:
-        await producer.start()
-        yield producer
-    finally:
-        await producer.stop()

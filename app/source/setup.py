@@ -1,64 +1,113 @@
-"""The commands that prepare the shop's database: setup and snapshot."""
+"""The commands that prepare the shop's database, and clean up after themselves: setup and teardown."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
-from app.config import Settings
+import mysql.connector
+
+from app.config import OUTBOX, Settings
 from app.errors import BadSource
-from app.source import outbox, triggers
-from app.source.columns import shop_columns
+from app.source import guarantee, snapshot, state, triggers, watermark
+from app.source.columns import quoted, shop_columns
 from app.source.mysql import connect
+from app.source.publisher import publishing
+from app.topics import ensure_topics
 
 _AGE = re.compile(r"([0-9]{1,6})([mhdw])", re.ASCII)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def setup(settings: Settings, since: str | None, say=print) -> None:
-    """Create the outbox and its triggers and, the first time, put a snapshot of the orders since `since` into it.
+def setup(
+    settings: Settings,
+    since: str | None,
+    say: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda rows, total: None,
+) -> None:
+    """Prepare the capture and, the first time, publish a snapshot of the orders since `since`.
 
-    `since` is an age (30m, 12h, 1d, 2w), an RFC 3339 time, or None for all orders. Raises BadSource, ServerAway.
+    `since` is an age (30m, 12h, 1d, 2w), an RFC 3339 time, or None for all orders. Doing it again changes nothing; a
+    snapshot that was interrupted goes on. Raises BadSource, ServerAway.
     """
     moment = None if since is None else moment_of(since)
-    connection = connect(settings)
-    try:
-        columns = shop_columns(connection, settings)
-        triggers.install(connection, columns, settings)
-        table = f"{settings.mysql_database}.{settings.source_table}"
-        if triggers.snapshot_taken(connection, settings):
+    table = f"{settings.mysql_database}.{settings.source_table}"
+    if settings.source_mode == OUTBOX:
+        with closing(connect(settings)) as connection:
+            triggers.install(connection, shop_columns(connection, settings), settings)
+            version = snapshot.version_of(connection, settings)
+        say(f"every change of {table} goes to {settings.source_outbox}")
+        known = asyncio.run(_known(settings)).get(state.SNAPSHOT)
+        if known is not None and known.table == table and known.version == version and known.done:
             say(f"{table} was set up before")
             return
-        count = outbox.snapshot(connection, columns, settings, moment)
-        say(f"{table} is set up: every change goes to {settings.source_outbox}, {count} rows of before are in it")
-    finally:
-        connection.close()
+    else:
+        known = asyncio.run(_known(settings))
+        before = known.get(state.SNAPSHOT)
+        if state.WATERMARK in known and before is not None and before.table == table and before.done:
+            say(f"{table} was set up before")
+            return
+        asyncio.run(_begin_watermark(settings, say))
+    taken = asyncio.run(snapshot.run(settings, since=moment, progress=progress))
+    say(f"{table} is set up: {taken.rows} rows of before are published")
 
 
-def snapshot(settings: Settings, since: str | None, say=print) -> None:
-    """Put the orders since `since` (as in `setup`) into the outbox once more; newer versions are not touched."""
-    moment = None if since is None else moment_of(since)
-    connection = connect(settings)
-    try:
-        columns = shop_columns(connection, settings)
-        count = outbox.snapshot(connection, columns, settings, moment)
-        say(f"{count} rows are in {settings.source_outbox}")
-    finally:
-        connection.close()
+async def _known(settings: Settings) -> dict:
+    await ensure_topics(settings)
+    return await state.read(settings)
+
+
+async def _begin_watermark(settings: Settings, say: Callable[[str], None]) -> None:
+    with closing(connect(settings)) as connection:
+        promised = guarantee.assess(connection, settings)
+        for reason in promised.reasons:
+            say(f"guarantee {promised.level}: {reason}")
+        begun = watermark.begin(connection, settings, promised.level == guarantee.PROVEN, say)
+    async with publishing(settings) as publisher:
+        await publisher.remember(begun)
 
 
 def statements(settings: Settings) -> str:
-    """What `setup` would execute, as SQL for people to read."""
-    connection = connect(settings)
-    try:
+    """What `setup` would execute, as SQL for people to read. Raises BadSource, ServerAway."""
+    with closing(connect(settings)) as connection:
         columns = shop_columns(connection, settings)
-    finally:
-        connection.close()
+    if settings.source_mode != OUTBOX:
+        return "-- The mode watermark only reads: nothing is executed."
     plain = [*triggers.tables(settings), *triggers.versions(settings, triggers.now())]
     bodies = triggers.triggers(columns, settings).values()
     parts = [*(f"{one};" for one in plain), "DELIMITER //", *(f"{one}//" for one in bodies), "DELIMITER ;"]
     note = "-- `lately source setup` executes this and takes a snapshot. By hand: `lately source snapshot` afterwards."
     return "\n\n".join([note, *parts])
+
+
+def teardown(settings: Settings, force: bool, say: Callable[[str], None] = print) -> None:
+    """Remove the triggers and the outbox; with rows that are not published yet only if `force`.
+
+    Raises BadSource, ServerAway.
+    """
+    with closing(connect(settings)) as connection, connection.cursor() as cursor:
+        try:
+            known = triggers.first_version(connection, settings) is not None
+            if known and not force:
+                cursor.execute(f"SELECT COUNT(*) FROM {quoted(settings.source_outbox)}")
+                waiting = cursor.fetchone()[0]
+                if waiting:
+                    raise BadSource(
+                        f"{waiting} changes in {settings.source_outbox} are not published yet: "
+                        "let `lately source` finish them, or give --force to lose them"
+                    )
+            # The triggers first: without the outbox they would make the shop's own statements fail.
+            for name in triggers.names(connection, settings):
+                cursor.execute(f"DROP TRIGGER {quoted(name)}")
+                say(f"trigger {name} is removed")
+            if known:
+                cursor.execute(f"DROP TABLE {quoted(settings.source_outbox)}, {triggers.state_table(settings)}")
+            say(f"table {settings.source_outbox} is removed" if known else "there is no outbox")
+        except mysql.connector.Error as exc:
+            raise triggers.refused("the outbox could not be removed", exc) from None
 
 
 def moment_of(since: str, now: datetime | None = None) -> str:

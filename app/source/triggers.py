@@ -37,8 +37,7 @@ def tables(settings: Settings) -> list[str]:
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4""",
         f"""CREATE TABLE IF NOT EXISTS {state_table(settings)} (
   id TINYINT NOT NULL PRIMARY KEY,
-  first_version BIGINT NOT NULL,
-  snapshot_taken BOOLEAN NOT NULL
+  first_version BIGINT NOT NULL
 ) ENGINE=InnoDB""",
     ]
 
@@ -137,13 +136,19 @@ def versions(settings: Settings, first: int) -> list[str]:
     """The statements that let the ids of the outbox go on from `first`."""
     return [
         f"ALTER TABLE {quoted(settings.source_outbox)} AUTO_INCREMENT = {first}",
-        f"REPLACE INTO {state_table(settings)} VALUES (1, {first}, FALSE)",
+        f"REPLACE INTO {state_table(settings)} VALUES (1, {first})",
     ]
 
 
 def now() -> int:
     """The microseconds since 1970, at which versions begin."""
     return time.time_ns() // 1000
+
+
+def missing(connection: Connection, columns: Columns, settings: Settings) -> list[str]:
+    """The names of our triggers that do not exist, or are not as they have to be for these columns."""
+    found = _installed(connection, settings)
+    return [name for name, statement in triggers(columns, settings).items() if found.get(name) != _body(statement)]
 
 
 def installed(connection: Connection, settings: Settings) -> bool:
@@ -176,27 +181,22 @@ def _body(statement: str) -> str:
     return " ".join(statement.partition(" FOR EACH ROW ")[2].split())
 
 
+def names(connection: Connection, settings: Settings) -> list[str]:
+    """The names of our triggers that exist."""
+    return sorted(_installed(connection, settings))
+
+
 def first_version(connection: Connection, settings: Settings) -> int | None:
     """The id at which versions begin, or None when nothing is set up."""
-    state = _state(connection, settings)
-    return state[0] if state else None
-
-
-def snapshot_taken(connection: Connection, settings: Settings) -> bool:
-    """Whether the rows from before the triggers were put into the outbox."""
-    state = _state(connection, settings)
-    return bool(state and state[1])
-
-
-def _state(connection: Connection, settings: Settings) -> tuple[int, int] | None:
     with connection.cursor() as cursor:
         try:
-            cursor.execute(f"SELECT first_version, snapshot_taken FROM {state_table(settings)} WHERE id = 1")
+            cursor.execute(f"SELECT first_version FROM {state_table(settings)} WHERE id = 1")
         except mysql.connector.Error as exc:
             if exc.errno == errorcode.ER_NO_SUCH_TABLE:
                 return None
             raise
-        return cursor.fetchone()
+        found = cursor.fetchone()
+    return found[0] if found else None
 
 
 def refused(what: str, exc: mysql.connector.Error) -> BadSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,9 +13,10 @@ import pytest
 from app.config import Settings
 from app.errors import BadSource
 from app.models import UnreadableEvent, read_document
-from app.source import events, outbox, triggers
+from app.source import events, snapshot, triggers
 from app.source.mysql import connect
-from app.source.setup import setup, snapshot, statements
+from app.source.outbox import Outbox, Row
+from app.source.setup import setup, statements
 from app.topics import Topics
 from tests.stack import Stack
 
@@ -44,10 +46,25 @@ def quiet(_: str) -> None:
     """Where the commands say what they did."""
 
 
+def waiting(connection, settings: Settings) -> list[Row]:
+    """What is in the outbox."""
+    return Outbox(connection, settings).read()
+
+
+def snapshots(stack: Stack) -> list[tuple]:
+    """What snapshots have published: (order, price, version), in the order of their keys."""
+    events = [json.loads(record.value()) for record in stack.records("orders")]
+    return sorted(
+        (event["data"]["order_id"], event["data"]["price"], event["data"]["version"])
+        for event in events
+        if event["type"] == "order.snapshot"
+    )
+
+
 def changes(connection, settings: Settings) -> list[tuple]:
     """What is in the outbox: (type, user, order, product, price)."""
     found = []
-    for row in outbox.read(connection, settings):
+    for row in waiting(connection, settings):
         data = json.loads(row.payload)
         found.append((row.type, data["user_id"], data["order_id"], data["product_name"], data["price"]))
     return found
@@ -104,8 +121,8 @@ def test_a_transaction_that_commits_late_is_still_published(shop, connection, se
     with closing(shop.connect()) as slow, closing(slow.cursor()) as cursor:
         cursor.execute("INSERT INTO orders VALUES ('slow', 'Phone', 'ann', 1, NOW(), 'card', NULL)")
         shop.insert(("fast", "Phone", "ann", "1", AT, "card"))
-        first = outbox.read(connection, settings)
-        outbox.delete(connection, settings, first)
+        first = waiting(connection, settings)
+        Outbox(connection, settings).done(first)
         slow.commit()
     assert [change[2] for change in changes(connection, settings)] == ["slow"]
 
@@ -120,21 +137,21 @@ def test_the_first_setup_takes_a_snapshot_of_the_last_day_and_the_next_one_chang
     )
     for _ in range(2):
         setup(settings, "1d", quiet)
-    assert [(kind, order) for kind, _, order, *_ in changes(connection, settings)] == [("order.snapshot", "new")]
-    snapshot(settings, None, quiet)
-    assert [order for _, _, order, *_ in changes(connection, settings)][1:] == ["new", "old"]
+    assert [order for order, *_ in snapshots(stack)] == ["new"]
+    asyncio.run(snapshot.run(settings))
+    assert [order for order, *_ in snapshots(stack)] == ["new", "new", "old"]
 
 
 def test_a_snapshot_is_older_than_every_change_and_newer_than_every_outbox_before(shop, connection, settings):
     shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
-    before = outbox.read(connection, settings)[0].version
-    snapshot(settings, None, quiet)
+    asyncio.run(snapshot.run(settings))
     shop.execute("UPDATE orders SET price = 2")
-    _, taken, changed = outbox.read(connection, settings)
-    assert taken.version < before < changed.version
+    before, changed = waiting(connection, settings)
+    ((*_, taken),) = snapshots(shop)
+    assert taken < before.version < changed.version
     shop.execute("DROP TABLE purchase_outbox, purchase_outbox_state")
     setup(settings, None, quiet)
-    assert outbox.read(connection, settings)[0].version > changed.version
+    assert snapshots(shop)[-1][-1] > changed.version
 
 
 def test_a_changed_column_mapping_replaces_the_triggers(shop, connection, settings, stack):
@@ -143,7 +160,7 @@ def test_a_changed_column_mapping_replaces_the_triggers(shop, connection, settin
     setup(renamed, "1d", quiet)
     stack.execute("INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, paid_by)"
                   " VALUES ('o1', 'Phone', 'ann', 1, NOW(), 'coins')")  # fmt: skip
-    assert json.loads(outbox.read(connection, settings)[0].payload)["payment_method"] == "coins"
+    assert json.loads(waiting(connection, settings)[0].payload)["payment_method"] == "coins"
 
 
 def test_the_shops_own_types_and_names_are_understood(stack, connection):
@@ -159,7 +176,7 @@ def test_the_shops_own_types_and_names_are_understood(stack, connection):
         cursor.execute("SET time_zone = '+05:30'")
         cursor.execute("INSERT INTO sales VALUES (18446744073709551615, 'Käse', 7, 1.5, '2026-01-31 05:30:00.250')")
         other.commit()
-    (row,) = outbox.read(connection, settings)
+    (row,) = waiting(connection, settings)
     record = events.record(row, "/mysql/s/db/sales", Topics(settings), settings)
     assert record.topic == Topics(settings).orders.name
     assert record.key == b"7"
@@ -196,7 +213,7 @@ def test_a_row_that_breaks_a_rule_does_not_stop_the_shop_and_becomes_a_dead_lett
         user, order, product, price, at = POISON[name]
         cursor.execute(f"INSERT INTO orders VALUES ({user}, {order}, {product}, {price}, {at}, 'card')")
         shop.commit()
-    (row,) = outbox.read(connection, settings)
+    (row,) = waiting(connection, settings)
     record = events.record(row, "/mysql/s/db/orders", Topics(settings), settings)
     assert record.topic == Topics(settings).orders_dead.name
     with pytest.raises(UnreadableEvent):
@@ -220,20 +237,20 @@ def test_the_printed_sql_can_be_executed_as_it_is(stack, connection, settings):
 
 def test_triggers_that_were_gone_for_a_while_are_followed_by_a_newer_snapshot(shop, connection, settings):
     shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
-    seen = outbox.read(connection, settings)[-1].version
+    seen = waiting(connection, settings)[-1].version
     shop.execute("DROP TRIGGER purchase_outbox_update")
     shop.execute("UPDATE orders SET price = 2")
     setup(settings, None, quiet)
-    *_, last = outbox.read(connection, settings)
-    assert (last.type, json.loads(last.payload)["price"]) == ("order.snapshot", "2.00")
-    assert last.version > seen
+    ((_, price, version),) = snapshots(shop)
+    assert price == "2.00"
+    assert version > seen
 
 
 def test_an_outbox_whose_ids_began_anew_is_refused_with_the_next_step(shop, connection, settings):
     shop.execute("TRUNCATE TABLE purchase_outbox")
     shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
-    with pytest.raises(BadSource, match=r"began anew .*lately source setup --all"):
-        outbox.read(connection, settings)
+    with pytest.raises(BadSource, match=r"began anew .*lately source setup"):
+        waiting(connection, settings)
 
 
 def test_an_open_transaction_of_the_shop_does_not_hold_up_the_publishing_of_others(shop, connection, settings):
@@ -242,8 +259,8 @@ def test_an_open_transaction_of_the_shop_does_not_hold_up_the_publishing_of_othe
         shop.insert(*[(f"o{number}", "Phone", "ann", "1", AT, "card") for number in range(400)])
         with closing(connection.cursor()) as ours:
             ours.execute("SET SESSION innodb_lock_wait_timeout = 1")
-        outbox.delete(connection, settings, outbox.read(connection, settings))
-        assert outbox.read(connection, settings) == []
+        Outbox(connection, settings).done(waiting(connection, settings))
+        assert waiting(connection, settings) == []
         slow.rollback()
 
 
@@ -251,12 +268,11 @@ def test_a_snapshot_does_not_make_an_open_transaction_or_the_shop_wait(shop, con
     shop.insert(*[(f"o{number}", "Phone", "ann", "1", AT, "card") for number in range(1_200)])
     with closing(shop.connect()) as slow, closing(slow.cursor()) as cursor:
         cursor.execute("INSERT INTO orders VALUES ('slow', 'Phone', 'ann', 1, NOW(), 'card', NULL)")
-        snapshot(settings, None, quiet)
+        asyncio.run(snapshot.run(settings))
         shop.insert(("fast", "Phone", "ann", "1", AT, "card"))
         slow.commit()
-    with closing(connection.cursor()) as ours:
-        ours.execute("SELECT type, COUNT(*) FROM purchase_outbox GROUP BY type ORDER BY type")
-        assert ours.fetchall() == [("order.placed", 1_202), ("order.snapshot", 1_200)]
+    assert len(snapshots(shop)) == 1_200
+    assert shop.select("SELECT COUNT(*) FROM purchase_outbox") == [(1_202,)]
 
 
 @pytest.mark.parametrize("missing", ["INSERT", "ALTER", "TRIGGER", "LOCK TABLES", "SELECT"])

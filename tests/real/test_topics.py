@@ -31,7 +31,7 @@ def test_missing_topics_are_created_and_doing_it_again_changes_nothing(settings:
         asyncio.run(ensure_topics(settings))
     found = admin.list_topics(timeout=10).topics
     for topic in Topics(settings).all:
-        assert len(found[topic.name].partitions) == 4
+        assert len(found[topic.name].partitions) == (topic.partitions or 4)
         resource = ConfigResource("topic", topic.name)
         config = admin.describe_configs([resource])[resource].result()
         assert {name: config[name].value for name in topic.config} == topic.config

@@ -36,6 +36,7 @@ def test_without_variables_everything_has_its_default():
 def test_every_setting_is_read_from_its_name_in_capitals(field):
     text = "77" if field.name in NUMBERS else "price=x" if field.name == "source_columns" else "x:1"
     text = "x" if field.name in ("id", "topic_prefix") else text
+    text = field.metadata["choices"][-1] if field.metadata["choices"] else text
 
     settings = read(**{f"LATELY_{field.name.upper()}": text})
 
@@ -45,6 +46,10 @@ def test_every_setting_is_read_from_its_name_in_capitals(field):
 @pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
 def test_every_setting_says_what_it_is_for(field):
     assert field.metadata["help"]
+
+
+def test_a_word_that_is_none_of_the_choices_is_refused_with_them():
+    assert refusal(LATELY_SOURCE_MODE="binlog") == "LATELY_SOURCE_MODE: 'binlog' is not one of outbox, watermark"
 
 
 def test_the_defaults_themselves_are_allowed():
@@ -79,7 +84,7 @@ def test_a_number_that_is_none_is_refused_by_name(name, text):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_below_the_least_is_refused(name):
-    least = 0 if name in ("recent_spare", "standby_replicas", "by_product") else 1
+    least = 0 if name in ("recent_spare", "standby_replicas", "by_product", "source_metrics_port") else 1
 
     assert getattr(read(**{f"LATELY_{name.upper()}": str(least)}), name) == least
     message = refusal(**{f"LATELY_{name.upper()}": str(least - 1)})

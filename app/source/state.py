@@ -1,0 +1,111 @@
+"""What the source knows of itself, in the topic `source-state`: of each key the newest record counts.
+
+It is kept in Kafka and not in the shop's database, because the watermark mode may only read there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from app.config import Settings
+from app.errors import ServerAway
+from app.topics import Topics
+
+#: Keys of the topic: how the running source stands, how far a snapshot is, how far the watermark is.
+STATUS, SNAPSHOT, WATERMARK = "status", "snapshot", "watermark"
+
+PATIENCE_S = 15
+
+#: The horizon before the first snapshot has ended.
+EVERYTHING = "9999-12-31 23:59:59.999999"
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How the running source stands. Times are microseconds since 1970, by the clock of the shop's database."""
+
+    mode: str
+    #: proven, timed or none: whether every committed change is seen, only if its transaction is short, or perhaps not.
+    guarantee: str
+    reasons: tuple[str, ...] = ()
+    #: Which changes this mode cannot see: of placed, changed, removed.
+    unseen: tuple[str, ...] = ()
+    #: All that was committed before this moment is in `orders` below `offsets`, by partition.
+    as_of: int | None = None
+    offsets: dict[int, int] = {}
+    oldest_pending_s: float = 0.0
+    #: When this was written, and by whom.
+    at: int = 0
+    leader: str = ""
+
+
+class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a snapshot of the shop's table is, or was when it ended."""
+
+    table: str
+    version: int
+    #: Orders since then ("YYYY-MM-DD HH:MM:SS.ffffff" in UTC), None: all.
+    since: str | None = None
+    where: str | None = None
+    #: The primary key of the last row that was published; None before the first.
+    after: list | None = None
+    rows: int = 0
+    done: bool = False
+    #: Rows ordered before then may be missing in Kafka when no later change made them known, None: none is.
+    horizon: str | None = EVERYTHING
+
+
+class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
+    """Every row with an id up to `low` is published or does not exist; versions up to `version` were given."""
+
+    table: str
+    low: int
+    version: int
+
+
+_TYPES = {STATUS: Status, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState}
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(state: Status | SnapshotState | WatermarkState) -> tuple[bytes, bytes]:
+    """Key and value of its record."""
+    key = next(key for key, kind in _TYPES.items() if isinstance(state, kind))
+    return key.encode(), _encode(state)
+
+
+def decode(key: bytes | None, value: bytes | None) -> tuple[str, Status | SnapshotState | WatermarkState] | None:
+    """The record's key and state; None for what another version of Lately wrote."""
+    name = (key or b"").decode(errors="replace")
+    if name not in _TYPES or value is None:
+        return None
+    try:
+        return name, msgspec.json.decode(value, type=_TYPES[name])
+    except msgspec.DecodeError:
+        return None
+
+
+async def read(settings: Settings) -> dict[str, Status | SnapshotState | WatermarkState]:
+    """The newest state of every key. Raises ServerAway."""
+    topic = Topics(settings).source_state.name
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    found = {}
+    try:
+        await asyncio.wait_for(consumer.start(), PATIENCE_S)
+        tp = TopicPartition(topic, 0)
+        consumer.assign([tp])
+        end = (await consumer.end_offsets([tp]))[tp]
+        while await consumer.position(tp) < end:
+            for record in (await consumer.getmany(tp, timeout_ms=500)).get(tp, ()):
+                one = decode(record.key, record.value)
+                if one is not None:
+                    found[one[0]] = one[1]
+    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
+        raise ServerAway(f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__})") from None
+    finally:
+        await consumer.stop()
+    return found
