@@ -9,6 +9,9 @@ DEAD = Counter("lately_dlq_records_total", "Records sent to orders-dead, by reas
 REQUESTS = Counter(
     "lately_http_requests_total", "HTTP requests answered, by route, method and status", ["route", "method", "status"]
 )
+# Of the source, in its own process and, as far as it was told, in every worker.
+GUARANTEE = Gauge("lately_source_guarantee", "1 for what the source can promise: proven, timed or none", ["level"])
+OLDEST = Gauge("lately_source_oldest_pending_seconds", "Age of the oldest change that is not published yet")
 READY = Gauge("lately_ready", "1 while the tables of this worker are recovered and it may answer")
 BUILD = Info("lately_build", "Version of Lately")
 BUILD.info({"version": __version__})

@@ -57,6 +57,13 @@ class Table(faust.Table):
         """The committed value of a key. Raises ClosedPartition when the partition is not open here (any more)."""
         return self._open_store(partition).get(key)
 
+    def position(self, partition: int) -> int | None:
+        """The next offset of the source topic whose effect is not committed yet; None when nothing is.
+
+        Raises ClosedPartition.
+        """
+        return self._open_store(partition).position(self.fed_by)
+
     def scan(self, partition: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The committed keys that start with `prefix`, and their values, in the order of the keys."""
         return self._open_store(partition).scan(prefix)

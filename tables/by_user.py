@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app import folds
 from app.core import app, orders, settings
+from app.freshness import Freshness, source_view
 from app.models import Event
 from chunks import Chunk
 
@@ -24,6 +25,11 @@ def shown(user_id: str, partition: int, limit: int) -> list[folds.Register]:
     user = user_id.encode()
     others = by_user.scan(partition, user + b"\x00")
     return folds.shown(by_user.read(partition, user), lambda: (value for _, value in others), limit)
+
+
+def freshness(partition: int) -> Freshness:
+    """How fresh what this table says of a partition's users is. Raises ClosedPartition."""
+    return source_view.freshness(partition, by_user.position(partition))
 
 
 def remember(chunk: Chunk, events: list[tuple[bytes, Event]]) -> list[folds.Difference]:

@@ -9,6 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from app import metrics
 from app.config import Settings
 from app.models import TYPES
+from app.source import metrics as source_metrics
 from app.topics import Topics
 from tests.stack import ROOT
 
@@ -33,7 +34,12 @@ def test_every_topic_and_event_type_is_documented():
 
 
 def test_every_metric_is_documented():
-    own = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
+    own = [
+        one
+        for module in (metrics, source_metrics)
+        for one in vars(module).values()
+        if isinstance(one, MetricWrapperBase)
+    ]
     names = {family.name for one in own for family in one.describe()}
     documented = {
         name.removesuffix("_total").removesuffix("_info") for name in re.findall(r"`(lately_\w+)", OPERATIONS)

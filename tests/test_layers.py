@@ -25,6 +25,7 @@ ORDER = [
     ("app.start",),
     ("app.core",),
     ("app.source",),
+    ("app.freshness",),
     ("tables",),
     ("agents",),
     ("web",),

@@ -22,13 +22,17 @@ async def purchases(self, request: Request, user_id: str) -> Response:
 
 
 def _answer(user: str, limit: int, partition: int) -> Response:
-    shown = by_user.shown(user, partition, limit)
+    shown, fresh = by_user.shown(user, partition, limit), by_user.freshness(partition)
     body = {
         "user_id": user,
         "purchases": [shape(register) for register in shown],
         "meta": {
             "limit": limit,
-            "complete": True,
+            "complete": fresh.horizon is None
+            or (len(shown) == limit and all(one.ordered_at >= fresh.horizon for one in shown)),
+            "as_of": None if fresh.as_of is None else rfc3339(fresh.as_of),
+            "lag_ms": fresh.lag_ms,
+            "guarantee": fresh.guarantee,
             "role": "active",
             "worker": str(app.conf.canonical_url).rstrip("/"),
         },

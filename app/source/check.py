@@ -10,7 +10,7 @@ import mysql.connector
 
 from app.config import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
 from app.errors import BadSource
-from app.source import guarantee, snapshot, triggers
+from app.source import guarantee, snapshot, state, triggers
 from app.source.columns import problems_of, quoted, shop_columns
 from app.source.mysql import Connection, connect, text
 
@@ -131,7 +131,7 @@ def _outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:
 def _rights(connection: Connection, settings: Settings) -> Iterator[Finding]:
     """What setup and the triggers need, tried out or read from the grants."""
     granted = _grants(connection, settings)
-    needed = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER", "LOCK TABLES", "DROP"]
+    needed = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER", "LOCK TABLES"]
     missing = [right for right in needed if right not in granted]
     for right in missing:
         yield Finding(
@@ -203,7 +203,7 @@ def _watermark(connection: Connection, settings: Settings) -> Iterator[Finding]:
 
 def _promise(connection: Connection, settings: Settings) -> Iterator[Finding]:
     promised = guarantee.assess(connection, settings)
-    result = {guarantee.PROVEN: OK, guarantee.TIMED: FAILED, guarantee.NONE: FAILED}[promised.level]
+    result = {state.PROVEN: OK, state.TIMED: FAILED, state.NONE: FAILED}[promised.level]
     detail = "; ".join(reason.partition(": ")[0] for reason in promised.reasons)
     fix = "; ".join(reason.partition(": ")[2] for reason in promised.reasons if ": " in reason)
     yield Finding("guarantee", result, promised.level + (f" ({detail})" if detail else ""), fix)

@@ -10,9 +10,7 @@ import mysql.connector
 from app.config import WATERMARK, Settings
 from app.source import transactions
 from app.source.mysql import Connection, text
-
-PROVEN, TIMED, NONE = "proven", "timed", "none"
-LEVELS = (PROVEN, TIMED, NONE)
+from app.source.state import NONE, PROVEN, TIMED
 
 
 @dataclass(frozen=True)

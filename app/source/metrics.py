@@ -4,8 +4,6 @@ from prometheus_client import Counter, Gauge
 
 PUBLISHED = Counter("lately_source_rows_published", "Rows published, by what happened to them.", ["op"])
 FAILURES = Counter("lately_source_failures", "Times that publishing stopped and was tried again, by cause.", ["cause"])
-OLDEST = Gauge("lately_source_oldest_pending_seconds", "Age of the oldest change that is not published yet.")
 POLL = Gauge("lately_source_poll_seconds", "How long the last look for changes took.")
 LEADER = Gauge("lately_source_leader", "1 while this source publishes, 0 while it waits for another one.")
-GUARANTEE = Gauge("lately_source_guarantee", "1 for what the source can promise: proven, timed or none.", ["level"])
 WATERMARK_AGE = Gauge("lately_source_watermark_age_seconds", "How long the watermark has waited for transactions.")

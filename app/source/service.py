@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from app import dead_letters
+from app import metrics as shared
 from app.config import OUTBOX, Settings
 from app.errors import BadSource, ServerAway
 from app.source import events, guarantee, metrics, state
@@ -114,10 +115,10 @@ class Source(Service):
         table = f"{self.settings.mysql_database}.{self.settings.source_table}"
         if at is None or at.table != table:
             raise BadSource(f"there is no watermark of {table} yet: run `lately source setup` first")
-        return await asyncio.to_thread(Watermark, connection, self.settings, at, promised.level == guarantee.PROVEN)
+        return await asyncio.to_thread(Watermark, connection, self.settings, at, promised.level == state.PROVEN)
 
     async def _last_status(self) -> state.Status:
-        unknown = state.Status(mode=self.settings.source_mode, guarantee=guarantee.NONE)
+        unknown = state.Status(mode=self.settings.source_mode, guarantee=state.NONE)
         return (await state.read(self.settings)).get(state.STATUS, unknown)
 
     async def _publish(
@@ -136,7 +137,7 @@ class Source(Service):
                 promised = await asyncio.to_thread(self._assess, connection)
                 assessed = now
                 if isinstance(capture, Watermark):
-                    capture.proven = promised.level == guarantee.PROVEN
+                    capture.proven = promised.level == state.PROVEN
             if not await self._publish_batch(capture, publisher, name):
                 await self.sleep(pause)
                 pause = min(pause * 2, longest)
@@ -180,14 +181,14 @@ class Source(Service):
         """Write down how the source stands, for its successor and for the workers."""
         now = await asyncio.to_thread(server_time, connection)
         oldest = 0.0 if capture.oldest is None else max(0.0, (now - capture.oldest) / 1e6)
-        metrics.OLDEST.set(oldest)
+        shared.OLDEST.set(oldest)
         position = capture.position()
         if position is not None:
             metrics.WATERMARK_AGE.set(capture.age_s)
             await publisher.remember(position)
         level = promised.level
-        if isinstance(capture, Watermark) and level == guarantee.PROVEN and not capture.proven:
-            level = guarantee.TIMED
+        if isinstance(capture, Watermark) and level == state.PROVEN and not capture.proven:
+            level = state.TIMED
         await publisher.remember(
             state.Status(
                 mode=self.settings.source_mode, guarantee=level, reasons=promised.reasons, unseen=capture.unseen,
@@ -197,8 +198,8 @@ class Source(Service):
 
     def _assess(self, connection: Connection) -> Guarantee:
         promised = guarantee.assess(connection, self.settings)
-        for level in guarantee.LEVELS:
-            metrics.GUARANTEE.labels(level).set(level == promised.level)
+        for level in state.LEVELS:
+            shared.GUARANTEE.labels(level).set(level == promised.level)
         for reason in promised.reasons:
             log.warning("guarantee %s: %s", promised.level, reason)
         return promised

@@ -65,7 +65,7 @@ async def _begin_watermark(settings: Settings, say: Callable[[str], None]) -> No
         promised = guarantee.assess(connection, settings)
         for reason in promised.reasons:
             say(f"guarantee {promised.level}: {reason}")
-        begun = watermark.begin(connection, settings, promised.level == guarantee.PROVEN, say)
+        begun = watermark.begin(connection, settings, promised.level == state.PROVEN, say)
     async with publishing(settings) as publisher:
         await publisher.remember(begun)
 

@@ -18,6 +18,9 @@ from app.topics import Topics
 #: Keys of the topic: how the running source stands, how far a snapshot is, how far the watermark is.
 STATUS, SNAPSHOT, WATERMARK = "status", "snapshot", "watermark"
 
+#: What a source can promise: that every committed change is seen, only those of short transactions, or nothing.
+PROVEN, TIMED, NONE = LEVELS = ("proven", "timed", "none")
+
 PATIENCE_S = 15
 
 #: The horizon before the first snapshot has ended.
@@ -28,7 +31,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How the running source stands. Times are microseconds since 1970, by the clock of the shop's database."""
 
     mode: str
-    #: proven, timed or none: whether every committed change is seen, only if its transaction is short, or perhaps not.
+    #: One of LEVELS, and why it is not more.
     guarantee: str
     reasons: tuple[str, ...] = ()
     #: Which changes this mode cannot see: of placed, changed, removed.

@@ -1,0 +1,116 @@
+"""How fresh a table is: up to which moment of the shop's database it knows everything, and how sure that is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from mode import Service
+
+from app import metrics
+from app.core import app, settings
+from app.folds import microseconds
+from app.source import state
+from app.topics import Topics
+
+#: A source says every second how it stands; so many of these are remembered for tables that are behind.
+REMEMBERED = 600
+AGAIN_AFTER_S = 1.0
+
+
+class Freshness(NamedTuple):
+    """Times are in microseconds since 1970 UTC; None is unknown.
+
+    The table holds everything that was committed until `as_of`, which was `lag_ms` ago; `guarantee` says how sure that
+    is, and `unseen` which changes (placed, changed, removed) are not seen at all. Rows ordered before `horizon` may be
+    missing; None: none are.
+    """
+
+    as_of: int | None
+    lag_ms: int | None
+    guarantee: str
+    horizon: int | None
+    unseen: tuple[str, ...] = ()
+
+
+class SourceView(Service):
+    """What the source last said of itself, read from the topic source-state as long as the worker runs."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self._statuses: deque[state.Status] = deque(maxlen=REMEMBERED)
+        self._snapshot: state.SnapshotState | None = None
+
+    @Service.task
+    async def _follow(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._read_for_ever()
+            except (KafkaError, OSError) as exc:
+                self.log.warning("what the source says cannot be read (%s); trying again", exc)
+                await self.sleep(AGAIN_AFTER_S)
+
+    async def _read_for_ever(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        try:
+            await consumer.start()
+            consumer.assign([TopicPartition(Topics(settings).source_state.name, 0)])
+            while not self.should_stop:
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    for record in records:
+                        self.learn(record.key, record.value)
+        finally:
+            await asyncio.shield(consumer.stop())
+
+    def learn(self, key: bytes | None, value: bytes | None) -> None:
+        """Take one record of source-state over."""
+        known = state.decode(key, value)
+        if known is None:
+            return
+        if known[0] == state.STATUS:
+            self._statuses.append(known[1])
+            for level in state.LEVELS:
+                metrics.GUARANTEE.labels(level).set(level == known[1].guarantee)
+            metrics.OLDEST.set(known[1].oldest_pending_s)
+        elif known[0] == state.SNAPSHOT:
+            self._snapshot = known[1]
+
+    def freshness(self, partition: int, position: int | None) -> Freshness:
+        """How fresh a table is that holds everything of a partition of `orders` below the offset `position`.
+
+        Where no `lately source` has ever run, nothing is known of rows that may be missing.
+        """
+        now = time.time_ns() // 1000
+        newest = self._statuses[-1] if self._statuses else None
+        as_of = _as_of(reversed(self._statuses), partition, position or 0)
+        return Freshness(
+            as_of,
+            None if as_of is None else max(0, now - as_of) // 1000,
+            state.NONE if newest is None else newest.guarantee,
+            None if self._snapshot is None else _moment(self._snapshot.horizon),
+            () if newest is None else newest.unseen,
+        )
+
+
+def _as_of(newest_first: Iterable[state.Status], partition: int, position: int) -> int | None:
+    for status in newest_first:
+        if status.as_of is not None and position >= status.offsets.get(partition, 0):
+            return status.as_of
+    return None
+
+
+def _moment(text: str | None) -> int | None:
+    """The horizon of a snapshot in microseconds."""
+    return None if text is None else microseconds(datetime.fromisoformat(text).replace(tzinfo=timezone.utc))
+
+
+source_view = SourceView()
+app.service(source_view)

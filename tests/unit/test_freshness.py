@@ -1,0 +1,55 @@
+"""Up to which moment a table knows everything, from what the source said of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.freshness import SourceView
+from app.source import state
+
+
+def view(*states) -> SourceView:
+    """A view that has heard `states`, oldest first."""
+    one = SourceView()
+    for said in states:
+        one.learn(*state.encode(said))
+    return one
+
+
+def status(as_of: int | None, **offsets: int) -> state.Status:
+    """The source says: all up to `as_of` lies below these offsets."""
+    by_partition = {int(name[1:]): offset for name, offset in offsets.items()}
+    return state.Status(mode="outbox", guarantee=state.PROVEN, as_of=as_of, offsets=by_partition)
+
+
+def test_a_worker_that_never_heard_of_a_source_promises_nothing():
+    fresh = view().freshness(0, 5)
+    assert (fresh.as_of, fresh.lag_ms, fresh.guarantee, fresh.horizon) == (None, None, state.NONE, None)
+
+
+@pytest.mark.parametrize(("position", "as_of"), [(None, None), (9, None), (10, 1), (19, 1), (20, 2), (21, 2), (30, 3)])
+def test_a_table_is_as_fresh_as_the_newest_word_whose_offset_it_has_reached(position, as_of):
+    heard = view(status(1, p0=10, p1=99), status(2, p0=20, p1=99), status(3, p0=30, p1=99))
+    assert heard.freshness(0, position).as_of == as_of
+
+
+def test_a_partition_without_events_is_as_fresh_as_the_newest_word():
+    assert view(status(1, p0=10), status(2, p0=20)).freshness(3, None).as_of == 2
+
+
+def test_a_source_that_is_still_behind_says_nothing_of_the_moment():
+    assert view(status(None, p0=10)).freshness(0, 10).as_of is None
+
+
+def test_what_another_version_wrote_is_passed_over():
+    heard = view(status(1, p0=10))
+    for record in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None)):
+        heard.learn(*record)
+    assert heard.freshness(0, 10).as_of == 1
+
+
+def test_rows_from_before_the_snapshot_may_be_missing():
+    taken = state.SnapshotState(table="shop.orders", version=1, done=True, horizon="1970-01-02 00:00:00.000001")
+    assert view(taken).freshness(0, None).horizon == 86_400_000_001
+    whole = state.SnapshotState(table="shop.orders", version=1, done=True, horizon=None)
+    assert view(taken, whole).freshness(0, None).horizon is None
