@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +20,9 @@ from app.frozen import pulse
 from app.topics import ensure_topics
 from chunks import ChunkError, Unsupported
 from chunks.check import check as check_libraries
+
+#: A worker whose Kafka answers stops within a few seconds.
+LONGEST_STOP_S = 20
 
 
 class Worker(FaustWorker):
@@ -50,6 +54,16 @@ class Worker(FaustWorker):
             print(f"lately: {cause}", file=sys.stderr, flush=True)  # noqa: T201 - the last line a person sees
             raise SystemExit(1) from None
 
+    async def stop(self) -> None:
+        """Stop, and end the process where that takes too long: Kafka may be away, and is waited for in many places.
+
+        What was not committed by then is done again by whoever is next.
+        """
+        last_resort = threading.Timer(LONGEST_STOP_S, _end)
+        last_resort.daemon = True
+        last_resort.start()
+        await super().stop()
+
     async def _check(self, settings: Settings) -> None:
         conf = self.app.conf
         try:
@@ -60,6 +74,15 @@ class Worker(FaustWorker):
         if conf.web_enabled:
             _check_port(conf.web_bind, conf.web_port)
         await ensure_topics(settings)
+
+
+def _end() -> None:
+    sys.stderr.write(
+        f"lately: not stopped after {LONGEST_STOP_S} s, Kafka does not answer: ending at once; "
+        "what is not committed will be done again\n"
+    )
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _lock_folder(folder: Path) -> TextIO:
