@@ -1,6 +1,6 @@
 """`make bench`: Lately beside its peers on this machine, written to bench/results.md.
 
-`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries` one of them.
+`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source` one of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import compare, growth, queries, recovery
+from bench import compare, growth, queries, recovery, source
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from bench.measure import Bench, clean_folder
@@ -23,7 +23,7 @@ from local.artifacts import DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka
 from local.process import ServerFailed, forget_pid, recorded_pid, stop_leftovers, write_pid
 
-PARTS = ("compare", "growth", "recovery", "queries")
+PARTS = ("compare", "growth", "recovery", "queries", "source")
 PID = FOLDER.with_name("bench.pid")
 
 
@@ -62,6 +62,7 @@ def run(asked: argparse.Namespace) -> None:
             "growth": (growth.HEADING, lambda: growth.growth(bench, asked.rounds, asked.quick)),
             "recovery": (recovery.HEADING, lambda: recovery.recovery(bench, everyone, asked.rounds)),
             "queries": (queries.HEADING, lambda: queries.queries(bench, data, asked.rounds, 3 if asked.quick else 10)),
+            "source": (source.HEADING, lambda: source.source(bench, asked.rounds, asked.quick)),
         }
         for part in parts:
             heading, measure = work[part]

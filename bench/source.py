@@ -1,0 +1,246 @@
+"""How fast the event source is: snapshots, live changes, and what the triggers cost the shop."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+
+import mysql.connector
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.measure import Bench
+from bench.queries import part
+from bench.report import circumstances, keep_raw, median, rounded, table
+from bench.sides import FOLDER, ROOT
+from local.artifacts import resolve
+from local.mariadb import MariaDB, start_mariadb
+from local.process import LocalProcess, wait_ready
+from local.shop import TABLE
+
+HEADING = "Event source"
+LIVE_RATE = 500
+WRITERS, ROWS_PER_INSERT = 4, 100
+USERS = 200_000
+HOW = """\
+Snapshot: `lately source snapshot --all`, the whole process, beside a plain `SELECT *` of the same table by the same
+connector. Live: a shop commits {rate} orders a second one by one; from the moment COMMIT has returned to the moment a
+consumer has the record. Sustained: {writers} writers insert {rows} rows per transaction as fast as they can; rows per
+second from the first record to the last. The shop's own cost: single-row transactions of one connection, without
+triggers (before and after), with them, and with them while the source publishes."""
+
+Row = tuple[str, str, str, str, str, str, str]
+_INSERT = "INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)"
+
+
+class Shop:
+    """A database of its own with the demo shop's table, and Lately's settings for it."""
+
+    def __init__(self, server: MariaDB, kafka: str) -> None:
+        self.server = server
+        self.name = f"b{uuid.uuid4().hex[:8]}"
+        self.env = {
+            "LATELY_ID": self.name, "LATELY_TOPIC_PREFIX": f"{self.name}-", "LATELY_KAFKA": kafka,
+            "LATELY_MYSQL_HOST": server.host, "LATELY_MYSQL_PORT": str(server.port),
+            "LATELY_MYSQL_USER": server.user, "LATELY_MYSQL_PASSWORD": server.password,
+            "LATELY_MYSQL_DATABASE": self.name,
+        }  # fmt: skip
+        with closing(self.connect(None)) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute(f"CREATE DATABASE {self.name} DEFAULT CHARACTER SET utf8mb4")
+            cursor.execute(f"USE {self.name}")
+            cursor.execute(TABLE)
+
+    def connect(self, database: str | None = "") -> mysql.connector.MySQLConnection:
+        """A connection of the shop, autocommit off."""
+        return mysql.connector.connect(
+            host=self.server.host, port=self.server.port, user=self.server.user, password=self.server.password,
+            database=self.name if database == "" else database, charset="utf8mb4",
+            collation="utf8mb4_general_ci", use_pure=True,
+        )  # fmt: skip
+
+    def fill(self, rows: int) -> None:
+        """Orders of the past, made by the server."""
+        with closing(self.connect()) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute(
+                "INSERT INTO orders SELECT CONCAT('19f3c-', seq), CONCAT('Product ', seq % 500),"
+                f" CONCAT('user-', seq * 7919 % {USERS}), 9.90 + seq % 1000, '2026-01-01' + INTERVAL seq SECOND,"
+                f" 'card', 'phones' FROM seq_1_to_{rows}"
+            )
+            connection.commit()
+
+    def lately(self, *words: str) -> LocalProcess:
+        """`lately …`, not started yet."""
+        command = [sys.executable, "-m", "app", *words]
+        return LocalProcess(f"{words[0]}-{words[-1]}", command, FOLDER / "run" / self.name, env=self.env, cwd=ROOT)
+
+    def run(self, *words: str) -> float:
+        """Run `lately …` to its end; the seconds it took."""
+        process, begun = self.lately(*words), time.monotonic()
+        process.start()
+        if process.child.wait(600) != 0:
+            raise RuntimeError(f"lately {' '.join(words)} failed:\n{process.tail()}")
+        return time.monotonic() - begun
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """`lately source` runs."""
+        process = self.lately("source")
+        process.start()
+        try:
+            wait_ready(process, lambda: "publishing" in process.tail(), 60, "line about what it publishes")
+            yield
+        finally:
+            process.stop()
+
+    def arrivals(self, stopping: threading.Event, expected: int) -> dict[str, float]:
+        """Order id -> when its record arrived, of all records of the topic from now on, until `expected` are there."""
+        found: dict[str, float] = {}
+        topic = f"{self.name}-orders"
+        settings = {"bootstrap.servers": self.env["LATELY_KAFKA"], "group.id": self.name, "fetch.wait.max.ms": 5}
+        with closing(Consumer(settings)) as reader:
+            reader.assign([TopicPartition(topic, number, 0) for number in range(4)])
+            while len(found) < expected and not stopping.is_set():
+                record = reader.poll(0.05)
+                if record is not None and not record.error():
+                    now, value = time.time(), record.value()
+                    at = value.index(b'"subject":"') + 11
+                    found[value[at : value.index(b'"', at)].decode()] = now
+        return found
+
+
+def row(number: int) -> Row:
+    """One order of now."""
+    at = (datetime(2026, 11, 1) + timedelta(seconds=number)).isoformat(sep=" ")
+    return (f"live-{number}", f"Product {number % 500}", f"user-{number * 7919 % USERS}", "19.90", at, "card", "phones")
+
+
+def source(bench: Bench, rounds: int, quick: bool) -> str:
+    """Measure all of it and return the text of the section."""
+    rows, live_s, burst, inserts = (50_000, 5, 10_000, 500) if quick else (1_000_000, 20, 100_000, 3_000)
+    folder = FOLDER / "run" / "database"
+    raw: dict[str, object] = {}
+    with start_mariadb(resolve(ROOT / ".lately", bench.say), folder) as server:
+        snapshots = raw["snapshot"] = [snapshot(Shop(server, bench.kafka), rows) for _ in range(rounds)]
+        bench.say(f"snapshot: {rounded(median(rate for _, rate in snapshots))} rows/s")
+        lives = raw["live"] = [live(Shop(server, bench.kafka), live_s) for _ in range(rounds)]
+        bench.say("live: done")
+        full = raw["sustained"] = [sustained(Shop(server, bench.kafka), burst) for _ in range(rounds)]
+        bench.say(f"sustained: {rounded(median(full))} rows/s")
+        costs = raw["cost"] = [cost(Shop(server, bench.kafka), inserts) for _ in range(rounds)]
+    shutil.rmtree(folder, ignore_errors=True)
+    keep_raw("source", raw)
+    delays = sorted(delay for found, _ in lives for delay in found)
+    plain, triggered, published = (median(one[number] for one in costs) for number in range(3))
+    shown = table(
+        ["what", "measured"],
+        [
+            [f"snapshot of {rows:,} rows, rows/s", rounded(median(rate for _, rate in snapshots))],
+            ["the same rows by a plain SELECT, rows/s", rounded(median(rate for rate, _ in snapshots))],
+            [f"live at {LIVE_RATE} orders/s: commit to Kafka, p50 ms", f"{part(delays, 0.5) * 1000:.1f}"],
+            ["p99 ms", f"{part(delays, 0.99) * 1000:.1f}"],
+            ["most rows in the outbox meanwhile", f"{max(most for _, most in lives):,}"],
+            [f"sustained, {WRITERS} writers, rows/s", rounded(median(full))],
+            ["the shop's transactions/s, without triggers", rounded(plain)],
+            ["with triggers", f"{rounded(triggered)} ({triggered / plain - 1:+.0%})"],
+            ["with triggers and a running source", f"{rounded(published)} ({published / plain - 1:+.0%})"],
+        ],
+    )
+    how = HOW.format(rate=LIVE_RATE, writers=WRITERS, rows=ROWS_PER_INSERT)
+    return f"Medians of {rounds}; times of all rounds together.\n\n{shown}\n\n{how}\n\n{circumstances()}"
+
+
+def snapshot(shop: Shop, rows: int) -> tuple[float, float]:
+    """Rows per second of a plain SELECT, and of a snapshot."""
+    shop.run("source", "setup")
+    with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute("DROP TRIGGER purchase_outbox_insert")
+    shop.fill(rows)
+    with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
+        begun = time.monotonic()
+        cursor.execute("SELECT * FROM orders")
+        while cursor.fetchmany(2_000):
+            pass
+        plain = time.monotonic() - begun
+    return rows / plain, rows / shop.run("source", "snapshot", "--all")
+
+
+def live(shop: Shop, seconds: int) -> tuple[list[float], int]:
+    """The delay of every order in seconds, and the most rows that were in the outbox."""
+    shop.run("source", "setup")
+    count, most, stopping = LIVE_RATE * seconds, 0, threading.Event()
+    with shop.publishing(), ThreadPoolExecutor() as pool, closing(shop.connect()) as connection:
+        arriving = pool.submit(shop.arrivals, stopping, count)
+        committed = {}
+        with closing(connection.cursor()) as cursor:
+            begun = time.monotonic()
+            for number in range(count):
+                pause = begun + number / LIVE_RATE - time.monotonic()
+                if pause > 0:
+                    time.sleep(pause)
+                cursor.execute(_INSERT, row(number))
+                connection.commit()
+                committed[f"live-{number}"] = time.time()
+                if number % LIVE_RATE == 0:
+                    cursor.execute("SELECT COUNT(*) FROM purchase_outbox")
+                    most = max(most, cursor.fetchone()[0])
+                    connection.rollback()
+        arrived = _all_of(arriving, stopping)
+    return [arrived[order] - committed[order] for order in committed], most
+
+
+def sustained(shop: Shop, rows: int) -> float:
+    """Rows per second from the first record to the last while writers insert as fast as they can."""
+    shop.run("source", "setup")
+    stopping = threading.Event()
+    with shop.publishing(), ThreadPoolExecutor() as pool:
+        arriving = pool.submit(shop.arrivals, stopping, rows)
+        each = rows // WRITERS
+        for one in [pool.submit(_insert_many, shop, number * each, each) for number in range(WRITERS)]:
+            one.result()
+        arrived = _all_of(arriving, stopping)
+    times = sorted(arrived.values())
+    return len(times) / (times[-1] - times[0])
+
+
+def cost(shop: Shop, transactions: int) -> tuple[float, float, float]:
+    """The shop's transactions per second without triggers, with them, and while the source publishes."""
+    firsts = iter(range(0, 10 * transactions, transactions))
+    _insert_singly(shop, next(firsts), transactions)  # a server just started is slow
+    before = _insert_singly(shop, next(firsts), transactions)
+    shop.run("source", "setup")
+    triggered = _insert_singly(shop, next(firsts), transactions)
+    with shop.publishing():
+        published = _insert_singly(shop, next(firsts), transactions)
+    shop.run("source", "teardown", "--force")
+    after = _insert_singly(shop, next(firsts), transactions)
+    return (before + after) / 2, triggered, published
+
+
+def _insert_singly(shop: Shop, first: int, count: int) -> float:
+    with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
+        begun = time.monotonic()
+        for number in range(first, first + count):
+            cursor.execute(_INSERT, row(number))
+            connection.commit()
+        return count / (time.monotonic() - begun)
+
+
+def _insert_many(shop: Shop, first: int, count: int) -> None:
+    with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
+        for start in range(first, first + count, ROWS_PER_INSERT):
+            cursor.executemany(_INSERT, [row(number) for number in range(start, start + ROWS_PER_INSERT)])
+            connection.commit()
+
+
+def _all_of(arriving, stopping: threading.Event) -> dict[str, float]:
+    """What arrived, once it is all; gives up after a minute."""
+    try:
+        return arriving.result(60)
+    finally:
+        stopping.set()
