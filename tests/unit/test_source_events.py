@@ -163,7 +163,6 @@ NOT_AN_OBJECT = {
     "null": "null",
     "array": "[]",
     "lone surrogate": '{"user_id":"\\ud800"}',
-    "number out of range": '{"user_id":"ann","price":1e999}',
     "nested beyond measure": '{"a":' * 100_000 + "1" + "}" * 100_000,
 }
 
