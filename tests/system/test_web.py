@@ -38,10 +38,19 @@ def test_an_order_is_visible_everywhere_soon_after_its_commit(stack: Stack, runn
                 "ordered_at": "2026-01-31T12:00:00Z",
                 "payment_method": "card",
                 "category": None,
+                "position": position,
             }
-            for product, price in [("Phone", "19.90"), ("Case", "5.00")]
+            for position, (product, price) in enumerate([("Phone", "19.90"), ("Case", "5.00")], 1)
         ],
-        "meta": {"limit": 20, "complete": True, "role": "active", "worker": f"http://127.0.0.1:{running.port}"},
+        "meta": {
+            "limit": 20,
+            "complete": True,
+            "as_of": None,
+            "lag_ms": None,
+            "role": "active",
+            "worker": f"http://127.0.0.1:{running.port}",
+            "guarantee": "none",
+        },
     }
     eventually(lambda: running.totals("Phone") == (1, "19.90"))
     page = running.get("/users/ann")
