@@ -109,4 +109,5 @@ async def asking(
 
 def kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
     """The headers of another worker's answer that are handed on."""
-    return {name: said for name, said in answer.headers.items() if name in _KEPT or name.lower().startswith(_OURS)}
+    ours = [name for name in answer.headers if name.lower().startswith(_OURS)]
+    return {name: answer.headers[name] for name in (*_KEPT, *ours) if name in answer.headers}
