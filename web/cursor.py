@@ -50,7 +50,7 @@ def read(key: bytes, bound_to: tuple, text: str) -> Mark:
 
 
 def _sign(key: bytes, bound_to: tuple, content: bytes) -> bytes:
-    return hmac.digest(key, _encode((bound_to, content)), hashlib.sha256)
+    return hmac.digest(key, _encode((bound_to, content)), "sha256")
 
 
 def _invalid() -> Problem:

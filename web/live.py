@@ -9,7 +9,7 @@ from aiohttp.web import Request, Response, StreamResponse
 from yarl import URL
 
 from app.core import app, settings
-from chunks import ClosedPartition, Watch
+from chunks import ClosedPartition
 from tables import by_user
 from web import parameters
 from web.errors import Problem
@@ -22,8 +22,7 @@ WRITE_S = 10.0
 RECONNECT_MS = 1000
 
 _HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-_BEGINNING = b"retry: %d\n\n" % RECONNECT_MS
-_EVENT = b"event: purchases\nid: %b\ndata: %b\n\n"
+_EVENT = b"event: purchases\nretry: %d\nid: %%b\ndata: %%b\n\n" % RECONNECT_MS
 _HEARTBEAT = b":\n\n"
 
 _slots = asyncio.Semaphore(settings.streams)
@@ -51,22 +50,18 @@ async def _tell(request: Request, user: str, query: Query, partition: int) -> St
     with by_user.watch(user, partition) as watch:
         answer = said(user, query, None, partition)
         response = await _begin(request, _HEADERS)
+        seen = request.headers.get("Last-Event-ID")
         try:
-            await _write(response, _BEGINNING)
-            seen = request.headers.get("Last-Event-ID")
             while True:
-                if answer.etag != seen:
-                    await _write(response, _EVENT % (answer.etag.encode(), answer.body))
-                    seen = answer.etag
-                await _change(response, watch)
+                if answer.etag == seen:
+                    await _write(request, response, _HEARTBEAT)
+                else:
+                    await _write(request, response, _EVENT % (answer.etag.encode(), answer.body))
+                seen = answer.etag
+                await watch.wait(settings.heartbeat_s)
                 answer = said(user, query, None, partition)
-        except (ClosedPartition, ConnectionError, asyncio.TimeoutError):
+        except (ClosedPartition, ConnectionError):
             return response
-
-
-async def _change(response: StreamResponse, watch: Watch) -> None:
-    while not await watch.wait(settings.heartbeat_s):
-        await _write(response, _HEARTBEAT)
 
 
 async def _pass_on(request: Request, owner: URL) -> StreamResponse:
@@ -82,7 +77,7 @@ async def _pass_on(request: Request, owner: URL) -> StreamResponse:
                 read = await app.wait(answer.content.readany())
                 if read.stopped or not read.result:
                     return response
-                await _write(response, read.result)
+                await _write(request, response, read.result)
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
             return response
 
@@ -93,5 +88,11 @@ async def _begin(request: Request, headers: dict[str, str]) -> StreamResponse:
     return response
 
 
-async def _write(response: StreamResponse, content: bytes) -> None:
-    await asyncio.wait_for(response.write(content), WRITE_S)
+async def _write(request: Request, response: StreamResponse, content: bytes) -> None:
+    try:
+        await asyncio.wait_for(response.write(content), WRITE_S)
+    except asyncio.TimeoutError:
+        # Without this the end of the answer would wait for the client too.
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError("the client does not read") from None

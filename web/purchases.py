@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from functools import partial
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from web.errors import Problem
 from web.meta import meta, require_fresh
 from web.parameters import Query
 from web.routing import RETRY_AFTER_S, forwarded, routed
+
+log = logging.getLogger(__name__)
 
 HEADERS = {"Cache-Control": "private, no-cache"}
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
@@ -111,7 +114,9 @@ async def _from_source(user: str, query: Query, after: Mark | None) -> Said:
         async with _source_reads:
             known = await asyncio.to_thread(reading.purchases, settings, user)
     except LatelyError as exc:
-        raise Problem(503, "source-away", str(exc), retry_after_s=RETRY_AFTER_S) from None
+        log.warning("consistency=source cannot be answered: %s", exc)
+        detail = "the shop's database cannot be asked, the worker's log says why; the table still answers"
+        raise Problem(503, "source-away", detail, retry_after_s=RETRY_AFTER_S) from None
     if query.after_order is not None and query.after_order not in {str(one.order_id) for one in known}:
         raise _not_up_to_position()
     fresh = Freshness(time.time_ns() // 1000, 0, "proven", None)

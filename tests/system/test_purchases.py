@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -335,6 +336,7 @@ def test_without_mysql_only_the_answers_from_mysql_are_missing(stack: Stack):
     worker = stack.worker(LATELY_MYSQL_PORT=str(free_port())).start().wait_ready()
     answer = worker.get(path("ann", consistency="source"))
     assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "source-away", "1")
+    assert "127.0.0.1" not in answer.text, "where the database is, is nobody's business"
     assert worker.get(path("ann")).status == 200
 
 
@@ -467,6 +469,21 @@ def test_a_worker_that_stops_ends_its_streams(running: Worker):
             stopping.result()
 
 
+def test_a_stream_ends_when_partitions_are_given_out_anew(stack: Stack, running: Worker):
+    stack.insert(("o1", "Phone", "ann", "1.00", NOW, None))
+    eventually(lambda: len(running.purchases("ann")) == 1)
+    with stream(running) as live:
+        seen, _ = live.event()
+        second = stack.worker("second", LATELY_HEARTBEAT_S="1").start()
+        with pytest.raises(EOFError):
+            live.to_its_end()
+    second.wait_ready()
+    eventually(lambda: running.get("/readyz").status == 200, within=60)
+    for worker in (running, second):
+        with stream(worker, Last_Event_ID=seen) as live:
+            live.quiet()
+
+
 def test_the_number_of_streams_is_bounded(stack: Stack):
     worker = stack.worker(LATELY_STREAMS="2", LATELY_HEARTBEAT_S="1").start().wait_ready()
     with stream(worker, "ann"), stream(worker, "bob"):
@@ -479,6 +496,25 @@ def test_the_number_of_streams_is_bounded(stack: Stack):
             live.event()
 
     eventually(free)
+
+
+def test_a_client_that_does_not_read_loses_its_stream(stack: Stack):
+    worker = begin(stack, LATELY_STREAMS="1")
+    stack.insert(*[(f"o{number}", "\U0001f600" * 250, "ann", "1.00", NOW, None) for number in range(100)])
+    eventually(lambda: len(worker.purchases("ann", 100)) == 100)
+
+    def another_is(status: int) -> bool:
+        stack.execute("UPDATE orders SET price = price + 1 WHERE order_id = 'o0'")
+        with closing(http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)) as connection:
+            connection.request("GET", "/v1/users/bob/purchases/stream")
+            return connection.getresponse().status == status
+
+    with closing(socket.socket()) as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect(("127.0.0.1", worker.port))
+        silent.sendall(b"GET /v1/users/ann/purchases/stream?limit=100 HTTP/1.1\r\nHost: lately\r\n\r\n")
+        eventually(lambda: another_is(503))
+        eventually(lambda: another_is(200), within=90)
 
 
 # --- many users, several workers -----------------------------------------------------------------------------
