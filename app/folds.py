@@ -24,7 +24,7 @@ PARTIAL_FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 # Prices have up to 28 digits, Python's default precision; a sum of 10^32 of them stays exact in 60.
-_EXACT = Context(prec=60)
+EXACT = Context(prec=60)
 
 
 class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -85,7 +85,7 @@ class Totals(msgspec.Struct, frozen=True):
     revenue: Decimal = Decimal(0)
 
     def __add__(self, other: Totals) -> Totals:
-        return Totals(self.purchases + other.purchases, _EXACT.add(self.revenue, other.revenue))
+        return Totals(self.purchases + other.purchases, EXACT.add(self.revenue, other.revenue))
 
 
 class Partial(msgspec.Struct, frozen=True, array_like=True):
@@ -209,18 +209,33 @@ def _encode_recent(floor: int | None, registers: list[Register]) -> bytes:
     return b"".join((_HEAD, mark, _ARRAY16, len(registers).to_bytes(2, "big"), *map(encode, registers)))
 
 
-def shown(value: bytes | None, others: Callable[[], Iterable[bytes]], limit: int) -> list[Register]:
-    """The newest live purchases, newest first, at most `limit`; `others` reads the values kept beside `value`.
+def shown(
+    value: bytes | None,
+    others: Callable[[], Iterable[bytes]],
+    limit: int | None = None,
+    wanted: Callable[[Register], bool] = lambda one: True,
+    since: int | None = None,
+) -> list[Register]:
+    """The newest live purchases that are `wanted`, newest first: `limit` of them, or all.
 
-    Raises UnknownFormat.
+    `others` reads the values kept beside `value`; it is not called where nothing in them can be among the answer.
+    None that is wanted was ordered before `since` (microseconds). Raises UnknownFormat.
     """
     recent = decode_recent(value)
     floor = recent.floor
-    certain = [one for one in recent.registers if one.live and (floor is None or one.ordered_at > floor)]
-    if floor is not None and len(certain) < limit:
+    found = [one for one in recent.registers if one.live and (floor is None or one.ordered_at > floor) and wanted(one)]
+    enough = (limit is not None and len(found) >= limit) or (since is not None and floor is not None and since > floor)
+    if floor is not None and not enough:
         everything = [*recent.registers, *map(decode_earlier, others())]
-        certain = [one for one in everything if one.live]
-    return sorted(certain, key=lambda one: one.place, reverse=True)[:limit]
+        found = [one for one in everything if one.live and wanted(one)]
+    return sorted(found, key=lambda one: one.place, reverse=True)[:limit]
+
+
+def knows_order(value: bytes | None, others: Callable[[], Iterable[bytes]], order_id: str) -> bool:
+    """Whether a purchase of this order has arrived, be it removed since. Raises UnknownFormat."""
+    if any(str(one.order_id) == order_id for one in decode_recent(value).registers):
+        return True
+    return any(str(decode_earlier(other).order_id) == order_id for other in others())
 
 
 def register(event: Event) -> Register:
@@ -268,7 +283,7 @@ def total(differences: Mapping[Difference, int]) -> dict[str, Totals]:
         for price, sign in ((before, -times), (after, times)):
             if price is not None:
                 sum_[0] += sign
-                sum_[1] = _EXACT.add(sum_[1], _EXACT.multiply(_amount(price), sign))
+                sum_[1] = EXACT.add(sum_[1], EXACT.multiply(_amount(price), sign))
     return {product_name: Totals(*pair) for product_name, pair in sums.items()}
 
 

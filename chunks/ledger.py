@@ -213,7 +213,7 @@ class Ledger:
 
         1. Everything goes to Kafka in one transaction: values and position to the changelogs, records to other topics.
         2. All of it is acknowledged. 3. The transaction is committed; now it has happened. 4. Values, position and
-        changelog offset are written to the local stores, one batch each.
+        changelog offset are written to the local stores, one batch each, and whoever watches them is told.
         """
         if not transaction.records:
             return  # offsets without records, such as the markers of transactions: nothing is lost with them
@@ -247,8 +247,9 @@ class Ledger:
             ) from exc
         # 4.
         for name in written:
-            store = self._states[name].store
-            await off_loop(store.apply, transaction.changes[name].items(), offsets[name])
+            store, changes = self._states[name].store, transaction.changes[name]
+            await off_loop(store.apply, changes.items(), offsets[name])
+            store.watches.tell(changes)
 
     def _outputs(self, transaction: Transaction) -> dict[TP, list[_Message]]:
         by_partition: dict[TP, list[_Message]] = {}

@@ -80,6 +80,9 @@ class Recovery(Service):
             work, self._work = self._work, None
             work.cancel()
             await asyncio.wait([work])
+        for table in self.tables.values():
+            for store in table.stores.values():
+                store.watches.end()
         ledgers = list(self.tables.ledgers.values())
         self.tables.ledgers.clear()
         await asyncio.gather(*(ledger.close() for ledger in ledgers))

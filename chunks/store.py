@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import rocksdict
 
+from chunks.watch import Watches
+
 T = TypeVar("T")
 
 #: No key of a table may start with it: these are the engine's own. (No UTF-8 text and no msgpack array does.)
@@ -58,8 +60,9 @@ class Store:
     is as it was at its last flush, `offset` included, and the changelog has the rest.
     """
 
-    def __init__(self, path: Path, block_cache_bytes: int = 8 * 2**20) -> None:
+    def __init__(self, path: Path, block_cache_bytes: int = 8 * 2**20, watches: Watches | None = None) -> None:
         self.path = path
+        self.watches = watches or Watches()
         self._cache_bytes = block_cache_bytes
         self._db: rocksdict.Rdict | None = None
         self._unlogged = rocksdict.WriteOptions()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,22 @@ from faust.types import TP, AppT, TopicT
 
 from chunks.errors import ClosedPartition
 from chunks.store import Store
+from chunks.watch import Watch, Watches
 
 
 class Table(faust.Table):
     """Replaces: a store that is written before its changelog, and reads that search all partitions.
 
     `fed_by` is the topic whose agent writes the table; both have the same partitions. Only views of chunks can write.
+    `watched_as` maps a key to the one under which its changes are told, by default itself.
     """
 
-    def __init__(self, app: AppT, *, fed_by: TopicT, **kwargs: Any) -> None:
+    def __init__(
+        self, app: AppT, *, fed_by: TopicT, watched_as: Callable[[bytes], bytes] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(app, key_type=bytes, value_type=bytes, **kwargs)
         self.fed_by = fed_by.get_topic_name()
+        self.watched_as = watched_as
         self.stores: dict[int, Store] = {}
 
     async def on_start(self) -> None:
@@ -44,7 +50,8 @@ class Table(faust.Table):
     def open(self, partition: int) -> Store:
         """Open a partition, or return it when it is open."""
         if partition not in self.stores:
-            self.stores[partition] = Store(self.path(partition), self.app.tables.block_cache_bytes).open()
+            watches = Watches(self.watched_as)
+            self.stores[partition] = Store(self.path(partition), self.app.tables.block_cache_bytes, watches).open()
         return self.stores[partition]
 
     def close(self, partition: int) -> None:
@@ -67,6 +74,10 @@ class Table(faust.Table):
     def scan(self, partition: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The committed keys that start with `prefix`, and their values, in the order of the keys."""
         return self._open_store(partition).scan(prefix)
+
+    def watch(self, partition: int, key: bytes) -> AbstractContextManager[Watch]:
+        """Watch the committed values under a key until this worker gives the partition up."""
+        return self._open_store(partition).watches.watch(key)
 
     def _open_store(self, partition: int) -> Store:
         try:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
 from app import folds
 from app.core import app, orders, settings
 from app.freshness import Freshness, source_view
+from app.lists import Filter, Mark
 from app.models import Event
-from chunks import Chunk
+from chunks import Chunk, Watch
+
+T = TypeVar("T")
 
 by_user = app.Table(
     "by_user",
     fed_by=orders,
     partitions=settings.partitions,
+    watched_as=lambda key: key.partition(b"\x00")[0],
     help="All purchases of each user, the newest in one value; msgpack, see app.folds.Recent.",
 )
 
@@ -22,14 +30,49 @@ LEAST = settings.recent_limit + settings.recent_spare // 2
 
 def shown(user_id: str, partition: int, limit: int) -> list[folds.Register]:
     """A user's newest purchases; a user never seen has none. The partition must be owned here."""
-    user = user_id.encode()
-    others = by_user.scan(partition, user + b"\x00")
-    return folds.shown(by_user.read(partition, user), lambda: (value for _, value in others), limit)
+    return known(user_id, partition, Filter(), None, limit)
+
+
+def known(
+    user_id: str, partition: int, wanted: Filter, after: Mark | None, limit: int | None = None
+) -> list[folds.Register]:
+    """Of the user's purchases that are wanted and come after a mark the newest `limit`, or all, newest first.
+
+    Raises ClosedPartition.
+    """
+
+    def admits(one: folds.Register) -> bool:
+        return wanted.admits(one) and (after is None or one.place < after.place)
+
+    return _at_one_moment(
+        user_id, partition, lambda value, others: folds.shown(value, others, limit, admits, wanted.since)
+    )
+
+
+def knows_order(user_id: str, partition: int, order_id: str) -> bool:
+    """Whether a purchase of this order of the user has arrived. Raises ClosedPartition."""
+    return _at_one_moment(user_id, partition, lambda value, others: folds.knows_order(value, others, order_id))
+
+
+def watch(user_id: str, partition: int) -> AbstractContextManager[Watch]:
+    """Watch the user's purchases. Raises ClosedPartition."""
+    return by_user.watch(partition, user_id.encode())
 
 
 def freshness(partition: int) -> Freshness:
     """How fresh what this table says of a partition's users is. Raises ClosedPartition."""
     return source_view.freshness(partition, by_user.position(partition))
+
+
+def _at_one_moment(user_id: str, partition: int, fold: Callable[[bytes | None, Callable[[], Iterable[bytes]]], T]) -> T:
+    """What `fold` makes of the user's value and the values beside it."""
+    user = user_id.encode()
+    while True:
+        value = by_user.read(partition, user)
+        folded = fold(value, lambda: (other for _, other in by_user.scan(partition, user + b"\x00")))
+        # A purchase that moved from one to the other between the two reads was seen twice, or not at all.
+        if by_user.read(partition, user) == value:
+            return folded
 
 
 def remember(chunk: Chunk, events: list[tuple[bytes, Event]]) -> list[folds.Difference]:

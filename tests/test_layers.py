@@ -17,6 +17,7 @@ ORDER = [
         "app.config",
         "app.models",
         "app.folds",
+        "app.lists",
         "app.topics",
         "app.metrics",
         "app.dead_letters",

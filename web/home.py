@@ -7,10 +7,10 @@ from urllib.parse import quote
 from aiohttp.web import HTTPSeeOther, Request, Response
 
 from app.core import app, settings
+from app.lists import purchase
 from tables import by_user
 from web import parameters
 from web.pages import page
-from web.purchases import shape
 from web.routing import routed
 
 
@@ -33,4 +33,4 @@ async def front(self, request: Request) -> Response:
 
 def _answer(user: str, partition: int) -> Response:
     shown = by_user.shown(user, partition, settings.recent_limit)
-    return page("home.html", user=user, purchases=[shape(register) for register in shown])
+    return page("home.html", user=user, purchases=[purchase(one) for one in shown])

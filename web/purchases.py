@@ -1,57 +1,149 @@
-"""What a user bought lately, for programs: GET /v1/users/{user_id}/purchases."""
+"""What users bought lately, for programs: GET /v1/users/{user_id}/purchases."""
 
 from __future__ import annotations
 
-import msgspec
-from aiohttp.web import Request, Response
+import asyncio
+import hashlib
+import logging
+import time
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import urlencode
 
+import msgspec
+from aiohttp.web import Request, Response, StreamResponse
+
+from app import lists
 from app.core import app, settings
-from app.folds import Register, rfc3339
+from app.errors import LatelyError
+from app.folds import Register
+from app.freshness import Freshness
+from app.lists import Mark, Page
+from app.source import reading
 from tables import by_user
-from web import parameters
-from web.routing import routed
+from web import cursor, parameters
+from web.errors import Problem
+from web.meta import meta, require_fresh
+from web.parameters import Query
+from web.routing import RETRY_AFTER_S, forwarded, routed
+
+log = logging.getLogger(__name__)
+
+HEADERS = {"Cache-Control": "private, no-cache"}
+_ROWS = {None: "purchases", "order": "orders", "product": "products"}
+_PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
+_KEY = cursor.secret(settings)
+_source_reads = asyncio.Semaphore(settings.source_reads)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Said(NamedTuple):
+    """An answer about one user: its JSON, what stands for its content, and the cursor of the next page."""
+
+    body: bytes
+    etag: str
+    next_cursor: str | None
 
 
 @app.page("/v1/users/{user_id:[^/]*}/purchases")
-async def purchases(self, request: Request, user_id: str) -> Response:
+async def purchases(self, request: Request, user_id: str) -> StreamResponse:
     """The user's newest purchases, newest first; a user never seen has none."""
-    parameters.only(request, "limit")
     user = parameters.user_id(request, 3)
-    limit = parameters.limit(request, settings.recent_limit)
-    return await routed(request, by_user.by_user, user.encode(), lambda partition: _answer(user, limit, partition))
-
-
-def _answer(user: str, limit: int, partition: int) -> Response:
-    shown, fresh = by_user.shown(user, partition, limit), by_user.freshness(partition)
-    body = {
-        "user_id": user,
-        "purchases": [shape(register) for register in shown],
-        "meta": {
-            "limit": limit,
-            "complete": fresh.horizon is None
-            or (len(shown) == limit and all(one.ordered_at >= fresh.horizon for one in shown)),
-            "as_of": None if fresh.as_of is None else rfc3339(fresh.as_of),
-            "lag_ms": fresh.lag_ms,
-            "guarantee": fresh.guarantee,
-            "role": "active",
-            "worker": str(app.conf.canonical_url).rstrip("/"),
-        },
-    }
-    return Response(
-        body=msgspec.json.encode(body),
-        content_type="application/json",
-        charset="utf-8",
-        headers={"Cache-Control": "private, no-cache"},
+    query = parameters.query(request, parameters.ALL, settings.recent_limit)
+    after = mark(user, query)
+    if query.consistency == "source":
+        return _answer(request, await _from_source(user, query, after))
+    return await routed(
+        request,
+        by_user.by_user,
+        user.encode(),
+        lambda partition: _from_table(request, user, query, after, partition),
+        partial(forwarded, wait_ms=query.wait_ms),
     )
 
 
-def shape(register: Register) -> dict[str, object]:
-    """A purchase as programs and pages see it: order id and price as text, time in RFC 3339."""
-    return {
-        "order_id": str(register.order_id),
-        "product_name": register.product_name,
-        "price": register.price,
-        "ordered_at": rfc3339(register.ordered_at),
-        "payment_method": register.payment_method,
-        "category": register.category,
-    }
+def mark(user: str, query: Query) -> Mark | None:
+    """Where the page begins. Raises Problem 400 invalid-cursor."""
+    return None if query.cursor is None else cursor.read(_KEY, query.bound_to(user), query.cursor)
+
+
+def said(user: str, query: Query, after: Mark | None, partition: int) -> Said:
+    """What the table says of a user. Raises Problem 503 too-stale, ClosedPartition."""
+    fresh = by_user.freshness(partition)
+    limit = query.limit + 1 if query.group_by is None else None
+    # A group stands where its newest purchase does, but shows those before it and after it.
+    start = after if query.group_by is None else None
+    return _say(user, query, after, by_user.known(user, partition, query.wanted, start, limit), fresh, "active")
+
+
+def _say(user: str, query: Query, after: Mark | None, known: list[Register], fresh: Freshness, role: str) -> Said:
+    require_fresh(query, fresh)
+    page: Page = _PAGES[query.group_by](known, after, query.limit)
+    content = {"user_id": user, _ROWS[query.group_by]: page.rows}
+    following = None
+    if page.next is not None:
+        following = content["next_cursor"] = cursor.write(_KEY, query.bound_to(user), page.next)
+    about = meta(query, page, fresh, role)
+    shown = _encode(content)
+    # Freshness moves all the time and is no part of the content.
+    identity = hashlib.blake2b(shown + _encode((query.limit, about["complete"], role)), digest_size=12)
+    body = b'%b,"meta":%b}' % (shown[:-1], _encode(about))
+    return Said(body, f'W/"{identity.hexdigest()}"', following)
+
+
+async def _from_table(request: Request, user: str, query: Query, after: Mark | None, partition: int) -> Response:
+    if query.after_order is not None:
+        await _arrival(user, query.after_order, query.wait_ms, partition)
+    return _answer(request, said(user, query, after, partition))
+
+
+async def _arrival(user: str, order_id: str, wait_ms: int, partition: int) -> None:
+    """Return as soon as the table knows the order. Raises Problem 503 not-up-to-position, ClosedPartition."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait_ms / 1000
+    with by_user.watch(user, partition) as watch:
+        while not by_user.knows_order(user, partition, order_id):
+            if not await watch.wait(max(end - loop.time(), 0)):
+                raise _not_up_to_position()
+
+
+async def _from_source(user: str, query: Query, after: Mark | None) -> Said:
+    """What the shop's database says. Raises Problem 503 source-away."""
+    try:
+        async with _source_reads:
+            known = await asyncio.to_thread(reading.purchases, settings, user)
+    except LatelyError as exc:
+        log.warning("consistency=source cannot be answered: %s", exc)
+        detail = "the shop's database cannot be asked, the worker's log says why; the table still answers"
+        raise Problem(503, "source-away", detail, retry_after_s=RETRY_AFTER_S) from None
+    if query.after_order is not None and query.after_order not in {str(one.order_id) for one in known}:
+        raise _not_up_to_position()
+    fresh = Freshness(time.time_ns() // 1000, 0, "proven", None)
+    return _say(user, query, after, [one for one in known if query.wanted.admits(one)], fresh, "source")
+
+
+def _not_up_to_position() -> Problem:
+    detail = "no purchase of the order in after_order has arrived for this user yet"
+    return Problem(503, "not-up-to-position", detail, parameter="after_order", retry_after_s=RETRY_AFTER_S)
+
+
+def _answer(request: Request, said: Said) -> Response:
+    headers = {**HEADERS, "ETag": said.etag}
+    if said.next_cursor is not None:
+        headers["Link"] = f'<{_next(request, said.next_cursor)}>; rel="next"'
+    if _known(request, said.etag):
+        return Response(status=304, headers=headers)
+    return Response(body=said.body, content_type="application/json", charset="utf-8", headers=headers)
+
+
+def _known(request: Request, etag: str) -> bool:
+    """Whether the client has what `etag` stands for (RFC 9110, 13.1.2: compared weakly)."""
+    if "If-None-Match" not in request.headers:
+        return False
+    return any(one.value in ("*", etag[3:-1]) for one in request.if_none_match or ())
+
+
+def _next(request: Request, following: str) -> str:
+    pairs = [(name, said) for name, said in request.query.items() if name != "cursor"]
+    return f"{request.rel_url.raw_path}?{urlencode([*pairs, ('cursor', following)])}"

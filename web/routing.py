@@ -6,10 +6,12 @@ Never an empty list for want of a table: while tables recover the answer is 503 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import aiohttp
-from aiohttp.web import Request, Response
+from aiohttp.web import Request, Response, StreamResponse
 from faust.types import TP
 from yarl import URL
 
@@ -22,8 +24,12 @@ from web.errors import Problem
 HOP = "Lately-Hop"
 RETRY_AFTER_S = 1
 
-#: Response headers that survive the hop from the owner of a partition.
-_KEPT = ("Content-Type", "Retry-After", "Cache-Control", "Content-Security-Policy", "X-Content-Type-Options")
+#: Headers that survive the hop to the owner of a partition, and back; so do all of our own.
+_ASKED = ("Accept", "If-None-Match", "Last-Event-ID")
+_KEPT = (
+    "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "Content-Security-Policy", "X-Content-Type-Options"
+)  # fmt: skip
+_OURS = "lately-"
 
 
 def ready() -> bool:
@@ -31,46 +37,77 @@ def ready() -> bool:
     return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
 
-async def routed(request: Request, table: Table, key: bytes, answer: Callable[[int], Response]) -> Response:
-    """Call `answer` with the partition of `key` if this worker owns it, else ask the worker that does.
+Answer = Callable[[int], StreamResponse | Awaitable[StreamResponse]]
+Forward = Callable[[Request, URL], Awaitable[StreamResponse]]
+
+
+async def routed(
+    request: Request, table: Table, key: bytes, answer: Answer, forward: Forward | None = None
+) -> StreamResponse:
+    """Call `answer` with the partition of `key` if this worker owns it, else `forward` to the worker that does.
 
     Raises Problem: 503 recovering or owner-away (with Retry-After), 508 routing-loop.
     """
+    partition = partition_of(key, settings.partitions)
+    owner = owner_of(request, table, partition)
+    if owner is not None:
+        return await (forward or forwarded)(request, owner)
+    try:
+        answered = answer(partition)
+        return await answered if inspect.isawaitable(answered) else answered
+    except ClosedPartition:
+        raise recovering() from None
+
+
+def owner_of(request: Request, table: Table, partition: int) -> URL | None:
+    """The worker to ask about a partition, None where that is this one. Raises Problem as `routed` does."""
     if not ready():
-        raise _recovering()
-    partition, topic = partition_of(key, settings.partitions), table.changelog
+        raise recovering()
+    topic = table.changelog
     if TP(topic, partition) in app.assignor.assigned_actives():
-        try:
-            return answer(partition)
-        except ClosedPartition:
-            raise _recovering() from None
+        return None
     if HOP in request.headers:
         raise Problem(508, "routing-loop", "the worker that was asked to answer does not own this partition either")
-    return await _forward(request, _owner(topic, partition))
-
-
-def _recovering() -> Problem:
-    return Problem(503, "recovering", "the tables are being recovered, ask again soon", retry_after_s=RETRY_AFTER_S)
-
-
-def _owner(topic: str, partition: int) -> URL:
     for url, partitions in app.assignor.table_metadata(topic).items():
         if partition in partitions.get(topic, ()):
             return URL(url)
     raise Problem(503, "owner-away", "no worker owns this partition yet, ask again soon", retry_after_s=RETRY_AFTER_S)
 
 
-async def _forward(request: Request, owner: URL) -> Response:
-    url = URL(f"{str(owner).rstrip('/')}{request.rel_url.raw_path_qs}", encoded=True)
-    headers = {"Accept": request.headers.get("Accept", "*/*"), "X-Request-ID": request["request_id"], HOP: "1"}
-    deadline = aiohttp.ClientTimeout(total=settings.forward_ms / 1000)
+def recovering() -> Problem:
+    """The answer while there is no table to answer from."""
+    return Problem(503, "recovering", "the tables are being recovered, ask again soon", retry_after_s=RETRY_AFTER_S)
+
+
+async def forwarded(request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> Response:
+    """What `owner` answers to the request, or to `path`, with `wait_ms` more time than usual.
+
+    Raises Problem 503 owner-away.
+    """
+    within_s = (settings.forward_ms + wait_ms) / 1000
+    async with asking(request, owner, aiohttp.ClientTimeout(total=within_s), path) as answer:
+        return Response(body=await answer.read(), status=answer.status, headers=kept(answer))
+
+
+@asynccontextmanager
+async def asking(
+    request: Request, owner: URL, timeout: aiohttp.ClientTimeout, path: str | None = None
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The answer of `owner` to the request (or to `path`), to be read; Problem owner-away may come meanwhile."""
+    url = URL(f"{str(owner).rstrip('/')}{path or request.rel_url.raw_path_qs}", encoded=True)
+    headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
+    headers |= {"X-Request-ID": request["request_id"], HOP: "1"}
+    asked = app.http_client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
     try:
-        async with app.http_client.request(
-            request.method, url, headers=headers, timeout=deadline, allow_redirects=False
-        ) as response:
-            kept = {name: response.headers[name] for name in _KEPT if name in response.headers}
-            return Response(body=await response.read(), status=response.status, headers=kept)
+        async with await asyncio.wait_for(asked, timeout.total or settings.forward_ms / 1000) as answer:
+            yield answer
     except (aiohttp.ClientError, asyncio.TimeoutError):
         raise Problem(
             503, "owner-away", "the worker that owns this partition does not answer", retry_after_s=RETRY_AFTER_S
         ) from None
+
+
+def kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    """The headers of another worker's answer that are handed on."""
+    ours = [name for name in answer.headers if name.lower().startswith(_OURS)]
+    return {name: answer.headers[name] for name in (*_KEPT, *ours) if name in answer.headers}

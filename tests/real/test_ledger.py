@@ -186,6 +186,23 @@ def test_a_chunk_is_committed_with_its_position_and_all_that_follows_from_it(par
     within_limit(work)
 
 
+def test_whoever_watches_a_key_is_told_when_its_value_is_committed_and_not_before(partition):
+    async def work() -> None:
+        async with partition.owner() as owner:
+            store = owner.stores["by_user"]
+            with store.watches.watch(b"ann") as ann, store.watches.watch(b"bob") as bob:
+                owner.producer.hold()
+                await owner.step(by_user={b"ann": b"1"})
+                await owner.producer.reached.wait()
+                assert not await ann.wait(0.01)
+                owner.producer.go_on.set()
+                assert await ann.wait(LIMIT_S)
+                assert store.get(b"ann") == b"1"
+                assert not await bob.wait(0.01)
+
+    within_limit(work)
+
+
 def test_a_deletion_is_a_record_without_a_value(partition):
     async def work() -> None:
         async with partition.owner() as owner:

@@ -28,7 +28,12 @@ def running(stack: Stack) -> Worker:
 def test_an_order_is_visible_everywhere_soon_after_its_commit(stack: Stack, running: Worker):
     stack.insert(("o1", "Phone", "ann", "19.90", NOW, "card"), ("o1", "Case", "ann", "5.00", NOW, "card"))
     eventually(lambda: len(running.purchases("ann")) == 2)
-    assert running.get("/v1/users/ann/purchases").json == {
+    eventually(lambda: running.get("/v1/users/ann/purchases").json["meta"]["as_of"] is not None)
+    answer = running.get("/v1/users/ann/purchases").json
+    as_of, lag_ms = answer["meta"].pop("as_of"), answer["meta"].pop("lag_ms")
+    assert as_of.endswith("Z")
+    assert lag_ms >= 0
+    assert answer == {
         "user_id": "ann",
         "purchases": [
             {
@@ -38,10 +43,17 @@ def test_an_order_is_visible_everywhere_soon_after_its_commit(stack: Stack, runn
                 "ordered_at": "2026-01-31T12:00:00Z",
                 "payment_method": "card",
                 "category": None,
+                "position": position,
             }
-            for product, price in [("Phone", "19.90"), ("Case", "5.00")]
+            for position, (product, price) in enumerate([("Phone", "19.90"), ("Case", "5.00")], 1)
         ],
-        "meta": {"limit": 20, "complete": True, "role": "active", "worker": f"http://127.0.0.1:{running.port}"},
+        "meta": {
+            "limit": 20,
+            "complete": True,
+            "role": "active",
+            "worker": f"http://127.0.0.1:{running.port}",
+            "guarantee": "proven",
+        },
     }
     eventually(lambda: running.totals("Phone") == (1, "19.90"))
     page = running.get("/users/ann")

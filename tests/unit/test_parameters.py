@@ -214,3 +214,126 @@ def test_an_invalid_product_name_is_refused(segment):
     found = problem(product_of, segment)
 
     assert (found.code, found.parameter) == ("invalid-product-name", "product_name")
+
+
+# --- what is asked of a list of purchases ------------------------------------------------------------------
+
+
+def asked_for(query: str, allowed: tuple[str, ...] = parameters.ALL) -> parameters.Query:
+    """What a query asks of a user's purchases."""
+    return parameters.query(asked(f"/v1/users/ann/purchases?{query}"), allowed, 20)
+
+
+WRONG = {
+    "limit": ["0", "-1", "", "x"],
+    "cursor": ["", "%ff", "x" * 2001],
+    "group_by": ["", "user", "Order", "order,product", "%20order"],
+    "payment_method": ["", "%ff", "x" * 256],
+    "max_lag_ms": ["-1", "text", "", "+5", "%2B5", "1.5", "1e3", "%D9%A3", "%205", "9" * 20],
+    "after_order": ["", "%ff", "x" * 256],
+    "wait_ms": ["-1", "text", "", "+5", "%2B5", "1.5", "5001", "9" * 19],
+    "consistency": ["", "strong", "ANY", "standby"],
+}
+NO_TIMES = [
+    "", "yesterday", "2026-01-31", "2026-01-31T12:00:00", "2026-01-31T12:00Z", "2026-01-31%2012:00:00Z",
+    "2026-01-31T12:00:00+01:00", "2026-01-31T12:00:00%2B1:00", "2026-02-30T12:00:00Z", "2026-01-31T24:00:01Z",
+    "2026-01-31T12:00:60Z", "0000-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "-001-01-01T00:00:00Z",
+    "2026-01-31T12:00:00%2B24:00", "2026-01-31T12:00:00.Z", "2026-01-31T12:00:00.1234567Z", "1769860800", "%ff",
+    "2026-01-31T12:00:00Z%0A", "٢٠٢٦-01-31T12:00:00Z",
+]  # fmt: skip
+CASES = [(name, text) for name, texts in WRONG.items() for text in texts]
+CASES += [(name, text) for name in ("since", "until") for text in NO_TIMES]
+
+
+@pytest.mark.parametrize(("name", "text"), CASES)
+def test_a_parameter_that_cannot_be_read_is_refused_by_name(name, text):
+    found = problem(asked_for, f"{name}={text}")
+
+    assert (found.code, found.parameter) == ("invalid-parameter", name)
+    assert name in found.detail
+
+
+RIGHT = {
+    "limit": "5", "cursor": "abc", "group_by": "order", "since": "2026-01-31T12:00:00Z",
+    "until": "2026-01-31T12:00:00Z", "payment_method": "card", "max_lag_ms": "0", "after_order": "o-1",
+    "wait_ms": "5000", "consistency": "any",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", parameters.ALL)
+def test_a_parameter_given_twice_is_refused_by_name(name):
+    assert asked_for(f"{name}={RIGHT[name]}")
+    for twice in (f"{name}={RIGHT[name]}&{name}={RIGHT[name]}", f"{name}={RIGHT[name]}&{name}"):
+        found = problem(asked_for, twice)
+        assert (found.code, found.parameter) == ("invalid-parameter", name)
+
+
+def test_all_parameters_together_are_what_they_say():
+    said = asked_for("&".join(f"{name}={text}" for name, text in RIGHT.items()))
+
+    noon = 1_769_860_800_000_000
+    assert said == (5, "abc", "order", (noon, noon, "card"), 0, "o-1", 5000, "any")
+    assert asked_for("") == (20, None, None, (None, None, None), None, None, 0, "any")
+
+
+def test_since_must_not_be_later_than_until():
+    found = problem(asked_for, "since=2026-01-31T12:00:00.000001Z&until=2026-01-31T12:00:00Z")
+
+    assert (found.code, found.parameter) == ("invalid-parameter", "since")
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01t00:00:00.5z", 500_000),
+        ("1970-01-01T00:00:00.000001-00:00", 1),
+        ("1970-01-01T01:30:00%2B01:30", 0),
+        ("0001-01-01T00:00:00%2B01:00", -62_135_600_400_000_000),
+        ("9999-12-31T23:59:59.999999-01:00", 253_402_304_399_999_999),
+    ],
+)
+def test_a_time_counts_in_its_zone(text, microseconds):
+    assert asked_for(f"since={text}").wanted.since == microseconds
+
+
+@given(st.text(min_size=1, max_size=255))
+def test_any_payment_method_can_be_asked_for(method):
+    assert asked_for(f"payment_method={quote(method, safe='')}").wanted.payment_method == method
+    assert asked_for(f"payment_method={quote(method, safe='+').replace('+', '%2B')}").wanted.payment_method == method
+
+
+def test_what_a_stream_or_many_users_cannot_be_asked_is_unknown():
+    found = problem(asked_for, "wait_ms=5", parameters.FILTERS)
+
+    assert (found.code, found.detail) == (
+        "unknown-parameter",
+        "allowed parameters: limit, group_by, since, until, payment_method",
+    )
+
+
+# --- many users --------------------------------------------------------------------------------------------
+
+
+def users_of(query: str) -> list[str]:
+    """The users whom a query names."""
+    return parameters.user_ids(asked(f"/v1/purchases?{query}"))
+
+
+def test_many_users_come_in_their_order_and_each_once():
+    assert users_of("user_id=b&limit=5&user_id=a%2Fb&user_id=b&%75ser_id=a+b") == ["b", "a/b", "a b"]
+    assert len(users_of("&".join(f"user_id={number}" for number in range(100)))) == 100
+
+
+@pytest.mark.parametrize("query", ["", "limit=5", "&".join(f"user_id={number}" for number in range(101))])
+def test_the_number_of_users_is_bounded(query):
+    found = problem(users_of, query)
+
+    assert (found.code, found.parameter) == ("invalid-parameter", "user_id")
+
+
+@pytest.mark.parametrize("segment", [one for one in INVALID.values() if "\udcff" not in one])
+def test_each_of_many_users_is_checked(segment):
+    found = problem(users_of, f"user_id=ann&user_id={segment}")
+
+    assert (found.code, found.parameter) == ("invalid-user-id", "user_id")

@@ -1,0 +1,665 @@
+"""A user's purchases over HTTP: pages, groups and filters equal SQL, live streams have no gap, bad input is named."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from local.process import free_port
+from tests.eventually import eventually
+from tests.stack import Stack, Worker
+
+NOW = datetime(2026, 1, 31, 12)
+USERS = [f"user-{number}" for number in range(996)] + ["a/b", "ünïcode 😀", "50%", "User-1"]
+PRODUCTS = ["Phone", "phone", "Case", "Compüter", "A/C <b>&"]
+PAYMENTS = ["card", "paypal", "a+b & c", None]
+ORDERS = 5_000
+#: Few, so that most purchases are kept beside the newest ones, and lists have to be put together.
+SMALL = {"LATELY_RECENT_LIMIT": "3", "LATELY_RECENT_SPARE": "2"}
+
+
+@pytest.fixture
+def running(stack: Stack) -> Worker:
+    """A worker behind a source that follows a shop."""
+    return begin(stack)
+
+
+def begin(stack: Stack, **env: str) -> Worker:
+    stack.create_orders()
+    stack.setup()
+    stack.source()
+    return stack.worker(**{"LATELY_HEARTBEAT_S": "1", **env}).start().wait_ready()
+
+
+def path(user: str, **parameters: object) -> str:
+    return f"/v1/users/{quote(user, safe='')}/purchases?{urlencode(parameters)}"
+
+
+class Reader:
+    """Asks one worker over one connection."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def get(self, path: str) -> dict:
+        self.connection.request("GET", path)
+        answer = self.connection.getresponse()
+        body = json.loads(answer.read())
+        assert answer.status == 200, (path, body)
+        link = answer.getheader("Link")
+        assert (link is None) == ("next_cursor" not in body), path
+        body["next"] = None if link is None else link.removeprefix("<").removesuffix('>; rel="next"')
+        assert body["meta"]["complete"] is True
+        return body
+
+    def walk(self, rows: str, path: str) -> list[dict]:
+        """The rows of all pages, by the addresses that the pages name."""
+        found = []
+        following: str | None = path
+        while following is not None:
+            page = self.get(following)
+            found += page[rows]
+            assert page["next"] is None or len(page[rows]) == page["meta"]["limit"]
+            following = page["next"]
+        return found
+
+
+# --- equal to SQL --------------------------------------------------------------------------------------------
+
+
+def trade(stack: Stack, dice: random.Random) -> None:
+    """Orders with changes, moves and removals between them; few distinct moments, so that ties have to be broken."""
+    with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
+        placed = []
+        for number in range(ORDERS):
+            at = NOW + timedelta(minutes=dice.randrange(300))
+            # Some users buy much more than the others.
+            user = dice.choice(USERS if dice.random() < 0.9 else USERS[:10])
+            for product in dice.sample(PRODUCTS, dice.choice([1, 1, 1, 2, 3])):
+                line = (f"o{number:05}", product)
+                cursor.execute(
+                    "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, payment_method)"
+                    " VALUES (%s, %s, %s, %s, %s, %s)",
+                    (*line, user, f"{dice.randrange(1, 200_000) / 100:.2f}",
+                     at + timedelta(microseconds=dice.choice([0, 0, 1])), dice.choice(PAYMENTS)),
+                )  # fmt: skip
+                placed.append(line)
+            while dice.random() < 0.4:
+                change(cursor, dice, placed)
+            if number % 50 == 0:
+                connection.commit()
+        connection.commit()
+
+
+def change(cursor, dice: random.Random, placed: list[tuple]) -> None:
+    line = dice.choice(placed)
+    where = " WHERE order_id = %s AND product_name = %s"
+    kind = dice.randrange(5)
+    if kind == 0:
+        cursor.execute("UPDATE orders SET price = price + 1" + where, line)
+    elif kind == 1:
+        cursor.execute("UPDATE orders SET user_id = %s" + where, (dice.choice(USERS), *line))
+    elif kind == 2:
+        cursor.execute("UPDATE orders SET ordered_at = ordered_at - INTERVAL 1 HOUR" + where, line)
+    elif kind == 3:
+        cursor.execute("UPDATE orders SET payment_method = 'invoice'" + where, line)
+    else:
+        cursor.execute("DELETE FROM orders" + where, line)
+        placed.remove(line)
+
+
+LIST = """SELECT user_id, order_id, product_name, CAST(price AS CHAR), ordered_at, payment_method FROM orders
+ WHERE {where} ORDER BY user_id, ordered_at DESC, order_id DESC, product_name DESC"""
+BY_ORDER = """SELECT user_id, order_id, MAX(ordered_at), COUNT(*), CAST(SUM(price) AS CHAR) FROM orders
+ WHERE {where} GROUP BY user_id, order_id ORDER BY user_id, MAX(ordered_at) DESC, order_id DESC"""
+BY_PRODUCT = """SELECT user_id, product_name, purchases, last, spent FROM (
+ SELECT user_id, product_name, COUNT(*) AS purchases, MAX(ordered_at) AS last, CAST(SUM(price) AS CHAR) AS spent,
+ MAX(CONCAT(DATE_FORMAT(ordered_at, '%Y%m%d%H%i%S%f'), order_id)) AS newest FROM orders
+ WHERE {where} GROUP BY user_id, product_name) AS grouped ORDER BY user_id, newest DESC, product_name DESC"""
+
+
+def by_user(rows: list[tuple]) -> dict[str, list[tuple]]:
+    found: dict[str, list[tuple]] = {user: [] for user in USERS}
+    for user, *row in rows:
+        found[user].append(tuple(text(one) for one in row))
+    return found
+
+
+def text(one: object) -> object:
+    return f"{one.isoformat()}Z" if isinstance(one, datetime) else one
+
+
+def lines(rows: list[dict]) -> list[tuple]:
+    assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
+    names = ("order_id", "product_name", "price", "ordered_at", "payment_method")
+    return [tuple(row[name] for name in names) for row in rows]
+
+
+def orders(rows: list[dict]) -> list[tuple]:
+    return [(row["order_id"], row["ordered_at"], len(row["items"]), row["total"]) for row in rows]
+
+
+def products(rows: list[dict]) -> list[tuple]:
+    return [(row["product_name"], row["purchases"], row["last_ordered_at"], row["spent"]) for row in rows]
+
+
+SINCE, UNTIL = NOW + timedelta(minutes=100), NOW + timedelta(minutes=250)
+FILTERS = [
+    ("1 = 1", {}),
+    (f"ordered_at >= '{SINCE}'", {"since": f"{SINCE.isoformat()}Z"}),
+    (f"ordered_at < '{UNTIL}' AND payment_method = 'a+b & c'",
+     {"until": f"{(UNTIL + timedelta(hours=1)).isoformat()}+01:00", "payment_method": "a+b & c"}),
+    (f"ordered_at >= '{SINCE}' AND ordered_at < '{UNTIL}' AND payment_method = 'card'",
+     {"since": f"{SINCE.isoformat()}.000Z", "until": f"{UNTIL.isoformat()}Z", "payment_method": "card"}),
+]  # fmt: skip
+GROUPS = [(LIST, {}, "purchases", lines), (BY_ORDER, {"group_by": "order"}, "orders", orders),
+          (BY_PRODUCT, {"group_by": "product"}, "products", products)]  # fmt: skip
+
+
+def test_every_page_group_and_filter_equals_sql_after_a_random_history(stack: Stack):
+    dice = random.Random(20260131)
+    worker = begin(stack, **SMALL)
+    trade(stack, dice)
+    eventually(stack.outbox_is_empty, within=120)
+    total = stack.high_watermark("orders")
+    eventually(lambda: worker.events() >= total, within=60)
+    truth = by_user(stack.select(LIST.format(where="1 = 1")))
+    with closing(Reader(worker)) as reader:
+        for user in USERS:
+            eventually(lambda user=user: lines(reader.walk("purchases", path(user, limit=7))) == truth[user])
+        for where, chosen in FILTERS:
+            for statement, grouped, rows, shape in GROUPS:
+                truth = by_user(stack.select(statement.format(where=where)))
+                for user in USERS:
+                    asked = path(user, **chosen, **grouped, limit=dice.choice([1, 2, 3, 5, 20, 100]))
+                    assert shape(reader.walk(rows, asked)) == truth[user], asked
+        for _, grouped, rows, _ in GROUPS:
+            for user in USERS[:5]:
+                whole = reader.walk(rows, path(user, **grouped, limit=100))
+                assert len(whole) > 3
+                for limit in range(1, len(whole) + 2):
+                    assert reader.walk(rows, path(user, **grouped, limit=limit)) == whole
+                assert reader.walk(rows, path(user, **grouped, limit=4, consistency="source")) == whole
+        for user in dice.sample(USERS, 50):
+            for _, grouped, rows, _ in GROUPS:
+                here, there = (
+                    reader.get(path(user, **grouped, limit=3, consistency=consistency))
+                    for consistency in ("active", "source")
+                )
+                assert here[rows] == there[rows]
+                assert (here["meta"]["role"], there["meta"]["role"], there["meta"]["lag_ms"]) == ("active", "source", 0)
+
+
+# --- paging --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("group_by", "names"), [(None, ("order_id", "product_name")), ("order", ("order_id",)),
+                                                 ("product", ("product_name",))])  # fmt: skip
+def test_while_orders_arrive_no_page_repeats_or_skips_what_was_there_at_the_first(
+    stack: Stack, group_by: str | None, names: tuple[str, ...]
+):
+    worker = begin(stack, **SMALL)
+    dice = random.Random(7)
+
+    def some(kind: str, count: int) -> list[tuple]:
+        return [
+            (f"{kind}{number:03}", f"Phone {dice.randrange(12)}", "ann", "1.00",
+             NOW + timedelta(minutes=dice.randrange(30)), "card")
+            for number in range(count)
+        ]  # fmt: skip
+
+    stack.insert(*some("first", 30))
+    eventually(lambda: len(worker.purchases("ann", 100)) == 30)
+    grouped = {"group_by": group_by} if group_by else {}
+    rows = {None: "purchases", "order": "orders", "product": "products"}[group_by]
+    with closing(Reader(worker)) as reader:
+        whole = reader.get(path("ann", limit=100, **grouped))[rows]
+        following, seen, count = path("ann", limit=2, **grouped), [], 30
+        while following is not None:
+            page = reader.get(following)
+            seen += page[rows]
+            following = page["next"]
+            if count < 60:
+                stack.insert(*some(f"later{count}", 3))
+                count += 3
+                eventually(lambda count=count: len(worker.purchases("ann", 100)) == count)
+    said = [tuple(row[name] for name in names) for row in seen]
+    assert len(said) == len(set(said)), "shown twice"
+    assert {tuple(row[name] for name in names) for row in whole} <= set(said), "skipped"
+
+
+# --- caching -------------------------------------------------------------------------------------------------
+
+
+def test_what_the_client_has_is_not_sent_again(stack: Stack, running: Worker):
+    stack.insert(("o1", "Phone", "ann", "1.00", NOW, "card"), ("o2", "Phone", "ann", "1.00", NOW, "card"))
+    eventually(lambda: len(running.purchases("ann")) == 2)
+    first = running.get(path("ann", limit=1))
+    etag = first.headers["ETag"]
+    assert etag.startswith('W/"')
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    assert f"cursor={first.json['next_cursor']}" in first.headers["Link"]
+    for known in (etag, etag.removeprefix("W/"), f'"x", {etag}', "*"):
+        again = running.get(path("ann", limit=1), If_None_Match=known)
+        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", etag)
+        assert again.headers["Cache-Control"] == "private, no-cache"
+    for other in ('"x"', "nonsense"):
+        assert running.get(path("ann", limit=1), If_None_Match=other).status == 200
+    assert running.get(path("ann", limit=2)).headers["ETag"] != etag
+    head = running.get(path("ann", limit=1), method="HEAD")
+    assert (head.status, head.body, head.headers["ETag"]) == (200, b"", etag)
+    assert head.headers["Content-Length"] == str(len(first.body))
+    stack.execute("UPDATE orders SET price = 2 WHERE order_id = 'o2'")
+    eventually(lambda: running.get(path("ann", limit=1), If_None_Match=etag).status == 200)
+
+
+def test_a_cursor_opens_nothing_but_what_it_was_given_for(stack: Stack, running: Worker):
+    stack.insert(
+        *[(f"{user}-{number}", "Phone", user, "1.00", NOW, "card") for number in range(3) for user in ("ann", "bob")]
+    )
+    eventually(lambda: len(running.purchases("ann")) == len(running.purchases("bob")) == 3)
+    cursor = running.get(path("ann", limit=1)).json["next_cursor"]
+    assert running.get(path("ann", limit=2, cursor=cursor)).json["purchases"][0]["position"] == 2
+    wrong = [path("bob", limit=1, cursor=cursor), path("ann", limit=1, cursor=cursor[:-1]),
+             path("ann", limit=1, cursor=cursor[:40] + ("A" if cursor[40] != "A" else "B") + cursor[41:]),
+             path("ann", cursor="x")]  # fmt: skip
+    wrong += [
+        path("ann", limit=1, cursor=cursor, **other)
+        for other in ({"group_by": "order"}, {"since": "2026-01-01T00:00:00Z"}, {"until": "2027-01-01T00:00:00Z"},
+                      {"payment_method": "card"}, {"after_order": "ann-1"}, {"wait_ms": 1}, {"max_lag_ms": 10**9},
+                      {"consistency": "source"})
+    ]  # fmt: skip
+    answers = [running.get(one) for one in wrong]
+    assert {(answer.status, answer.json["code"]) for answer in answers} == {(400, "invalid-cursor")}
+    assert len({answer.json["detail"] for answer in answers}) == 1
+    assert {answer.json["errors"][0]["parameter"] for answer in answers} == {"cursor"}
+
+
+# --- read your own order -------------------------------------------------------------------------------------
+
+
+def test_an_answer_waits_for_the_order_it_shall_contain(stack: Stack, running: Worker):
+    asked = path("ann", after_order="mine", wait_ms=5000)
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(running.get, asked) for _ in range(3)]
+        stack.insert(("other", "Phone", "ann", "1.00", NOW, None))
+        stack.insert(("mine", "Phone", "ann", "1.00", NOW, None))
+        for answer in answers:
+            assert answer.result().status == 200
+            assert "mine" in [row["order_id"] for row in answer.result().json["purchases"]]
+    assert running.get(path("ann", after_order="mine")).status == 200
+    assert running.get(path("ann", after_order="mine", consistency="source")).status == 200
+    stack.execute("DELETE FROM orders WHERE order_id = 'mine'")
+    eventually(lambda: [line[0] for line in running.purchases("ann")] == ["other"])
+    assert running.get(path("ann", after_order="mine")).status == 200, "it has arrived, and is removed since"
+
+
+def test_an_order_that_does_not_arrive_in_time_is_said_to_be_missing(stack: Stack, running: Worker):
+    stack.insert(("o1", "Phone", "bob", "1.00", NOW, None))
+    eventually(lambda: len(running.purchases("bob")) == 1)
+    for user, asked in (
+        ("ann", {"after_order": "o1"}),
+        ("ann", {"after_order": "o1", "wait_ms": 50}),
+        ("ann", {"after_order": "o1", "consistency": "source"}),
+        ("bob", {"after_order": "1"}),
+    ):
+        answer = running.get(path(user, **asked))
+        assert (answer.status, answer.json["code"]) == (503, "not-up-to-position"), asked
+        assert answer.headers["Retry-After"] == "1"
+
+
+def test_an_answer_that_may_be_too_old_is_refused(running: Worker):
+    eventually(lambda: running.get(path("ann", max_lag_ms=10**18)).status == 200)
+    answer = running.get(path("ann", max_lag_ms=0))
+    assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "too-stale", "1")
+    assert running.get(path("ann", max_lag_ms=0, consistency="source")).status == 200
+
+
+def test_where_no_source_has_ever_run_any_answer_may_be_too_old(shared: Worker):
+    answer = shared.get(path("ann", max_lag_ms=10**18))
+    assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "too-stale", "1")
+
+
+def test_without_mysql_only_the_answers_from_mysql_are_missing(stack: Stack):
+    worker = stack.worker(LATELY_MYSQL_PORT=str(free_port())).start().wait_ready()
+    answer = worker.get(path("ann", consistency="source"))
+    assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "source-away", "1")
+    assert "127.0.0.1" not in answer.text, "where the database is, is nobody's business"
+    assert worker.get(path("ann")).status == 200
+
+
+# --- live ----------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """One connection to a stream."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.answer = answer
+
+    def next(self) -> dict[str, str]:
+        """The next event, field by field; empty for a comment or the interval of reconnection. EOFError at the end."""
+        event: dict[str, str] = {}
+        while True:
+            line = self.answer.readline()
+            if not line:
+                raise EOFError
+            if line == b"\n":
+                return event
+            name, _, said = line.decode().rstrip("\n").partition(": ")
+            if name in ("event", "id", "data"):
+                event[name] = said
+
+    def event(self) -> tuple[str, dict]:
+        """The next event that says something: its id and its data."""
+        while True:
+            event = self.next()
+            if event:
+                assert event["event"] == "purchases"
+                return event["id"], json.loads(event["data"])
+
+    def to_its_end(self) -> None:
+        """Read all that comes. EOFError at an end that was meant, OSError or HTTPException at another."""
+        while True:
+            self.next()
+
+    def quiet(self) -> None:
+        """Wait for a heartbeat; nothing else comes before it."""
+        for _ in range(2):
+            assert self.next() == {}
+
+
+@contextmanager
+def stream(worker: Worker, user: str = "ann", query: str = "", **headers: str) -> Iterator[Stream]:
+    with closing(http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)) as connection:
+        named = {name.replace("_", "-"): said for name, said in headers.items()}
+        connection.request("GET", f"/v1/users/{quote(user, safe='')}/purchases/stream{query}", headers=named)
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("Content-Type")) == (200, "text/event-stream; charset=utf-8")
+        assert answer.getheader("X-Request-ID")
+        yield Stream(answer)
+
+
+def ids(data: dict) -> list[str]:
+    return [row["order_id"] for row in data["purchases"]]
+
+
+def test_a_stream_says_what_is_and_what_changes(stack: Stack, running: Worker):
+    stack.insert(("o1", "Phone\nand more", "ann", "1.00", NOW, None))
+    eventually(lambda: len(running.purchases("ann")) == 1)
+    with stream(running) as live:
+        _, data = live.event()
+        said = running.get(path("ann")).json
+        assert (data["user_id"], data["purchases"]) == (said["user_id"], said["purchases"])
+        assert data["meta"].keys() == said["meta"].keys()
+        live.quiet()
+        stack.insert(("o2", "Phone", "ann", "1.00", NOW, None))
+        seen, data = live.event()
+        assert ids(data) == ["o2", "o1"]
+        assert seen == running.get(path("ann")).headers["ETag"]
+        stack.insert(("o3", "Phone", "bob", "1.00", NOW, None))
+        stack.execute("UPDATE orders SET user_id = 'bob' WHERE order_id = 'o2'")
+        assert ids(live.event()[1]) == ["o1"]
+        stack.execute("DELETE FROM orders WHERE user_id = 'ann'")
+        assert ids(live.event()[1]) == []
+    assert running.get("/v1/users/ann/purchases/stream", method="HEAD").status == 200
+
+
+def test_a_stream_tells_of_purchases_that_are_kept_beside_the_newest(stack: Stack):
+    worker = begin(stack, **SMALL)
+    stack.insert(*[(f"o{number}", "Phone", "ann", "1.00", NOW + timedelta(days=number), None) for number in range(9)])
+    eventually(lambda: len(worker.purchases("ann")) == 9)
+    with stream(worker, query="?limit=9&group_by=product") as live:
+        assert live.event()[1]["products"][0]["spent"] == "9.00"
+        stack.execute("UPDATE orders SET price = 5 WHERE order_id = 'o0'")
+        assert live.event()[1]["products"][0]["spent"] == "13.00"
+
+
+def test_a_client_that_comes_back_is_told_what_it_missed_and_nothing_it_knows(stack: Stack, running: Worker):
+    stack.insert(("o1", "Phone", "ann", "1.00", NOW, None))
+    eventually(lambda: len(running.purchases("ann")) == 1)
+    with stream(running) as live:
+        seen, _ = live.event()
+    with stream(running, Last_Event_ID=seen) as live:
+        live.quiet()
+        stack.insert(("o2", "Phone", "ann", "1.00", NOW, None))
+        seen, _ = live.event()
+    stack.insert(("o3", "Phone", "ann", "1.00", NOW, None))
+    eventually(lambda: len(running.purchases("ann")) == 3)
+    with stream(running, Last_Event_ID=seen) as live:
+        assert ids(live.event()[1]) == ["o3", "o2", "o1"]
+
+
+def test_after_the_death_of_the_worker_a_stream_goes_on_without_a_gap(stack: Stack, running: Worker):
+    stack.insert(("o1", "Phone", "ann", "1.00", NOW, None))
+    eventually(lambda: len(running.purchases("ann")) == 1)
+    with stream(running) as live:
+        seen, _ = live.event()
+        running.kill()
+        with pytest.raises((EOFError, OSError, http.client.HTTPException)):
+            live.event()
+    stack.insert(("o2", "Phone", "ann", "1.00", NOW, None))
+    running.start().wait_ready()
+    with stream(running, Last_Event_ID=seen) as live:
+        said: list[str] = []
+        while "o2" not in said:
+            said = ids(live.event()[1])
+    assert said == ["o2", "o1"]
+
+
+def test_a_worker_that_stops_ends_its_streams(running: Worker):
+    with stream(running) as live:
+        live.event()
+        with ThreadPoolExecutor() as pool:
+            stopping = pool.submit(running.stop)
+            with pytest.raises(EOFError):
+                live.to_its_end()
+            stopping.result()
+
+
+def test_a_stream_ends_when_partitions_are_given_out_anew(stack: Stack, running: Worker):
+    stack.insert(("o1", "Phone", "ann", "1.00", NOW, None))
+    eventually(lambda: len(running.purchases("ann")) == 1)
+    with stream(running) as live:
+        seen, _ = live.event()
+        second = stack.worker("second", LATELY_HEARTBEAT_S="1").start()
+        with pytest.raises(EOFError):
+            live.to_its_end()
+    second.wait_ready()
+    eventually(lambda: running.get("/readyz").status == 200, within=60)
+    for worker in (running, second):
+        with stream(worker, Last_Event_ID=seen) as live:
+            live.quiet()
+
+
+def test_the_number_of_streams_is_bounded(stack: Stack):
+    worker = stack.worker(LATELY_STREAMS="2", LATELY_HEARTBEAT_S="1").start().wait_ready()
+    with stream(worker, "ann"), stream(worker, "bob"):
+        answer = worker.get("/v1/users/cleo/purchases/stream")
+        assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "too-many-streams", "1")
+        assert worker.get(path("cleo")).status == 200
+
+    def free() -> None:
+        with stream(worker, "cleo") as live:
+            live.event()
+
+    eventually(free)
+
+
+def test_a_client_that_does_not_read_loses_its_stream(stack: Stack):
+    worker = begin(stack, LATELY_STREAMS="1")
+    stack.insert(*[(f"o{number}", "\U0001f600" * 250, "ann", "1.00", NOW, None) for number in range(100)])
+    eventually(lambda: len(worker.purchases("ann", 100)) == 100)
+
+    def another_is(status: int) -> bool:
+        stack.execute("UPDATE orders SET price = price + 1 WHERE order_id = 'o0'")
+        with closing(http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)) as connection:
+            connection.request("GET", "/v1/users/bob/purchases/stream")
+            return connection.getresponse().status == status
+
+    with closing(socket.socket()) as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect(("127.0.0.1", worker.port))
+        silent.sendall(b"GET /v1/users/ann/purchases/stream?limit=100 HTTP/1.1\r\nHost: lately\r\n\r\n")
+        eventually(lambda: another_is(503))
+        eventually(lambda: another_is(200), within=90)
+
+
+# --- many users, several workers -----------------------------------------------------------------------------
+
+
+def without_meta(answer: dict) -> dict:
+    return {name: said for name, said in answer.items() if name != "meta"}
+
+
+def test_many_users_are_answered_at_once(stack: Stack, running: Worker):
+    stack.insert(
+        *[(f"{user}-{number}", "Phone", user, "1.00", NOW, "card") for number in range(3) for user in ("ann", "a/b +")]
+    )
+    eventually(lambda: len(running.purchases("ann")) == len(running.purchases("a/b +")) == 3)
+    answer = running.get("/v1/purchases?user_id=a%2Fb%20%2B&user_id=nobody&limit=2&user_id=ann&user_id=ann")
+    assert answer.status == 200
+    assert answer.json["meta"] == {"limit": 2, "complete": True}
+    assert [one["user_id"] for one in answer.json["users"]] == ["a/b +", "nobody", "ann"]
+    for one in answer.json["users"]:
+        assert without_meta(one) == without_meta(running.get(path(one["user_id"], limit=2)).json)
+    following = answer.json["users"][2]["next_cursor"]
+    assert len(running.get(path("ann", limit=2, cursor=following)).json["purchases"]) == 1
+    hundred = running.get("/v1/purchases?" + "&".join(f"user_id=u{number}" for number in range(100)))
+    assert (hundred.status, len(hundred.json["users"])) == (200, 100)
+
+
+def test_another_worker_hands_on_everything(stack: Stack, running: Worker):
+    second = stack.worker("second", LATELY_HEARTBEAT_S="1").start().wait_ready()
+    eventually(lambda: running.get("/readyz").status == 200, within=60)
+    users = [f"user-{number}" for number in range(20)]
+    stack.insert(*[(f"{user}-{number}", "Phone", user, "1.00", NOW, None) for number in range(2) for user in users])
+    for user in users:
+        eventually(lambda user=user: len(second.purchases(user)) == 2, within=30)
+    there = f"http://127.0.0.1:{running.port}"
+    away = next(user for user in users if second.get(path(user)).json["meta"]["worker"] == there)
+    at_home = next(user for user in users if second.get(path(user)).json["meta"]["worker"] != there)
+
+    first = second.get(path(away, limit=1))
+    assert second.get(path(away, limit=1), If_None_Match=first.headers["ETag"]).status == 304
+    _, _, rest = first.headers["Link"].removesuffix('>; rel="next"').partition("/v1/")
+    assert second.get(f"/v1/{rest}").json["purchases"][0]["position"] == 2
+    assert second.get(path(away, limit=1), method="HEAD").headers["ETag"] == first.headers["ETag"]
+
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(second.get, path(away, after_order="late", wait_ms=5000))
+        missing = second.get(path(away, after_order="never", wait_ms=600))
+        assert (missing.status, missing.json["code"]) == (503, "not-up-to-position"), "the hop has the time of the wait"
+        stack.insert(("late", "Phone", away, "1.00", NOW, None))
+        assert late.result().status == 200
+
+    query = "&".join(f"user_id={user}" for user in users)
+    many = second.get(f"/v1/purchases?{query}")
+    assert many.json["meta"]["complete"] is True
+    assert {one["meta"]["worker"] for one in many.json["users"]} == {there, f"http://127.0.0.1:{second.port}"}
+    for one, other in zip(running.get(f"/v1/purchases?{query}").json["users"], many.json["users"], strict=True):
+        assert without_meta(one) == without_meta(other)
+
+    with stream(second, away) as live:
+        seen, data = live.event()
+        assert data["meta"]["worker"] == there
+        live.quiet()
+        stack.insert(("later", "Phone", away, "1.00", NOW, None))
+        assert "later" in ids(live.event()[1])
+        with stream(second, away, Last_Event_ID=seen) as again:
+            assert "later" in ids(again.event()[1])
+        running.kill()
+        with pytest.raises((EOFError, OSError, http.client.HTTPException)):
+            live.to_its_end()
+
+    # Until the group notices, the dead worker's users have an error of their own.
+    many = second.get(f"/v1/purchases?{query}")
+    assert (many.status, many.json["meta"]["complete"]) == (200, False)
+    said = {one["user_id"]: one for one in many.json["users"]}
+    assert said[away]["error"]["code"] == "owner-away"
+    assert "error" not in said[at_home]
+    alone = second.get(f"/v1/purchases?user_id={away}")
+    assert (alone.status, alone.json["code"], alone.headers["Retry-After"]) == (503, "owner-away", "1")
+
+    def complete_again() -> bool:
+        answer = second.get(f"/v1/purchases?{query}")
+        return answer.status == 200 and answer.json["meta"]["complete"]
+
+    eventually(complete_again, within=60)
+
+
+# --- bad input -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared(servers, tmp_path_factory: pytest.TempPathFactory):
+    """One worker for the tests that only ask."""
+    with Stack(servers, tmp_path_factory.mktemp("shared")) as stack:
+        yield stack.worker().start().wait_ready()
+
+
+NUMBERS = ["-1", "1e3", "%2B5", "+5", "%205", "%D9%A3", "", "text", "9" * 20]
+TIMES = ["yesterday", "2026-01-31", "2026-01-31T12:00:00", "0000-01-01T00:00:00Z", "10000-01-01T00:00:00Z", ""]
+LIST_ONLY = [
+    *[(f"{name}={text}", "invalid-parameter", name) for name in ("max_lag_ms", "wait_ms") for text in NUMBERS],
+    ("wait_ms=5001", "invalid-parameter", "wait_ms"),
+    ("after_order=", "invalid-parameter", "after_order"),
+    ("consistency=strong", "invalid-parameter", "consistency"),
+    ("cursor=", "invalid-parameter", "cursor"),
+    ("cursor=abc", "invalid-cursor", "cursor"),
+    ("cursor=%F0%9F%98%80", "invalid-cursor", "cursor"),
+    ("user_id=ann", "unknown-parameter", "user_id"),
+]
+EVERYWHERE = [
+    *[(f"limit={text}", "invalid-parameter", "limit") for text in ("0", *NUMBERS)],
+    ("limit=5&limit=5", "invalid-parameter", "limit"),
+    *[(f"{name}={text}", "invalid-parameter", name) for name in ("since", "until") for text in TIMES],
+    ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "invalid-parameter", "since"),
+    ("since=2026-01-01T00:00:00Z&since=2026-01-01T00:00:00Z", "invalid-parameter", "since"),
+    ("group_by=user", "invalid-parameter", "group_by"),
+    ("payment_method=", "invalid-parameter", "payment_method"),
+    ("payment_method=%ff", "invalid-parameter", "payment_method"),
+    ("limt=5", "unknown-parameter", "limt"),
+]
+ROUTES = ["/v1/users/ann/purchases?", "/v1/users/ann/purchases/stream?", "/v1/purchases?user_id=ann&"]
+CASES = [(ROUTES[0] + query, *rest) for query, *rest in LIST_ONLY]
+CASES += [(route + query, *rest) for route in ROUTES for query, *rest in EVERYWHERE]
+CASES += [
+    (f"{ROUTES[1]}cursor=abc", "unknown-parameter", "cursor"),
+    (f"{ROUTES[2]}wait_ms=5", "unknown-parameter", "wait_ms"),
+]
+CASES += [(f"/v1/users/{user}/purchases/stream", "invalid-user-id", "user_id") for user in ("%ff", "a%00b", "x" * 129)]
+CASES += [
+    (f"/v1/purchases?user_id=ann&user_id={user}", "invalid-user-id", "user_id") for user in ("", "%ff", "..", "%00")
+]
+CASES += [("/v1/purchases", "invalid-parameter", "user_id"), ("/v1/purchases?limit=5", "invalid-parameter", "user_id"),
+          ("/v1/purchases?" + "user_id=a&" * 101, "invalid-parameter", "user_id")]  # fmt: skip
+
+
+def test_bad_input_is_a_problem_that_names_the_parameter(shared: Worker):
+    for asked, code, parameter in CASES:
+        answer = shared.get(asked.rstrip("&"))
+        assert answer.status == 400, (asked, answer)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json["code"] == code, (asked, answer)
+        assert answer.json["errors"][0]["parameter"] == parameter, (asked, answer)
+
+
+@pytest.mark.parametrize("rows", ["purchases", "orders", "products"])
+def test_before_the_first_order_there_is_nothing(shared: Worker, rows: str):
+    grouped = {} if rows == "purchases" else {"group_by": rows.removesuffix("s")}
+    answer = shared.get(path("ann", since="0001-01-01T00:00:00Z", until="1970-01-01T00:00:00Z", **grouped))
+    assert (answer.status, answer.json[rows], answer.json["meta"]["complete"]) == (200, [], True)
+    assert "next_cursor" not in answer.json
