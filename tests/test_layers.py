@@ -19,6 +19,7 @@ ORDER = [
         "app.folds",
         "app.topics",
         "app.metrics",
+        "app.tokens",
         "app.dead_letters",
         "app.frozen",
     ),

@@ -17,9 +17,9 @@ from app.core import app, settings
 from app.topics import partition_of
 from chunks import ClosedPartition
 from chunks.table import Table
+from web.access import HOP
 from web.errors import Problem
 
-HOP = "Lately-Hop"
 RETRY_AFTER_S = 1
 
 #: Response headers that survive the hop from the owner of a partition.
@@ -63,6 +63,8 @@ def _owner(topic: str, partition: int) -> URL:
 async def _forward(request: Request, owner: URL) -> Response:
     url = URL(f"{str(owner).rstrip('/')}{request.rel_url.raw_path_qs}", encoded=True)
     headers = {"Accept": request.headers.get("Accept", "*/*"), "X-Request-ID": request["request_id"], HOP: "1"}
+    if "Authorization" in request.headers:
+        headers["Authorization"] = request.headers["Authorization"]
     deadline = aiohttp.ClientTimeout(total=settings.forward_ms / 1000)
     try:
         async with app.http_client.request(
