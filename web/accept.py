@@ -6,36 +6,39 @@ import re
 from functools import lru_cache
 
 import msgspec
-from aiohttp.web import Request, Response, StreamResponse, middleware
+from aiohttp.web import Request, StreamResponse
 
-from web import routes
 from web.access import HOP
-from web.errors import Handler, Problem
+from web.errors import Problem
 from web.pages import render
+from web.routes import HTML, JSON, Route
 
 _RANGE = re.compile(r"\s*([\w!#$&^.+*-]+)/([\w!#$&^.+*-]+)\s*(?:;(.*))?", re.ASCII)
 _QUALITY = re.compile(r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.ASCII | re.IGNORECASE)
 _FRAGMENT_HEADERS = {"Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'"}
 
 
-@middleware
-async def negotiated(request: Request, handler: Handler) -> StreamResponse:
-    """Answer in a type that the client accepts: a JSON route also as a fragment of HTML. Raises Problem 406.
+def wanted(request: Request, route: Route) -> str:
+    """The type of the route that the client likes best. Raises Problem 406 not-acceptable.
 
-    A worker that asks for a client does this itself.
+    A worker that asks for a client gets what the route has, and does the rest itself.
     """
-    route = routes.of(request)
-    if route is None or not route.media or HOP in request.headers:
-        return await handler(request)
-    chosen = choose(",".join(request.headers.getall("Accept", ())), route.media)
+    if "Accept" not in request.headers or HOP in request.headers:
+        return route.media[0]
+    chosen = choose(",".join(request.headers.getall("Accept")), route.media)
     if chosen is None:
         raise Problem(406, "not-acceptable", f"this route answers {' or '.join(route.media)}")
-    response = await handler(request)
+    return chosen
+
+
+def shape(response: StreamResponse, route: Route, media: str) -> None:
+    """Make a fragment of HTML of JSON where that is what is wanted."""
     if len(route.media) > 1 and not response.prepared:
         response.headers["Vary"] = "Accept"
-        if chosen == "text/html" and response.content_type == "application/json":
-            _as_fragment(response)
-    return response
+        if media == HTML and response.content_type == JSON:
+            response.body = render("fragment.html", value=msgspec.json.decode(response.body)).encode()
+            response.content_type = HTML
+            response.headers.update(_FRAGMENT_HEADERS)
 
 
 @lru_cache(maxsize=256)
@@ -65,9 +68,3 @@ def _quality(media: str, ranges: list[tuple[str, float]]) -> float:
         if qualities:
             return max(qualities)
     return 0.0
-
-
-def _as_fragment(response: Response) -> None:
-    response.body = render("fragment.html", value=msgspec.json.decode(response.body)).encode()
-    response.content_type = "text/html"
-    response.headers.update(_FRAGMENT_HEADERS)

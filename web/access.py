@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from aiohttp.typedefs import Middleware
-from aiohttp.web import Request, StreamResponse, middleware
+from aiohttp.web import Request
 
 from app import tokens
 from app.config import Settings
 from app.errors import BadToken
 from app.tokens import Caller
-from web import parameters, routes
-from web.errors import Handler, Problem
+from web import parameters
+from web.errors import Problem
 from web.limits import Limiter
-from web.routes import Access
+from web.routes import Access, Route
 
 HOP = "Lately-Hop"
 
 
-def access(settings: Settings) -> Middleware:
-    """The middleware that lets a request pass or refuses it.
+def access(settings: Settings) -> Callable[[Request, Route | None], None]:
+    """What lets a request pass or refuses it; its route is None where there is nothing at its path.
 
     Raises Problem: 401 token-needed or invalid-token, 403 not-your-data or operators-only, 404 not-found for what an
     operator could ask if there were tokens, 429 rate-limited.
@@ -28,11 +28,9 @@ def access(settings: Settings) -> Middleware:
     limiter = Limiter(settings.rate_per_s) if settings.rate_per_s else None
     secret = settings.token_secret if settings.auth == "token" else None
 
-    @middleware
-    async def guarded(request: Request, handler: Handler) -> StreamResponse:
-        route = routes.of(request)
+    def check(request: Request, route: Route | None) -> None:
         if route is not None and route.access is Access.OPEN:
-            return await handler(request)
+            return
         caller = _caller(request, secret) if secret else None
         if limiter:
             _count(limiter, request, caller)
@@ -40,9 +38,8 @@ def access(settings: Settings) -> Middleware:
             _check(request, route, caller)
         elif route is not None and route.access is Access.ADMIN:
             raise Problem(404, "not-found", "this route is there with LATELY_AUTH=token only")
-        return await handler(request)
 
-    return guarded
+    return check
 
 
 def _caller(request: Request, secret: str) -> Caller | None:
@@ -67,7 +64,7 @@ def _count(limiter: Limiter, request: Request, caller: Caller | None) -> None:
         raise Problem(429, "rate-limited", "too many requests, ask again later", retry_after_s=math.ceil(wait))
 
 
-def _check(request: Request, route: routes.Route, caller: Caller | None) -> None:
+def _check(request: Request, route: Route, caller: Caller | None) -> None:
     if caller is None:
         if "Authorization" in request.headers:
             code, detail, how = (

@@ -114,9 +114,9 @@ async def stamped(request: Request, response: StreamResponse) -> None:
 
 def stamp(request: BaseRequest, response: StreamResponse) -> None:
     """Put on an answer what all have: the request's id, and that its type is not to be guessed."""
-    response.headers["X-Request-ID"] = request_id(request)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Server"] = "lately"
+    response.headers.update(
+        {"X-Request-ID": request_id(request), "X-Content-Type-Options": "nosniff", "Server": "lately"}
+    )
 
 
 def from_http(exc: HTTPException, request: BaseRequest) -> Response:

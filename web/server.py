@@ -7,23 +7,27 @@ import logging
 
 import faust.web.drivers.aiohttp as driver
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.typedefs import Middleware
 from aiohttp.web import (
     AppRunner,
     BaseRequest,
     HTTPException,
+    Request,
     RequestHandler,
     RequestPayloadError,
     Server,
     StreamResponse,
+    middleware,
 )
 from faust.types import AppT
 from faust.web import View
 
 from app import metrics
-from web import limits
-from web.accept import negotiated
+from app.config import Settings
+from web import limits, routes
+from web.accept import shape, wanted
 from web.access import access
-from web.errors import Problem, from_http, problems, stamp, stamped
+from web.errors import Handler, Problem, from_http, problems, stamp, stamped
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ class Web(driver.Web):
 
     def __init__(self, app: AppT, **kwargs: object) -> None:
         super().__init__(app, **kwargs)
-        self.web_app.middlewares.extend([problems, access(app.settings), negotiated])
+        self.web_app.middlewares.extend([problems, gate(app.settings)])
         self.web_app.on_response_prepare.append(stamped)
         self._runner = Runner(
             self.web_app,
@@ -55,6 +59,24 @@ class Web(driver.Web):
         methods = handler.get_methods()
         for method in methods if "GET" in methods else methods - {"HEAD"}:
             self.web_app.router.add_route(method, pattern, self._wrap_into_asyncdef(handler))
+
+
+def gate(settings: Settings) -> Middleware:
+    """What every request passes on its way to a view, and every answer on its way back: access, and header Accept."""
+    check = access(settings)
+
+    @middleware
+    async def gated(request: Request, handler: Handler) -> StreamResponse:
+        route = routes.of(request)
+        check(request, route)
+        if route is None or not route.media:
+            return await handler(request)
+        media = wanted(request, route)
+        response = await handler(request)
+        shape(response, route, media)
+        return response
+
+    return gated
 
 
 class Runner(AppRunner):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -145,6 +146,20 @@ def test_slow_and_idle_clients_are_closed_while_the_worker_goes_on(stack: Stack,
             assert drained(connection, trickle=name == "head") is not None, f"{name}: not closed"
     eventually(lambda: worker.events() == before + 500, within=30)
     assert worker.get("/livez").status == 200
+
+
+def test_a_client_that_does_not_fetch_its_answers_is_given_up(worker: Worker):
+    with worker.connect(raw("GET", "/openapi.json", {}) * 500) as deaf:
+        assert open_at(worker, deaf)
+        eventually(lambda: not open_at(worker, deaf), within=15)
+    assert worker.get("/livez").status == 200
+
+
+def open_at(worker: Worker, connection: socket.socket) -> bool:
+    """Whether the worker's end of a connection is open; the other end hears of it only when it reads."""
+    ends = [f":{worker.port:04X}", f":{connection.getsockname()[1]:04X}"]
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any([row[1][-5:], row[2][-5:]] == ends and row[3] == "01" for row in rows)
 
 
 def drained(connection: socket.socket, trickle: bool = False) -> bytes:
