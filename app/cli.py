@@ -12,7 +12,8 @@ import click
 import msgspec
 
 from app.config import OUTBOX, Settings
-from app.errors import EX_USAGE, BadSource, LatelyError, PortTaken
+from app.errors import EX_USAGE, BadSetting, BadSource, LatelyError, PortTaken
+from app.models import valid_user_id
 
 FIRST_SNAPSHOT = "1d"
 
@@ -23,8 +24,9 @@ def main() -> None:
 
     cli.add_command(source)
     cli.add_command(config)
+    cli.add_command(token)
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
-    if command in ("source", "config"):
+    if command in ("source", "config", "token"):
         # These need no Faust app, and must work while Kafka is away.
         _one_line_errors(lambda: cli(obj=None))
         return
@@ -46,6 +48,24 @@ def config() -> None:
     """Print the settings in use, secrets as ***."""
     for name, value in Settings.from_env().shown().items():
         click.echo(f"LATELY_{name.upper()}={value}")
+
+
+@click.command()
+@click.option("--user", help="The user whose data the token opens.")
+@click.option("--operator", is_flag=True, help="The token opens everything.")
+@click.option("--days", type=click.IntRange(1, 3650), help="It expires after so many days; without: never.")
+def token(user: str | None, operator: bool, days: int | None) -> None:
+    """Print an access token, signed with LATELY_TOKEN_SECRET."""
+    from app import tokens
+
+    settings = Settings.from_env()
+    if not settings.token_secret:
+        raise BadSetting("LATELY_TOKEN_SECRET is not set: a token is signed with the secret that the workers have")
+    if user is None and not operator:
+        raise click.UsageError("say whom the token is for: --user U or --operator")
+    if user is not None and not valid_user_id(user):
+        raise click.UsageError("--user is not a user id: 1 to 128 bytes without control characters")
+    click.echo(tokens.issue(settings.token_secret, user=user, operator=operator, days=days))
 
 
 @click.group(invoke_without_command=True)

@@ -17,6 +17,8 @@ MAX_NUMBER = 2**31 - 1
 #: A purchase has up to 6,420 bytes, a record 1 MiB.
 MAX_RECENT = 128
 
+MIN_SECRET_BYTES = 16
+
 #: The two ways to capture the shop's changes.
 OUTBOX, WATERMARK = "outbox", "watermark"
 
@@ -45,6 +47,16 @@ class Settings:
     data_dir: str = setting(".lately/worker", "where a worker keeps its RocksDB tables; one folder per worker")
     web_host: str = setting("127.0.0.1", "address to serve HTTP on; other workers reach this one under it")
     web_port: int = setting(6066, "port to serve HTTP on", least=1)
+    auth: str = setting(
+        "none",
+        "who may ask: none (everybody) or token (a user for their own data, an operator for all)",
+        choices=("none", "token"),
+    )
+    auth_insecure: int = setting(
+        0, "1: serve everybody's data to everybody on an address that is not loopback", least=0
+    )
+    token_secret: str = setting("", f"what tokens are signed with, {MIN_SECRET_BYTES} bytes or more", secret=True)
+    rate_per_s: int = setting(0, "requests per second that one client may send to one worker; 0: any number", least=0)
     forward_ms: int = setting(300, "how long a worker waits for the worker that owns a user, ms", least=1)
     cursor_secret: str = setting("", "signs cursors, the same on all workers; unset: made from LATELY_ID", secret=True)
     heartbeat_s: int = setting(15, "pause after which a stream that has nothing to say sends a comment, s", least=1)
@@ -121,6 +133,13 @@ class Settings:
         for name in ("data_dir", "web_host", "mysql_host"):
             if not getattr(self, name):
                 raise BadSetting(f"LATELY_{name.upper()} is empty: leave it unset for the default")
+        if self.auth_insecure > 1:
+            raise BadSetting(f"LATELY_AUTH_INSECURE: {self.auth_insecure} is neither 0 nor 1")
+        if (self.auth == "token" or self.token_secret) and len(self.token_secret.encode()) < MIN_SECRET_BYTES:
+            raise BadSetting(
+                f"LATELY_TOKEN_SECRET must have {MIN_SECRET_BYTES} bytes or more: "
+                "make one with `openssl rand -hex 32`, the same for all workers"
+            )
         if self.recent_limit + self.recent_spare > MAX_RECENT:
             raise BadSetting(
                 f"LATELY_RECENT_LIMIT and LATELY_RECENT_SPARE are {self.recent_limit} and {self.recent_spare}: "

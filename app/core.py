@@ -43,6 +43,7 @@ app = faust.App(
     web_host=settings.web_host,
     web_bind=settings.web_host,
     web_port=settings.web_port,
+    web_application_options={"client_max_size": 64 * 1024},  # bytes of a body
 )
 app.settings = settings
 app.tables.check = pulse.check

@@ -62,3 +62,7 @@ class UnreadableEvent(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class BadToken(Exception):
+    """A token that nobody signed with this secret, that has expired, or that names nobody."""

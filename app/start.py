@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import ipaddress
 import os
 import socket
 import sys
@@ -15,7 +16,7 @@ import faust
 from faust.worker import Worker as FaustWorker
 
 from app.config import Settings
-from app.errors import FolderTaken, LatelyError, PortTaken, WrongLibrary
+from app.errors import BadSetting, FolderTaken, LatelyError, PortTaken, WrongLibrary
 from app.frozen import pulse
 from app.topics import ensure_topics
 from chunks import ChunkError, Unsupported
@@ -72,6 +73,8 @@ class Worker(FaustWorker):
             raise WrongLibrary(str(exc)) from None
         self._folder_lock = _lock_folder(Path(conf.datadir))
         if conf.web_enabled:
+            if settings.auth == "none" and not settings.auth_insecure:
+                _check_loopback(conf.web_bind)
             _check_port(conf.web_bind, conf.web_port)
         await ensure_topics(settings)
 
@@ -115,3 +118,16 @@ def _check_port(host: str, port: int) -> None:
                 f"cannot serve HTTP on {host}:{port} ({exc.strerror}): "
                 "stop what listens there, or choose another with LATELY_WEB_PORT"
             ) from None
+
+
+def _check_loopback(host: str) -> None:
+    try:
+        found = socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)
+    except OSError:
+        return  # then it cannot be served on either, and the check of the port says so
+    addresses = [address[0].partition("%")[0] for *_, address in found]
+    if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        raise BadSetting(
+            f"LATELY_AUTH is none, and {host or 'every address'} can be reached from other machines: "
+            "set LATELY_AUTH=token, or LATELY_AUTH_INSECURE=1 if everybody who reaches it may read everything"
+        )

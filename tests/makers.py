@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 
+import msgspec
+
 from app.models import PLACED, SCHEMA, Event, Purchase
 from app.source.outbox import Row
 
@@ -62,6 +64,11 @@ def event(
         partitionkey=data.user_id if partitionkey is None else partitionkey,
         traceparent=traceparent,
     )
+
+
+def wire(event: Event) -> tuple[bytes, bytes]:
+    """Key and value of the record that carries `event`."""
+    return event.data.user_id.encode(), msgspec.json.encode(event)
 
 
 def row(

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import sys
 import uuid
 from contextlib import closing
@@ -85,6 +86,19 @@ class Worker:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
             connection.request(method, path, headers={name.replace("_", "-"): text for name, text in headers.items()})
             answer = connection.getresponse()
+            return Answer(answer.status, dict(answer.headers), answer.read())
+
+    def connect(self, sent: bytes) -> socket.socket:
+        """A connection on which `sent` has gone out as it is."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=15)
+        connection.sendall(sent)
+        return connection
+
+    def ask_raw(self, sent: bytes) -> Answer:
+        """The first answer to whatever `sent` is."""
+        method = sent.split(b" ", 1)[0].decode(errors="replace")
+        with self.connect(sent) as connection, http.client.HTTPResponse(connection, method=method) as answer:
+            answer.begin()
             return Answer(answer.status, dict(answer.headers), answer.read())
 
     def purchases(self, user: str, limit: int = 20) -> list[tuple]:

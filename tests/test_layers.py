@@ -20,6 +20,7 @@ ORDER = [
         "app.lists",
         "app.topics",
         "app.metrics",
+        "app.tokens",
         "app.dead_letters",
         "app.frozen",
     ),

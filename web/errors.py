@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 import msgspec
-from aiohttp.web import HTTPException, HTTPMethodNotAllowed, Request, Response, StreamResponse, middleware
+from aiohttp.web import (
+    BaseRequest,
+    HTTPException,
+    HTTPMethodNotAllowed,
+    HTTPRequestEntityTooLarge,
+    Request,
+    Response,
+    StreamResponse,
+    middleware,
+)
 
 from app import metrics
 from web.pages import page
@@ -19,9 +28,10 @@ Handler = Callable[[Request], Awaitable[StreamResponse]]
 
 
 class Problem(Exception):
-    """An answer that is an error: `code` is its slug, `errors` names the parameters at fault.
+    """An answer that is an error: `code` is its slug.
 
-    `more` is added to the answer as it is.
+    `parameter` names the parameter at fault, `pointer` (RFC 6901) the place in the body; `more` is added to the answer
+    as it is.
     """
 
     def __init__(
@@ -31,16 +41,19 @@ class Problem(Exception):
         detail: str,
         *,
         parameter: str | None = None,
+        pointer: str | None = None,
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
         more: dict[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
-        self.parameter, self.retry_after_s, self.more = parameter, retry_after_s, more or {}
+        self.parameter, self.pointer, self.retry_after_s = parameter, pointer, retry_after_s
+        self.headers, self.more = headers or {}, more or {}
 
-    def render(self, request: Request) -> Response:
+    def render(self, request: BaseRequest) -> Response:
         """The answer, as a page where the request came from a browser that looks at pages."""
-        headers = {"Cache-Control": "no-store"}
+        headers = {"Cache-Control": "no-store", **self.headers}
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         if not request.path.startswith("/v1/") and "text/html" in request.headers.get("Accept", ""):
@@ -50,11 +63,12 @@ class Problem(Exception):
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
-            "instance": request["request_id"],
+            "instance": request_id(request),
             "code": self.code,
         }
-        if self.parameter is not None:
-            body["errors"] = [{"parameter": self.parameter, "message": self.detail}]
+        for place in ("parameter", "pointer"):
+            if getattr(self, place) is not None:
+                body["errors"] = [{place: getattr(self, place), "message": self.detail}]
         if self.retry_after_s is not None:
             body["retry_after_ms"] = self.retry_after_s * 1000
         body |= self.more
@@ -68,39 +82,70 @@ class Problem(Exception):
 
 @middleware
 async def problems(request: Request, handler: Handler) -> StreamResponse:
-    """Give every request an id, turn every error into a Problem, and count every answer."""
-    request["request_id"] = _request_id(request.headers.get("X-Request-ID", ""))
+    """Turn every error into a Problem, and count every answer."""
+    request_id(request)
     try:
+        if (request.content_length or 0) > request.client_max_size:
+            raise too_large(request)
         response = await handler(request)
     except Problem as problem:
         response = problem.render(request)
     except HTTPException as exc:
         if exc.status < 400:
             raise
-        response = _from_http(exc, request)
+        response = from_http(exc, request)
     except Exception:
-        log.exception("request %s failed", request["request_id"])
+        if request.transport is None or request.transport.is_closing():
+            raise ConnectionResetError("the client has gone") from None
+        log.exception("request %s failed", request_id(request))
+        if request.writer.output_size:
+            raise ConnectionResetError("a stream that has begun cannot become a problem") from None
         response = Problem(500, "internal-error", "the request failed; the log names it by its id").render(request)
-    response.headers["X-Request-ID"] = request["request_id"]
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "unknown"
     metrics.REQUESTS.labels(route, request.method, response.status).inc()
     return response
 
 
-def _from_http(exc: HTTPException, request: Request) -> Response:
+async def stamped(request: Request, response: StreamResponse) -> None:
+    """Stamp an answer that is about to be sent, also one that is sent piece by piece."""
+    stamp(request, response)
+
+
+def stamp(request: BaseRequest, response: StreamResponse) -> None:
+    """Put on an answer what all have: the request's id, and that its type is not to be guessed."""
+    response.headers.update(
+        {"X-Request-ID": request_id(request), "X-Content-Type-Options": "nosniff", "Server": "lately"}
+    )
+
+
+def from_http(exc: HTTPException, request: BaseRequest) -> Response:
+    """What aiohttp itself has to say, in our shape; OPTIONS is answered with the methods that there are."""
     if isinstance(exc, HTTPMethodNotAllowed):
-        allowed = ", ".join(sorted(exc.allowed_methods))
-        response = Problem(405, "method-not-allowed", f"this route answers {allowed}").render(request)
-        response.headers["Allow"] = allowed
-        return response
-    if exc.status == 404:
-        return Problem(404, "not-found", "there is nothing at this path").render(request)
-    code = HTTPStatus(exc.status).phrase.lower().replace(" ", "-")
-    return Problem(exc.status, code, exc.text or exc.reason).render(request)
+        allowed = ", ".join(sorted({*exc.allowed_methods, "OPTIONS"}))
+        if request.method == "OPTIONS":
+            return Response(status=204, headers={"Allow": allowed})
+        problem = Problem(405, "method-not-allowed", f"this route answers {allowed}", headers={"Allow": allowed})
+    elif isinstance(exc, HTTPRequestEntityTooLarge):
+        problem = too_large(request)
+    elif exc.status == 404:
+        problem = Problem(404, "not-found", "there is nothing at this path")
+    elif exc.status == 417:
+        problem = Problem(417, "expectation-failed", "the only Expect that is met is 100-continue")
+    else:
+        problem = Problem(exc.status, HTTPStatus(exc.status).phrase.lower().replace(" ", "-"), exc.reason)
+    return problem.render(request)
 
 
-def _request_id(given: str) -> str:
-    if 1 <= len(given) <= 128 and all("!" <= char <= "~" for char in given):
-        return given
-    return str(uuid.uuid4())
+def too_large(request: BaseRequest) -> Problem:
+    """The Problem of a body that nobody wants to read."""
+    return Problem(413, "body-too-large", f"a body has at most {request.client_max_size} bytes")
+
+
+def request_id(request: BaseRequest) -> str:
+    """The id of a request: its X-Request-ID if that is 1 to 128 visible characters of ASCII, else a new one."""
+    if "request_id" not in request:
+        given = request.headers.get("X-Request-ID", "")
+        fits = 1 <= len(given) <= 128 and all("!" <= char <= "~" for char in given)
+        request["request_id"] = given if fits else str(uuid.uuid4())
+    return request["request_id"]

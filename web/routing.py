@@ -19,13 +19,13 @@ from app.core import app, settings
 from app.topics import partition_of
 from chunks import ClosedPartition
 from chunks.table import Table
+from web.access import HOP
 from web.errors import Problem
 
-HOP = "Lately-Hop"
 RETRY_AFTER_S = 1
 
 #: Headers that survive the hop to the owner of a partition, and back; so do all of our own.
-_ASKED = ("Accept", "If-None-Match", "Last-Event-ID")
+_ASKED = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID")
 _KEPT = (
     "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "Content-Security-Policy", "X-Content-Type-Options"
 )  # fmt: skip

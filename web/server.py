@@ -1,9 +1,35 @@
-"""Faust's web server with our errors, and without its own pages."""
+"""Faust's web server with our errors, limits and access, and without its own pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
 
 import faust.web.drivers.aiohttp as driver
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.typedefs import Middleware
+from aiohttp.web import (
+    AppRunner,
+    BaseRequest,
+    HTTPException,
+    Request,
+    RequestHandler,
+    RequestPayloadError,
+    Server,
+    StreamResponse,
+    middleware,
+)
 from faust.types import AppT
+from faust.web import View
 
-from web.errors import problems
+from app import metrics
+from app.config import Settings
+from web import limits, routes
+from web.accept import shape, wanted
+from web.access import access
+from web.errors import Handler, Problem, from_http, problems, stamp, stamped
+
+log = logging.getLogger(__name__)
 
 
 class Web(driver.Web):
@@ -16,4 +42,122 @@ class Web(driver.Web):
 
     def __init__(self, app: AppT, **kwargs: object) -> None:
         super().__init__(app, **kwargs)
-        self.web_app.middlewares.append(problems)
+        self.web_app.middlewares.extend([problems, gate(app.settings)])
+        self.web_app.on_response_prepare.append(stamped)
+        self._runner = Runner(
+            self.web_app,
+            access_log=None,
+            keepalive_timeout=limits.PATIENCE_S,
+            lingering_time=limits.PATIENCE_S,
+            max_line_size=limits.MAX_LINE_BYTES,
+            max_field_size=limits.MAX_HEADER_BYTES,
+            max_headers=limits.MAX_HEADERS,
+        )
+
+    def route(self, pattern: str, handler: View, cors_options: None = None) -> None:
+        """Replaces: HEAD on a view that has no GET."""
+        methods = handler.get_methods()
+        for method in methods if "GET" in methods else methods - {"HEAD"}:
+            self.web_app.router.add_route(method, pattern, self._wrap_into_asyncdef(handler))
+
+
+def gate(settings: Settings) -> Middleware:
+    """What every request passes on its way to a view, and every answer on its way back: access, and header Accept."""
+    check = access(settings)
+
+    @middleware
+    async def gated(request: Request, handler: Handler) -> StreamResponse:
+        route = routes.of(request)
+        check(request, route)
+        if route is None or not route.media:
+            return await handler(request)
+        media = wanted(request, route)
+        response = await handler(request)
+        shape(response, route, media)
+        return response
+
+    return gated
+
+
+class Runner(AppRunner):
+    """Replaces: aiohttp's connections with ours."""
+
+    async def _make_server(self) -> Server:
+        made = await super()._make_server()
+        return Connections(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            **self._kwargs,
+        )
+
+
+class Connections(Server):
+    """What makes a Connection for each client."""
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Connection(RequestHandler):
+    """Replaces: errors in aiohttp's own words and with a traceback in the log, and patience without end."""
+
+    __slots__ = ("_given_up",)
+
+    def handle_error(
+        self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> StreamResponse:
+        """The answer to a request that could not be read, or that failed outside of all views."""
+        if isinstance(exc, HttpProcessingError):
+            problem = _unreadable(exc)
+        else:
+            log.error("a request failed", exc_info=exc)
+            problem = Problem(500, "internal-error", "the request failed")
+        if request.writer.output_size:
+            raise ConnectionResetError("an answer that has begun cannot become a problem")
+        metrics.REQUESTS.labels("unknown", "unknown", problem.status).inc()
+        response = problem.render(request)
+        stamp(request, response)
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: BaseRequest, resp: StreamResponse, start_time: float | None
+    ) -> tuple[StreamResponse, bool]:
+        """Send an answer; one that aiohttp gives without asking the middlewares is put into our words first."""
+        if isinstance(resp, HTTPException) and resp.status >= 400:
+            resp = from_http(resp, request)
+        return await super().finish_response(request, resp, start_time)
+
+    def log_exception(self, *args: object, **kwargs: object) -> None:
+        """Say nothing about a body that stops being HTTP after it was answered: that is the client's affair."""
+        if not isinstance(kwargs.get("exc_info"), RequestPayloadError):
+            super().log_exception(*args, **kwargs)
+
+    def pause_writing(self) -> None:
+        """The client fetches its answer too slowly: wait a little, then give it up."""
+        super().pause_writing()
+        self._given_up: asyncio.TimerHandle = self._loop.call_later(limits.PATIENCE_S, self._abort)
+
+    def resume_writing(self) -> None:
+        self._given_up.cancel()
+        super().resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.writing_paused:
+            self._given_up.cancel()
+        super().connection_lost(exc)
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+def _unreadable(exc: HttpProcessingError) -> Problem:
+    if isinstance(exc, LineTooLong):
+        if exc.args[1] == limits.MAX_LINE_BYTES:
+            return Problem(414, "line-too-long", f"a request line has at most {limits.MAX_LINE_BYTES} bytes")
+        return Problem(431, "headers-too-large", f"a header has at most {limits.MAX_HEADER_BYTES} bytes")
+    if exc.message == "Too many headers received":
+        return Problem(431, "headers-too-large", f"a request has at most {limits.MAX_HEADERS} headers")
+    return Problem(400, "bad-request", "this is not a request that HTTP allows")

@@ -116,7 +116,11 @@ def test_a_limit_above_100_is_100(shared: Worker, limit):
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
 def test_other_methods_are_refused_with_what_is_allowed(shared: Worker, method):
     answer = shared.get("/v1/users/ann/purchases", method=method)
-    assert (answer.status, answer.headers["Allow"], answer.json["code"]) == (405, "GET, HEAD", "method-not-allowed")
+    assert (answer.status, answer.headers["Allow"], answer.json["code"]) == (
+        405,
+        "GET, HEAD, OPTIONS",
+        "method-not-allowed",
+    )
 
 
 def test_head_is_get_without_a_body(shared: Worker):

@@ -10,6 +10,7 @@ from app.config import COLUMNS, Settings
 from app.errors import EX_USAGE, BadSetting
 
 FIELDS = dataclasses.fields(Settings)
+SECRET = "sixteen bytes..."
 NUMBERS = [f.name for f in FIELDS if isinstance(f.default, int)]
 
 
@@ -34,13 +35,21 @@ def test_without_variables_everything_has_its_default():
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
 def test_every_setting_is_read_from_its_name_in_capitals(field):
-    text = "77" if field.name in NUMBERS else "price=x" if field.name == "source_columns" else "x:1"
-    text = "x" if field.name in ("id", "topic_prefix") else text
+    special = {
+        "source_columns": "price=x",
+        "id": "x",
+        "topic_prefix": "x",
+        "auth_insecure": "1",
+        "token_secret": SECRET,
+    }
+    text = special.get(field.name, "77" if field.name in NUMBERS else "x:1")
     text = field.metadata["choices"][-1] if field.metadata["choices"] else text
+    secret = {"token_secret": SECRET} if field.name == "auth" else {}
 
-    settings = read(**{f"LATELY_{field.name.upper()}": text})
+    settings = read(**{f"LATELY_{name.upper()}": value for name, value in {**secret, field.name: text}.items()})
 
-    assert settings == dataclasses.replace(Settings(), **{field.name: 77 if field.name in NUMBERS else text})
+    value = int(text) if field.name in NUMBERS else text
+    assert settings == dataclasses.replace(Settings(), **{**secret, field.name: value})
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
@@ -84,11 +93,27 @@ def test_a_number_that_is_none_is_refused_by_name(name, text):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_below_the_least_is_refused(name):
-    least = 0 if name in ("recent_spare", "standby_replicas", "by_product", "source_metrics_port") else 1
+    zero = ("recent_spare", "standby_replicas", "by_product", "source_metrics_port", "auth_insecure", "rate_per_s")
+    least = 0 if name in zero else 1
 
     assert getattr(read(**{f"LATELY_{name.upper()}": str(least)}), name) == least
     message = refusal(**{f"LATELY_{name.upper()}": str(least - 1)})
     assert message.startswith(f"LATELY_{name.upper()}: '{least - 1}' is not a whole number from {least} ")
+
+
+@pytest.mark.parametrize(
+    ("variables", "cause"),
+    [
+        ({"LATELY_AUTH": "password"}, "LATELY_AUTH: 'password' is not one of none, token"),
+        ({"LATELY_AUTH_INSECURE": "2"}, "LATELY_AUTH_INSECURE: 2 is neither 0 nor 1"),
+        ({"LATELY_AUTH": "token"}, "LATELY_TOKEN_SECRET must have 16 bytes or more"),
+        ({"LATELY_TOKEN_SECRET": SECRET[1:]}, "LATELY_TOKEN_SECRET must have 16 bytes or more"),
+    ],
+)
+def test_access_that_would_not_protect_is_refused(variables, cause):
+    message = refusal(**variables)
+    assert message.startswith(cause)
+    assert SECRET[1:] not in message
 
 
 @pytest.mark.parametrize("name", ["LATELY_WEB_PORT", "LATELY_MYSQL_PORT"])

@@ -1,0 +1,194 @@
+"""The shape of every JSON answer; the schemas of /openapi.json are made of these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Id = Annotated[str, Meta(min_length=1, examples=["o-1"])]
+Money = Annotated[str, Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["19.90"])]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-31T12:00:00Z"])]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Purchase(Struct):
+    """One product of one order."""
+
+    order_id: Id
+    product_name: Id
+    price: Money
+    ordered_at: Time
+    payment_method: str | None
+    category: str | None
+
+
+class RankedPurchase(Purchase):
+    """A purchase in a list; `position` counts from 1 on the first page."""
+
+    position: Annotated[int, Meta(ge=1)]
+
+
+class Item(Struct):
+    """A purchase in an order."""
+
+    product_name: Id
+    price: Money
+    ordered_at: Time
+    payment_method: str | None
+    category: str | None
+
+
+class Order(Struct):
+    """An order with all of its purchases (group_by=order)."""
+
+    order_id: Id
+    ordered_at: Time
+    payment_method: str | None
+    items: list[Item]
+    total: Money
+
+
+class BoughtProduct(Struct):
+    """A product, and how often the user bought it (group_by=product)."""
+
+    product_name: Id
+    purchases: Count
+    last_ordered_at: Time
+    spent: Money
+
+
+class PurchasesMeta(Struct):
+    """What the list is worth: how long it may be, whether anything is missing, how fresh it is, and who answered."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)]
+    complete: bool
+    as_of: Time | None
+    lag_ms: Count | None
+    guarantee: Literal["proven", "timed", "none"]
+    role: Literal["active", "source"]
+    worker: str
+
+
+class Purchases(Struct):
+    """A user's purchases, newest first, or one of the two ways to group them."""
+
+    user_id: Id
+    meta: PurchasesMeta
+    purchases: list[RankedPurchase] | UnsetType = UNSET
+    orders: list[Order] | UnsetType = UNSET
+    products: list[BoughtProduct] | UnsetType = UNSET
+    next_cursor: str | UnsetType = UNSET
+
+
+class UserFault(Struct):
+    """Why nothing can be said of one user of many."""
+
+    code: str
+    message: str
+    retry_after_ms: Count
+
+
+class UsersPart(Struct):
+    """What is said of one user of many: Purchases, or `error`."""
+
+    user_id: Id
+    meta: PurchasesMeta | UnsetType = UNSET
+    purchases: list[RankedPurchase] | UnsetType = UNSET
+    orders: list[Order] | UnsetType = UNSET
+    products: list[BoughtProduct] | UnsetType = UNSET
+    next_cursor: str | UnsetType = UNSET
+    error: UserFault | UnsetType = UNSET
+
+
+class UsersMeta(Struct):
+    """`complete` is false when something may be missing for any of the users."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)]
+    complete: bool
+
+
+class ManyPurchases(Struct):
+    """The purchases of many users, in the order in which they were asked for."""
+
+    users: list[UsersPart]
+    meta: UsersMeta
+
+
+class ProductTotals(Struct):
+    """How a product sells."""
+
+    product_name: Id
+    purchases: Count
+    revenue: Money
+
+
+class Alive(Struct):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Recovery(Struct):
+    """How far the tables are recovered: changelog records read, and of how many."""
+
+    done: Count
+    total: Count
+    records_per_second: Annotated[float, Meta(ge=0)]
+    seconds: Annotated[float, Meta(ge=0)]
+
+
+class Partitions(Struct):
+    """The partitions of one table that this worker has."""
+
+    active: list[int]
+    standby: list[int]
+
+
+class Ready(Struct):
+    """The worker may answer; the rest with ?verbose."""
+
+    status: Literal["ok"]
+    recovery: Recovery | UnsetType = UNSET
+    partitions: dict[str, Partitions] | UnsetType = UNSET
+
+
+class LevelSet(Struct):
+    """The level of a logger, now and before."""
+
+    logger: str
+    level: str
+    before: str
+    worker: str
+
+
+class Fault(Struct):
+    """What is wrong, and with which parameter, or where in the body (RFC 6901)."""
+
+    message: str
+    parameter: str | UnsetType = UNSET
+    pointer: str | UnsetType = UNSET
+
+
+class ProblemDetails(Struct):
+    """Every error (RFC 9457). `code` is for programs, `detail` for people, `instance` is the request's id."""
+
+    type: Annotated[str, Meta(pattern="^urn:lately:problem:")]
+    title: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    detail: str
+    instance: str
+    code: str
+    errors: list[Fault] | UnsetType = UNSET
+    retry_after_ms: Count | UnsetType = UNSET
+    recovery: Recovery | UnsetType = UNSET
+    partitions: dict[str, Partitions] | UnsetType = UNSET
+
+
+def schemas() -> dict[str, dict]:
+    """JSON Schema (2020-12) of all of them, by name."""
+    structs = [
+        one for one in globals().values() if isinstance(one, type) and issubclass(one, Struct) and one is not Struct
+    ]
+    return msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")[1]
