@@ -67,6 +67,19 @@ def servers(kafka: str, database: dict) -> Servers:
     return Servers(kafka, **database)
 
 
+@pytest.fixture(scope="session")
+def unpacked_servers(kafka: str, server_folder: Path) -> Iterator[Servers]:
+    """Both servers, the database being the one that Maven brings, also where another one is on the PATH."""
+    from local import artifacts
+    from local.mariadb import start_mariadb
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "installed_database", lambda: None)
+        unpacked = artifacts.resolve(ROOT / ".lately")
+    with start_mariadb(unpacked, server_folder / "unpacked") as server:
+        yield Servers(kafka, server.host, server.port, server.user, server.password)
+
+
 @pytest.fixture
 def stack(servers: Servers, tmp_path: Path) -> Iterator[Stack]:
     """A shop of its own for one test."""

@@ -176,6 +176,15 @@ class Stack:
         """The demo shop's table."""
         self.execute(TABLE)
 
+    def create_numbered_orders(self) -> None:
+        """The same with an AUTO_INCREMENT column, followed by its watermark."""
+        self.env["LATELY_SOURCE_MODE"] = "watermark"
+        self.create_orders()
+        self.execute(
+            "ALTER TABLE orders DROP PRIMARY KEY, ADD UNIQUE KEY purchase (order_id, product_name),"
+            " ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY"
+        )
+
     def insert(self, *rows: tuple) -> None:
         """Commit rows (order id, product, user, price, ordered at, payment method) in one transaction."""
         with closing(self.connect()) as connection, closing(connection.cursor()) as cursor:
@@ -266,6 +275,50 @@ class Stack:
     def _partitions(self, reader: Consumer, topic: str) -> list[TopicPartition]:
         described = reader.list_topics(timeout=10).topics[topic]
         return [TopicPartition(topic, number) for number in described.partitions]
+
+    def events(self) -> list[dict]:
+        """All events of the topic orders, partition by partition, each in the order in which it was published."""
+        return [{**json.loads(one.value()), "partition": one.partition()} for one in self.records("orders")]
+
+    def folded(self) -> dict[tuple, tuple]:
+        """What the topic orders says of every purchase: of its events the newest counts, removed ones are gone."""
+        newest: dict[tuple, dict] = {}
+        for event in self.events():
+            data = event["data"]
+            known = newest.setdefault((str(data["order_id"]), data["product_name"]), event)
+            if data["version"] > known["data"]["version"]:
+                newest[str(data["order_id"]), data["product_name"]] = event
+        fields = ("user_id", "price", "ordered_at", "payment_method", "category")
+        return {
+            name: tuple(event["data"].get(field) for field in fields)
+            for name, event in newest.items()
+            if event["type"] != "order.removed"
+        }
+
+    def purchases(self) -> dict[tuple, tuple]:
+        """What SQL says of every purchase, in the shape of folded."""
+        rows = self.select(
+            "SELECT CAST(order_id AS CHAR), product_name, user_id, CAST(price AS CHAR),"
+            " DATE_FORMAT(ordered_at, '%Y-%m-%dT%H:%i:%S.%fZ'), payment_method, category FROM orders"
+        )
+        return {(order, product): tuple(rest) for order, product, *rest in rows}
+
+    def assert_topic_equals_sql(self) -> None:
+        """No purchase is missing in the topic orders, none is too many there, and each is as SQL has it."""
+        folded, purchases = self.folded(), self.purchases()
+        missing, extra = purchases.keys() - folded.keys(), folded.keys() - purchases.keys()
+        different = {name for name in purchases.keys() & folded.keys() if purchases[name] != folded[name]}
+        wrong = missing | extra | different
+        assert not wrong, (
+            f"missing {len(missing)}: {sorted(missing)[:5]}, extra {len(extra)}: {sorted(extra)[:5]}, "
+            f"different {len(different)}: {[(name, folded[name], purchases[name]) for name in sorted(different)[:5]]}"
+        )
+
+    def status(self) -> dict:
+        """`lately source status --json`."""
+        process = self.lately("source", "status", "--json")
+        assert process.child.returncode == 0, process.tail()
+        return json.loads(process.tail(1))
 
     def truth(self, user: str, limit: int = 20) -> list[tuple]:
         """What SQL says a user bought lately, in the shape of Worker.purchases."""

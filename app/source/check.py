@@ -82,7 +82,9 @@ def _table(connection: Connection, settings: Settings) -> Iterator[Finding]:
     if key:
         yield Finding("primary key", OK, ", ".join(key))
     else:
-        yield Finding("primary key", WARNING, "there is none: a snapshot that is interrupted begins anew", "add one")
+        yield Finding(
+            "primary key", WARNING, "none to read chunks by: a snapshot that is interrupted begins anew", "add one"
+        )
     if problems:
         return
     columns = shop_columns(connection, settings)

@@ -32,6 +32,8 @@ from app.topics import Topics, ensure_topics
 log = logging.getLogger(__name__)
 
 CHUNK_ROWS = 2_000
+# Their order is not that of the values that a client sees, or these are not exact.
+_UNFIT = {"enum", "set", "bit", "float", "double"}
 #: How far it is, is written down after so many rows; a restart repeats at most these.
 REMEMBER_EVERY_ROWS = 20_000
 
@@ -71,12 +73,9 @@ class Snapshot:
             self._rows.close()
 
     def _behind(self, after: list | None) -> list[tuple]:
-        conditions, values = [*self._wanted], []
-        if after is not None:
-            beyond, values = _beyond(self._key, after)
-            conditions.append(beyond)
+        conditions = self._wanted if after is None else [*self._wanted, _beyond(self._key, after)]
         with self._connection.cursor() as cursor:
-            cursor.execute(f"{self._select}{_where(conditions)} ORDER BY {self._order} LIMIT {CHUNK_ROWS}", values)
+            cursor.execute(f"{self._select}{_where(conditions)} ORDER BY {self._order} LIMIT {CHUNK_ROWS}")
             return cursor.fetchall()
 
     def _next(self) -> list[tuple]:
@@ -188,14 +187,16 @@ def version_of(connection: Connection, settings: Settings) -> int:
 
 
 def primary_key(connection: Connection, settings: Settings) -> list[str]:
-    """The columns by which the shop's table can be read in chunks; none: there is no primary key."""
+    """The columns by which the shop's table can be read in chunks; none: it has no primary key that is fit for it."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT column_name FROM information_schema.statistics WHERE table_schema = %s AND table_name = %s"
-            " AND index_name = 'PRIMARY' ORDER BY seq_in_index",
+            "SELECT k.column_name, c.data_type FROM information_schema.statistics k JOIN information_schema.columns c"
+            " USING (table_schema, table_name, column_name)"
+            " WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index",
             (settings.mysql_database, settings.source_table),
         )
-        return [text(name) for (name,) in cursor.fetchall()]
+        found = [(text(name), text(kind).lower()) for name, kind in cursor.fetchall()]
+    return [] if any(kind in _UNFIT for _, kind in found) else [name for name, _ in found]
 
 
 def _begin(
@@ -245,13 +246,19 @@ def _where(conditions: list[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def _beyond(key: list[str], after: list) -> tuple[str, list]:
+def _beyond(key: list[str], after: list) -> str:
     """The condition that a row lies behind `after` in the order of `key`, so that an index can be used."""
-    after = [bytes.fromhex(value["hex"]) if isinstance(value, dict) else value for value in after]
-    alternatives, values = [], []
-    for number, name in enumerate(key):
-        equal = [f"{quoted(one)} = %s" for one in key[:number]]
-        alternatives.append(" AND ".join([*equal, f"{quoted(name)} > %s"]))
-        values += [*after[:number], after[number]]
+    names, values = [quoted(name) for name in key], [_literal(value) for value in after]
+    equal = [f"{name} = {value}" for name, value in zip(names, values, strict=True)]
+    alternatives = [" AND ".join([*equal[:at], f"{names[at]} > {values[at]}"]) for at in range(len(key))]
     # Without the first condition the server may read the whole index for the alternatives.
-    return f"{quoted(key[0])} >= %s AND (({') OR ('.join(alternatives)}))", [after[0], *values]
+    return f"{names[0]} >= {values[0]} AND (({') OR ('.join(alternatives)}))"
+
+
+def _literal(value: object) -> str:
+    """A value of a key in SQL. Not as a parameter: a `%s` in the condition of --where would be taken for one."""
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, dict):
+        return f"X'{value['hex']}'"
+    return f"_utf8mb4 X'{str(value).encode().hex()}'"

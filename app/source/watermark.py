@@ -219,7 +219,8 @@ def begin(connection: Connection, settings: Settings, proven: bool, say: Callabl
     shop_columns(connection, settings)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT COALESCE(MAX({quoted(settings.source_id)}), 0) FROM {quoted(settings.source_table)}")
-        low = cursor.fetchone()[0]
+        # Of an unsigned column this is a DECIMAL.
+        low = int(cursor.fetchone()[0])
     if not proven:
         say(f"waiting {settings.source_settle_s} s (LATELY_SOURCE_SETTLE_S) for transactions that may be open")
         time.sleep(settings.source_settle_s)

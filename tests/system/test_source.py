@@ -1,0 +1,470 @@
+"""`lately source` misses no row: late commits, many writers, kill -9, servers that go away, two sources at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+
+from local.artifacts import Artifacts, installed_database
+from local.kafka import start_kafka
+from local.mariadb import MariaDB, start_mariadb
+from local.process import LocalProcess, free_port
+from tests.eventually import eventually
+from tests.stack import Servers, Stack
+
+AT = datetime(2026, 1, 31, 12)
+COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"
+MODES = ("outbox", "watermark")
+#: A server of the PATH comes beside the one that Maven brings.
+SERVERS = ("servers", "unpacked_servers") if installed_database() else ("servers",)
+WRITERS = 8
+KILLS = int(os.environ.get("SOURCE_KILLS", "8"))
+ROWS = int(os.environ.get("SOURCE_ROWS", "4000"))
+OPEN_S = float(os.environ.get("SOURCE_OPEN_S", "12"))
+OUTAGE_S = float(os.environ.get("SOURCE_OUTAGE_S", "12"))
+MIB = 2**20
+
+
+@pytest.fixture(params=MODES)
+def shop(request: pytest.FixtureRequest, stack: Stack) -> Stack:
+    """A shop that is set up, in each mode."""
+    return ready(stack, request.param)
+
+
+@pytest.fixture(params=[(server, mode) for server in SERVERS for mode in MODES], ids="-".join)
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
+    """A shop that is set up, in each mode on each server."""
+    server, mode = request.param
+    with Stack(request.getfixturevalue(server), tmp_path) as stack:
+        yield ready(stack, mode)
+
+
+@pytest.fixture
+def own_database(artifacts: Artifacts, kafka: str, tmp_path: Path) -> Iterator[tuple[MariaDB, Stack]]:
+    """A database server that a test may break, and a shop on it."""
+    with start_mariadb(artifacts, tmp_path / "own") as server:
+        with Stack(Servers(kafka, server.host, server.port, server.user, server.password), tmp_path) as stack:
+            yield server, stack
+
+
+def ready(stack: Stack, mode: str) -> Stack:
+    """Create the table that the mode follows, and set it up."""
+    if mode == "watermark":
+        stack.create_numbered_orders()
+    else:
+        stack.create_orders()
+    stack.setup()
+    return stack
+
+
+def order(number: int, user: str = "ann") -> tuple:
+    """One of the rows that Stack.insert takes."""
+    return (f"o{number:05}", "Phone", user, "19.90", AT, "card")
+
+
+def published(stack: Stack) -> int:
+    """How many records the topic orders holds."""
+    try:
+        return stack.high_watermark("orders")
+    except (KeyError, KafkaException):
+        return 0
+
+
+def seen(stack: Stack) -> set[str]:
+    """The orders in the topic."""
+    return {event["data"]["order_id"] for event in stack.events()}
+
+
+def outlives(process: LocalProcess, seconds: float) -> bool:
+    """Whether the process is still there after so many seconds."""
+    with suppress(subprocess.TimeoutExpired):
+        process.child.wait(seconds)
+    return process.alive
+
+
+@contextmanager
+def open_transaction(stack: Stack, *orders: str) -> Iterator:
+    """A connection that has inserted orders, and has not committed them."""
+    with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
+        for name in orders:
+            cursor.execute(f"INSERT INTO orders ({COLUMNS}) VALUES (%s, 'Phone', 'ann', 1, NOW(6), 'card')", (name,))
+        yield connection
+
+
+def test_a_transaction_that_commits_late_is_published_and_holds_up_no_other(anywhere: Stack):
+    anywhere.source()
+    with open_transaction(anywhere, "slow") as slow:
+        anywhere.insert(order(1))
+        eventually(lambda: seen(anywhere) == {"o00001"}, within=10)
+        anywhere.insert(order(2))
+        eventually(lambda: seen(anywhere) == {"o00001", "o00002"}, within=2)
+        slow.commit()
+    eventually(lambda: seen(anywhere) == {"slow", "o00001", "o00002"}, within=5)
+    anywhere.assert_topic_equals_sql()
+
+
+def test_the_watermark_stays_below_an_open_transaction_also_over_a_kill(stack: Stack):
+    ready(stack, "watermark")
+    source = stack.source()
+    stack.insert(order(0))
+    eventually(lambda: stack.status()["watermark"] == 1, within=20)
+    with open_transaction(stack, "slow") as slow:
+        stack.insert(*map(order, range(1, 50)))
+        eventually(lambda: len(seen(stack)) == 50, within=5)
+        assert outlives(source, 2)
+        assert stack.status()["watermark"] == 1
+        source.kill()
+        source = stack.source()
+        stack.insert(order(50))
+        eventually(lambda: "o00050" in seen(stack), within=15)
+        assert outlives(source, 2)
+        assert stack.status()["watermark"] == 1
+        source.kill()
+        slow.commit()
+    stack.source()
+    eventually(lambda: "slow" in seen(stack), within=15)
+    eventually(lambda: stack.status()["watermark"] == 52, within=15)
+    stack.assert_topic_equals_sql()
+
+
+def test_a_source_killed_at_any_moment_under_eight_writers_publishes_exactly_what_was_committed(anywhere: Stack):
+    mode = anywhere.env.get("LATELY_SOURCE_MODE", "outbox")
+    dice = random.Random(11)
+    with writing(anywhere, changes=mode == "outbox") as (writers, rows):
+        for _ in range(KILLS):
+            source = anywhere.source(LATELY_SOURCE_BATCH_ROWS=str(dice.choice([7, 50, 500])))
+            if dice.random() < 0.25:
+                outlives(source, dice.random() * 2)
+            else:
+                least = published(anywhere) + dice.randrange(1, 300)
+                eventually(lambda least=least: published(anywhere) >= least, within=60)
+            assert source.alive, source.tail()
+            source.kill()
+        eventually(lambda: sum(rows) >= ROWS or any(writer.done() for writer in writers), within=300)
+    last = anywhere.source()
+    eventually(anywhere.assert_topic_equals_sql, within=60)
+    assert anywhere.records("orders-dead") == []
+    if mode == "outbox":
+        eventually(anywhere.outbox_is_empty, within=10)
+        assert versions_ascend(anywhere.events())
+    else:
+        names = {(event["data"]["order_id"], event["data"]["product_name"]) for event in anywhere.events()}
+        assert names == set(anywhere.select("SELECT order_id, product_name FROM orders"))
+    assert last.alive
+
+
+@contextmanager
+def writing(stack: Stack, changes: bool) -> Iterator[tuple[list[Future], list[int]]]:
+    """Customers who write until the end of the block; yields them, and how many rows each has committed."""
+    stopping, rows = threading.Event(), [0] * WRITERS
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writers = [pool.submit(write, stack, writer, rows, stopping, changes) for writer in range(WRITERS)]
+        try:
+            yield writers, rows
+        finally:
+            stopping.set()
+        for writer in writers:
+            writer.result()
+
+
+def write(stack: Stack, writer: int, rows: list[int], stopping: threading.Event, changes: bool) -> None:
+    """One of many customers at once; a tenth of the transactions is rolled back, a few last for seconds."""
+    dice, number = random.Random(writer), 0
+    with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
+        while not stopping.is_set():
+            number += 1
+            name = f"w{writer}-{number}"
+            inserted = 0
+            for statement in statements(dice, name, f"w{writer}-{dice.randrange(max(1, number - 40), number + 1)}",
+                                        changes):  # fmt: skip
+                cursor.execute(statement)
+                inserted += max(cursor.rowcount, 0)
+                stopping.wait(dice.random() * 0.02)
+            if dice.random() < 0.005:
+                stopping.wait(4)
+            if dice.random() < 0.1:
+                connection.rollback()
+            else:
+                connection.commit()
+                rows[writer] += inserted
+
+
+def statements(dice: random.Random, name: str, other: str, changes: bool) -> list[str]:
+    """What one transaction does: new rows, and changes of the rows of another order of the same customer."""
+    user, price = f"user-{dice.randrange(50)}", dice.randrange(10_000) / 100
+    lines = [f"('{name}', 'Phone {line}', '{user}', {price}, NOW(6), 'card')" for line in range(dice.randrange(1, 6))]
+    found = [f"INSERT IGNORE INTO orders ({COLUMNS}) VALUES {', '.join(lines)}, {lines[0]}"]
+    if dice.random() < 0.3:
+        # Of these, the first is there already.
+        found.append(f"INSERT IGNORE INTO orders ({COLUMNS}) VALUES {lines[0]}, ('{name}', 'Case', '{user}', 1, NOW(6),"
+                     " NULL)")  # fmt: skip
+    if changes and dice.random() < 0.5:
+        found.append(
+            dice.choice([
+                f"UPDATE orders SET price = {price} WHERE order_id = '{other}'",
+                f"UPDATE orders SET user_id = '{user}' WHERE order_id = '{other}'",
+                f"UPDATE orders SET order_id = '{other}x' WHERE order_id = '{other}'",
+                f"UPDATE orders SET product_name = CONCAT(product_name, '!') WHERE order_id = '{other}'",
+                f"DELETE FROM orders WHERE order_id = '{other}' LIMIT 1",
+                f"REPLACE INTO orders ({COLUMNS}) VALUES ('{other}', 'Phone 0', '{user}', {price}, NOW(6), 'coins')",
+                f"INSERT INTO orders ({COLUMNS}) VALUES ('{other}', 'Phone 1', '{user}', 2, NOW(6), 'coins')"
+                f" ON DUPLICATE KEY UPDATE price = {price}, category = 'gifts'",
+            ])
+        )  # fmt: skip
+    return found
+
+
+def versions_ascend(events: list[dict]) -> bool:
+    """Whether of each purchase the versions, each at its first appearance in a partition, are in ascending order."""
+    last, known = {}, set()
+    for event in events:
+        data = event["data"]
+        name = (event["partition"], data["order_id"], data["product_name"])
+        if (name, data["version"]) in known:
+            continue
+        known.add((name, data["version"]))
+        if data["version"] < last.get(name, 0):
+            return False
+        last[name] = data["version"]
+    return True
+
+
+def test_a_transaction_that_stays_open_for_long_loses_nothing_and_delays_nobody(shop: Stack):
+    port = free_port()
+    source = shop.source(LATELY_SOURCE_METRICS_PORT=str(port))
+    with open_transaction(shop, "slow") as slow:
+        for number in range(4):
+            shop.insert(order(number))
+            eventually(lambda number=number: f"o{number:05}" in seen(shop), within=2 if number else 10)
+            assert outlives(source, OPEN_S / 4)
+        standing = shop.status()
+        assert standing["oldest_transaction_s"] >= OPEN_S * 0.9
+        if standing["mode"] == "watermark":
+            assert standing["watermark"] == 0
+            assert metric(port, "lately_source_watermark_age_seconds") >= OPEN_S / 2
+        slow.commit()
+    eventually(lambda: "slow" in seen(shop), within=5)
+    shop.assert_topic_equals_sql()
+
+
+def metric(port: int, name: str) -> float:
+    """The value of a metric without labels."""
+    from urllib.request import urlopen
+
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+
+def test_changes_moves_and_removals_show_in_the_view(stack: Stack):
+    ready(stack, "outbox")
+    stack.source()
+    worker = stack.worker().start().wait_ready()
+    stack.insert(order(1), order(2), order(3), order(4))
+    eventually(lambda: len(worker.purchases("ann")) == 4, within=20)
+    stack.execute("UPDATE orders SET price = 5, payment_method = NULL WHERE order_id = 'o00001'")
+    stack.execute("UPDATE orders SET user_id = 'bob' WHERE order_id = 'o00002'")
+    stack.execute("DELETE FROM orders WHERE order_id = 'o00003'")
+    stack.execute("UPDATE orders SET order_id = 'o00009', product_name = 'Kite' WHERE order_id = 'o00004'")
+    eventually(lambda: stack.assert_equal_to_sql(worker, ["ann", "bob"]), within=20)
+    moved = [(event["type"], event["data"]["user_id"]) for event in stack.events()
+             if event["data"]["order_id"] == "o00002"]  # fmt: skip
+    assert sorted(moved) == [("order.placed", "ann"), ("order.placed", "bob"), ("order.removed", "ann")]
+
+
+def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arrives_in_order(
+    artifacts: Artifacts, database: dict, tmp_path: Path
+):
+    with start_kafka(artifacts, tmp_path / "own") as kafka:
+        with Stack(Servers(kafka.address, **database), tmp_path) as stack:
+            ready(stack, "outbox")
+            source = stack.source()
+            stack.insert(*map(order, range(100)))
+            eventually(stack.outbox_is_empty, within=20)
+            before = resident(source)
+            kafka.kill()
+            for number in range(100, 3_000, 100):
+                stack.insert(*map(order, range(number, number + 100)))
+                stack.execute("UPDATE orders SET price = price + 1 WHERE order_id >= %s", (f"o{number:05}",))
+            assert outlives(source, OUTAGE_S), source.tail()
+            assert resident(source) - before < 50 * MIB
+            (waiting,) = stack.select("SELECT COUNT(*) FROM purchase_outbox")
+            assert waiting[0] == 2 * 2_900
+            kafka.start()
+            eventually(stack.outbox_is_empty, within=90)
+            stack.assert_topic_equals_sql()
+            assert versions_ascend(stack.events())
+            assert resident(source) - before < 50 * MIB
+            assert source.alive
+
+
+def resident(process: LocalProcess) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_source_whose_connections_are_killed_again_and_again_goes_on(shop: Stack):
+    source = shop.source()
+    for number in range(0, 90, 30):
+        shop.insert(*map(order, range(number, number + 30)))
+        eventually(lambda least=number + 30: len(seen(shop)) >= least, within=20)
+        for (one,) in shop.select(
+            "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+        ):
+            shop.execute(f"KILL CONNECTION {one}")
+    shop.insert(order(100))
+    eventually(shop.assert_topic_equals_sql, within=30)
+    assert source.alive
+    assert "nothing is lost" in source.tail(200)
+
+
+def test_a_restart_of_the_database_is_survived(own_database: tuple[MariaDB, Stack]):
+    server, stack = own_database
+    ready(stack, "outbox")
+    source = stack.source()
+    stack.insert(*map(order, range(50)))
+    eventually(stack.outbox_is_empty, within=20)
+    for end in (server.stop, server.kill):
+        end()
+        assert outlives(source, 1.5), source.tail()
+        server.start()
+        stack.insert(order(random.randrange(100, 90_000)))
+        eventually(stack.outbox_is_empty, within=40)
+    stack.assert_topic_equals_sql()
+    assert source.alive
+    assert "trying again" in source.tail(200)
+
+
+def test_lock_waits_deadlocks_and_a_read_only_server_stop_it_only_for_as_long_as_they_last(
+    own_database: tuple[MariaDB, Stack],
+):
+    _, stack = own_database
+    ready(stack, "outbox")
+    stack.execute("CREATE USER source@'%' IDENTIFIED BY 'secret'")
+    stack.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON `{stack.name}`.* TO source@'%'")
+    stack.execute("SET GLOBAL innodb_lock_wait_timeout = 1")
+    stack.insert(*map(order, range(10)))
+    with closing(stack.connect()) as other, closing(other.cursor()) as cursor:
+        cursor.execute("SELECT id FROM purchase_outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")
+        cursor.fetchall()
+        source = stack.source(LATELY_MYSQL_USER="source", LATELY_MYSQL_PASSWORD="secret")
+        eventually(lambda: "1205" in source.tail(400), within=20)
+    eventually(stack.outbox_is_empty, within=20)
+    stack.assert_topic_equals_sql()
+
+    stack.execute("SET GLOBAL innodb_lock_wait_timeout = 20")
+    source.kill()
+    stack.insert(*map(order, range(10, 20)))
+    deadlock(stack, lambda: stack.source(LATELY_MYSQL_USER="source", LATELY_MYSQL_PASSWORD="secret"))
+    source = stack.processes[-1]
+    eventually(lambda: "1213" in source.tail(400), within=20)
+    eventually(stack.outbox_is_empty, within=20)
+    stack.assert_topic_equals_sql()
+
+    stack.execute("SET GLOBAL read_only = 1")
+    stack.insert(*map(order, range(20, 30)))
+    eventually(lambda: "1290" in source.tail(400) or "read-only" in source.tail(400), within=20)
+    stack.execute("SET GLOBAL read_only = 0")
+    eventually(stack.outbox_is_empty, within=30)
+    stack.assert_topic_equals_sql()
+    assert source.alive
+
+
+def deadlock(stack: Stack, start: Callable[[], LocalProcess]) -> None:
+    """Let a source wait for the last row of the outbox, and then want its first one: it is the lighter of the two."""
+    stack.execute("CREATE TABLE heavy (n INT PRIMARY KEY) ENGINE=InnoDB")
+    with closing(stack.connect()) as other, closing(other.cursor()) as cursor:
+        cursor.execute(f"INSERT INTO heavy VALUES {', '.join(f'({number})' for number in range(5_000))}")
+        cursor.execute("SELECT id FROM purchase_outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")
+        cursor.fetchall()
+        start()
+        waits = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        eventually(lambda: stack.select(waits) == [(1,)], within=20)
+        cursor.execute("SELECT id FROM purchase_outbox ORDER BY id LIMIT 1 FOR UPDATE")
+        cursor.fetchall()
+
+
+POISON = {
+    "no user": ("NULL", "'o1'", "'Phone'", "1", "NOW()"),
+    "empty user": ("''", "'o2'", "'Phone'", "1", "NOW()"),
+    "negative price": ("'ann'", "'o3'", "'Phone'", "-1", "NOW()"),
+    "huge price": ("'ann'", "'o4'", "'Phone'", "1e30", "NOW()"),
+    "no price": ("'ann'", "'o5'", "'Phone'", "NULL", "NOW()"),
+    "very long name": ("'ann'", "'o6'", "REPEAT('x', 5000)", "1", "NOW()"),
+    "enormous name": ("'ann'", "'o7'", "REPEAT('x', 3000000)", "1", "NOW()"),
+    "zero date": ("'ann'", "'o8'", "'Phone'", "1", "'0000-00-00'"),
+    "no date": ("'ann'", "'o9'", "'Phone'", "1", "NULL"),
+    "control character in the user": ("'a\\tb'", "'o10'", "'Phone'", "1", "NOW()"),
+}
+ACCEPTED = {
+    "spaces": ("' ann '", "' o1 '", "' Phone '", "1", "NOW()"),
+    "quotes and backslashes": ("'ann'", r"'o\'\"\\'", r"'\"\\/\'%s %'", "1", "NOW()"),
+    "control characters": ("'ann'", "'o12'", r"'\n\t\0\Z'", "1", "NOW()"),
+    "emoji": ("'añ😀'", "'o13'", "'Käse 😀'", "1", "NOW()"),
+}
+
+
+def test_of_two_sources_one_publishes_and_the_other_takes_over_when_it_is_killed(shop: Stack):
+    first = shop.source()
+    eventually(lambda: "publishing" in first.tail(), within=20)
+    second = shop.source()
+    eventually(lambda: "waiting to take over" in second.tail(), within=20)
+    shop.insert(*map(order, range(50)))
+    eventually(lambda: len(seen(shop)) == 50, within=10)
+    assert "publishing" not in second.tail()
+    assert published(shop) == 50, "each once: only one publishes"
+    leader = shop.status()["leader"]
+    first.kill()
+    shop.insert(order(50))
+    eventually(lambda: "o00050" in seen(shop), within=5)
+    eventually(lambda: shop.status()["leader"] != leader, within=10)
+    shop.assert_topic_equals_sql()
+
+
+def test_a_trigger_that_disappears_ends_the_source_with_the_next_step(stack: Stack):
+    ready(stack, "outbox")
+    source = stack.source()
+    eventually(lambda: "publishing" in source.tail(), within=20)
+    stack.execute("DROP TRIGGER purchase_outbox_update")
+    assert not outlives(source, 20)
+    assert source.child.returncode == 2
+    assert "lately source setup" in source.tail()
+
+
+def test_setup_only_prints_and_teardown_leaves_a_shop_that_works(stack: Stack):
+    stack.create_orders()
+    tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+    printed = stack.lately("source", "setup", "--print-sql")
+    assert printed.child.returncode == 0
+    assert "CREATE TRIGGER" in printed.tail(200)
+    assert stack.select(tables) == [("orders",)]
+    assert stack.select("SELECT * FROM information_schema.triggers WHERE trigger_schema = DATABASE()") == []
+    with pytest.raises((KeyError, KafkaException)):
+        stack.high_watermark("orders")
+
+    stack.setup()
+    stack.insert(order(1))
+    refused = stack.lately("source", "teardown")
+    assert refused.child.returncode == 2
+    assert "1 changes in purchase_outbox are not published yet" in refused.tail()
+    assert stack.select("SELECT COUNT(*) FROM purchase_outbox") == [(1,)]
+    assert stack.lately("source", "teardown", "--force").child.returncode == 0
+    assert stack.select(tables) == [("orders",)]
+    stack.insert(order(2))
+    assert stack.lately("source", "teardown").child.returncode == 0, "again changes nothing"
+
+    stack.setup("--all")
+    stack.source()
+    stack.insert(order(3))
+    stack.execute("UPDATE orders SET price = 3 WHERE order_id = 'o00001'")
+    eventually(stack.assert_topic_equals_sql, within=20)
