@@ -78,7 +78,7 @@ def _table(connection: Connection, settings: Settings) -> Iterator[Finding]:
         yield Finding("engine", FAILED, f"{table} is {engine}", f"ALTER TABLE {settings.source_table} ENGINE=InnoDB")
     else:
         yield Finding("engine", OK, engine)
-    key = snapshot.primary_key(connection, settings)
+    key = snapshot.chunked_by(connection, settings)
     if key:
         yield Finding("primary key", OK, ", ".join(key))
     else:
@@ -115,12 +115,11 @@ def _collations(connection: Connection, settings: Settings, columns: dict) -> It
 
 def _outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:
     with suppress(BadSource):
-        columns = shop_columns(connection, settings)
         if triggers.first_version(connection, settings) is None:
             yield Finding("outbox", FAILED, f"there is no {settings.source_outbox}", "run `lately source setup`")
             return
         yield Finding("outbox", OK, settings.source_outbox)
-        missing = triggers.missing(connection, columns, settings)
+        missing = triggers.missing(connection, settings)
         for name in missing:
             yield Finding(
                 f"trigger {name}", FAILED, "missing, or not as it has to be: changes go unseen",

@@ -61,6 +61,18 @@ def _found(connection: Connection, settings: Settings) -> Columns:
         return {text(name).lower(): (text(name), text(kind).lower()) for name, kind in cursor.fetchall()}
 
 
+def primary_key(connection: Connection, settings: Settings) -> list[tuple[str, str]]:
+    """The columns of the shop's primary key in its order, each with its data type; none where it has no key."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT k.column_name, c.data_type FROM information_schema.statistics k JOIN information_schema.columns c"
+            " USING (table_schema, table_name, column_name)"
+            " WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index",
+            (settings.mysql_database, settings.source_table),
+        )
+        return [(text(name), text(kind).lower()) for name, kind in cursor.fetchall()]
+
+
 def payload(columns: Columns, side: str) -> str:
     """The SQL expression that makes the JSON of one row; `side` is NEW, OLD or the table."""
     pairs = []

@@ -13,7 +13,7 @@ import mysql.connector
 from app.config import OUTBOX, Settings
 from app.errors import BadSource
 from app.source import guarantee, snapshot, state, triggers, watermark
-from app.source.columns import quoted, shop_columns
+from app.source.columns import quoted
 from app.source.mysql import connect
 from app.source.publisher import publishing
 from app.topics import ensure_topics
@@ -37,7 +37,7 @@ def setup(
     table = f"{settings.mysql_database}.{settings.source_table}"
     if settings.source_mode == OUTBOX:
         with closing(connect(settings)) as connection:
-            triggers.install(connection, shop_columns(connection, settings), settings)
+            triggers.install(connection, settings)
             version = snapshot.version_of(connection, settings)
         say(f"every change of {table} goes to {settings.source_outbox}")
         known = asyncio.run(_known(settings)).get(state.SNAPSHOT)
@@ -72,12 +72,11 @@ async def _begin_watermark(settings: Settings, say: Callable[[str], None]) -> No
 
 def statements(settings: Settings) -> str:
     """What `setup` would execute, as SQL for people to read. Raises BadSource, ServerAway."""
-    with closing(connect(settings)) as connection:
-        columns = shop_columns(connection, settings)
     if settings.source_mode != OUTBOX:
         return "-- The mode watermark only reads: nothing is executed."
+    with closing(connect(settings)) as connection:
+        bodies = triggers.wanted_triggers(connection, settings).values()
     plain = [*triggers.tables(settings), *triggers.versions(settings, triggers.now())]
-    bodies = triggers.triggers(columns, settings).values()
     parts = [*(f"{one};" for one in plain), "DELIMITER //", *(f"{one}//" for one in bodies), "DELIMITER ;"]
     note = "-- `lately source setup` executes this and takes a snapshot. By hand: `lately source snapshot` afterwards."
     return "\n\n".join([note, *parts])
@@ -91,16 +90,20 @@ def teardown(settings: Settings, force: bool, say: Callable[[str], None] = print
     with closing(connect(settings)) as connection, connection.cursor() as cursor:
         try:
             known = triggers.first_version(connection, settings) is not None
-            if known and not force:
+            found = triggers.names(connection, settings)
+            if known:
+                if found:
+                    # Then no transaction is open that has changed orders: the outbox has all there will ever be.
+                    triggers.lock(connection, settings)
                 cursor.execute(f"SELECT COUNT(*) FROM {quoted(settings.source_outbox)}")
                 waiting = cursor.fetchone()[0]
-                if waiting:
+                if waiting and not force:
                     raise BadSource(
                         f"{waiting} changes in {settings.source_outbox} are not published yet: "
                         "let `lately source` finish them, or give --force to lose them"
                     )
             # The triggers first: without the outbox they would make the shop's own statements fail.
-            for name in triggers.names(connection, settings):
+            for name in found:
                 cursor.execute(f"DROP TRIGGER {quoted(name)}")
                 say(f"trigger {name} is removed")
             if known:

@@ -21,7 +21,7 @@ from app.errors import BadSource
 from app.folds import rfc3339
 from app.models import SNAPSHOT
 from app.source import state, triggers
-from app.source.columns import Columns, payload, quoted, shop_columns
+from app.source.columns import Columns, payload, primary_key, quoted, shop_columns
 from app.source.events import record
 from app.source.mysql import Connection, connect, server_name, server_time, text
 from app.source.outbox import Row
@@ -44,7 +44,7 @@ class Snapshot:
     def __init__(self, connection: Connection, settings: Settings, begun: SnapshotState) -> None:
         self._connection, self._settings, self.state = connection, settings, begun
         self._columns = columns = shop_columns(connection, settings)
-        self._key = primary_key(connection, settings)
+        self._key = chunked_by(connection, settings)
         table = quoted(settings.source_table)
         keys = "".join(f", {table}.{quoted(name)}" for name in self._key)
         self._select = f"SELECT {payload(columns, table)}{keys} FROM {table}"
@@ -186,17 +186,10 @@ def version_of(connection: Connection, settings: Settings) -> int:
     return first - 1
 
 
-def primary_key(connection: Connection, settings: Settings) -> list[str]:
+def chunked_by(connection: Connection, settings: Settings) -> list[str]:
     """The columns by which the shop's table can be read in chunks; none: it has no primary key that is fit for it."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT k.column_name, c.data_type FROM information_schema.statistics k JOIN information_schema.columns c"
-            " USING (table_schema, table_name, column_name)"
-            " WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index",
-            (settings.mysql_database, settings.source_table),
-        )
-        found = [(text(name), text(kind).lower()) for name, kind in cursor.fetchall()]
-    return [] if any(kind in _UNFIT for _, kind in found) else [name for name, _ in found]
+    key = primary_key(connection, settings)
+    return [] if any(kind in _UNFIT for _, kind in key) else [name for name, _ in key]
 
 
 def _begin(

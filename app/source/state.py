@@ -91,7 +91,7 @@ def decode(key: bytes | None, value: bytes | None) -> tuple[str, Status | Snapsh
 
 
 async def read(settings: Settings) -> dict[str, Status | SnapshotState | WatermarkState]:
-    """The newest state of every key. Raises ServerAway."""
+    """The newest state of every key; none before the topic was created. Raises ServerAway."""
     topic = Topics(settings).source_state.name
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
@@ -99,6 +99,8 @@ async def read(settings: Settings) -> dict[str, Status | SnapshotState | Waterma
     found = {}
     try:
         await asyncio.wait_for(consumer.start(), PATIENCE_S)
+        if topic not in await consumer.topics():
+            return found
         tp = TopicPartition(topic, 0)
         consumer.assign([tp])
         end = (await consumer.end_offsets([tp]))[tp]

@@ -8,6 +8,7 @@ have gone unseen, so that they are above all ids given before; the version just 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import mysql.connector
 from mysql.connector import errorcode
@@ -15,7 +16,7 @@ from mysql.connector import errorcode
 from app.config import Settings
 from app.errors import BadSource
 from app.models import CHANGED, PLACED, REMOVED
-from app.source.columns import Columns, as_text, payload, quoted
+from app.source.columns import Columns, as_text, payload, primary_key, quoted, shop_columns
 from app.source.mysql import Connection, text
 
 _RIGHTS = "CREATE, ALTER, TRIGGER, LOCK TABLES, SELECT, INSERT, UPDATE and DELETE on the database"
@@ -42,11 +43,15 @@ def tables(settings: Settings) -> list[str]:
     ]
 
 
-def triggers(columns: Columns, settings: Settings) -> dict[str, str]:
+def wanted_triggers(connection: Connection, settings: Settings) -> dict[str, str]:
     """Trigger name -> its statement, in the order in which they can be created while the shop writes.
+
+    Raises BadSource when the shop's table or columns are not as they must be.
 
     Removals are caught first and insertions last: of a row whose insertion was caught, no later change is missed.
     """
+    columns = shop_columns(connection, settings)
+    key = [name for name, _ in primary_key(connection, settings)]
     table = quoted(settings.source_table)
     order_id = quoted(columns["order_id"][0])
 
@@ -57,13 +62,16 @@ def triggers(columns: Columns, settings: Settings) -> dict[str, str]:
             f" VALUES (UUID(), {subject}, '{kind}', {payload(columns, side)})"
         )
 
+    changed = f"NOT ({_alike(payload(columns, 'OLD'), payload(columns, 'NEW'))}){_really(columns, key, table)}"
     bodies = {
         "delete": insert(REMOVED, "OLD"),
-        "update": f"""IF NOT ({_same_purchase(columns)}) THEN
-  {insert(REMOVED, "OLD")};
-  {insert(PLACED, "NEW")};
-ELSEIF NOT (CAST({payload(columns, "OLD")} AS BINARY) <=> CAST({payload(columns, "NEW")} AS BINARY)) THEN
-  {insert(CHANGED, "NEW")};
+        "update": f"""IF {changed} THEN
+  IF {_same_purchase(columns)} THEN
+    {insert(CHANGED, "NEW")};
+  ELSE
+    {insert(REMOVED, "OLD")};
+    {insert(PLACED, "NEW")};
+  END IF;
 END IF""",
         "insert": insert(PLACED, "NEW"),
     }
@@ -77,18 +85,31 @@ END IF""",
 
 
 def _same_purchase(columns: Columns) -> str:
-    # Compared as bytes: to most collations "ann" and "Ann" are the same user.
     names = [quoted(columns[name][0]) for name in ("user_id", "order_id", "product_name")]
-    return " AND ".join(f"CAST(OLD.{name} AS BINARY) <=> CAST(NEW.{name} AS BINARY)" for name in names)
+    return " AND ".join(_alike(f"OLD.{name}", f"NEW.{name}") for name in names)
 
 
-def install(connection: Connection, columns: Columns, settings: Settings) -> None:
+def _really(columns: Columns, key: Sequence[str], table: str) -> str:
+    # UPDATE IGNORE leaves a row alone whose new key another one has, and runs the trigger all the same.
+    if not key:
+        return ""
+    where = " AND ".join(f"{table}.{quoted(name)} = OLD.{quoted(name)}" for name in key)
+    unchanged = _alike(payload(columns, table), payload(columns, "OLD"))
+    return f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {where} AND {unchanged})"
+
+
+def _alike(one: str, other: str) -> str:
+    # Compared as bytes: to most collations "ann" and "Ann" are the same user.
+    return f"CAST({one} AS BINARY) <=> CAST({other} AS BINARY)"
+
+
+def install(connection: Connection, settings: Settings) -> None:
     """Create what is missing, or bring it up to date; doing it again changes nothing.
 
     Where a trigger has to change, the shop's writes wait for the moment it takes. Raises BadSource when MySQL does not
-    allow it, before any trigger is touched.
+    allow it, or the table is not as it must be, before any trigger is touched.
     """
-    wanted = triggers(columns, settings)
+    wanted = wanted_triggers(connection, settings)
     try:
         with connection.cursor() as cursor:
             for statement in tables(settings):
@@ -100,8 +121,7 @@ def install(connection: Connection, columns: Columns, settings: Settings) -> Non
                 return
             _prove_rights(connection, settings)
             if found:
-                locked = (quoted(settings.source_table), quoted(settings.source_outbox), state_table(settings))
-                cursor.execute(f"LOCK TABLES {', '.join(f'{one} WRITE' for one in locked)}")
+                lock(connection, settings)
             _begin_versions_anew(connection, settings)
             for name in found:
                 cursor.execute(f"DROP TRIGGER {quoted(name)}")
@@ -110,6 +130,13 @@ def install(connection: Connection, columns: Columns, settings: Settings) -> Non
             cursor.execute("UNLOCK TABLES")
     except mysql.connector.Error as exc:
         raise refused("the outbox could not be set up", exc) from None
+
+
+def lock(connection: Connection, settings: Settings) -> None:
+    """Wait until no transaction that has changed orders is open, and let none begin; ends with the connection."""
+    tables = (quoted(settings.source_table), quoted(settings.source_outbox), state_table(settings))
+    with connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLES {', '.join(f'{table} WRITE' for table in tables)}")
 
 
 def _prove_rights(connection: Connection, settings: Settings) -> None:
@@ -145,10 +172,10 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-def missing(connection: Connection, columns: Columns, settings: Settings) -> list[str]:
-    """The names of our triggers that do not exist, or are not as they have to be for these columns."""
-    found = _installed(connection, settings)
-    return [name for name, statement in triggers(columns, settings).items() if found.get(name) != _body(statement)]
+def missing(connection: Connection, settings: Settings) -> list[str]:
+    """The names of our triggers that do not exist, or are not as they have to be. Raises BadSource."""
+    found, wanted = _installed(connection, settings), wanted_triggers(connection, settings)
+    return [name for name, statement in wanted.items() if found.get(name) != _body(statement)]
 
 
 def installed(connection: Connection, settings: Settings) -> bool:

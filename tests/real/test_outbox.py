@@ -110,6 +110,20 @@ def test_a_purchase_that_moves_is_removed_there_and_placed_here(shop, connection
     ]
 
 
+def test_an_update_that_the_server_ignored_is_no_event(shop, connection, settings):
+    shop.insert(("o1", "Phone", "ann", "1.00", AT, "card"), ("o2", "Phone", "ann", "1.00", AT, "card"))
+    before = changes(connection, settings)
+    shop.execute("UPDATE IGNORE orders SET order_id = 'o2', price = 9 WHERE order_id = 'o1'")
+    shop.execute("UPDATE IGNORE orders SET order_id = 'o2' WHERE order_id = 'o1'")
+    assert shop.select("SELECT order_id, price FROM orders WHERE order_id = 'o1'")
+    assert changes(connection, settings) == before
+    shop.execute("UPDATE IGNORE orders SET order_id = 'o3' WHERE order_id = 'o1'")
+    assert changes(connection, settings)[len(before) :] == [
+        ("order.removed", "ann", "o1", "Phone", "1.00"),
+        ("order.placed", "ann", "o3", "Phone", "1.00"),
+    ]
+
+
 def test_what_was_rolled_back_leaves_nothing(shop, connection, settings):
     with closing(shop.connect()) as transaction, closing(transaction.cursor()) as cursor:
         cursor.execute("INSERT INTO orders VALUES ('o1', 'Phone', 'ann', 1, NOW(), 'card', NULL)")

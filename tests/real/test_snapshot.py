@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -99,6 +102,43 @@ def setup_all(settings: Settings) -> state.SnapshotState:
     """Set the table up with all its rows, and return what is known of the snapshot."""
     setup(settings, None, quiet)
     return asyncio.run(state.read(settings))[state.SNAPSHOT]
+
+
+def test_rows_that_are_changed_removed_and_added_meanwhile_are_in_the_end_as_sql_has_them(stack: Stack):
+    stack.create_orders()
+    plain(stack, 5_000)
+    stopping = threading.Event()
+
+    def trade(writer: int) -> None:
+        dice = random.Random(writer)
+        with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
+            while not stopping.is_set():
+                name = f"o{dice.randrange(1, 6_000):06}"
+                cursor.execute(dice.choice([
+                    f"UPDATE orders SET price = {dice.randrange(999)} WHERE order_id = '{name}'",
+                    f"UPDATE orders SET user_id = 'user-{dice.randrange(50)}' WHERE order_id = '{name}'",
+                    f"UPDATE IGNORE orders SET order_id = 'o{dice.randrange(6_000):06}' WHERE order_id = '{name}'",
+                    f"DELETE FROM orders WHERE order_id = '{name}'",
+                    f"INSERT IGNORE INTO orders ({COLUMNS}) VALUES ('{name}', 'Phone', 'ann', 1, UTC_TIMESTAMP(6), '')",
+                ]))  # fmt: skip
+                stopping.wait(dice.random() * 0.005)
+                connection.rollback() if dice.random() < 0.1 else connection.commit()
+
+    with ThreadPoolExecutor() as pool:
+        traders = [pool.submit(trade, number) for number in range(4)]
+        try:
+            eventually(lambda: stack.select("SELECT COUNT(*) <> 5000 FROM orders") == [(1,)])
+            stack.setup("--all")
+            stack.source()
+            for _ in range(2):
+                again = stack.lately("source", "snapshot", "--all")
+                assert again.child.returncode == 0, again.tail()
+        finally:
+            stopping.set()
+        for trader in traders:
+            trader.result()
+    eventually(stack.outbox_is_empty, within=30)
+    stack.assert_topic_equals_sql()
 
 
 def test_a_snapshot_that_was_killed_goes_on_where_it_was(stack: Stack, settings: Settings):

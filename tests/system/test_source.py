@@ -345,6 +345,28 @@ def test_a_restart_of_the_database_is_survived(own_database: tuple[MariaDB, Stac
     assert "trying again" in source.tail(200)
 
 
+def test_an_xa_transaction_that_was_prepared_before_a_restart_is_not_passed(own_database: tuple[MariaDB, Stack]):
+    server, stack = own_database
+    ready(stack, "watermark")
+    source = stack.source()
+    with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute("XA START 'late'")
+        cursor.execute(f"INSERT INTO orders ({COLUMNS}) VALUES ('slow', 'Phone', 'ann', 1, NOW(6), 'card')")
+        cursor.execute("XA END 'late'")
+        cursor.execute("XA PREPARE 'late'")
+    server.kill()
+    server.start()
+    stack.insert(order(1))
+    eventually(lambda: "o00001" in seen(stack), within=40)
+    assert outlives(source, 4)
+    assert stack.status()["watermark"] == 0
+    assert stack.status()["guarantee"] == "proven"
+    with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
+        connection.autocommit = True
+        cursor.execute("XA COMMIT 'late'")
+    eventually(stack.assert_topic_equals_sql, within=20)
+
+
 def test_lock_waits_deadlocks_and_a_read_only_server_stop_it_only_for_as_long_as_they_last(
     own_database: tuple[MariaDB, Stack],
 ):
@@ -417,6 +439,34 @@ ACCEPTED = {
 }
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_that_break_a_rule_become_dead_letters_while_the_source_goes_on(stack: Stack, mode: str):
+    number = ", id INT AUTO_INCREMENT PRIMARY KEY" if mode == "watermark" else ""
+    stack.env["LATELY_SOURCE_MODE"] = mode
+    stack.execute(
+        "CREATE TABLE orders (user_id TEXT, order_id TEXT, product_name LONGTEXT, price DOUBLE,"
+        f" ordered_at DATETIME, payment_method TEXT, category TEXT{number})"
+    )
+    stack.setup()
+    source = stack.source()
+    with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute("SET sql_mode = ''")
+        for values in [*POISON.values(), *ACCEPTED.values()]:
+            columns = "user_id, order_id, product_name, price, ordered_at, payment_method"
+            cursor.execute(f"INSERT INTO orders ({columns}) VALUES ({', '.join(values)}, 'card')")
+            connection.commit()
+    stack.insert(("last", "Phone", "ann", "1", AT, "card"))
+    eventually(lambda: "last" in seen(stack), within=20)
+    eventually(lambda: len(stack.records("orders-dead")) >= len(POISON), within=5)
+    letters = stack.records("orders-dead")
+    assert len(letters) == len(POISON)
+    assert all(dict(letter.headers())["__lately.errors.exception"] for letter in letters)
+    names = stack.select("SELECT order_id, product_name FROM orders WHERE order_id NOT REGEXP '^o[0-9]0?$'")
+    assert {(event["data"]["order_id"], event["data"]["product_name"]) for event in stack.events()} == set(names)
+    assert len(names) == len(ACCEPTED) + 1
+    assert source.alive
+
+
 def test_of_two_sources_one_publishes_and_the_other_takes_over_when_it_is_killed(shop: Stack):
     first = shop.source()
     eventually(lambda: "publishing" in first.tail(), within=20)
@@ -439,6 +489,20 @@ def test_a_trigger_that_disappears_ends_the_source_with_the_next_step(stack: Sta
     source = stack.source()
     eventually(lambda: "publishing" in source.tail(), within=20)
     stack.execute("DROP TRIGGER purchase_outbox_update")
+    assert not outlives(source, 20)
+    assert source.child.returncode == 2
+    assert "lately source setup" in source.tail()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_source_that_was_never_set_up_says_what_to_do(stack: Stack, mode: str):
+    if mode == "watermark":
+        stack.create_numbered_orders()
+    else:
+        stack.create_orders()
+    standing = stack.status()
+    assert standing["running"] is False
+    source = stack.source()
     assert not outlives(source, 20)
     assert source.child.returncode == 2
     assert "lately source setup" in source.tail()
@@ -471,3 +535,18 @@ def test_setup_only_prints_and_teardown_leaves_a_shop_that_works(stack: Stack):
     stack.insert(order(3))
     stack.execute("UPDATE orders SET price = 3 WHERE order_id = 'o00001'")
     eventually(stack.assert_topic_equals_sql, within=20)
+
+
+def test_teardown_loses_no_change_of_a_transaction_that_was_open(stack: Stack):
+    ready(stack, "outbox")
+    with open_transaction(stack, "slow") as slow, ThreadPoolExecutor() as pool:
+        teardown = pool.submit(stack.lately, "source", "teardown")
+        waits = (
+            "SELECT COUNT(*) FROM information_schema.processlist"
+            " WHERE state LIKE 'Waiting for table metadata lock' AND db = DATABASE()"
+        )
+        eventually(lambda: stack.select(waits) == [(1,)] or teardown.done(), within=20)
+        slow.commit()
+        ended = teardown.result()
+    assert ended.child.returncode == 2, ended.tail()
+    assert stack.select("SELECT COUNT(*) FROM purchase_outbox") == [(1,)]
