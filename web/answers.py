@@ -67,6 +67,7 @@ class PurchasesMeta(Struct):
     as_of: Time | None
     lag_ms: Count | None
     guarantee: Literal["proven", "timed", "none"]
+    unseen: list[Literal["changed", "removed"]]
     role: Literal["active", "source"]
     worker: str
 

@@ -21,6 +21,7 @@ def meta(query: Query, page: Page, fresh: Freshness, role: str) -> dict[str, obj
         "role": role,
         "worker": worker(),
         "guarantee": fresh.guarantee,
+        "unseen": fresh.unseen,
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 from app.freshness import Freshness
 from app.lists import Filter, Page
 from web.errors import Problem
-from web.meta import complete, require_fresh
+from web.meta import complete, meta, require_fresh
 from web.parameters import Query
 
 HORIZON = 100
@@ -46,3 +46,8 @@ def test_an_answer_older_than_asked_for_or_of_unknown_age_is_too_stale(lag_ms, m
     with pytest.raises(Problem) as caught:
         require_fresh(query, fresh)
     assert (caught.value.status, caught.value.code, caught.value.retry_after_s) == (503, "too-stale", 1)
+
+
+def test_changes_that_the_source_cannot_see_are_named():
+    fresh = Freshness(None, None, "proven", None, ("changed", "removed"))
+    assert meta(Query(2), page(120, 110), fresh, "active")["unseen"] == ("changed", "removed")
