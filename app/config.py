@@ -65,6 +65,7 @@ class Settings:
     session_timeout_s: int = setting(10, "after so many silent seconds a worker counts as dead", least=1)
     standby_replicas: int = setting(0, "copies of each partition on other workers, that take over faster", least=0)
     by_product: int = setting(1, "0: keep no totals by product, which makes the rest faster", least=0)
+    similar: int = setting(1, "0: do not count which products are bought by the same users", least=0)
     cache_mb: int = setting(256, "memory for the values changed last, MiB per worker", least=1)
     block_cache_mb: int = setting(256, "memory for what is read from disk, MiB per worker", least=1)
     recent_limit: int = setting(20, "purchases shown per user", least=1)

@@ -59,4 +59,6 @@ def _chunked(topic) -> faust.types.TopicT:
 
 orders = _chunked(_topics.orders)
 product_partials = _chunked(_topics.product_partials)
+purchase_changes = _chunked(_topics.purchase_changes)
+co_purchases = _chunked(_topics.co_purchases)
 orders_dead = app.topic(_topics.orders_dead.name, key_type=bytes, value_type=bytes)

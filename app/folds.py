@@ -76,6 +76,9 @@ class _Earlier(msgspec.Struct, frozen=True, array_like=True):
 
 #: What one event changed about a purchase: product name, price before, price after; None where it is not bought.
 Difference = tuple[str, str | None, str | None]
+#: A purchase that is bought from now on (+1) or not any more (-1): user id, product name, category, ordered at, price,
+#: sign.
+Change = tuple[str, str, str | None, int, str, int]
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -151,21 +154,26 @@ def remember(
     most: int,
     least: int,
     differences: list[Difference],
+    changes: list[Change] | None = None,
 ) -> bytes:
     """Add one event of `user` to `value`, the user's newest purchases, and return what `value` becomes.
 
     `earlier` reads what is kept beside them and `forget` writes it; more than `most` registers are cut to the newest
-    `least`. What changed about the purchase is appended to `differences`. Raises UnknownFormat.
+    `least`. What changed about the purchase is appended to `differences`, and to `changes` where they are given: one
+    with another time, price or category is taken back and bought again. Raises UnknownFormat.
     """
     # Most events are of a purchase never seen before; those need no decoding.
     data = event.data
     live = event.type != REMOVED
+    ordered_at = microseconds(data.ordered_at)
     encoded = encode(
-        (data.order_id, data.product_name, data.version, live, microseconds(data.ordered_at), data.price,
+        (data.order_id, data.product_name, data.version, live, ordered_at, data.price,
          data.payment_method, data.category)
     )  # fmt: skip
     if value is None:
         differences.append((data.product_name, None, data.price if live else None))
+        if live and changes is not None:
+            changes.append((data.user_id, data.product_name, data.category, ordered_at, data.price, 1))
         return _FIRST + encoded
     identity = encode((data.order_id, data.product_name))[1:]
     count_at = _COUNT_AT.get(value[:3])
@@ -173,11 +181,13 @@ def remember(
         count = int.from_bytes(value[count_at : count_at + 2], "big") + 1
         if count <= most and (count_at == 4 or earlier(user + b"\x00\x92" + identity) is None):
             differences.append((data.product_name, None, data.price if live else None))
+            if live and changes is not None:
+                changes.append((data.user_id, data.product_name, data.category, ordered_at, data.price, 1))
             return b"".join((value[:count_at], count.to_bytes(2, "big"), value[count_at + 2 :], encoded))
-    return _remember(user, value, event, earlier, forget, most, least, differences)
+    return _remember(user, value, event, earlier, forget, most, least, differences, changes)
 
 
-def _remember(user, value, event, earlier, forget, most, least, differences) -> bytes:
+def _remember(user, value, event, earlier, forget, most, least, differences, changes) -> bytes:
     recent = decode_recent(value)
     registers, floor = {one.identity: one for one in recent.registers}, recent.floor
     new = register(event)
@@ -189,6 +199,10 @@ def _remember(user, value, event, earlier, forget, most, least, differences) -> 
     if old is not None and not _supersedes(new, old, event.type):
         return value
     differences.append((new.product_name, _price(old), _price(new)))
+    if changes is not None:
+        before, after = _counted(old), _counted(new)
+        if before != after:
+            changes += [(event.data.user_id, *one, sign) for one, sign in ((before, -1), (after, 1)) if one]
     if aside is not None and old is not None:
         if not new.live or new.ordered_at <= floor:
             forget(aside, encode(_Earlier(EARLIER_FORMAT, new)))
@@ -251,6 +265,12 @@ def _price(one: Register | None) -> str | None:
     return one.price if one is not None and one.live else None
 
 
+def _counted(one: Register | None) -> tuple | None:
+    if one is None or not one.live:
+        return None
+    return (one.product_name, one.category, one.ordered_at, one.price)
+
+
 def _supersedes(new: Register, old: Register, event_type: str) -> bool:
     """Whether `new` replaces `old`: a newer version does; of equal versions one is chosen by content.
 
@@ -296,7 +316,7 @@ def decode_totals(value: bytes | None) -> Totals:
     """The same, read. Raises UnknownFormat."""
     if value is None:
         return Totals()
-    _, purchases, revenue = _checked(_decode_totals, value, PARTIAL_FORMAT, "product_partials")
+    _, purchases, revenue = checked(_decode_totals, value, PARTIAL_FORMAT, "product_partials")
     return Totals(purchases, Decimal(revenue))
 
 
@@ -308,12 +328,12 @@ def partial(product_name: str, partition: int, position: int, totals: Totals) ->
 
 def decode_partial(value: bytes) -> Partial:
     """The same, read. Raises UnknownFormat."""
-    return _checked(_decode_partial, value, PARTIAL_FORMAT, "product-partials")
+    return checked(_decode_partial, value, PARTIAL_FORMAT, "product-partials")
 
 
 def merge(value: bytes | None, partials: Iterable[Partial]) -> bytes:
     """Add partials of one product to what the table by_product knows of it: the newest per partition counts."""
-    known = {} if value is None else _checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
+    known = {} if value is None else checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
     for one in partials:
         if one.partition not in known or one.position > known[one.partition][0]:
             known[one.partition] = (one.position, one.purchases, one.revenue)
@@ -322,7 +342,7 @@ def merge(value: bytes | None, partials: Iterable[Partial]) -> bytes:
 
 def product_totals(value: bytes) -> Totals:
     """The sum over all partitions. Raises UnknownFormat."""
-    _, known = _checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
     return sum((Totals(purchases, Decimal(revenue)) for _, purchases, revenue in known.values()), Totals())
 
 
@@ -331,15 +351,16 @@ def product_totals(value: bytes) -> Totals:
 
 def decode_recent(value: bytes | None) -> Recent:
     """A user's newest purchases from the table; None is a user without any. Raises UnknownFormat."""
-    return Recent(RECENT_FORMAT) if value is None else _checked(_decode_recent, value, RECENT_FORMAT, "by_user")
+    return Recent(RECENT_FORMAT) if value is None else checked(_decode_recent, value, RECENT_FORMAT, "by_user")
 
 
 def decode_earlier(value: bytes | None) -> Register | None:
     """A purchase that is kept beside the newest ones. Raises UnknownFormat."""
-    return None if value is None else _checked(_decode_earlier, value, EARLIER_FORMAT, "by_user").register
+    return None if value is None else checked(_decode_earlier, value, EARLIER_FORMAT, "by_user").register
 
 
-def _checked(decode: Callable, value: bytes, known: int, table: str):
+def checked(decode: Callable, value: bytes, known: int, table: str):
+    """What `decode` makes of `value`, a struct or tuple that begins with its format. Raises UnknownFormat."""
     try:
         state = decode(value)
     except UNDECODABLE as exc:

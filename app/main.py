@@ -1,13 +1,27 @@
 """The whole app, in the order in which an order flows through it."""
 
 from app.core import app  # noqa: I001 - the order of the imports is the order of the flow
-from agents import by_user, by_product
+from agents import by_user, by_product, baskets, similar
 from tables import by_user as by_user_table, product_partials, by_product as by_product_table
-from web import purchases, many, live, products, home, health, admin, docs
+from tables import baskets as baskets_table, similar as similar_table
+from web import (
+    purchases,
+    many,
+    live,
+    similar as similar_routes,
+    products,
+    product_page,
+    home,
+    assets,
+    health,
+    admin,
+    docs,
+)
 
 __all__ = [
     "app",
-    "by_user", "by_product",
-    "by_user_table", "product_partials", "by_product_table",
-    "purchases", "many", "live", "products", "home", "health", "admin", "docs",
+    "by_user", "by_product", "baskets", "similar",
+    "by_user_table", "product_partials", "by_product_table", "baskets_table", "similar_table",
+    "purchases", "many", "live", "similar_routes", "products", "product_page", "home", "assets",
+    "health", "admin", "docs",
 ]  # fmt: skip

@@ -19,11 +19,13 @@ FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
 DEAD = {**FOR_EVER, "max.message.bytes": str(4 * 2**20)}
 #: The largest request of any producer: a dead letter, and what Kafka puts around it.
 MAX_REQUEST_BYTES = 5 * 2**20
+#: What is read once and soon, and can be made again from `orders`.
+WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * 86_400_000)}
 COMPACTED = {"cleanup.policy": "compact"}
 #: A record a second, of which only the newest counts: small segments, so that little of it is kept.
 STATE = {**COMPACTED, "segment.bytes": str(2**20), "min.cleanable.dirty.ratio": "0.1"}
 
-TABLES = ("by_user", "product_partials", "by_product")
+TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar")
 
 BROKER_PATIENCE_S = 15
 
@@ -54,6 +56,12 @@ class Topics:
         #: Totals of a product over one partition of orders; key product and partition, lies where the product's table
         #: does. Written by agents/by_user, read by agents/by_product.
         self.product_partials = Topic(f"{settings.id}-product-partials", COMPACTED)
+        #: What was bought and taken back; lies where the user does, no key. Written by agents/by_user, read by
+        #: agents/baskets.
+        self.purchase_changes = Topic(f"{settings.id}-purchase-changes", WEEK)
+        #: What that changed about who bought what with what; key product. Written by agents/baskets, read by
+        #: agents/similar.
+        self.co_purchases = Topic(f"{settings.id}-co-purchases", WEEK)
         #: What could not be read, as it was, with the reason in the headers. Written by the source and all agents.
         self.orders_dead = Topic(f"{named}orders-dead", DEAD)
         #: What the source knows of itself; key a word, value JSON. Written by the source, read by it and all workers.
@@ -63,7 +71,10 @@ class Topics:
 
     @property
     def all(self) -> tuple[Topic, ...]:
-        return (self.orders, self.product_partials, self.orders_dead, self.source_state, *self.changelogs)
+        return (
+            self.orders, self.product_partials, self.purchase_changes, self.co_purchases, self.orders_dead,
+            self.source_state, *self.changelogs,
+        )  # fmt: skip
 
 
 async def ensure_topics(settings: Settings) -> None:

@@ -75,8 +75,18 @@ def _at_one_moment(user_id: str, partition: int, fold: Callable[[bytes | None, C
             return folded
 
 
-def remember(chunk: Chunk, events: list[tuple[bytes, Event]]) -> list[folds.Difference]:
-    """Add the events, each with its user's id, to the users' purchases; what that changed about each purchase."""
+def products(user_id: str, partition: int) -> list[str]:
+    """All products that a user has, each once, the one bought last first. Raises ClosedPartition."""
+    return list(dict.fromkeys(one.product_name for one in known(user_id, partition, Filter(), None)))
+
+
+def remember(
+    chunk: Chunk, events: list[tuple[bytes, Event]], changes: list[folds.Change] | None
+) -> list[folds.Difference]:
+    """Add the events, each with its user's id, to the users' purchases; what that changed about each purchase.
+
+    What is bought from now on, or not any more, is appended to `changes`, where they are given.
+    """
     table = chunk.view(by_user)
     values = table.get_many({user for user, _ in events})
     differences: list[folds.Difference] = []
@@ -84,7 +94,7 @@ def remember(chunk: Chunk, events: list[tuple[bytes, Event]]) -> list[folds.Diff
     fold, earlier, forget = folds.remember, table.get, table.__setitem__
     for user, event in events:
         before = values[user]
-        after = fold(user, before, event, earlier, forget, MOST, LEAST, differences)
+        after = fold(user, before, event, earlier, forget, MOST, LEAST, differences, changes)
         if after is not before:
             values[user] = changed[user] = after
     table.update(changed)

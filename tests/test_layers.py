@@ -18,6 +18,8 @@ ORDER = [
         "app.models",
         "app.folds",
         "app.lists",
+        "app.product_history",
+        "app.co_purchases",
         "app.topics",
         "app.metrics",
         "app.tokens",

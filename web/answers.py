@@ -117,12 +117,99 @@ class ManyPurchases(Struct):
     meta: UsersMeta
 
 
+class Reason(Struct, rename={"with_": "with"}):
+    """Why a product is in a list; which fields there are depends on `type`."""
+
+    type: Literal["also_bought", "same_category", "popular"]
+    with_: Id | UnsetType = UNSET
+    also_bought_by: Count | UnsetType = UNSET
+    category: str | UnsetType = UNSET
+    window: Literal["1h", "24h", "7d"] | UnsetType = UNSET
+
+
+class Suggestion(Struct):
+    """A product in a list, best first."""
+
+    product_name: Id
+    score: Annotated[float, Meta(ge=0)]
+    source: Literal["co-purchase", "category", "popular"]
+    reason: Reason
+
+
+class Similar(Struct):
+    """What goes with a product."""
+
+    product_name: Id
+    similar: list[Suggestion]
+
+
+class Recommendations(Struct):
+    """What a user may like."""
+
+    user_id: Id
+    recommendations: list[Suggestion]
+
+
+class Home(Struct):
+    """All that the home page of a user shows; `recommendations` is null where they cannot be had now."""
+
+    user_id: Id
+    meta: PurchasesMeta
+    purchases: list[RankedPurchase]
+    recommendations: list[Suggestion] | None
+    next_cursor: str | UnsetType = UNSET
+
+
+class Popular(Struct):
+    """What most users bought in a window of time."""
+
+    window: Literal["1h", "24h", "7d"]
+    products: list[Suggestion]
+
+
+class Hour(Struct):
+    """Purchases of a product in the hour that begins at `from`."""
+
+    purchases: Count
+    from_: Time = msgspec.field(name="from")
+
+
+class Sales(Struct):
+    """Purchases over time, the oldest first; hours and days without any are left out."""
+
+    by_hour: list[Hour]
+    by_day: list[Hour]
+
+
 class ProductTotals(Struct):
-    """How a product sells."""
+    """How a product sells; `sales` is not there with LATELY_SIMILAR=0."""
 
     product_name: Id
     purchases: Count
     revenue: Money
+    sales: Sales | UnsetType = UNSET
+
+
+class ProductPurchase(Struct):
+    """A purchase of a product, of which nobody is told who made it."""
+
+    ordered_at: Time
+    price: Money
+
+
+class ProductPurchasesMeta(Struct):
+    """`complete` is false when purchases may be missing at the end of the list."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)]
+    complete: bool
+
+
+class ProductPurchases(Struct):
+    """The newest purchases of a product."""
+
+    product_name: Id
+    purchases: list[ProductPurchase]
+    meta: ProductPurchasesMeta
 
 
 class Alive(Struct):

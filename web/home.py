@@ -1,17 +1,24 @@
-"""What a user bought lately, for people: the home page."""
+"""What a user bought lately and what goes with it, for people and in one answer: the home page, and /v1/…/home."""
 
 from __future__ import annotations
 
 from urllib.parse import quote
 
 from aiohttp.web import HTTPSeeOther, Request, Response
+from msgspec import json
 
 from app.core import app, settings
-from app.lists import purchase
+from chunks import ClosedPartition
 from tables import by_user
 from web import parameters
 from web.pages import page
+from web.parameters import Query
+from web.purchases import HEADERS, said
+from web.recommended import Row, recommend
 from web.routing import routed
+
+#: Rows of the block "Recommended for you".
+RECOMMENDED = 5
 
 
 @app.page("/users/{user_id:[^/]*}")
@@ -31,6 +38,33 @@ async def front(self, request: Request) -> Response:
     return page("front.html")
 
 
+@app.page("/v1/users/{user_id:[^/]*}/home")
+async def blocks(self, request: Request, user_id: str) -> Response:
+    """Both blocks of the home page in one answer."""
+    parameters.only(request, "limit")
+    user = parameters.user_id(request, 3)
+    query = Query(parameters.limit(request, settings.recent_limit))
+    return await routed(request, by_user.by_user, user.encode(), lambda partition: _blocks(user, query, partition))
+
+
+def _blocks(user: str, query: Query, partition: int) -> Response:
+    recommendations = _recommended(user, query.limit)
+    body = b'%b,"recommendations":%b}' % (said(user, query, None, partition).body[:-1], json.encode(recommendations))
+    return Response(body=body, content_type="application/json", charset="utf-8", headers=HEADERS)
+
+
+def _recommended(user: str, limit: int) -> list[Row] | None:
+    """What the user may like; None where that is not counted, or not here."""
+    if not settings.similar:
+        return None
+    try:
+        return recommend(user, limit)
+    except ClosedPartition:
+        return None
+
+
 def _answer(user: str, partition: int) -> Response:
-    shown = by_user.shown(user, partition, settings.recent_limit)
-    return page("home.html", user=user, purchases=[purchase(one) for one in shown])
+    shown = json.decode(said(user, Query(settings.recent_limit), None, partition).body)
+    recommendations = _recommended(user, RECOMMENDED)
+    values = {name: shown[name] for name in ("purchases", "meta")}
+    return page("home.html", user=user, recommendations=recommendations, **values)

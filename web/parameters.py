@@ -167,6 +167,16 @@ def user_ids(request: Request) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def query_user_id(request: Request, name: str) -> str | None:
+    """The user id in the parameter `name`; None where it is not given. Raises Problem 400 invalid-user-id."""
+    found = _query_texts(request, name)
+    if not found:
+        return None
+    if len(found) > 1 or found[0] is None or not valid_user_id(found[0]):
+        raise _invalid_user_id(name)
+    return found[0]
+
+
 def only(request: Request, *allowed: str) -> None:
     """Raise Problem 400 unknown-parameter for a query parameter that is not one of `allowed`."""
     for name in request.query:
@@ -179,12 +189,12 @@ def _invalid(name: str, detail: str) -> Problem:
     return Problem(400, "invalid-parameter", detail, parameter=name)
 
 
-def _invalid_user_id() -> Problem:
+def _invalid_user_id(name: str = "user_id") -> Problem:
     return Problem(
         400,
         "invalid-user-id",
         f"a user id is 1 to {MAX_ID_BYTES} bytes of UTF-8 without control characters, and not '.' or '..'",
-        parameter="user_id",
+        parameter=name,
     )
 
 

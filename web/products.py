@@ -1,29 +1,77 @@
-"""How a product sells: GET /v1/products/{product_name}."""
+"""How a product sells: GET /v1/products/{product_name}, and its newest purchases."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 import msgspec
 from aiohttp.web import Request, Response
 
-from app.core import app
-from app.folds import money
-from tables import by_product
+from app.core import app, settings
+from app.folds import money, rfc3339
+from app.product_history import HOUR
+from chunks import ClosedPartition
+from tables import by_product, similar
 from web import parameters
 from web.errors import Problem
 from web.routing import routed
+from web.similar import switched_on
+
+DEFAULT_LIMIT = 20
 
 
 @app.page("/v1/products/{product_name:[^/]*}")
 async def product(self, request: Request, product_name: str) -> Response:
-    """Number of purchases and revenue of one product."""
+    """Number of purchases and revenue of one product, and its purchases over time."""
     parameters.only(request)
     name = parameters.product_name(request, 3)
-    return await routed(request, by_product.by_product, name.encode(), lambda partition: _answer(name, partition))
+    return await routed(request, by_product.by_product, name.encode(), lambda partition: _totals(name, partition))
 
 
-def _answer(name: str, partition: int) -> Response:
+@app.page("/v1/products/{product_name:[^/]*}/purchases")
+async def purchases(self, request: Request, product_name: str) -> Response:
+    """The newest purchases of one product: when, and at which price."""
+    switched_on()
+    parameters.only(request, "limit")
+    name = parameters.product_name(request, 3)
+    limit = parameters.limit(request, DEFAULT_LIMIT)
+    return await routed(request, similar.similar, name.encode(), lambda partition: _purchases(name, partition, limit))
+
+
+def _totals(name: str, partition: int) -> Response:
     totals = by_product.totals(name, partition)
     if totals is None:
-        raise Problem(404, "unknown-product", "nobody bought a product of this name")
+        raise unknown_product()
     body = {"product_name": name, "purchases": totals.purchases, "revenue": money(totals.revenue)}
+    if settings.similar:
+        # Another worker may own that table's partition.
+        with suppress(ClosedPartition):
+            history = similar.history(name, partition)
+            body["sales"] = {"by_hour": _counts(history.hours, HOUR), "by_day": _counts(history.days, 24 * HOUR)}
+    return _answer(body)
+
+
+def _counts(counts: dict[int, int], length: int) -> list[dict[str, object]]:
+    return [{"from": rfc3339(at * length), "purchases": count} for at, count in counts.items() if count > 0]
+
+
+def _purchases(name: str, partition: int, limit: int) -> Response:
+    if similar.sales(name, partition) is None:
+        raise unknown_product()
+    rows, complete = similar.history(name, partition).shown(limit)
+    return _answer(
+        {
+            "product_name": name,
+            "purchases": [{"ordered_at": rfc3339(at), "price": price} for at, price in rows],
+            "meta": {"limit": limit, "complete": complete},
+        }
+    )
+
+
+def unknown_product() -> Problem:
+    """The answer about a product that nobody ever bought."""
+    return Problem(404, "unknown-product", "nobody bought a product of this name")
+
+
+def _answer(body: dict[str, object]) -> Response:
     return Response(body=msgspec.json.encode(body), content_type="application/json", charset="utf-8")

@@ -144,15 +144,17 @@ ROUTES = {
     ),
     "/v1/users/{user_id}/recommendations": Route(
         "What the user may like, each with its reason",
+        answer=answers.Recommendations,
         parameters=(
             USER,
             LIMIT,
             Parameter("exclude", "what is left out", {"type": "string", "enum": ["purchased", "none"]}),
         ),
-        problems=("invalid-user-id", *_QUERY, *_ROUTED),
+        problems=("invalid-user-id", *_QUERY, *_ROUTED, "not-found"),
     ),
     "/v1/users/{user_id}/home": Route(
         "Purchases and recommendations in one answer",
+        answer=answers.Home,
         parameters=(USER, LIMIT),
         problems=("invalid-user-id", *_QUERY, *_ROUTED),
     ),
@@ -172,22 +174,31 @@ ROUTES = {
     ),
     "/v1/products/{product_name}/similar": Route(
         "Products that were bought by the same users",
+        answer=answers.Similar,
         parameters=(
             PRODUCT,
             LIMIT,
-            Parameter("intent", "what for", {"type": "string", "enum": ["related", "complementary"]}),
+            Parameter(
+                "intent",
+                "`complementary`: of other categories only",
+                {"type": "string", "enum": ["related", "complementary"]},
+            ),
             Parameter("for_user", "leave out what this user has", USER.schema, example="ann"),
             Parameter("fallback", "when too little is known", {"type": "string", "enum": ["popular", "none"]}),
         ),
-        problems=("invalid-product-name", "invalid-user-id", "unknown-product", *_QUERY, *_ROUTED),
+        problems=("invalid-product-name", "invalid-user-id", "unknown-product", "not-found", *_QUERY, *_ROUTED),
     ),
     "/v1/products/{product_name}/purchases": Route(
         "The newest purchases of a product, without users",
-        parameters=(PRODUCT, LIMIT, CURSOR),
-        problems=("invalid-product-name", "unknown-product", "invalid-cursor", *_QUERY, *_ROUTED),
+        answer=answers.ProductPurchases,
+        parameters=(PRODUCT, LIMIT),
+        problems=("invalid-product-name", "unknown-product", "not-found", *_QUERY, *_ROUTED),
     ),
     "/v1/products/popular": Route(
-        "What is bought most", parameters=(WINDOW, LIMIT), problems=(*_QUERY, "recovering", "owner-away")
+        "What is bought most",
+        answer=answers.Popular,
+        parameters=(WINDOW, LIMIT),
+        problems=(*_QUERY, *_ROUTED, "not-found"),
     ),
     "/": Route("A form that asks for a user", Access.OPEN, (HTML,), tags=("pages",)),
     "/users/{user_id}": Route(
@@ -204,6 +215,8 @@ ROUTES = {
         problems=("invalid-product-name", "unknown-parameter", "unknown-product", *_ROUTED),
         tags=("pages",),
     ),
+    "/assets/lately.css": Route("How the pages look", Access.OPEN, ("text/css",), tags=("pages",)),
+    "/assets/live.js": Route("Keeps the home page up to date", Access.OPEN, ("text/javascript",), tags=("pages",)),
     "/livez": Route("Is the process alive", Access.OPEN, (JSON,), answers.Alive, tags=("operations",)),
     "/readyz": Route(
         "May the worker answer",

@@ -24,10 +24,10 @@ _RAISE_AT = int(os.environ.get("CRASH_RAISE_AT", "0"))
 _remember, _steps = by_user.remember, iter(range(1, 10**9))
 
 
-def _faulty(chunk, events):
+def _faulty(*step):
     """Take longer for each chunk; fail in the middle of one, after the table was changed."""
     time.sleep(_PAUSE_S)
-    differences = _remember(chunk, events)
+    differences = _remember(*step)
     if next(_steps) == _RAISE_AT:
         raise RuntimeError(f"planted at step {_RAISE_AT}")
     return differences

@@ -93,7 +93,15 @@ def test_a_number_that_is_none_is_refused_by_name(name, text):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_below_the_least_is_refused(name):
-    zero = ("recent_spare", "standby_replicas", "by_product", "source_metrics_port", "auth_insecure", "rate_per_s")
+    zero = (
+        "recent_spare",
+        "standby_replicas",
+        "by_product",
+        "similar",
+        "source_metrics_port",
+        "auth_insecure",
+        "rate_per_s",
+    )
     least = 0 if name in zero else 1
 
     assert getattr(read(**{f"LATELY_{name.upper()}": str(least)}), name) == least

@@ -1,0 +1,18 @@
+"""purchase-changes -> baskets, and what that changed about products on to co-purchases."""
+
+import asyncio
+
+from app.co_purchases import Deltas
+from app.core import app, purchase_changes
+from tables import baskets
+
+
+@app.agent(purchase_changes)
+async def fill_baskets(stream):
+    """Keep which products each user counts for, and tell each product whose neighbour it became."""
+    async for chunk in stream:
+        deltas = Deltas()
+        for _offset, _key, record in chunk.records:
+            baskets.fill(chunk, record, deltas)
+            await asyncio.sleep(0)  # a record is as much work as a step elsewhere
+        baskets.send(chunk, deltas)

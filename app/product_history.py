@@ -1,0 +1,86 @@
+"""Pure functions behind the history of a product: its newest purchases, and how many there were by hour and by day.
+
+A purchase is no more here than its time and its price: nobody can be known by it, and it is all that is needed to take
+one back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from app.folds import checked, encode
+
+#: The newest purchases that are kept: of more than the first number the second.
+MOST, LEAST = 200, 150
+
+HOUR = 3_600_000_000
+#: Purchases are counted by the hour for a week and by the day for a quarter, and none dated further ahead than a day.
+HOURS_KEPT, DAYS_KEPT, HOURS_AHEAD = 7 * 24, 90, 24
+
+FORMAT = 1
+
+#: When and at which price a product was bought, and how often more (or less) than before.
+Purchases = tuple[int, str, int]
+
+
+class History(msgspec.Struct, frozen=True, array_like=True):
+    """What a product's past is known of: counts by hour and by day since 1970, and the newest purchases.
+
+    Purchases up to `floor` (time and price) are not among `newest`; None: all are.
+    """
+
+    format: int = FORMAT
+    hours: dict[int, int] = {}
+    days: dict[int, int] = {}
+    floor: tuple[int, str] | None = None
+    newest: list[Purchases] = []
+
+    def shown(self, limit: int) -> tuple[list[tuple[int, str]], bool]:
+        """The newest purchases, newest first, at most `limit`; and whether none is missing among them."""
+        ordered = sorted(self.newest, key=lambda one: one[:2], reverse=True)
+        rows = [one[:2] for one in ordered for _ in range(one[2])][:limit]
+        return rows, len(rows) == limit or self.floor is None
+
+
+_decode = msgspec.msgpack.Decoder(History).decode
+
+
+def decode(value: bytes | None) -> History:
+    """The history of a product as the table `similar` has it. Raises UnknownFormat."""
+    return History() if value is None else checked(_decode, value, FORMAT, "similar")
+
+
+def add(
+    value: bytes | None, purchases: Iterable[Purchases], now_hour: int, most: int = MOST, least: int = LEAST
+) -> bytes:
+    """What the history becomes by `purchases`, in any order; counts too old at `now_hour` are dropped.
+
+    Raises UnknownFormat.
+    """
+    known = decode(value)
+    hours, days, floor = Counter(known.hours), Counter(known.days), known.floor
+    newest = Counter({(ordered_at, price): count for ordered_at, price, count in known.newest})
+    for ordered_at, price, count in purchases:
+        hours[ordered_at // HOUR] += count
+        days[ordered_at // (24 * HOUR)] += count
+        if floor is None or (ordered_at, price) > floor:
+            newest[ordered_at, price] += count
+    places = sorted(place for place, count in newest.items() if count)
+    if len(places) > most:
+        floor, places = places[-least - 1], places[-least:]
+    return encode(
+        History(
+            FORMAT,
+            _kept(hours, now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD),
+            _kept(days, now_hour // 24 - DAYS_KEPT, now_hour // 24 + HOURS_AHEAD // 24),
+            floor,
+            [(*place, newest[place]) for place in places],
+        )
+    )
+
+
+def _kept(counts: Counter[int], first: int, last: int) -> dict[int, int]:
+    return {at: count for at, count in sorted(counts.items()) if count and first <= at <= last}

@@ -1,0 +1,66 @@
+"""baskets: user id -> the products bought last; user id, zero byte, product name -> each of the others."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from app import co_purchases, folds
+from app.core import app, purchase_changes, settings
+from app.core import co_purchases as deltas_topic
+from app.topics import partition_of
+from chunks import Chunk
+from chunks.view import View
+
+baskets = app.Table(
+    "baskets",
+    fed_by=purchase_changes,
+    partitions=settings.partitions,
+    help="Which products each user counts for; msgpack, see app.co_purchases.Basket.",
+)
+
+#: Pairs that are summed up before they are sent.
+MOST_PAIRS = 50_000
+
+
+def changes(chunk: Chunk) -> list[folds.Change]:
+    """Where an agent step of `orders` puts what was bought and taken back; sent once for all steps of a transaction."""
+    return chunk.collect(list, _send_changes)
+
+
+def _send_changes(chunk: Chunk, collected: list[folds.Change]) -> None:
+    for record in co_purchases.encode_changes(collected):
+        chunk.send(purchase_changes.get_topic_name(), chunk.tp.partition, None, record)
+
+
+def fill(chunk: Chunk, record: bytes, deltas: co_purchases.Deltas) -> None:
+    """Add a record's changes to the users' baskets, and what follows for their products to `deltas`."""
+    table = chunk.view(baskets)
+    told = co_purchases.decode_changes(record)
+    by_user: dict[bytes, list[folds.Change]] = {}
+    for change in told:
+        by_user.setdefault(change[0].encode(), []).append(change)
+    deltas.note(told)
+    for user, value in table.get_many(by_user).items():
+        table[user], before, after = co_purchases.fill(value, by_user[user], _beside(table, user + b"\x00"))
+        deltas.count(before, after)
+    if deltas.pairs > MOST_PAIRS:
+        send(chunk, deltas)
+
+
+def _beside(table: View, prefix: bytes) -> co_purchases.Beside:
+    return co_purchases.Beside(
+        get=lambda product: table.get(prefix + product.encode()),
+        put=lambda product, value: table.update({prefix + product.encode(): value}),
+        scan=partial(_scan, table, prefix),
+    )
+
+
+def _scan(table: View, prefix: bytes) -> list[tuple[str, bytes]]:
+    return [(key[len(prefix) :].decode(), value) for key, value in table.scan(prefix)]
+
+
+def send(chunk: Chunk, deltas: co_purchases.Deltas) -> None:
+    """Hand the deltas on to whoever owns their products."""
+    for product, record in deltas.records():
+        key = product.encode()
+        chunk.send(deltas_topic.get_topic_name(), partition_of(key, settings.partitions), key, record)

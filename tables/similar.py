@@ -1,0 +1,79 @@
+"""similar: product name -> who bought it, its history, and with each other product: how many users have both.
+
+Three kinds of keys: "p", product name; "h", product name; and "n", product name, the byte ff, which no UTF-8 has, the
+other's name. A pair has a key of its own, so that a purchase writes its pairs and not the list of each product; the
+history has one, because only the pages of products read it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from app import co_purchases as fold
+from app import product_history
+from app.co_purchases import Sales
+from app.core import app, co_purchases, settings
+from app.product_history import History
+from chunks import Chunk
+
+similar = app.Table(
+    "similar",
+    fed_by=co_purchases,
+    partitions=settings.partitions,
+    help="Buyers, history and neighbours of each product; msgpack, see app.co_purchases.Sales.",
+)
+
+
+def sales(product_name: str, partition: int) -> Sales | None:
+    """What is known of a product; None where nobody ever bought it. The partition must be owned here."""
+    value = similar.read(partition, _product(product_name.encode()))
+    return None if value is None else fold.decode_sales(value)
+
+
+def history(product_name: str, partition: int) -> History:
+    """The newest purchases of a product and their counts over time. The partition must be owned here."""
+    return product_history.decode(similar.read(partition, _history(product_name.encode())))
+
+
+def neighbours(product_name: str, partition: int) -> Iterator[tuple[str, int]]:
+    """The products that somebody has together with this one, and how many have. The partition must be owned here."""
+    prefix = _pair(product_name.encode(), b"")
+    for key, value in similar.scan(partition, prefix):
+        yield key[len(prefix) :].decode(), fold.decode_count(value)
+
+
+def everything(partition: int) -> Iterator[tuple[str, Sales]]:
+    """All products of a partition. It must be owned here."""
+    for key, value in similar.scan(partition, _product(b"")):
+        yield key[1:].decode(), fold.decode_sales(value)
+
+
+def now_hour() -> int:
+    """The hour that it is, since 1970."""
+    return int(time.time() // 3_600)
+
+
+def add(chunk: Chunk, product: bytes, record: bytes) -> None:
+    """Add a record of co-purchases to what is known of its product."""
+    table, delta = chunk.view(similar), fold.decode_delta(record)
+    key, past = _product(product), _history(product)
+    pairs = {_pair(product, name.encode()): n for name, n in delta.neighbours.items()}
+    values = table.get_many([key, past, *pairs])
+    table[key] = fold.add_sales(values.pop(key), delta, now_hour())
+    before = values.pop(past)
+    if delta.purchases:
+        table[past] = product_history.add(before, delta.purchases, now_hour())
+    table.update({pair: fold.add_count(value, pairs[pair]) for pair, value in values.items()})
+
+
+def _product(product: bytes) -> bytes:
+    return b"p" + product
+
+
+def _history(product: bytes) -> bytes:
+    return b"h" + product
+
+
+def _pair(product: bytes, other: bytes) -> bytes:
+    return b"n" + product + b"\xff" + other

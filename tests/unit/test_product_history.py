@@ -1,0 +1,60 @@
+"""The history of a product is what is bought and not taken back, however it is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import UnknownFormat
+from app.folds import encode
+from app.product_history import HOUR, History, add, decode
+
+NOW = 24 * 365
+PLACES = st.tuples(st.integers(NOW - 200, NOW).map(lambda hour: hour * HOUR), st.sampled_from(["1", "2"]))
+
+
+@given(st.lists(st.lists(st.tuples(PLACES, st.booleans()), max_size=8), max_size=8))
+def test_counts_and_newest_purchases_are_those_of_all_that_is_not_taken_back(steps):
+    value, there = None, Counter()
+    for step in steps:
+        told = []
+        for place, bought in step:
+            if bought or there[place]:
+                there[place] += 1 if bought else -1
+                told.append((*place, 1 if bought else -1))
+        value = add(value, told, NOW, most=6, least=4)
+    history, truth = decode(value), sorted(there.elements(), reverse=True)
+    hours, days = Counter(), Counter()
+    for ordered_at, _price in truth:
+        days[ordered_at // (24 * HOUR)] += 1
+        if ordered_at // HOUR >= NOW - 168:
+            hours[ordered_at // HOUR] += 1
+    assert (history.hours, history.days) == (dict(hours), dict(days))
+    for limit in (1, 4, 100):
+        shown, complete = history.shown(limit)
+        assert shown == truth[: len(shown)]
+        assert not complete or shown == truth[:limit]
+    assert history.floor is not None or history.shown(100) == (truth, True)
+
+
+@pytest.mark.parametrize(
+    ("hour", "kept"), [(NOW - 90 * 24, True), (NOW - 91 * 24, False), (NOW + 24, True), (NOW + 48, False)]
+)
+def test_days_of_long_ago_or_far_ahead_are_not_kept(hour: int, kept: bool):
+    assert decode(add(None, [(hour * HOUR, "1", 2)], NOW)).days == ({hour // 24: 2} if kept else {})
+
+
+def test_the_newest_purchases_are_bounded():
+    value = None
+    for number in range(1_000):
+        value = add(value, [(number * HOUR, "1", 1)], NOW)
+        assert len(decode(value).newest) <= 200
+    assert decode(value).shown(100) == ([(number * HOUR, "1") for number in range(999, 899, -1)], True)
+
+
+def test_another_format_is_refused_with_a_way_out():
+    with pytest.raises(UnknownFormat, match="LATELY_ID"):
+        decode(encode(History(format=9)))

@@ -1,0 +1,71 @@
+"""The page of a product: how it sells, what goes with it, when it was bought lately."""
+
+from __future__ import annotations
+
+import time
+
+from aiohttp.web import Request, Response
+
+from app.core import app, settings
+from app.folds import money, rfc3339
+from app.product_history import HOUR, History
+from chunks import ClosedPartition
+from tables import by_product, similar
+from web import parameters
+from web.pages import page
+from web.products import unknown_product
+from web.recommended import similar_to
+from web.routing import routed
+
+#: What the page shows: rows of each list, days of the chart and its height.
+ROWS, DAYS, HEIGHT = 10, 30, 56
+DAY = 24 * HOUR
+
+
+@app.page("/products/{product_name:[^/]*}")
+async def product_page(self, request: Request, product_name: str) -> Response:
+    """The page of one product."""
+    parameters.only(request)
+    name = parameters.product_name(request, 2)
+    return await routed(request, by_product.by_product, name.encode(), lambda partition: _answer(name, partition))
+
+
+def _answer(name: str, partition: int) -> Response:
+    totals = by_product.totals(name, partition)
+    if totals is None:
+        raise unknown_product()
+    bars, purchases, rows = _beside(name, partition)
+    return page(
+        "product.html", name=name, totals=totals, revenue=money(totals.revenue), bars=bars, purchases=purchases,
+        similar=rows,
+    )  # fmt: skip
+
+
+def _beside(name: str, partition: int) -> tuple[list, list, list]:
+    """Chart, newest purchases and similar products; nothing of what is not counted, or not here."""
+    if not settings.similar:
+        return [], [], []
+    try:
+        history = similar.history(name, partition)
+        newest = [(rfc3339(ordered_at), price) for ordered_at, price in history.shown(ROWS)[0]]
+        return bars(history, int(time.time() * 1e6) // DAY), newest, similar_to(name, ROWS) or []
+    except ClosedPartition:
+        return [], [], []
+
+
+def bars(history: History, today: int) -> list[dict[str, object]]:
+    """The last days up to `today` (days since 1970), each with its purchases and the height of its bar.
+
+    Days without a purchase have height 0; empty where no day has any.
+    """
+    counts = [max(0, history.days.get(day, 0)) for day in range(today - DAYS + 1, today + 1)]
+    most = max(counts)
+    return [
+        {
+            "place": place,
+            "day": rfc3339((today - DAYS + 1 + place) * DAY)[:10],
+            "purchases": count,
+            "height": round(HEIGHT * count / most, 1),
+        }
+        for place, count in enumerate(counts)
+    ] if most else []  # fmt: skip

@@ -1,0 +1,81 @@
+"""What goes with a product, what a user may like, what is popular: lists of products, each with its reason."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp.web import Request, Response
+
+from app.core import app, settings
+from tables import by_user
+from tables import similar as table
+from web import parameters
+from web.errors import Problem
+from web.recommended import LONGEST, WINDOWS, popular, purchased, recommend, similar_to
+from web.routing import routed
+
+DEFAULT_LIMIT = 10
+
+
+@app.page("/v1/products/popular")
+async def bestsellers(self, request: Request) -> Response:
+    """What most users bought lately."""
+    switched_on()
+    parameters.only(request, "window", "limit")
+    window = parameters.choice(request, "window", *WINDOWS) or LONGEST
+    limit = parameters.limit(request, DEFAULT_LIMIT)
+    return await routed(
+        request, table.similar, b"", lambda _: _answer({"window": window, "products": popular(window, limit)})
+    )
+
+
+@app.page("/v1/products/{product_name:[^/]*}/similar")
+async def alike(self, request: Request, product_name: str) -> Response:
+    """What the users who bought a product also bought."""
+    switched_on()
+    parameters.only(request, "limit", "intent", "for_user", "fallback")
+    name = parameters.product_name(request, 3)
+    limit = parameters.limit(request, DEFAULT_LIMIT)
+    user = parameters.query_user_id(request, "for_user")
+    fallback = parameters.choice(request, "fallback", "popular", "none")
+    complementary = parameters.choice(request, "intent", "related", "complementary") == "complementary"
+
+    def answer(_partition: int) -> Response:
+        rows = similar_to(name, limit, for_user=user, complementary=complementary, fallback=fallback != "none")
+        if rows is None and fallback == "popular":
+            rows = popular(LONGEST, limit, {name, *purchased(user)} if user else {name})
+        if rows is None:
+            raise Problem(404, "unknown-product", "nobody bought a product of this name")
+        return _answer({"product_name": name, "similar": rows})
+
+    return await routed(request, table.similar, name.encode(), answer)
+
+
+@app.page("/v1/users/{user_id:[^/]*}/recommendations")
+async def recommendations(self, request: Request, user_id: str) -> Response:
+    """What a user may like; a user never seen is shown what is popular."""
+    switched_on()
+    parameters.only(request, "limit", "exclude")
+    user = parameters.user_id(request, 3)
+    limit = parameters.limit(request, DEFAULT_LIMIT)
+    new_only = parameters.choice(request, "exclude", "purchased", "none") != "none"
+    return await routed(
+        request,
+        by_user.by_user,
+        user.encode(),
+        lambda _: _answer({"user_id": user, "recommendations": recommend(user, limit, exclude_purchased=new_only)}),
+    )
+
+
+def switched_on() -> None:
+    """Raise Problem 404 not-found where nothing is counted together."""
+    if not settings.similar:
+        raise Problem(404, "not-found", "this is switched off: LATELY_SIMILAR is 0")
+
+
+def _answer(body: dict[str, object]) -> Response:
+    return Response(
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        charset="utf-8",
+        headers={"Cache-Control": "private, no-cache"},
+    )
