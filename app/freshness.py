@@ -83,13 +83,23 @@ class SourceView(Service):
         elif known[0] == state.SNAPSHOT:
             self._snapshot = known[1]
 
+    @property
+    def newest(self) -> state.Status | None:
+        """What the source said last; None when none has ever run."""
+        return self._statuses[-1] if self._statuses else None
+
+    @property
+    def snapshot(self) -> state.SnapshotState | None:
+        """How far the last snapshot is; None when none was ever taken."""
+        return self._snapshot
+
     def freshness(self, partition: int, position: int | None) -> Freshness:
         """How fresh a table is that holds everything of a partition of `orders` below the offset `position`.
 
         Where no `lately source` has ever run, nothing is known of rows that may be missing.
         """
         now = time.time_ns() // 1000
-        newest = self._statuses[-1] if self._statuses else None
+        newest = self.newest
         as_of = _as_of(reversed(self._statuses), partition, position or 0)
         return Freshness(
             as_of,

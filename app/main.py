@@ -13,6 +13,7 @@ from web import (
     product_page,
     home,
     assets,
+    operator,
     health,
     admin,
     docs,
@@ -23,5 +24,5 @@ __all__ = [
     "by_user", "by_product", "baskets", "similar",
     "by_user_table", "product_partials", "by_product_table", "baskets_table", "similar_table",
     "purchases", "many", "live", "similar_routes", "products", "product_page", "home", "assets",
-    "health", "admin", "docs",
+    "operator", "health", "admin", "docs",
 ]  # fmt: skip

@@ -12,6 +12,8 @@ REQUESTS = Counter(
 # Of the source, in its own process and, as far as it was told, in every worker.
 GUARANTEE = Gauge("lately_source_guarantee", "1 for what the source can promise: proven, timed or none", ["level"])
 OLDEST = Gauge("lately_source_oldest_pending_seconds", "Age of the oldest change that is not published yet")
+LAG = Gauge("lately_consumer_lag_records", "Offsets that this worker has yet to read", ["topic", "partition"])
+RECOVERY = Gauge("lately_recovery_seconds", "How long the last recovery of the tables took, or takes so far")
 READY = Gauge("lately_ready", "1 while the tables of this worker are recovered and it may answer")
 BUILD = Info("lately_build", "Version of Lately")
 BUILD.info({"version": __version__})

@@ -12,7 +12,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from chunks.chunk import CHUNK_RECORDS, Run
-from chunks.fetch import fetch, tune
+from chunks.fetch import end_of, fetch, tune
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -28,6 +28,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not self.consumer.flow_active:
             return {}
         return await fetch(consumer, active_partitions, timeout or 0, CHUNK_RECORDS)
+
+    def end_of(self, tp: TP) -> int | None:
+        """Where a partition ended when it was last fetched, None where that is not known."""
+        return None if self._consumer is None else end_of(self._consumer, tp)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Fetch nothing of the changelogs here: Faust's own pausing only keeps what was fetched."""
@@ -49,6 +53,10 @@ class Consumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def end_of(self, tp: TP) -> int | None:
+        """Where a source partition ended when it was last fetched, None where that is not known."""
+        return self._thread.end_of(tp)
 
     # -- delivering
 

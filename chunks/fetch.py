@@ -53,6 +53,14 @@ async def fetch(consumer: AIOKafkaConsumer, wanted: Collection[TP], timeout_s: f
         return found
 
 
+def end_of(consumer: AIOKafkaConsumer, tp: TP) -> int | None:
+    """Where a partition ended when it was last fetched; None before that, and for one that is not assigned."""
+    subscription = consumer._subscription.subscription
+    assignment = None if subscription is None else subscription.assignment
+    known = None if assignment is None else assignment.state_value(tp)
+    return None if known is None else known.highwater
+
+
 def _take(fetcher, wanted: Collection[TP], most: int) -> dict[TP, list[Run]]:
     found = {}
     for tp in list(fetcher._records):

@@ -29,7 +29,7 @@ ORDER = [
     ("app.start",),
     ("app.core",),
     ("app.source",),
-    ("app.freshness",),
+    ("app.freshness", "app.progress"),
     ("tables",),
     ("agents",),
     ("web",),

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app import metrics
 from app.core import app
+from app.progress import progress
 from web import parameters
 from web.errors import Problem
 from web.routing import RETRY_AFTER_S, ready
@@ -55,6 +56,11 @@ def _verbose() -> dict[str, object]:
 async def numbers(self, request: Request) -> Response:
     """All counters in Prometheus' text format."""
     metrics.READY.set(ready())
+    metrics.RECOVERY.set(app.tables.recovery.progress.seconds)
+    metrics.LAG.clear()
+    for one in progress.readings():
+        if one.lag is not None:
+            metrics.LAG.labels(one.topic, one.partition).set(one.lag)
     return Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -215,6 +215,13 @@ ROUTES = {
         problems=("invalid-product-name", "unknown-parameter", "unknown-product", *_ROUTED),
         tags=("pages",),
     ),
+    "/operator": Route(
+        "How this worker does: partitions, lag, throughput, recovery, dead letters, source",
+        Access.OPERATOR,
+        (HTML,),
+        problems=("unknown-parameter",),
+        tags=("pages",),
+    ),
     "/assets/lately.css": Route("How the pages look", Access.OPEN, ("text/css",), tags=("pages",)),
     "/assets/live.js": Route("Keeps the home page up to date", Access.OPEN, ("text/javascript",), tags=("pages",)),
     "/livez": Route("Is the process alive", Access.OPEN, (JSON,), answers.Alive, tags=("operations",)),

@@ -23,6 +23,9 @@ PROVEN, TIMED, NONE = LEVELS = ("proven", "timed", "none")
 
 PATIENCE_S = 15
 
+#: A source writes down how it stands every second; after so much longer it is not running, or has no Kafka.
+SILENT_S = 10
+
 #: The horizon before the first snapshot has ended.
 EVERYTHING = "9999-12-31 23:59:59.999999"
 

@@ -13,9 +13,6 @@ from app.source import state, transactions, triggers
 from app.source.columns import quoted
 from app.source.mysql import Connection, connect, server_time
 
-#: A source writes down how it stands every second; after so much longer it is not running, or has no Kafka.
-SILENT_S = 10
-
 
 def status(settings: Settings) -> dict[str, object]:
     """Name -> value of all there is to say. Raises BadSource, ServerAway."""
@@ -29,7 +26,7 @@ def status(settings: Settings) -> dict[str, object]:
         else:
             silent = (now - running.at) / 1e6
             shown |= {
-                "running": silent < SILENT_S,
+                "running": silent < state.SILENT_S,
                 "leader": running.leader,
                 "last_sign_s": round(silent, 1),
                 "guarantee": running.guarantee,

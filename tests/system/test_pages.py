@@ -66,7 +66,7 @@ def url(worker: Worker, path: str) -> str:
 
 
 PAGES = [
-    *("/", "/docs", "/users/ann", "/users/nobody"),
+    *("/", "/docs", "/users/ann", "/users/nobody", "/operator"),
     *(f"/products/{quote(HOSTILE, safe='')}", "/products/Case", "/products/Nothing"),
 ]
 
@@ -123,6 +123,36 @@ def test_a_product_page_shows_sales_and_what_goes_with_it_but_no_user(shop: Stac
     expect(page.get_by_label("Newest purchases").locator("tbody tr")).to_have_count(2)
     assert "ann" not in page.locator("main").inner_text()
     assert "bob" not in page.locator("main").inner_text()
+
+
+def test_the_operator_page_shows_how_the_worker_and_its_source_do(shop: Stack, page: Page):
+    worker = shop.running
+    page.goto(url(worker, "/operator"))
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Worker http://127.0.0.1:{worker.port}")
+    expect(page.get_by_text("It answers.")).to_be_visible()
+    expect(page.locator("#live")).to_contain_text("Live", timeout=WITHIN_MS)
+    source = page.get_by_label("Source")
+    expect(source.get_by_role("row", name="Guarantee proven")).to_be_visible()
+    expect(source.get_by_role("row", name="Snapshot done, 0 rows")).to_be_visible()
+    expect(page.get_by_label("Recovery")).to_contain_text("changelog records read in")
+    expect(page.get_by_label("Workers").get_by_role("row", name="(this one) 0, 1, 2, 3")).to_be_visible()
+    expect(page.get_by_label("Throughput")).to_contain_text("HTTP requests")
+    expect(page.get_by_label("Partitions").locator("tbody tr")).to_have_count(16)
+    # All that came is read.
+    for row in page.get_by_label("Throughput").locator("tbody tr").all()[:4]:
+        expect(row.locator("td").last).to_have_text("0", timeout=WITHIN_MS)
+    page.evaluate("window.sameDocument = true")
+    before = worker.get("/metrics").text.count("lately_dlq_records_total{")
+    shop.publish("orders", (b"ann", b"no event"))
+    letters = page.get_by_label("Dead letters")
+    expect(letters.locator("tbody tr")).to_have_count(before + 1, timeout=WITHIN_MS)
+    expect(letters).to_contain_text("malformed-json")
+    assert page.evaluate("window.sameDocument")
+    lags = [
+        line for line in worker.get("/metrics").text.splitlines() if line.startswith("lately_consumer_lag_records{")
+    ]
+    assert len(lags) == 16
+    assert f'topic="{shop.name}-orders"' in "".join(lags)
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -1,0 +1,91 @@
+"""How a worker does, for its operator: partitions, lag, pace, recovery, dead letters, and how the source stands."""
+
+from __future__ import annotations
+
+import time
+from itertools import groupby
+
+from aiohttp.web import Request, Response
+
+from app import metrics
+from app.core import app, settings
+from app.folds import rfc3339
+from app.freshness import source_view
+from app.progress import progress
+from app.source.state import SILENT_S
+from app.topics import Topics
+from tables import by_user
+from web import parameters
+from web.meta import worker
+from web.pages import page
+from web.routing import ready
+
+#: How often the page asks for itself, where scripts run.
+EVERY_MS = 2000
+
+
+@app.page("/operator")
+async def operator(self, request: Request) -> Response:
+    """How this worker does."""
+    parameters.only(request)
+    readings = progress.readings()
+    return page(
+        "operator.html",
+        worker=worker(),
+        state=_state(),
+        workers=_workers(),
+        topics=[(topic, list(rows)) for topic, rows in groupby(readings, lambda one: one.topic)],
+        standbys=_standbys(),
+        requests=progress.requests(),
+        recovery=app.tables.recovery.progress,
+        dead=_dead(),
+        dead_topic=Topics(settings).orders_dead.name,
+        source=_source(),
+        snapshot=source_view.snapshot,
+        every_ms=EVERY_MS,
+    )
+
+
+def _state() -> str:
+    if ready():
+        return "It answers."
+    return "Its tables are being recovered." if app.tables.recovery.in_recovery else "It waits for partitions."
+
+
+def _workers() -> list[tuple[str, list[int]]]:
+    """Address and partitions of `orders` of every worker that has some."""
+    topic = by_user.by_user.changelog
+    known = app.assignor.table_metadata(topic)
+    return sorted((str(url).rstrip("/"), sorted(partitions.get(topic, ()))) for url, partitions in known.items())
+
+
+def _standbys() -> list[tuple[str, int, int]]:
+    """Table, partition and changelog position of every copy that is kept for another worker."""
+    return [
+        (table.name, partition, table.stores[partition].offset)
+        for table in app.tables.values()
+        for topic, partition in sorted(app.assignor.assigned_standbys())
+        if topic == table.changelog and partition in table.stores
+    ]
+
+
+def _dead() -> list[tuple[str, int]]:
+    """Reason and number of the records that this worker has sent to the dead letters."""
+    samples = [one for metric in metrics.DEAD.collect() for one in metric.samples if one.name.endswith("_total")]
+    return sorted((one.labels["reason"], int(one.value)) for one in samples)
+
+
+def _source() -> dict[str, str] | None:
+    """What the source says of itself; None when none has ever run."""
+    said = source_view.newest
+    if said is None:
+        return None
+    silent_s = max(0.0, time.time() - said.at / 1e6)
+    return {
+        "Guarantee": f"{said.guarantee} ({'; '.join(said.reasons)})" if said.reasons else said.guarantee,
+        "Mode": said.mode,
+        "Publishes": said.leader if silent_s < SILENT_S else f"nobody: the last sign is {silent_s:.0f} s old",
+        "Oldest change that is not published": f"{said.oldest_pending_s:.1f} s",
+        "Published up to": "unknown" if said.as_of is None else rfc3339(said.as_of),
+        "Cannot see": ", ".join(said.unseen) or "nothing: it sees every change",
+    }
