@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.data import DataSet
 from bench.measure import Bench, Result
 from bench.report import circumstances, keep_raw, median, rounded, table
-from bench.sides import BY_USER, SIDES, STREAMS, Side, can_leave_out_products, side
+from bench.sides import ALL, BY_USER, SIDES, STREAMS, Side, can_leave_out, side
 from local.process import ServerFailed
 
 HEADING = "Side by side"
@@ -18,23 +18,26 @@ that repeats and removals come out right, and answers over HTTP. The bare loop d
 
 How it was measured: the same from outside for all. Each run has a new consumer group, an empty disk and a fresh
 changelog; one side runs at a time; in every round each side runs once, and every round begins with another side. An
-observer asks the broker every 50 ms for the group's committed offsets and the changelog's end. The clock starts at
-the first growth of either, so that the start of a process does not count, and ends when the group has committed the
-end of the topic (with totals by product: and of the topics in between). orders/s = orders committed between the two /
-seconds between the two; the medians of all rounds. "Second half" is the same from the commit of the middle on, where
-that is more than 2 s: without what is slow at the beginning, above all the JVM, which has yet to compile. The bare
-loop commits nothing and tells its time itself. Stock Faust is stopped after its first 60,000 orders; "(first n)"
-marks a side that was stopped for being slow. Memory is the peak RSS of the process and its children (VmHWM); CPU is
-their user and system time from their start, per million orders read. "Elsewhere" is the share of the machine that
-others than the side, the broker and the benchmark had, in the round where it was most: where it is large, run again."""
+observer asks the broker every 50 ms for the group's committed offsets and the changelog's end. The clock starts at the
+first growth of either, so that the start of a process does not count, and ends when the group has committed the end of
+the topic (with totals by product and similar products: and of the topics in between). orders/s = orders committed
+between the two / seconds between the two; the medians of all rounds. "Orders alone" ends when the group has committed
+the end of `orders`, whatever is left to read of the topics in between: the pace of the purchases by user. "Second
+half" is the same from the commit of the middle on, where that is more than 2 s: without what is slow at the beginning,
+above all the JVM, which has yet to compile. The bare loop commits nothing and tells its time itself. Stock Faust is
+stopped after its first 60,000 orders; "(first n)" marks a side that was stopped for being slow. Memory is the peak RSS
+of the process and its children (VmHWM); CPU is their user and system time from their start, per million orders read.
+"Elsewhere" is the share of the machine that others than the side, the broker and the benchmark had, in the round where
+it was most: where it is large, run again."""
 
 
 def compare(bench: Bench, data: DataSet, rounds: int, only: list[str] | None = None) -> str:
     """Run the sides in turns and return the text of the section."""
     sides = [one for one in SIDES if not only or any(word.lower() in one.name.lower() for word in only)]
-    if not can_leave_out_products():
-        bench.say(f"{BY_USER}: left out, this version of Lately does not know LATELY_BY_PRODUCT")
-        sides = [one for one in sides if one.name != BY_USER]
+    for name, setting in ((BY_USER, "by_product"), (ALL, "similar")):
+        if not can_leave_out(setting):
+            bench.say(f"{name}: left out, this version of Lately does not know LATELY_{setting.upper()}")
+            sides = [one for one in sides if one.name != name]
     results: dict[str, list[Result]] = {one.name: [] for one in sides}
     for number in range(rounds):
         bench.say(f"round {number + 1} of {rounds}")
@@ -59,7 +62,7 @@ def shown(results: dict[str, list[Result]]) -> str:
     rates = {name: median(result.rate for result in runs) for name, runs in results.items() if runs}
     compared = [name for name in (BY_USER, ONE_THREAD) if name in rates]
     head = ["side", "orders/s", *(f"x {name}" for name in compared)]
-    head += ["second half", "each round", "peak MiB", "CPU s per million", "elsewhere"]
+    head += ["orders alone", "second half", "each round", "peak MiB", "CPU s per million", "elsewhere"]
     rows = []
     for name, runs in results.items():
         if not runs:
@@ -72,6 +75,7 @@ def shown(results: dict[str, list[Result]]) -> str:
             f"{name}{cut}",
             f"**{rounded(rates[name])}**",
             *(f"{rates[name] / rates[other]:.2f}" for other in compared),
+            rounded(median(result.alone for result in runs)),
             rounded(median(later)) if later else "-",
             ", ".join(rounded(result.rate) for result in runs),
             f"{median(result.peak_mib for result in runs):,.0f}",

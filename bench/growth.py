@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.data import DataSet
 from bench.measure import Bench, Result
 from bench.report import circumstances, keep_raw, median, rounded, table
-from bench.sides import BY_BOTH, BY_USER, can_leave_out_products, side
+from bench.sides import BY_BOTH, BY_USER, can_leave_out, side
 
 HEADING = "Growth"
 BENDS = """\
@@ -24,7 +24,7 @@ def data_sets(quick: bool) -> list[DataSet]:
 
 def growth(bench: Bench, rounds: int, quick: bool) -> str:
     """Measure every data set in turns and return the text of the section."""
-    ours = side(BY_USER if can_leave_out_products() else BY_BOTH)
+    ours = side(BY_USER if can_leave_out("by_product") else BY_BOTH)
     results: dict[DataSet, list[Result]] = {data: [] for data in data_sets(quick)}
     for number in range(rounds):
         for data, runs in results.items():

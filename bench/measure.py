@@ -30,6 +30,8 @@ class Result:
     seconds: float
     #: Orders/s of the second half: without what a side does slowly at its beginning, as a JVM that still compiles.
     later: float | None
+    #: Orders/s until the orders themselves were read, whatever was left of the topics in between.
+    alone: float
     peak_mib: float
     cpu_s: float
     #: The share of the machine that neither the side nor the broker nor the observer had: what disturbed the run.
@@ -135,7 +137,16 @@ class Bench:
         if process.alive or process.child.returncode != 0:
             raise failure(process, f"{process.name} did not end well")
         said = json.loads(process.tail(1))
-        return Result(said["orders"], said["seconds"], None, usage.peak_mib, usage.cpu_s, usage.elsewhere, whole=True)
+        return Result(
+            said["orders"],
+            said["seconds"],
+            None,
+            said["orders"] / said["seconds"],
+            usage.peak_mib,
+            usage.cpu_s,
+            usage.elsewhere,
+            whole=True,
+        )
 
 
 def summary(looks: list[Look], usage: Usage, whole: bool) -> Result:
@@ -150,7 +161,9 @@ def summary(looks: list[Look], usage: Usage, whole: bool) -> Result:
     if last.at - half.at > SECONDS_THAT_COUNT:
         later = (last.committed - half.committed) / (last.at - half.at)
     orders, seconds = last.committed - first.committed, last.at - first.at
-    return Result(orders, seconds, later, usage.peak_mib, usage.cpu_s, usage.elsewhere, whole)
+    read = next(look for look in looks if look.committed == last.committed)
+    alone = orders / (read.at - first.at)
+    return Result(orders, seconds, later, alone, usage.peak_mib, usage.cpu_s, usage.elsewhere, whole)
 
 
 def clean_folder() -> None:

@@ -11,7 +11,7 @@ from bench.data import DataSet
 from bench.measure import Bench
 from bench.recovery import serves
 from bench.report import circumstances, keep_raw, median, rounded, table
-from bench.sides import BY_BOTH, BY_USER, ROOT, Place, can_leave_out_products, side
+from bench.sides import BY_BOTH, BY_USER, ROOT, Place, can_leave_out, side
 from local.process import wait_ready
 
 HEADING = "Queries"
@@ -30,7 +30,7 @@ sending the request to the last byte of the answer; all rounds together. Whateve
 def queries(bench: Bench, data: DataSet, rounds: int, seconds: float) -> str:
     """Ask in all three ways in every round and return the text of the section."""
     bench.prepare(data)
-    ours = side(BY_USER if can_leave_out_products() else BY_BOTH)
+    ours = side(BY_USER if can_leave_out("by_product") else BY_BOTH)
     answers: dict[str, list[tuple[float, int]]] = {DURING: [], ALONE: [], FLAT_OUT: []}
     spent: dict[str, float] = dict.fromkeys(answers, 0.0)
     ingested = []

@@ -17,7 +17,7 @@ from bench.data import DataSet
 from bench.measure import Bench
 from bench.observer import Observer
 from bench.report import circumstances, keep_raw, median, rounded, table
-from bench.sides import BY_BOTH, BY_USER, STREAMS, Place, Side, can_leave_out_products, side
+from bench.sides import BY_BOTH, BY_USER, STREAMS, Place, Side, can_leave_out, side
 from local.process import LocalProcess, wait_ready
 
 HEADING = "Recovery"
@@ -42,7 +42,7 @@ first record to the last."""
 def recovery(bench: Bench, data: DataSet, rounds: int) -> str:
     """Measure ours and Kafka Streams and return the text of the section."""
     bench.prepare(data)
-    ours = BY_USER if can_leave_out_products() else BY_BOTH
+    ours = BY_USER if can_leave_out("by_product") else BY_BOTH
     rows, log, raw = [], "", {}
     for name, is_ready in ((ours, serves), (f"{STREAMS}, 1 thread", runs)):
         seen = raw[name] = restarts(bench, side(name), data, is_ready, rounds)

@@ -20,6 +20,7 @@ FOLDER = ROOT / ".lately" / "bench"
 
 BY_USER = "lately by user"
 BY_BOTH = "lately by user and by product"
+ALL = "lately with similar products too"
 STOCK = "stock Faust"
 STREAMS = "Kafka Streams"
 QUIX = "Quix Streams"
@@ -64,8 +65,8 @@ class Side:
     own_clock: bool = False
 
 
-def lately(place: Place, by_product: bool) -> LocalProcess:
-    """Our worker."""
+def lately(place: Place, by_product: bool, similar: bool = False) -> LocalProcess:
+    """Our worker, with what it keeps beside the purchases by user."""
     env = {
         "LATELY_ID": place.group,
         "LATELY_TOPIC_PREFIX": place.data.prefix,
@@ -74,8 +75,9 @@ def lately(place: Place, by_product: bool) -> LocalProcess:
         "LATELY_WEB_PORT": str(place.port),
         "LATELY_DATA_DIR": str(place.folder / "state"),
     }
-    if can_leave_out_products():
-        env["LATELY_BY_PRODUCT"] = str(int(by_product))
+    for name, wanted in (("by_product", by_product), ("similar", similar)):
+        if can_leave_out(name):
+            env[f"LATELY_{name.upper()}"] = str(int(wanted))
     command = [sys.executable, "-m", "faust", "-A", "app", "worker", "-l", "info"]
     return LocalProcess("lately", command, place.folder, env=env, cwd=ROOT)
 
@@ -107,15 +109,18 @@ def bare_loop(place: Place) -> LocalProcess:
     return LocalProcess("bare-loop", command, place.folder, env=place.env, cwd=ROOT)
 
 
-def can_leave_out_products() -> bool:
-    """Whether this Lately knows LATELY_BY_PRODUCT; a version that does not always keeps the totals by product."""
-    return "by_product" in {one.name for one in dataclasses.fields(Settings)}
+def can_leave_out(what: str) -> bool:
+    """Whether this Lately has a setting for `what`: "by_product", "similar". An older version always keeps the totals
+    by product, and never similar products.
+    """
+    return what in {one.name for one in dataclasses.fields(Settings)}
 
 
 #: In the order of the table.
 SIDES = (
     Side(BY_USER, lambda place: lately(place, by_product=False)),
     Side(BY_BOTH, lambda place: lately(place, by_product=True)),
+    Side(ALL, lambda place: lately(place, by_product=True, similar=True)),
     Side(STOCK, stock_faust, bound=60_000),
     Side(f"{STREAMS}, 1 thread", lambda place: kafka_streams(place, 1)),
     Side(f"{STREAMS}, 2 threads", lambda place: kafka_streams(place, 2)),
