@@ -1,7 +1,8 @@
 """purchase-changes -> baskets, and what that changed about products on to co-purchases."""
 
-import asyncio
+import time
 
+from app import background
 from app.co_purchases import Deltas
 from app.core import app, purchase_changes
 from tables import baskets
@@ -13,6 +14,7 @@ async def fill_baskets(stream):
     async for chunk in stream:
         deltas = Deltas()
         for _offset, _key, record in chunk.records:
+            began = time.perf_counter()
             baskets.fill(chunk, record, deltas)
-            await asyncio.sleep(0)  # a record is as much work as a step elsewhere
+            await background.rest(began)  # a record is as much work as a step elsewhere
         baskets.send(chunk, deltas)

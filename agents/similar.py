@@ -1,7 +1,8 @@
 """co-purchases -> similar."""
 
-import asyncio
+import time
 
+from app import background
 from app.core import app, co_purchases
 from tables import similar
 
@@ -11,5 +12,6 @@ async def count_together(stream):
     """Count for each product who bought it, and with which others."""
     async for chunk in stream:
         for _offset, product, record in chunk.records:
+            began = time.perf_counter()
             similar.add(chunk, product, record)
-            await asyncio.sleep(0)  # a record is as much work as a step elsewhere
+            await background.rest(began)  # a record is as much work as a step elsewhere

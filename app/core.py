@@ -53,8 +53,13 @@ app.tables.block_cache_bytes = settings.block_cache_mb * 2**20
 _topics = Topics(settings)
 
 
+# What goes with what may be counted later than what was bought.
+app.tables.background = frozenset({_topics.purchase_changes.name, _topics.co_purchases.name})
+
+
 def _chunked(topic) -> faust.types.TopicT:
-    return app.topic(topic.name, schema=ChunkSchema())
+    # What one fetch brings has to fit: only then does a background topic hold up no other.
+    return app.topic(topic.name, schema=ChunkSchema(), maxsize=64 if topic.name in app.tables.background else None)
 
 
 orders = _chunked(_topics.orders)

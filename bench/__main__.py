@@ -33,8 +33,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("part", nargs="?", choices=("all", *PARTS), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many rounds (3)")
     parser.add_argument("--quick", action="store_true", help="one round with few orders, to try it all out")
-    parser.add_argument("--orders", type=int, default=1_000_000, help="orders of compare and queries (1,000,000)")
-    parser.add_argument("--users", type=int, default=200_000, help="users of compare and queries (200,000)")
+    parser.add_argument("--orders", type=int, default=1_000_000, help="orders of compare (1,000,000)")
+    parser.add_argument("--users", type=int, default=200_000, help="users of compare (200,000)")
     parser.add_argument("--only", action="append", help="compare only the sides with this in their name; repeatable")
     parser.add_argument("--patience", type=float, default=120, help="seconds a side may take for one data set (120)")
     parser.add_argument("--results", type=Path, help="the file to write (bench/results.md, or .lately/bench/quick.md)")
@@ -55,13 +55,17 @@ def run(asked: argparse.Namespace) -> None:
         quix_python(FOLDER)
     data = DataSet(asked.orders, asked.users)
     everyone = DataSet(50_000, 50_000) if asked.quick else DataSet(1_000_000, 1_000_000)
+    several = DataSet(50_000, 10_000) if asked.quick else DataSet(2_000_000, 1_000_000)
     with start_kafka(resolve(ROOT / ".lately", say), FOLDER / "broker") as kafka:
         bench = Bench(kafka, asked.patience, say)
         work = {
             "compare": (compare.HEADING, lambda: compare.compare(bench, data, asked.rounds, asked.only)),
             "growth": (growth.HEADING, lambda: growth.growth(bench, asked.rounds, asked.quick)),
             "recovery": (recovery.HEADING, lambda: recovery.recovery(bench, everyone, asked.rounds)),
-            "queries": (queries.HEADING, lambda: queries.queries(bench, data, asked.rounds, 3 if asked.quick else 10)),
+            "queries": (
+                queries.HEADING,
+                lambda: queries.queries(bench, several, asked.rounds, 3 if asked.quick else 10),
+            ),
             "source": (source.HEADING, lambda: source.source(bench, asked.rounds, asked.quick)),
         }
         for part in parts:

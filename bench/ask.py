@@ -1,7 +1,8 @@
-"""Asks a worker what random users bought, over connections that stay open, and prints how long each answer took.
+"""Asks a server what random users bought, over connections that stay open, and prints how long each answer took.
 
-A process of its own: `python -m bench.ask PORT USERS RATE SECONDS`. RATE 0 asks as fast as 8 connections can; SECONDS 0
-goes on until standard input is closed. Written on bare sockets so that the asking costs little of what it measures.
+A process of its own: `python -m bench.ask PORT USERS RATE SECONDS`. RATE 0 asks as fast as 16 connections can;
+SECONDS 0 goes on until standard input is closed. Written on bare connections so that the asking costs little of what
+it measures.
 """
 
 from __future__ import annotations
@@ -11,23 +12,52 @@ import json
 import random
 import sys
 import time
-from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 
 from bench.data import user_id
 
 SECONDS_TO_WAIT = 10
-CONNECTIONS = 8
+CONNECTIONS = 16
 NO_ANSWER = 0
 
 
+class Connection(asyncio.Protocol):
+    """One connection: a request, its answer, then the next request."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.status: asyncio.Future[int] | None = None
+        self.received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def ask(self, user: str) -> asyncio.Future[int]:
+        """The status of the answer, once all of the answer is there."""
+        self.status = asyncio.get_running_loop().create_future()
+        self.transport.write(f"GET /v1/users/{user}/purchases HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        return self.status
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        head, found, body = self.received.partition(b"\r\n\r\n")
+        if found and len(body) >= int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]):
+            self.received = b""
+            if not self.status.done():
+                self.status.set_result(int(head.split(b" ", 2)[1]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.status is not None and not self.status.done():
+            self.status.set_exception(exc or ConnectionResetError("the server has closed the connection"))
+
+
 class Asker:
-    """A pool of open connections to one worker, and what came of every query."""
+    """A pool of open connections to one server, and what came of every query."""
 
     def __init__(self, port: int, users: int) -> None:
         self.port = port
         self.users = users
-        self.idle: list[tuple[StreamReader, StreamWriter]] = []
+        self.idle: list[Connection] = []
         self.dice = random.Random(7)  # noqa: S311 - the same users at every run
         self.answers: list[tuple[float, int]] = []
 
@@ -36,23 +66,20 @@ class Asker:
         user = user_id(self.dice.randrange(self.users))
         began = time.perf_counter()
         try:
-            status = await asyncio.wait_for(self.exchange(user), SECONDS_TO_WAIT)
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+            connection = self.idle.pop() if self.idle else await self.connected()
+            overdue = asyncio.get_running_loop().call_later(SECONDS_TO_WAIT, connection.transport.abort)
+            try:
+                status = await connection.ask(user)
+            finally:
+                overdue.cancel()
+            self.idle.append(connection)
+        except OSError:
             status = NO_ANSWER
         self.answers.append((round((time.perf_counter() - began) * 1000, 3), status))
 
-    async def exchange(self, user: str) -> int:
-        """Send one request on an idle connection, or on a new one, and read the whole answer."""
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            writer.write(f"GET /v1/users/{user}/purchases HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]))
-        except BaseException:
-            writer.close()
-            raise
-        self.idle.append((reader, writer))
-        return int(head.split(b" ", 2)[1])
+    async def connected(self) -> Connection:
+        """A new connection."""
+        return (await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", self.port))[1]
 
     async def at_rate(self, rate: float, done: Callable[[], bool]) -> None:
         """Ask at fixed times, whether or not earlier queries are answered: a slow answer hides no others."""

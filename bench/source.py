@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import os
 import shutil
 import sys
 import threading
@@ -11,6 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
 
 import mysql.connector
 from confluent_kafka import Consumer, TopicPartition
@@ -21,22 +25,33 @@ from bench.report import circumstances, keep_raw, median, rounded, table
 from bench.sides import FOLDER, ROOT
 from local.artifacts import resolve
 from local.mariadb import MariaDB, start_mariadb
-from local.process import LocalProcess, wait_ready
+from local.process import LocalProcess, free_port, wait_ready
 from local.shop import TABLE
 
 HEADING = "Event source"
 LIVE_RATE = 500
+#: Of so many orders one is asked for over HTTP.
+ASK_EVERY = 25
 WRITERS, ROWS_PER_INSERT = 4, 100
 USERS = 200_000
 HOW = """\
 Snapshot: `lately source snapshot --all`, the whole process, beside a plain `SELECT *` of the same table by the same
 connector. Live: a shop commits {rate} orders a second one by one; from the moment COMMIT has returned to the moment a
-consumer has the record. Sustained: {writers} writers insert {rows} rows per transaction as fast as they can; rows per
-second from the first record to the last. The shop's own cost: single-row transactions of one connection, without
-triggers (before and after), with them, and with them while the source publishes."""
+consumer has the record; and, with a worker that has all its agents, of every {every}th order to the moment a client
+has the answer of `GET /v1/users/<user>/purchases?after_order=<order>`. Sustained: {writers} writers insert {rows}
+rows per transaction as fast as they can; rows per second from the first record to the last. The shop's own cost:
+single-row transactions over {writers} connections as fast as they can, without triggers (before and after), with
+them, and with them while the source publishes; and the time that the database server computes for one."""
 
 Row = tuple[str, str, str, str, str, str, str]
 _INSERT = "INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)"
+
+
+class Cost(NamedTuple):
+    """Transactions per second, and microseconds that the server computes for one."""
+
+    rate: float
+    cpu_us: float
 
 
 class Shop:
@@ -130,13 +145,19 @@ def source(bench: Bench, rounds: int, quick: bool) -> str:
         bench.say(f"snapshot: {rounded(median(rate for _, rate in snapshots))} rows/s")
         lives = raw["live"] = [live(Shop(server, bench.kafka), live_s) for _ in range(rounds)]
         bench.say("live: done")
+        seen = raw["visible"] = [visible(Shop(server, bench.kafka), live_s) for _ in range(rounds)]
+        bench.say("visible: done")
         full = raw["sustained"] = [sustained(Shop(server, bench.kafka), burst) for _ in range(rounds)]
         bench.say(f"sustained: {rounded(median(full))} rows/s")
         costs = raw["cost"] = [cost(Shop(server, bench.kafka), inserts) for _ in range(rounds)]
     shutil.rmtree(folder, ignore_errors=True)
     keep_raw("source", raw)
     delays = sorted(delay for found, _ in lives for delay in found)
-    plain, triggered, published = (median(one[number] for one in costs) for number in range(3))
+    shown_after = sorted(one for found in seen for one in found)
+    plain, triggered, published = (
+        Cost(median(one[number].rate for one in costs), median(one[number].cpu_us for one in costs))
+        for number in range(3)
+    )
     shown = table(
         ["what", "measured"],
         [
@@ -145,13 +166,20 @@ def source(bench: Bench, rounds: int, quick: bool) -> str:
             [f"live at {LIVE_RATE} orders/s: commit to Kafka, p50 ms", f"{part(delays, 0.5) * 1000:.1f}"],
             ["p99 ms", f"{part(delays, 0.99) * 1000:.1f}"],
             ["most rows in the outbox meanwhile", f"{max(most for _, most in lives):,}"],
+            ["commit to the answer of a worker, p50 ms", f"{part(shown_after, 0.5) * 1000:.1f}"],
+            ["p99 ms", f"{part(shown_after, 0.99) * 1000:.1f}"],
             [f"sustained, {WRITERS} writers, rows/s", rounded(median(full))],
-            ["the shop's transactions/s, without triggers", rounded(plain)],
-            ["with triggers", f"{rounded(triggered)} ({triggered / plain - 1:+.0%})"],
-            ["with triggers and a running source", f"{rounded(published)} ({published / plain - 1:+.0%})"],
+            ["the shop's transactions/s, without triggers", rounded(plain.rate)],
+            ["with triggers", f"{rounded(triggered.rate)} ({triggered.rate / plain.rate - 1:+.0%})"],
+            [
+                "with triggers and a running source",
+                f"{rounded(published.rate)} ({published.rate / plain.rate - 1:+.0%})",
+            ],
+            ["the server's CPU per transaction without triggers, µs", f"{plain.cpu_us:.0f}"],
+            ["with triggers", f"{triggered.cpu_us:.0f} ({triggered.cpu_us / plain.cpu_us - 1:+.0%})"],
         ],
     )
-    how = HOW.format(rate=LIVE_RATE, writers=WRITERS, rows=ROWS_PER_INSERT)
+    how = HOW.format(rate=LIVE_RATE, every=ASK_EVERY, writers=WRITERS, rows=ROWS_PER_INSERT)
     return f"Medians of {rounds}; times of all rounds together.\n\n{shown}\n\n{how}\n\n{circumstances()}"
 
 
@@ -194,6 +222,48 @@ def live(shop: Shop, seconds: int) -> tuple[list[float], int]:
     return [arrived[order] - committed[order] for order in committed], most
 
 
+def visible(shop: Shop, seconds: int) -> list[float]:
+    """Seconds from COMMIT to an answer of the worker that has the order, of some of the orders."""
+    shop.run("source", "setup")
+    port = free_port()
+    shop.env |= {"LATELY_WEB_PORT": str(port), "LATELY_DATA_DIR": str(FOLDER / "run" / shop.name / "state")}
+    worker = shop.lately("worker", "-l", "info")
+    try:
+        worker.start()
+        wait_ready(worker, lambda: answers(port, "/readyz"), 60, "200 of /readyz")
+        with shop.publishing(), ThreadPoolExecutor(32) as pool, closing(shop.connect()) as connection:
+            with closing(connection.cursor()) as cursor:
+                asked, begun = [], time.monotonic()
+                for number in range(LIVE_RATE * seconds):
+                    pause = begun + number / LIVE_RATE - time.monotonic()
+                    if pause > 0:
+                        time.sleep(pause)
+                    cursor.execute(_INSERT, row(number))
+                    connection.commit()
+                    if number % ASK_EVERY == 0:
+                        asked.append(pool.submit(_seen, port, number, time.monotonic()))
+                return [one.result() for one in asked]
+    finally:
+        worker.kill()
+
+
+def _seen(port: int, number: int, committed: float) -> float:
+    order, user = row(number)[0], row(number)[2]
+    if not answers(port, f"/v1/users/{user}/purchases?after_order={order}&wait_ms=5000"):
+        raise RuntimeError(f"the order {order} was not visible within 5 s")
+    return time.monotonic() - committed
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether the worker's answer is a 200."""
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
 def sustained(shop: Shop, rows: int) -> float:
     """Rows per second from the first record to the last while writers insert as fast as they can."""
     shop.run("source", "setup")
@@ -201,40 +271,51 @@ def sustained(shop: Shop, rows: int) -> float:
     with shop.publishing(), ThreadPoolExecutor() as pool:
         arriving = pool.submit(shop.arrivals, stopping, rows)
         each = rows // WRITERS
-        for one in [pool.submit(_insert_many, shop, number * each, each) for number in range(WRITERS)]:
+        for one in [pool.submit(_insert_some, shop, number * each, each) for number in range(WRITERS)]:
             one.result()
         arrived = _all_of(arriving, stopping)
     times = sorted(arrived.values())
     return len(times) / (times[-1] - times[0])
 
 
-def cost(shop: Shop, transactions: int) -> tuple[float, float, float]:
-    """The shop's transactions per second without triggers, with them, and while the source publishes."""
+def cost(shop: Shop, transactions: int) -> list[Cost]:
+    """What a transaction of the shop costs without triggers, with them, and while the source publishes."""
     firsts = iter(range(0, 10 * transactions, transactions))
-    _insert_singly(shop, next(firsts), transactions)  # a server just started is slow
-    before = _insert_singly(shop, next(firsts), transactions)
+
+    def measured() -> Cost:
+        return _insert_singly(shop, next(firsts), transactions)
+
+    measured()  # a server just started is slow
+    before = measured()
     shop.run("source", "setup")
-    triggered = _insert_singly(shop, next(firsts), transactions)
+    triggered = measured()
     with shop.publishing():
-        published = _insert_singly(shop, next(firsts), transactions)
+        published = measured()
     shop.run("source", "teardown", "--force")
-    after = _insert_singly(shop, next(firsts), transactions)
-    return (before + after) / 2, triggered, published
+    after = measured()
+    return [Cost((before.rate + after.rate) / 2, (before.cpu_us + after.cpu_us) / 2), triggered, published]
 
 
-def _insert_singly(shop: Shop, first: int, count: int) -> float:
+def _insert_singly(shop: Shop, first: int, count: int) -> Cost:
+    each = count // WRITERS
+    begun, computed = time.monotonic(), _cpu_s(shop.server.process.pid)
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for one in [pool.submit(_insert_some, shop, first + number * each, each, 1) for number in range(WRITERS)]:
+            one.result()
+    spent = time.monotonic() - begun
+    return Cost(count / spent, (_cpu_s(shop.server.process.pid) - computed) / count * 1e6)
+
+
+def _cpu_s(pid: int) -> float:
+    """Seconds that a process has computed so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _insert_some(shop: Shop, first: int, count: int, at_once: int = ROWS_PER_INSERT) -> None:
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
-        begun = time.monotonic()
-        for number in range(first, first + count):
-            cursor.execute(_INSERT, row(number))
-            connection.commit()
-        return count / (time.monotonic() - begun)
-
-
-def _insert_many(shop: Shop, first: int, count: int) -> None:
-    with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
-        for start in range(first, first + count, ROWS_PER_INSERT):
-            cursor.executemany(_INSERT, [row(number) for number in range(start, start + ROWS_PER_INSERT)])
+        for start in range(first, first + count, at_once):
+            cursor.executemany(_INSERT, [row(number) for number in range(start, start + at_once)])
             connection.commit()
 
 

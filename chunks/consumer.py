@@ -14,6 +14,9 @@ from faust.types.tuples import ConsumerMessage
 from chunks.chunk import CHUNK_RECORDS, Run
 from chunks.fetch import end_of, fetch, tune
 
+#: How soon to look again whether a background topic can go on, in seconds.
+LOOK_AGAIN_S = 0.02
+
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Replaces: one object per record, and a fetch of idle partitions that holds up the others for 1.5 s."""
@@ -27,11 +30,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     ) -> dict[TP, list[Run]]:  # fmt: skip
         if not self.consumer.flow_active:
             return {}
+        self._pause_background(consumer, active_partitions)
         return await fetch(consumer, active_partitions, timeout or 0, CHUNK_RECORDS)
 
     def end_of(self, tp: TP) -> int | None:
         """Where a partition ended when it was last fetched, None where that is not known."""
         return None if self._consumer is None else end_of(self._consumer, tp)
+
+    def _pause_background(self, consumer: AIOKafkaConsumer, active_partitions: set[TP]) -> None:
+        # What aiokafka has fetched and nobody takes would hold up the other partitions of its broker.
+        ours = {tp for tp in consumer.assignment() if tp.topic in self.app.tables.background}
+        paused = consumer.paused() & ours
+        consumer.pause(*(ours - paused - active_partitions))
+        consumer.resume(*(paused & active_partitions))
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Fetch nothing of the changelogs here: Faust's own pausing only keeps what was fetched."""
@@ -61,10 +72,19 @@ class Consumer(driver.Consumer):
     # -- delivering
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        # A copy: partitions that are resumed while the fetch waits must not be part of it.
-        wanted = None if active_partitions is None else set(active_partitions)
+        if active_partitions is None:
+            wanted = None
+        else:
+            busy = {topic for topic in self.app.tables.background if self._is_busy(topic)}
+            # A copy: partitions that are resumed while the fetch waits must not be part of it.
+            wanted = {tp for tp in active_partitions if tp.topic not in busy}
+            timeout = min(timeout, LOOK_AGAIN_S) if busy else timeout
         async with self._fetching:
             return await super()._getmany(wanted, timeout)
+
+    def _is_busy(self, topic: str) -> bool:
+        """Whether a stream of the topic has yet to take what was delivered."""
+        return any(topic in channel.topics and channel.queue.qsize() for channel in self.app.topics)
 
     def _to_message(self, tp: TP, run: Run) -> ConsumerMessage:
         return ConsumerMessage(

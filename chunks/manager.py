@@ -28,6 +28,8 @@ class TableManager(FaustTableManager):
         self.cache_bytes = CACHE_BYTES
         #: What RocksDB may keep of the files of all tables together.
         self.block_cache_bytes = BLOCK_CACHE_BYTES
+        #: Topics whose agents may be slow: what they have not taken yet waits in Kafka and holds up no other topic.
+        self.background: frozenset[str] = frozenset()
         #: Called before each step; an app may end the process there.
         self.check: Callable[[], None] = lambda: None
 

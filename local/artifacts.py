@@ -80,8 +80,15 @@ def java_version(text: str) -> int | None:
 
 
 def installed_database() -> Path | None:
-    """Return the mariadbd or mysqld on the PATH, if there is one."""
-    found = shutil.which("mariadbd") or shutil.which("mysqld")
+    """Return the mariadbd or mysqld on the PATH, if it is there with all that a new data folder needs.
+
+    A MariaDB without is passed over: Debian's mariadb-server-core alone lacks what mariadb-client brings.
+    """
+    mariadb = shutil.which("mariadbd")
+    if mariadb:
+        script = shutil.which("mariadb-install-db") or shutil.which("mysql_install_db")
+        return Path(mariadb) if script and shutil.which("my_print_defaults") else None
+    found = shutil.which("mysqld")
     return Path(found) if found else None
 
 

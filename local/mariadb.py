@@ -7,7 +7,7 @@ from pathlib import Path
 import mysql.connector
 
 from local.artifacts import Artifacts
-from local.process import LocalProcess, LocalServer, ServerFailed, demand_port, free_port, run, wait_ready
+from local.process import LocalProcess, LocalServer, demand_port, free_port, run, wait_ready
 
 SECONDS_TO_START = 60
 
@@ -37,8 +37,9 @@ class MariaDB(LocalServer):
     user = "root"
     password = ""
 
-    def __init__(self, artifacts: Artifacts, folder: Path, port: int) -> None:
+    def __init__(self, artifacts: Artifacts, folder: Path, port: int, *options: str) -> None:
         self.artifacts = artifacts
+        self.options = options
         self.folder = folder.absolute()
         self.port = port
         self.data = self.folder / "mariadb"
@@ -51,7 +52,7 @@ class MariaDB(LocalServer):
     def command(self) -> list[str]:
         """Return the command that runs the server."""
         own = MYSQL_SETTINGS if self.is_mysql else MARIADB_SETTINGS
-        return [*self.program(), f"--datadir={self.data}", f"--port={self.port}", *SETTINGS, *own]
+        return [*self.program(), f"--datadir={self.data}", f"--port={self.port}", *SETTINGS, *own, *self.options]
 
     def program(self) -> list[str]:
         """Return the server's executable and what it needs to find itself."""
@@ -120,11 +121,6 @@ class MariaDB(LocalServer):
         ]
         if self.artifacts.mariadb is None:
             script = shutil.which("mariadb-install-db") or shutil.which("mysql_install_db")
-            if script is None:
-                raise ServerFailed(
-                    f"{self.artifacts.database} came without mariadb-install-db: "
-                    "install the package of your system that holds it"
-                )
             run([script, *options], setup, self.env)
             return
         # The script breaks at spaces in paths, hence names without any; "data" alone would lie in the base.
@@ -132,12 +128,12 @@ class MariaDB(LocalServer):
         run(["base/scripts/mariadb-install-db", "--basedir=./base", *options], setup, self.env)
 
 
-def start_mariadb(artifacts: Artifacts, folder: Path, port: int | None = None) -> MariaDB:
+def start_mariadb(artifacts: Artifacts, folder: Path, port: int | None = None, *options: str) -> MariaDB:
     """Start a database server with its data in `<folder>/mariadb`, and return it ready.
 
-    Args: `port` is taken if it is free, else (or without it) another one; ask `.port`.
+    Args: `port` is taken if it is free, else (or without it) another one; ask `.port`. `options` are of the server.
     Raises ServerFailed.
     """
-    server = MariaDB(artifacts, folder, free_port(port))
+    server = MariaDB(artifacts, folder, free_port(port), *options)
     server.start()
     return server

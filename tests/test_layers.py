@@ -29,7 +29,7 @@ ORDER = [
     ("app.start",),
     ("app.core",),
     ("app.source",),
-    ("app.freshness", "app.progress"),
+    ("app.freshness", "app.progress", "app.background"),
     ("tables",),
     ("agents",),
     ("web",),

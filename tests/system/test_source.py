@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+import mysql.connector
 import pytest
 from confluent_kafka import KafkaException
 
@@ -33,6 +34,8 @@ ROWS = int(os.environ.get("SOURCE_ROWS", "4000"))
 OPEN_S = float(os.environ.get("SOURCE_OPEN_S", "12"))
 OUTAGE_S = float(os.environ.get("SOURCE_OUTAGE_S", "12"))
 MIB = 2**20
+#: The number of the error "The table is full".
+FULL = 1114
 
 
 @pytest.fixture(params=MODES)
@@ -306,6 +309,46 @@ def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arr
             assert versions_ascend(stack.events())
             assert resident(source) - before < 50 * MIB
             assert source.alive
+
+
+def test_a_full_disk_under_the_outbox_refuses_orders_but_loses_none(artifacts: Artifacts, tmp_path: Path):
+    # The shop's tables and the outbox share a file that may not grow beyond 24 MiB.
+    one_file = ("--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M:autoextend:max:24M")
+    with (
+        start_kafka(artifacts, tmp_path / "own") as kafka,
+        start_mariadb(artifacts, tmp_path / "own", None, *one_file) as server,
+        Stack(Servers(kafka.address, server.host, server.port, server.user, server.password), tmp_path) as stack,
+    ):
+        ready(stack, "outbox")
+        source = stack.source()
+        stack.insert(order(0))
+        eventually(stack.outbox_is_empty, within=20)
+        before = resident(source)
+        kafka.kill()
+        number = 1
+        while fits(stack, number):
+            number += 500
+        assert outlives(source, 2), source.tail()
+        kafka.start()
+        eventually(stack.outbox_is_empty, within=120)
+        # What was published makes room for new orders.
+        eventually(lambda: fits(stack, number), within=60)
+        eventually(stack.outbox_is_empty, within=60)
+        assert stack.select("SELECT COUNT(*) FROM orders") == [(number + 500,)]
+        stack.assert_topic_equals_sql()
+        assert resident(source) - before < 50 * MIB
+        assert source.alive
+
+
+def fits(stack: Stack, number: int) -> bool:
+    """Insert 500 orders from `number` on, in one transaction; False where there is no room for them."""
+    try:
+        stack.insert(*map(order, range(number, number + 500)))
+    except mysql.connector.Error as exc:
+        if exc.errno != FULL:
+            raise
+        return False
+    return True
 
 
 def resident(process: LocalProcess) -> int:
