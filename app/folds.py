@@ -22,7 +22,7 @@ EARLIER_FORMAT = 1
 PARTIAL_FORMAT = 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
+_DAY = 86_400 * 1_000_000
 # Prices have up to 28 digits, Python's default precision; a sum of 10^32 of them stays exact in 60.
 EXACT = Context(prec=60)
 
@@ -116,7 +116,17 @@ def money(amount: Decimal) -> str:
 
 def rfc3339(microseconds: int) -> str:
     """Microseconds since 1970 UTC as RFC 3339 text with Z, without a fraction where it is zero."""
-    return (_EPOCH + microseconds * _MICROSECOND).replace(tzinfo=None).isoformat() + "Z"
+    day, within = divmod(microseconds, _DAY)
+    second, fraction = divmod(within, 1_000_000)
+    minute, second = divmod(second, 60)
+    text = f"{_date(day)}T{minute // 60:02}:{minute % 60:02}:{second:02}"
+    return f"{text}.{fraction:06}Z" if fraction else f"{text}Z"
+
+
+@lru_cache(maxsize=4096)
+def _date(day: int) -> str:
+    """The date that is so many days after 1970-01-01."""
+    return (_EPOCH + timedelta(days=day)).date().isoformat()
 
 
 # -- by user: the bytes of a Recent can be appended to without decoding them

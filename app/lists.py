@@ -55,7 +55,9 @@ def purchases(known: Iterable[Register], after: Mark | None, limit: int) -> Page
         ranked = [one for one in ranked if one.place < after.place]
     rank = after.rank if after else 0
     shown = ranked[:limit]
-    rows = [{**purchase(one), "position": position} for position, one in enumerate(shown, rank + 1)]
+    rows = [purchase(one) for one in shown]
+    for position, row in enumerate(rows, rank + 1):
+        row["position"] = position
     mark = Mark(shown[-1].place, rank + len(shown), 0) if len(ranked) > limit else None
     return Page(rows, mark, shown[-1].ordered_at if shown else None)
 

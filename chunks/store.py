@@ -67,6 +67,9 @@ class Store:
         self._db: rocksdict.Rdict | None = None
         self._unlogged = rocksdict.WriteOptions()
         self._unlogged.disable_wal = True
+        #: How often this was written to, and of each source topic the position and after how many writes it was read.
+        self._writes = 0
+        self._positions: dict[str, tuple[int, int | None]] = {}
 
     def open(self) -> Store:
         """Open the files, made when they are missing."""
@@ -96,6 +99,7 @@ class Store:
             db, self._db = self._db, None
             db.close()
         shutil.rmtree(self.path)
+        self._writes += 1
         self.open()
 
     @property
@@ -111,8 +115,14 @@ class Store:
 
     def position(self, topic: str) -> int | None:
         """The next offset of the source topic that the state does not contain yet; None when it contains nothing."""
-        value = self._db.get(position_key(topic))
-        return None if value is None else int(value)
+        writes = self._writes
+        known, position = self._positions.get(topic, (-1, None))
+        if known != writes:
+            value = self._db.get(position_key(topic))
+            position = None if value is None else int(value)
+            # What is written meanwhile, in another thread, makes this one old at once.
+            self._positions[topic] = (writes, position)
+        return position
 
     def get(self, key: bytes) -> bytes | None:
         """The value of one key."""
@@ -144,3 +154,4 @@ class Store:
         put(_OFFSET, b"%d" % offset)
         put(_TIME, b"%d" % time.time())
         self._db.write(batch, self._unlogged)
+        self._writes += 1

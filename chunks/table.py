@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Table(faust.Table):
     ) -> None:
         """Do nothing: recovery opens and closes partitions."""
 
-    @property
+    @cached_property
     def changelog(self) -> str:
         """The name of the changelog topic."""
         return self.changelog_topic.get_topic_name()

@@ -67,11 +67,18 @@ def freshness(partition: int) -> Freshness:
 def _at_one_moment(user_id: str, partition: int, fold: Callable[[bytes | None, Callable[[], Iterable[bytes]]], T]) -> T:
     """What `fold` makes of the user's value and the values beside it."""
     user = user_id.encode()
+    scans = 0
+
+    def others() -> Iterable[bytes]:
+        nonlocal scans
+        scans += 1
+        return (other for _, other in by_user.scan(partition, user + b"\x00"))
+
     while True:
-        value = by_user.read(partition, user)
-        folded = fold(value, lambda: (other for _, other in by_user.scan(partition, user + b"\x00")))
+        before, value = scans, by_user.read(partition, user)
+        folded = fold(value, others)
         # A purchase that moved from one to the other between the two reads was seen twice, or not at all.
-        if by_user.read(partition, user) == value:
+        if scans == before or by_user.read(partition, user) == value:
             return folded
 
 

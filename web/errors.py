@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import uuid
+import random
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 
 import msgspec
@@ -16,8 +17,8 @@ from aiohttp.web import (
     Request,
     Response,
     StreamResponse,
-    middleware,
 )
+from prometheus_client import Counter
 
 from app import metrics
 from web.pages import page
@@ -80,31 +81,38 @@ class Problem(Exception):
         )
 
 
-@middleware
-async def problems(request: Request, handler: Handler) -> StreamResponse:
-    """Turn every error into a Problem, and count every answer."""
-    request_id(request)
-    try:
-        if (request.content_length or 0) > request.client_max_size:
-            raise too_large(request)
-        response = await handler(request)
-    except Problem as problem:
-        response = problem.render(request)
-    except HTTPException as exc:
-        if exc.status < 400:
-            raise
-        response = from_http(exc, request)
-    except Exception:
-        if request.transport is None or request.transport.is_closing():
-            raise ConnectionResetError("the client has gone") from None
-        log.exception("request %s failed", request_id(request))
-        if request.writer.output_size:
-            raise ConnectionResetError("a stream that has begun cannot become a problem") from None
-        response = Problem(500, "internal-error", "the request failed; the log names it by its id").render(request)
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else "unknown"
-    metrics.REQUESTS.labels(route, request.method, response.status).inc()
-    return response
+def problems(gate: Callable[[Request], Awaitable[StreamResponse]]) -> Handler:
+    """Turn every error of what is behind the gate into a Problem, and count every answer."""
+
+    async def answer(request: Request) -> StreamResponse:
+        name_request(request)
+        try:
+            if request.body_exists and (request.content_length or 0) > request.client_max_size:
+                raise too_large(request)
+            response = await gate(request)
+        except Problem as problem:
+            response = problem.render(request)
+        except HTTPException as exc:
+            if exc.status < 400:
+                raise
+            response = from_http(exc, request)
+        except Exception:
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionResetError("the client has gone") from None
+            log.exception("request %s failed", request_id(request))
+            if request.writer.output_size:
+                raise ConnectionResetError("a stream that has begun cannot become a problem") from None
+            response = Problem(500, "internal-error", "the request failed; the log names it by its id").render(request)
+        resource = request.match_info.route.resource
+        _counter("unknown" if resource is None else resource.canonical, request.method, response.status).inc()
+        return response
+
+    return answer
+
+
+@lru_cache(maxsize=1024)
+def _counter(route: str, method: str, status: int) -> Counter:
+    return metrics.REQUESTS.labels(route, method, status)
 
 
 async def stamped(request: Request, response: StreamResponse) -> None:
@@ -114,9 +122,10 @@ async def stamped(request: Request, response: StreamResponse) -> None:
 
 def stamp(request: BaseRequest, response: StreamResponse) -> None:
     """Put on an answer what all have: the request's id, and that its type is not to be guessed."""
-    response.headers.update(
-        {"X-Request-ID": request_id(request), "X-Content-Type-Options": "nosniff", "Server": "lately"}
-    )
+    headers = response.headers
+    headers["X-Request-ID"] = request_id(request)
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Server"] = "lately"
 
 
 def from_http(exc: HTTPException, request: BaseRequest) -> Response:
@@ -144,8 +153,16 @@ def too_large(request: BaseRequest) -> Problem:
 
 def request_id(request: BaseRequest) -> str:
     """The id of a request: its X-Request-ID if that is 1 to 128 visible characters of ASCII, else a new one."""
-    if "request_id" not in request:
-        given = request.headers.get("X-Request-ID", "")
-        fits = 1 <= len(given) <= 128 and all("!" <= char <= "~" for char in given)
-        request["request_id"] = given if fits else str(uuid.uuid4())
-    return request["request_id"]
+    try:
+        return request["request_id"]
+    except KeyError:
+        return name_request(request)
+
+
+def name_request(request: BaseRequest) -> str:
+    """Give a request its id."""
+    given = request.headers.get("X-Request-ID", "")
+    fits = 1 <= len(given) <= 128 and all("!" <= char <= "~" for char in given)
+    # To tell requests apart; it is no secret.
+    request["request_id"] = name = given if fits else f"{random.getrandbits(128):032x}"
+    return name

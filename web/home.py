@@ -50,7 +50,7 @@ async def blocks(self, request: Request, user_id: str) -> Response:
 def _blocks(user: str, query: Query, partition: int) -> Response:
     recommendations = _recommended(user, query.limit)
     body = b'%b,"recommendations":%b}' % (said(user, query, None, partition).body[:-1], json.encode(recommendations))
-    return Response(body=body, content_type="application/json", charset="utf-8", headers=HEADERS)
+    return Response(body=body, headers=HEADERS)
 
 
 def _recommended(user: str, limit: int) -> list[Row] | None:

@@ -83,4 +83,4 @@ def _answer(query: Query, parts: list[Part]) -> Response:
         raise Problem(503, errors[0]["code"], errors[0]["message"], retry_after_s=RETRY_AFTER_S)
     complete = not errors and all(part["meta"]["complete"] for part in parts)
     body = {"users": parts, "meta": {"limit": query.limit, "complete": complete}}
-    return Response(body=msgspec.json.encode(body), content_type="application/json", charset="utf-8", headers=HEADERS)
+    return Response(body=msgspec.json.encode(body), headers=HEADERS)

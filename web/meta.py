@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from app.core import app
 from app.folds import rfc3339
 from app.freshness import Freshness
@@ -42,6 +44,7 @@ def require_fresh(query: Query, fresh: Freshness) -> None:
     raise Problem(503, "too-stale", detail, retry_after_s=RETRY_AFTER_S)
 
 
+@cache
 def worker() -> str:
     """The address of this worker."""
     return str(app.conf.canonical_url).rstrip("/")

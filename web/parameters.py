@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -51,7 +52,7 @@ def query(request: Request, allowed: tuple[str, ...], default_limit: int) -> Que
     Raises Problem 400 unknown-parameter, invalid-parameter.
     """
     if not request.query_string:
-        return Query(min(default_limit, MAX_LIMIT))
+        return _plain(default_limit)
     only(request, *allowed)
     since, until = moment(request, "since"), moment(request, "until")
     if since is not None and until is not None and since > until:
@@ -66,6 +67,11 @@ def query(request: Request, allowed: tuple[str, ...], default_limit: int) -> Que
         number(request, "wait_ms", most=MAX_WAIT_MS) or 0,
         choice(request, "consistency", "any", "active", "source") or "any",
     )
+
+
+@cache
+def _plain(default_limit: int) -> Query:
+    return Query(min(default_limit, MAX_LIMIT))
 
 
 def user_id(request: Request, segment: int) -> str:
@@ -210,6 +216,8 @@ def _path_text(request: Request, segment: int) -> str | None:
 
 
 def _decoded(raw: str) -> str | None:
+    if raw.isascii() and "%" not in raw:
+        return raw
     try:
         return unquote_to_bytes(raw.encode(errors="surrogateescape")).decode()
     except UnicodeDecodeError:

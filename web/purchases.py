@@ -29,7 +29,7 @@ from web.routing import RETRY_AFTER_S, forwarded, routed
 
 log = logging.getLogger(__name__)
 
-HEADERS = {"Cache-Control": "private, no-cache"}
+HEADERS = {"Cache-Control": "private, no-cache", "Content-Type": "application/json; charset=utf-8"}
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
 _PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
 _KEY = cursor.secret(settings)
@@ -133,8 +133,9 @@ def _answer(request: Request, said: Said) -> Response:
     if said.next_cursor is not None:
         headers["Link"] = f'<{_next(request, said.next_cursor)}>; rel="next"'
     if _known(request, said.etag):
+        del headers["Content-Type"]
         return Response(status=304, headers=headers)
-    return Response(body=said.body, content_type="application/json", charset="utf-8", headers=headers)
+    return Response(body=said.body, headers=headers)
 
 
 def _known(request: Request, etag: str) -> bool:

@@ -6,7 +6,6 @@ Never an empty list for want of a table: while tables recover the answer is 503 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -54,7 +53,7 @@ async def routed(
         return await (forward or forwarded)(request, owner)
     try:
         answered = answer(partition)
-        return await answered if inspect.isawaitable(answered) else answered
+        return answered if isinstance(answered, StreamResponse) else await answered
     except ClosedPartition:
         raise recovering() from None
 
@@ -64,7 +63,7 @@ def owner_of(request: Request, table: Table, partition: int) -> URL | None:
     if not ready():
         raise recovering()
     topic = table.changelog
-    if TP(topic, partition) in app.assignor.assigned_actives():
+    if app.assignor.is_active(TP(topic, partition)):
         return None
     if HOP in request.headers:
         raise Problem(508, "routing-loop", "the worker that was asked to answer does not own this partition either")

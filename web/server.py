@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 import faust.web.drivers.aiohttp as driver
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.typedefs import Middleware
 from aiohttp.web import (
+    Application,
     AppRunner,
     BaseRequest,
     HTTPException,
@@ -17,7 +18,6 @@ from aiohttp.web import (
     RequestPayloadError,
     Server,
     StreamResponse,
-    middleware,
 )
 from faust.types import AppT
 from faust.web import View
@@ -42,10 +42,10 @@ class Web(driver.Web):
 
     def __init__(self, app: AppT, **kwargs: object) -> None:
         super().__init__(app, **kwargs)
-        self.web_app.middlewares.extend([problems, gate(app.settings)])
         self.web_app.on_response_prepare.append(stamped)
         self._runner = Runner(
             self.web_app,
+            problems(gate(app.settings)),
             access_log=None,
             keepalive_timeout=limits.PATIENCE_S,
             lingering_time=limits.PATIENCE_S,
@@ -54,25 +54,36 @@ class Web(driver.Web):
             max_headers=limits.MAX_HEADERS,
         )
 
+    @property
+    def cors(self) -> bool:
+        """Replaces: a look at every answer for what other sites may do with it. They may do nothing."""
+        return True
+
     def route(self, pattern: str, handler: View, cors_options: None = None) -> None:
-        """Replaces: HEAD on a view that has no GET."""
+        """Replaces: HEAD on a view that has no GET, and sensors that are told of every request."""
         methods = handler.get_methods()
         for method in methods if "GET" in methods else methods - {"HEAD"}:
-            self.web_app.router.add_route(method, pattern, self._wrap_into_asyncdef(handler))
+            self.web_app.router.add_route(method, pattern, _straight(handler.methods[method.lower()]))
 
 
-def gate(settings: Settings) -> Middleware:
+def _straight(view: Callable[..., Awaitable[StreamResponse]]) -> Handler:
+    async def answer(request: Request) -> StreamResponse:
+        return await view(request, **request.match_info)
+
+    return answer
+
+
+def gate(settings: Settings) -> Handler:
     """What every request passes on its way to a view, and every answer on its way back: access, and header Accept."""
     check = access(settings)
 
-    @middleware
-    async def gated(request: Request, handler: Handler) -> StreamResponse:
+    async def gated(request: Request) -> StreamResponse:
         route = routes.of(request)
         check(request, route)
         if route is None or not route.media:
-            return await handler(request)
+            return await request.match_info.handler(request)
         media = wanted(request, route)
-        response = await handler(request)
+        response = await request.match_info.handler(request)
         shape(response, route, media)
         return response
 
@@ -80,16 +91,42 @@ def gate(settings: Settings) -> Middleware:
 
 
 class Runner(AppRunner):
-    """Replaces: aiohttp's connections with ours."""
+    """Replaces: aiohttp's connections with ours, and its way from a request to a view with one of half the length."""
+
+    def __init__(self, app: Application, answer: Handler, **kwargs: object) -> None:
+        super().__init__(app, **kwargs)
+        self._answer = answer
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
+        answer, app, resolve = self._answer, self.app, self.app.router.resolve
+
+        async def handle(request: Request) -> StreamResponse:
+            request._match_info = match = await resolve(request)  # noqa: SLF001 - as Application does
+            match.add_app(app)
+            match.freeze()
+            if "Expect" in request.headers:
+                refused = await _expected(request)
+                if refused is not None:
+                    return refused
+            return await answer(request)
+
         return Connections(
-            made.request_handler,
+            handle,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             **self._kwargs,
         )
+
+
+async def _expected(request: Request) -> StreamResponse | None:
+    """Do as the header Expect says; what cannot be done is the answer."""
+    try:
+        refused = await request.match_info.expect_handler(request)
+    except HTTPException as exc:
+        return from_http(exc, request)
+    await request.writer.drain()
+    return refused
 
 
 class Connections(Server):
