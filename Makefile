@@ -2,9 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup demo test check crash bench
+.PHONY: help setup demo test check crash bench screenshots
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.installed ## install Lately and its tools into .venv
 
@@ -20,6 +20,9 @@ crash: setup ## run workers into every kind of failure and compare all tables af
 
 bench: setup ## measure Lately beside its peers and write bench/results.md (some 20 minutes)
 	@$(RUN) -m bench $(BENCH)
+
+screenshots: setup ## take the pictures of the README from the running demo (URL=http://127.0.0.1:6066)
+	@$(RUN) -m local.screenshots $(URL)
 
 check: setup ## look at the code without running it
 	@$(RUN) -m ruff check .

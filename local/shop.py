@@ -25,6 +25,14 @@ PRODUCTS = {
         ("Drift Chromebook", "299.00"), ("Atlas Workstation", "3499.00"),
     ],
 }  # fmt: skip
+#: What goes with each of them: "Pebble 5 Case".
+EXTRAS = {
+    "phones": [("Case", "19.90"), ("Charger", "24.90"), ("Screen Film", "9.90"), ("Headset", "59.00")],
+    "computers": [("Sleeve", "29.90"), ("Dock", "149.00"), ("Mouse", "39.90"), ("Keyboard", "79.00")],
+}
+MODELS = [(category, product) for category, products in PRODUCTS.items() for product in products]
+#: A customer likes so many models, and buys another one this often; each extra is in a basket with this chance.
+LIKED, OTHER_SHARE, EXTRA_SHARE = 3, 0.1, 0.2
 PAYMENT_METHODS = ["card", "card", "card", "paypal", "invoice", "gift card"]
 CHANGED_SHARE, REMOVED_SHARE = 0.05, 0.03
 MAX_REMEMBERED = 1_000
@@ -86,7 +94,7 @@ class Shop:
         now = datetime.now(timezone.utc).replace(tzinfo=None)
         payment = self.random.choice(PAYMENT_METHODS)
         lines = []
-        for category, (name, price) in self._basket():
+        for category, (name, price) in self._basket(user):
             lines.append(Line(f"{self.run}-{self.count}", name, user, price, now, payment, category))
         with self.connection.cursor() as cursor:
             cursor.executemany(
@@ -101,9 +109,12 @@ class Shop:
         self.recent = [*self.recent, *lines][-MAX_REMEMBERED:]
         return f"{user} buys {', '.join(line.product_name for line in lines)}"
 
-    def _basket(self) -> list[tuple[str, tuple[str, str]]]:
-        everything = [(category, product) for category, products in PRODUCTS.items() for product in products]
-        return self.random.sample(everything, self.random.choice([1, 1, 1, 2, 2, 3]))
+    def _basket(self, user: str) -> list[tuple[str, tuple[str, str]]]:
+        """A model that the user likes, often with what goes with it; not everybody buys everything."""
+        liked = random.Random(user).sample(MODELS, LIKED)  # noqa: S311
+        category, (model, price) = self.random.choice(MODELS if self.random.random() < OTHER_SHARE else liked)
+        extras = [one for one in EXTRAS[category] if self.random.random() < EXTRA_SHARE]
+        return [(category, (model, price)), *((category, (f"{model} {name}", price)) for name, price in extras)]
 
     def _cancel(self) -> str:
         line = self.recent.pop(self.random.randrange(len(self.recent)))
