@@ -28,6 +28,12 @@ class BadSource(LatelyError):
     exit_code = EX_USAGE
 
 
+class Unknown(LatelyError):
+    """What a command was asked about does not exist."""
+
+    exit_code = EX_USAGE
+
+
 class PortTaken(LatelyError):
     """Another process listens on the web port."""
 

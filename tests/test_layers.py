@@ -28,7 +28,7 @@ ORDER = [
     ),
     ("app.start",),
     ("app.core",),
-    ("app.source",),
+    ("app.source", "app.batch"),
     ("app.freshness", "app.progress", "app.background"),
     ("tables",),
     ("agents",),

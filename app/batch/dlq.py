@@ -1,0 +1,178 @@
+"""`lately dlq`: the records that could not be read, and what becomes of them.
+
+Kafka takes no single record out of a topic. That a dead letter was retried or dropped is a record of its own, behind it
+in the same partition of `orders-dead`, which names its offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.structs import ConsumerRecord
+
+from app.config import Settings
+from app.dead_letters import MAX_BYTES, PREFIX
+from app.errors import LatelyError, ServerAway, Unknown
+from app.topics import MAX_REQUEST_BYTES, Topics
+
+#: Header of a record that settles another: its offset, and what was done.
+SETTLED, DONE = "lately.settled", "lately.done"
+RETRIED, DROPPED = "retried", "dropped"
+
+#: Dead letters that are settled in one transaction.
+AT_ONCE = 500
+PATIENCE_S = 15
+
+
+class Letter(NamedTuple):
+    """A dead letter: its place among them, why it is one, and the record as it was."""
+
+    id: str
+    reason: str
+    message: str
+    topic: str
+    partition: str
+    offset: str
+    failed_at: str
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def origin(self) -> str:
+        """Where it was read."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+    def shown(self) -> dict[str, object]:
+        """The same for people and programs, bytes as text."""
+        return {**self._asdict(), "key": text(self.key), "value": text(self.value)}
+
+
+def text(part: bytes | None) -> str | None:
+    """Bytes as text; what is not UTF-8 as backslash and number."""
+    return None if part is None else part.decode(errors="backslashreplace")
+
+
+async def find(settings: Settings, wanted: Callable[[Letter], bool]) -> list[Letter]:
+    """The dead letters that are wanted and not settled, in the order of their places. Raises ServerAway."""
+    found: dict[tuple[int, int], Letter] = {}
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )  # fmt: skip
+    async with _reachable(settings):
+        try:
+            await asyncio.wait_for(consumer.start(), PATIENCE_S)
+            async for record in _all(consumer, Topics(settings).orders_dead.name, settings.partitions):
+                headers = {name: value.decode(errors="replace") for name, value in record.headers}
+                if SETTLED in headers:
+                    found.pop((record.partition, int(headers[SETTLED])), None)
+                elif wanted(letter := _letter(record, headers)):
+                    found[record.partition, record.offset] = letter
+        finally:
+            await consumer.stop()
+    return [found[place] for place in sorted(found)]
+
+
+async def settle(
+    settings: Settings, wanted: Callable[[Letter], bool], done: str, dry_run: bool = False
+) -> tuple[list[Letter], list[Letter]]:
+    """Retry or drop what is wanted; which letters that was, and which cannot be retried. Repeating it changes nothing.
+
+    1. Become the only one who settles: whoever is at it can commit no more. 2. Read what is not settled. 3. In one
+    transaction, write each record as it was to where it came from, and behind each dead letter that it is settled.
+
+    Raises ServerAway, LatelyError when somebody else has begun meanwhile.
+    """
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_servers,
+        transactional_id=f"{settings.id}-dlq",
+        max_request_size=MAX_REQUEST_BYTES,
+    )
+    async with _reachable(settings):
+        try:
+            # 1.
+            await asyncio.wait_for(producer.start(), PATIENCE_S)
+            # 2.
+            letters = await find(settings, wanted)
+            orders = Topics(settings).orders.name
+            fit = [one for one in letters if done == DROPPED or not obstacle(one, orders)]
+            for start in range(0, 0 if dry_run else len(fit), AT_ONCE):
+                # 3.
+                async with producer.transaction():
+                    await _write(producer, settings, fit[start : start + AT_ONCE], done)
+        except ProducerFenced:
+            raise LatelyError(
+                "another `lately dlq` has begun meanwhile, nothing more is changed: run it again"
+            ) from None
+        finally:
+            await producer.stop()
+    return fit, [one for one in letters if one not in fit]
+
+
+def obstacle(letter: Letter, orders: str) -> str | None:
+    """Why a dead letter cannot be retried, and what to do instead; None where it can."""
+    if letter.topic != orders:
+        return "it was a row of the shop: correct the row in the shop's table, which publishes it anew, then drop this"
+    if MAX_BYTES in (len(letter.key or b""), len(letter.value or b"")):
+        return "it was too large to be kept as it was"
+    return None
+
+
+def among(places: Sequence[str], reason: str | None) -> Callable[[Letter], bool]:
+    """What takes the letters at these places, or all, that have this reason, or any."""
+    return lambda one: (not places or one.id in places) and reason in (None, one.reason)
+
+
+def require_all(places: Iterable[str], found: Iterable[Letter]) -> None:
+    """Raise Unknown for a place where there is no dead letter."""
+    missing = sorted(set(places) - {one.id for one in found})
+    if missing:
+        raise Unknown(f"there is no dead letter {', '.join(missing)}: `lately dlq list` shows those that there are")
+
+
+async def _write(producer: AIOKafkaProducer, settings: Settings, letters: list[Letter], done: str) -> None:
+    topics, sent = Topics(settings), []
+    for one in letters:
+        partition, _, offset = one.id.partition("@")
+        headers = [(SETTLED, offset.encode()), (DONE, done.encode())]
+        sent.append(
+            await producer.send(topics.orders_dead.name, b"", key=one.key, partition=int(partition), headers=headers)
+        )
+        if done == RETRIED:
+            sent.append(await producer.send(one.topic, one.value, key=one.key, partition=int(one.partition)))
+    await asyncio.gather(*sent)
+
+
+def _letter(record: ConsumerRecord, headers: dict[str, str]) -> Letter:
+    said = {name.removeprefix(PREFIX): value for name, value in headers.items()}
+    return Letter(
+        f"{record.partition}@{record.offset}", said.get("exception", "unknown"), said.get("message", ""),
+        said.get("topic", ""), said.get("partition", ""), said.get("offset", ""), said.get("first_failed_at", ""),
+        record.key, record.value,
+    )  # fmt: skip
+
+
+async def _all(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> AsyncIterator[ConsumerRecord]:
+    """All records of a topic up to its end as of now; none before it was created."""
+    if topic not in await consumer.topics():
+        return
+    tps = [TopicPartition(topic, number) for number in range(partitions)]
+    consumer.assign(tps)
+    ends = await consumer.end_offsets(tps)
+    while left := [tp for tp in tps if await consumer.position(tp) < ends[tp]]:
+        for records in (await consumer.getmany(*left, timeout_ms=500)).values():
+            for record in records:
+                yield record
+
+
+@asynccontextmanager
+async def _reachable(settings: Settings) -> AsyncIterator[None]:
+    try:
+        yield
+    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
+        raise ServerAway(f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__})") from None

@@ -1,0 +1,124 @@
+"""`lately dlq`: dead letters are found, sent again or put away, each once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from confluent_kafka import Producer
+
+from app import dead_letters
+from app.errors import UnreadableEvent
+from app.topics import partition_of
+from local.process import LocalProcess
+from tests.eventually import eventually
+from tests.makers import event, wire
+from tests.stack import PYTHON, ROOT, Stack, Worker
+
+#: The partition of the user ann.
+HOME = partition_of(b"ann", 4)
+
+
+@pytest.fixture
+def worker(stack: Stack) -> Worker:
+    """A worker of a shop, whose topics are there."""
+    stack.create_orders()
+    return stack.worker().start().wait_ready()
+
+
+def dlq(stack: Stack, *words: str) -> tuple[int, list[str]]:
+    """Exit code and lines of `lately dlq …`."""
+    process = stack.lately("dlq", *words)
+    return process.child.returncode, process.tail(1_000).splitlines()
+
+
+def letters(stack: Stack, *words: str) -> list[dict]:
+    """What `lately dlq list` shows."""
+    code, lines = dlq(stack, "list", "--json", *words)
+    assert code == 0, lines
+    return [json.loads(line) for line in lines]
+
+
+def bury(stack: Stack, topic: str, key: bytes, value: bytes, reason: str = "unknown-type") -> None:
+    """A dead letter as a version wrote it that could not read the record."""
+    producer = Producer({"bootstrap.servers": stack.servers.kafka})
+    headers = dead_letters.headers(UnreadableEvent(reason, "not known here"), topic=topic, partition=HOME, offset=7)
+    producer.produce(stack.topic("orders-dead"), value, key, partition=1, headers=headers)
+    assert producer.flush(20) == 0
+
+
+def test_dead_letters_are_listed_and_shown_with_reason_and_origin(stack: Stack, worker: Worker):
+    assert letters(stack) == []
+    assert dlq(stack, "list") == (0, ["0 dead letters"])
+    stack.publish("orders", (b"ann", b"no event"), (b"ann", b"\xff{"), wire(event(user_id="ann")))
+    found = eventually(lambda: len(seen := letters(stack)) == 2 and seen, within=20)
+    assert [one["value"] for one in found] == ["no event", "\\xff{"]
+    first = found[0]
+    assert (first["key"], first["reason"], first["topic"]) == ("ann", "malformed-json", stack.topic("orders"))
+    code, lines = dlq(stack, "show", first["id"])
+    assert code == 0
+    assert "value       no event" in lines
+    assert letters(stack, "--reason", "other") == []
+
+
+def test_a_retried_letter_takes_effect_once_however_often_it_is_retried(stack: Stack, worker: Worker):
+    key, value = wire(event(user_id="ann", product_name="Phone"))
+    bury(stack, stack.topic("orders"), key, value)
+    (one,) = letters(stack)
+    assert dlq(stack, "retry", "--all", "--dry-run") == (0, [f"{one['id']:12}would be retried"])
+    assert worker.purchases("ann") == []
+    assert len(letters(stack)) == 1
+    command = [PYTHON, "-m", "app", "dlq", "retry", "--all"]
+    at_once = [LocalProcess(f"at-once-{n}", command, stack.folder, env=stack.env, cwd=ROOT) for n in range(3)]
+    stack.processes += at_once
+    for process in at_once:
+        process.start()
+    codes = {process.child.wait(60) for process in at_once}
+    assert 0 in codes
+    assert codes <= {0, 1}
+    assert letters(stack) == []
+    assert dlq(stack, "retry", "--all") == (0, [])
+    eventually(lambda: len(worker.purchases("ann")) == 1)
+    assert [(found.key(), found.value(), found.partition()) for found in stack.records("orders")] == [
+        (key, value, HOME)
+    ]
+
+
+def test_what_still_cannot_be_read_comes_back_and_what_is_dropped_does_not(stack: Stack, worker: Worker):
+    stack.publish("orders", (b"ann", b"no event"))
+    (one,) = eventually(lambda: letters(stack), within=20)
+    assert dlq(stack, "retry", one["id"])[0] == 0
+    (again,) = eventually(lambda: [found for found in letters(stack) if found["id"] != one["id"]], within=20)
+    assert (again["key"], again["value"]) == ("ann", "no event")
+    assert dlq(stack, "drop", "--reason", "malformed-json") == (0, [f"{again['id']:12}dropped"])
+    assert letters(stack) == []
+
+
+def test_a_row_of_the_shop_cannot_be_retried_and_says_what_to_do(stack: Stack, worker: Worker):
+    bury(stack, "purchase_outbox", b"ann", b"{}")
+    code, lines = dlq(stack, "retry", "--all")
+    assert code == 1
+    assert "correct the row" in lines[0]
+    assert len(letters(stack)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("retry",), "say which"),
+        (("drop", "0@1", "--all"), "exclude each other"),
+        (("show", "0@99"), "no dead letter 0@99"),
+        (("drop", "nonsense"), "no dead letter nonsense"),
+    ],
+)
+def test_a_wrong_wish_is_refused_and_changes_nothing(stack: Stack, worker: Worker, words: tuple, said: str):
+    code, lines = dlq(stack, *words)
+    assert code == 2
+    assert said in "".join(lines)
+
+
+def test_without_kafka_it_says_so(stack: Stack):
+    stack.env["LATELY_KAFKA"] = "127.0.0.1:1"
+    code, lines = dlq(stack, "list")
+    assert code == 75
+    assert "no answer from Kafka" in lines[-1]
