@@ -82,8 +82,8 @@ class Outbox:
         """Delete `rows`, which Kafka has acknowledged."""
         if not rows:
             return
-        # Each row by its key. For a list of ids the server may scan the whole table (MariaDB before 11.0 does, and ignores
-        # FORCE INDEX there), and wait for every row that is not committed yet.
+        # Each row by its key. For a list of ids the server may scan the whole table, and wait for every row that is not
+        # committed yet: MariaDB before 11.0 does, whatever FORCE INDEX says.
         with self._connection.cursor() as cursor:
             cursor.execute(
                 "DELETE waiting FROM JSON_TABLE(%s, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS published"
