@@ -65,6 +65,8 @@ class Asker:
         """Ask once and note the milliseconds and the status."""
         user = user_id(self.dice.randrange(self.users))
         began = time.perf_counter()
+        while self.idle and self.idle[-1].transport.is_closing():
+            self.idle.pop()  # closed by the server, as it was idle for too long
         try:
             connection = self.idle.pop() if self.idle else await self.connected()
             overdue = asyncio.get_running_loop().call_later(SECONDS_TO_WAIT, connection.transport.abort)

@@ -31,6 +31,8 @@ MAX_WAITING_BYTES = 16 * 2**20
 #: While there is a backlog a transaction waits for so many records, but not longer than so many seconds.
 FULL_RECORDS = 20_000
 PATIENCE_S = 0.5
+#: A background topic's transactions always wait for more records, but not longer than so many seconds.
+BACKGROUND_PATIENCE_S = 0.2
 TRANSACTION_TIMEOUT_MS = 60_000
 
 
@@ -56,7 +58,7 @@ class Ledger:
 
     def __init__(
         self, tp: TP, stores: dict[str, tuple[TP, Store]], producer: AIOKafkaProducer, cache_bytes: int,
-        on_failure: Callable[[BaseException], Awaitable[None]],
+        on_failure: Callable[[BaseException], Awaitable[None]], patient: bool = False,
     ) -> None:  # fmt: skip
         self.tp = tp
         self._producer = producer
@@ -64,6 +66,8 @@ class Ledger:
         self._cache = Cache(cache_bytes)
         self._states = {name: State(name, store, self._cache) for name, (_, store) in stores.items()}
         self._on_failure = on_failure
+        #: Whether its transactions wait for more also when there is no backlog, so that there are fewer.
+        self._patient = patient
         self._waiting = Transaction(0)
         self._under_way: Transaction | None = None
         self._step: Chunk | None = None
@@ -187,8 +191,9 @@ class Ledger:
     async def _something_to_commit(self) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting.position > self.durable)
+            patience_s = PATIENCE_S if self._backlog else BACKGROUND_PATIENCE_S
             try:
-                await asyncio.wait_for(self._changed.wait_for(self._full_or_last), PATIENCE_S)
+                await asyncio.wait_for(self._changed.wait_for(self._full_or_last), patience_s)
             except asyncio.TimeoutError:
                 pass
             # Between two steps: what a step collects belongs to the transaction that it ends in.
@@ -205,7 +210,7 @@ class Ledger:
     def _full_or_last(self) -> bool:
         """Whether the next transaction is large enough, or nothing more is likely to come soon."""
         waiting = self._waiting
-        quiet = self._settling or not self._backlog
+        quiet = self._settling or not (self._backlog or self._patient)
         return quiet or waiting.records >= FULL_RECORDS or waiting.bytes > MAX_WAITING_BYTES // 2
 
     async def _commit(self, transaction: Transaction) -> None:

@@ -173,7 +173,8 @@ class Recovery(Service):
             max_request_size=MAX_REQUEST_BYTES,
         )
         stores = {self._table(tp.topic).name: (tp, self._store(tp)) for tp in changelogs}
-        started.append(Ledger(source, stores, producer, cache_bytes, self.app.consumer.crash))
+        patient = source.topic in self.tables.background
+        started.append(Ledger(source, stores, producer, cache_bytes, self.app.consumer.crash, patient))
         await producer.start()
 
     def _reader(self) -> AIOKafkaConsumer:
