@@ -53,8 +53,10 @@ app.tables.block_cache_bytes = settings.block_cache_mb * 2**20
 _topics = Topics(settings)
 
 
-# What goes with what may be counted later than what was bought.
-app.tables.background = frozenset({_topics.purchase_changes.name, _topics.co_purchases.name})
+# Sums and what goes with what may be counted later than what was bought.
+app.tables.background = frozenset(
+    {_topics.product_partials.name, _topics.purchase_changes.name, _topics.co_purchases.name}
+)
 
 
 def _chunked(topic) -> faust.types.TopicT:
