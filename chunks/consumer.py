@@ -39,10 +39,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _pause_background(self, consumer: AIOKafkaConsumer, active_partitions: set[TP]) -> None:
         # What aiokafka has fetched and nobody takes would hold up the other partitions of its broker.
-        ours = {tp for tp in consumer.assignment() if tp.topic in self.app.tables.background}
-        paused = consumer.paused() & ours
-        consumer.pause(*(ours - paused - active_partitions))
-        consumer.resume(*(paused & active_partitions))
+        # Its own objects: it refuses Faust's, though they are equal, and of two sets & takes them from either.
+        paused = consumer.paused()
+        for tp in consumer.assignment():
+            if tp.topic in self.app.tables.background and (tp in paused) == (tp in active_partitions):
+                (consumer.resume if tp in paused else consumer.pause)(tp)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Fetch nothing of the changelogs here: Faust's own pausing only keeps what was fetched."""
