@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 
@@ -12,7 +13,7 @@ import click
 import msgspec
 
 from app.config import OUTBOX, Settings
-from app.errors import EX_USAGE, BadSetting, BadSource, LatelyError, PortTaken
+from app.errors import EX_DIFFERENT, EX_USAGE, BadSetting, BadSource, LatelyError, PortTaken
 from app.models import valid_user_id
 
 FIRST_SNAPSHOT = "1d"
@@ -26,8 +27,9 @@ def main() -> None:
     cli.add_command(config)
     cli.add_command(token)
     cli.add_command(dlq)
+    cli.add_command(verify)
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
-    if command in ("source", "config", "token", "dlq"):
+    if command in ("source", "config", "token", "dlq", "verify"):
         # These need no Faust app, and must work while Kafka is away.
         _one_line_errors(lambda: cli(obj=None))
         return
@@ -167,6 +169,60 @@ def teardown(force: bool) -> None:
     from app.source import setup as commands
 
     commands.teardown(Settings.from_env(), force, click.echo)
+
+
+@click.command()
+@click.option("--user", "users", multiple=True, help="Only this user; may be given several times.")
+@click.option("--repair", is_flag=True, help="Make the tables say what MySQL says, through the stream.")
+@click.option("--rows-per-s", type=click.IntRange(0), default=20_000, show_default=True,
+              help="How fast MySQL is read at most; 0: as fast as it goes.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(0), default=20, show_default=True, help="Differences shown of a kind.")
+@click.option("--resume/--restart", default=True, help="Go on with a verification that was interrupted, or begin anew.")
+@click.option("--worker", default=None, help="Address of any worker; default http://LATELY_WEB_HOST:LATELY_WEB_PORT.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object per difference, then one of the outcome.")
+def verify(
+    users: tuple[str, ...], repair: bool, rows_per_s: int, samples: int, resume: bool, worker: str | None, as_json: bool
+) -> None:
+    """Compare what the workers answer with MySQL, while orders flow; exit 3 when they differ."""
+    from app.batch import verify as verifying
+    from app.comparison import Difference
+
+    shown: Counter[str] = Counter()
+
+    def tell(one: Difference) -> None:
+        shown[one.kind] += 1
+        if as_json:
+            click.echo(msgspec.json.encode(one.shown()).decode())
+        elif shown[one.kind] <= samples:
+            click.echo(_difference(one.shown()))
+
+    asked = verifying.Asked(users, repair, rows_per_s, worker, resume)
+    outcome = asyncio.run(verifying.run(Settings.from_env(), asked, tell, _Progress()))
+    if as_json:
+        click.echo(msgspec.json.encode(outcome.shown()).decode())
+    else:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.found.items()))
+        click.echo(
+            f"{outcome.users:,} users compared in {outcome.seconds:.1f} s: {outcome.found.total()} differences"
+            + (f" ({kinds})" if kinds else "")
+            + (f", {outcome.repaired} repaired" if repair else "")
+            + (f", {outcome.deferred} not decided, because they keep changing" if outcome.deferred else "")
+        )
+        if outcome.left and not repair:
+            click.echo("`lately verify --repair` makes the tables say what MySQL says")
+    if outcome.left:
+        raise SystemExit(EX_DIFFERENT)
+
+
+def _difference(shown: dict) -> str:
+    what = f"{shown['kind']:8} user {shown['user_id']}, order {shown['order_id']}, {shown['product_name']}: "
+    database, table = shown["database"], shown["table"]
+    if database is None or table is None:
+        said = database or table
+        return f"{what}{said['price']}, {said['ordered_at']}, only in {'the table' if database is None else 'MySQL'}"
+    pairs = [f"{name} {database[name]} in MySQL, {table[name]} in the table" for name in database
+             if database[name] != table[name]]  # fmt: skip
+    return what + "; ".join(pairs)
 
 
 @click.group()

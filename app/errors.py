@@ -1,6 +1,7 @@
 """Named errors: the message names the cause and the next step."""
 
 EX_USAGE = 2
+EX_DIFFERENT = 3
 EX_UNAVAILABLE = 75
 
 

@@ -255,6 +255,11 @@ def shown(
     return sorted(found, key=lambda one: one.place, reverse=True)[:limit]
 
 
+def registers(value: bytes | None, others: Iterable[bytes]) -> list[Register]:
+    """All that is known of a user's purchases, removed ones too, in no order. Raises UnknownFormat."""
+    return [*decode_recent(value).registers, *map(decode_earlier, others)]
+
+
 def knows_order(value: bytes | None, others: Callable[[], Iterable[bytes]], order_id: str) -> bool:
     """Whether a purchase of this order has arrived, be it removed since. Raises UnknownFormat."""
     if any(str(one.order_id) == order_id for one in decode_recent(value).registers):

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,7 +14,6 @@ from mode import Service
 
 from app import metrics
 from app.core import app, settings
-from app.folds import microseconds
 from app.source import state
 from app.topics import Topics
 
@@ -105,7 +103,7 @@ class SourceView(Service):
             as_of,
             None if as_of is None else max(0, now - as_of) // 1000,
             state.NONE if newest is None else newest.guarantee,
-            None if self._snapshot is None else _moment(self._snapshot.horizon),
+            None if self._snapshot is None else state.moment(self._snapshot.horizon),
             () if newest is None else newest.unseen,
         )
 
@@ -115,11 +113,6 @@ def _as_of(newest_first: Iterable[state.Status], partition: int, position: int) 
         if status.as_of is not None and position >= status.offsets.get(partition, 0):
             return status.as_of
     return None
-
-
-def _moment(text: str | None) -> int | None:
-    """The horizon of a snapshot in microseconds."""
-    return None if text is None else microseconds(datetime.fromisoformat(text).replace(tzinfo=timezone.utc))
 
 
 source_view = SourceView()

@@ -14,6 +14,7 @@ from web import (
     home,
     assets,
     operator,
+    tables,
     health,
     admin,
     docs,
@@ -24,5 +25,5 @@ __all__ = [
     "by_user", "by_product", "baskets", "similar",
     "by_user_table", "product_partials", "by_product_table", "baskets_table", "similar_table",
     "purchases", "many", "live", "similar_routes", "products", "product_page", "home", "assets",
-    "operator", "health", "admin", "docs",
+    "operator", "tables", "health", "admin", "docs",
 ]  # fmt: skip

@@ -53,6 +53,26 @@ def position_key(topic: str) -> bytes:
     return _POSITION + topic.encode()
 
 
+class Moment:
+    """A store as it was at one moment."""
+
+    def __init__(self, snapshot: rocksdict.Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of one key."""
+        found = next(self._snapshot.items(from_key=key), None)
+        return found[1] if found is not None and found[0] == key else None
+
+    def scan(self, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """All keys that start with `prefix` and come after `after`, and their values, in the order of the keys."""
+        for key, value in self._snapshot.items(from_key=max(prefix, after or b"") or None):
+            if not key.startswith(prefix):
+                return
+            if key != after and not key.startswith(RESERVED):
+                yield key, value
+
+
 class Store:
     """Keys and values of one partition, and two numbers that are written with them in one batch.
 
@@ -139,6 +159,10 @@ class Store:
                 return
             if not key.startswith(RESERVED):
                 yield key, value
+
+    def moment(self) -> Moment:
+        """The store as it is now, to be read while it is written to."""
+        return Moment(self._db.snapshot())
 
     def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
         """Write changelog records and the offset after them in one batch; a value of None deletes."""

@@ -12,7 +12,7 @@ import faust
 from faust.types import TP, AppT, TopicT
 
 from chunks.errors import ClosedPartition
-from chunks.store import Store
+from chunks.store import Moment, Store
 from chunks.watch import Watch, Watches
 
 
@@ -70,11 +70,18 @@ class Table(faust.Table):
 
         Raises ClosedPartition.
         """
-        return self._open_store(partition).position(self.fed_by)
+        written = self._open_store(partition).position(self.fed_by)
+        # Offsets without records, such as the markers of transactions, are not written down.
+        ledger = self.app.tables.ledgers.get(TP(self.fed_by, partition))
+        return max(written or 0, ledger.durable) if ledger is not None and ledger.durable else written
 
     def scan(self, partition: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The committed keys that start with `prefix`, and their values, in the order of the keys."""
         return self._open_store(partition).scan(prefix)
+
+    def moment(self, partition: int) -> Moment:
+        """All that is committed at this moment. Raises ClosedPartition."""
+        return self._open_store(partition).moment()
 
     def watch(self, partition: int, key: bytes) -> AbstractContextManager[Watch]:
         """Watch the committed values under a key until this worker gives the partition up."""

@@ -19,6 +19,7 @@ ORDER = [
         "app.folds",
         "app.lists",
         "app.product_history",
+        "app.comparison",
         "app.co_purchases",
         "app.topics",
         "app.metrics",

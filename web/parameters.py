@@ -18,6 +18,7 @@ from web.errors import Problem
 MAX_LIMIT = 100
 MAX_WAIT_MS = 5_000
 MAX_USERS = 100
+MAX_KEYS = 200
 
 #: What can be asked of a list of purchases; the first ones are all that can be asked of many users', or of a stream.
 FILTERS = ("limit", "group_by", "since", "until", "payment_method")
@@ -171,6 +172,22 @@ def user_ids(request: Request) -> list[str]:
         if one is None or not valid_user_id(one):
             raise _invalid_user_id()
     return list(dict.fromkeys(found))
+
+
+def partition(request: Request, segment: int, partitions: int) -> int:
+    """The partition in a path segment, below `partitions`. Raises Problem 400 invalid-parameter."""
+    text = _path_text(request, segment)
+    if text is None or not re.fullmatch("[0-9]{1,9}", text, re.ASCII) or int(text) >= partitions:
+        raise _invalid("partition", f"partition must be a whole number from 0 to {partitions - 1}")
+    return int(text)
+
+
+def hexes(request: Request, name: str) -> list[bytes]:
+    """The bytes that a parameter says in hex each time it is given. Raises Problem 400 invalid-parameter."""
+    values = request.query.getall(name, [])
+    if len(values) > MAX_KEYS or not all(re.fullmatch("([0-9a-f]{2})*", one, re.ASCII) for one in values):
+        raise _invalid(name, f"{name} must be bytes in lower-case hex, given at most {MAX_KEYS} times")
+    return [bytes.fromhex(one) for one in values]
 
 
 def query_user_id(request: Request, name: str) -> str | None:

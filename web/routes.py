@@ -14,6 +14,7 @@ from msgspec import Struct
 from web import answers
 
 JSON, HTML, TEXT, EVENTS = "application/json", "text/html", "text/plain", "text/event-stream"
+MSGPACK = "application/msgpack"
 
 
 class Access(Enum):
@@ -98,6 +99,7 @@ PRODUCT = Parameter(
 )
 LIMIT = Parameter("limit", "how many at most; above 100 counts as 100", {"type": "integer", "minimum": 1}, example=5)
 CURSOR = Parameter("cursor", "where to go on: `next_cursor` of the page before", {"type": "string"})
+_HEX = {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
 _TIME = {"type": "string", "format": "date-time"}
 SELECTION = (
     LIMIT,
@@ -237,6 +239,20 @@ ROUTES = {
     "/metrics": Route("Counters for Prometheus", Access.OPERATOR, (TEXT,), tags=("operations",)),
     "/openapi.json": Route("This document", Access.OPEN, (JSON,), tags=("documents",)),
     "/docs": Route("This document, for people", Access.OPEN, (HTML,), tags=("documents",)),
+    "/v1/tables/{table}/{partition}": Route(
+        "The committed keys and values of a partition of a table, page by page; msgpack, docs/protocol.md has its form",
+        Access.OPERATOR,
+        (MSGPACK,),
+        parameters=(
+            Parameter("table", "the table's name", {"type": "string", "maxLength": 64}, "path", "by_user"),
+            Parameter("partition", "its number", {"type": "string", "maxLength": 9}, "path", "0"),
+            Parameter("after", "go on behind this key, in hex", _HEX),
+            Parameter("key", "only these keys, in hex; give it once per key", _HEX),
+            Parameter("prefix", "and those that start with these bytes, in hex; the same", _HEX),
+        ),
+        problems=("not-found", *_QUERY, *_ROUTED),
+        tags=("operations",),
+    ),
     "/v1/admin/log-level": Route(
         "Set from which level on this worker logs",
         Access.ADMIN,

@@ -1,4 +1,4 @@
-"""A user's purchases as the shop's database has them at this moment."""
+"""Users' purchases as the shop's database has them at this moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.errors import ServerAway
 from app.folds import Register, microseconds
 from app.models import Purchase, broken_rule
 from app.source.columns import payload, quoted, shop_columns
-from app.source.mysql import connect
+from app.source.mysql import Connection, connect
 
 
 def purchases(settings: Settings, user_id: str) -> list[Register]:
@@ -20,20 +20,32 @@ def purchases(settings: Settings, user_id: str) -> list[Register]:
 
     Raises ServerAway, BadSource.
     """
-    with closing(connect(settings)) as connection, connection.cursor() as cursor:
-        columns, table = shop_columns(connection, settings), quoted(settings.source_table)
-        try:
-            column = f"{table}.{quoted(columns['user_id'][0])}"
-            cursor.execute(f"SELECT {payload(columns, table)} FROM {table} WHERE {column} = %s", (user_id,))
+    with closing(connect(settings)) as connection:
+        return purchases_of(connection, settings, [user_id])[user_id]
+
+
+def purchases_of(connection: Connection, settings: Settings, user_ids: list[str]) -> dict[str, list[Register]]:
+    """The same of several users."""
+    columns, table = shop_columns(connection, settings), quoted(settings.source_table)
+    column = f"{table}.{quoted(columns['user_id'][0])}"
+    wanted = ", ".join(["%s"] * len(user_ids))
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {payload(columns, table)} FROM {table} WHERE {column} IN ({wanted})", user_ids)
             rows = cursor.fetchall()
-        except mysql.connector.Error as exc:
-            raise ServerAway(f"MySQL did not answer for {settings.source_table} ({exc}): try again") from None
-    found = [_purchase(row) for (row,) in rows]
-    # To most collations "ann" and "Ann" are the same user.
-    return [_register(one) for one in found if one is not None and one.user_id == user_id]
+    except mysql.connector.Error as exc:
+        raise ServerAway(f"MySQL did not answer for {settings.source_table} ({exc}): try again") from None
+    found: dict[str, list[Register]] = {user_id: [] for user_id in user_ids}
+    for (row,) in rows:
+        one = purchase(row)
+        # To most collations "ann" and "Ann" are the same user.
+        if one is not None and one.user_id in found:
+            found[one.user_id].append(register(one))
+    return found
 
 
-def _purchase(row: str | bytes) -> Purchase | None:
+def purchase(row: str | bytes) -> Purchase | None:
+    """The purchase that a row's JSON says, its version 0; None where it breaks a rule."""
     try:
         fields = msgspec.json.decode(row, type=dict)
         one = msgspec.convert({**fields, "version": 0}, Purchase)
@@ -42,7 +54,8 @@ def _purchase(row: str | bytes) -> Purchase | None:
     return None if broken_rule(one) else one
 
 
-def _register(one: Purchase) -> Register:
+def register(one: Purchase) -> Register:
+    """The same as the table keeps it."""
     return Register(
         one.order_id, one.product_name, one.version, True, microseconds(one.ordered_at), one.price,
         one.payment_method, one.category,

@@ -9,6 +9,7 @@ import socket
 import time
 
 import mysql.connector
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
@@ -87,7 +88,7 @@ class Source(Service):
             await asyncio.to_thread(capture.check)
             metrics.LEADER.set(1)
             async with publishing(self.settings) as publisher:
-                publisher.offsets = dict((await self._last_status()).offsets)
+                publisher.offsets = await _ends(self.settings)
                 log.info(
                     "publishing %s.%s to %s (%s, %s)", self.settings.mysql_database, self.settings.source_table,
                     self.topics.orders.name, self.settings.source_mode, promised.level,
@@ -116,10 +117,6 @@ class Source(Service):
         if at is None or at.table != table:
             raise BadSource(f"there is no watermark of {table} yet: run `lately source setup` first")
         return await asyncio.to_thread(Watermark, connection, self.settings, at, promised.level == state.PROVEN)
-
-    async def _last_status(self) -> state.Status:
-        unknown = state.Status(mode=self.settings.source_mode, guarantee=state.NONE)
-        return (await state.read(self.settings)).get(state.STATUS, unknown)
 
     async def _publish(
         self, connection: Connection, capture: Outbox | Watermark, publisher: Publisher, promised: Guarantee
@@ -209,6 +206,18 @@ def _cause(exc: Exception) -> str:
     """A short name of what went wrong, of which there are few."""
     errno = getattr(exc, "errno", None)
     return f"mysql-{errno}" if isinstance(exc, mysql.connector.Error) and errno else type(exc).__name__
+
+
+async def _ends(settings: Settings) -> dict[int, int]:
+    """Where `orders` ends: a former leader's last events are below, which it may not have told any more."""
+    topic = Topics(settings).orders.name
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_servers, enable_auto_commit=False)
+    try:
+        await consumer.start()
+        ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(settings.partitions)])
+    finally:
+        await consumer.stop()
+    return {tp.partition: end for tp, end in ends.items()}
 
 
 def _get_lock(connection: Connection, lock: str) -> bool:

@@ -6,6 +6,9 @@ It is kept in Kafka and not in the shop's database, because the watermark mode m
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from app.config import Settings
 from app.errors import ServerAway
+from app.folds import microseconds
 from app.topics import Topics
 
 #: Keys of the topic: how the running source stands, how far a snapshot is, how far the watermark is.
@@ -64,6 +68,11 @@ class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
     horizon: str | None = EVERYTHING
 
 
+def moment(horizon: str | None) -> int | None:
+    """The horizon of a snapshot in microseconds since 1970."""
+    return None if horizon is None else microseconds(datetime.fromisoformat(horizon).replace(tzinfo=timezone.utc))
+
+
 class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
     """Every row with an id up to `low` is published or does not exist; versions up to `version` were given."""
 
@@ -95,25 +104,42 @@ def decode(key: bytes | None, value: bytes | None) -> tuple[str, Status | Snapsh
 
 async def read(settings: Settings) -> dict[str, Status | SnapshotState | WatermarkState]:
     """The newest state of every key; none before the topic was created. Raises ServerAway."""
-    topic = Topics(settings).source_state.name
+    async with following(settings) as told:
+        return told.known
+
+
+class Told:
+    """What the source has said so far, by key the newest."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
+        self.known: dict[str, Status | SnapshotState | WatermarkState] = {}
+        self._consumer, self._tp = consumer, tp
+
+    async def catch_up(self) -> None:
+        """Read on, up to what there is now."""
+        end = (await self._consumer.end_offsets([self._tp]))[self._tp]
+        while await self._consumer.position(self._tp) < end:
+            for record in (await self._consumer.getmany(self._tp, timeout_ms=500)).get(self._tp, ()):
+                one = decode(record.key, record.value)
+                if one is not None:
+                    self.known[one[0]] = one[1]
+
+
+@asynccontextmanager
+async def following(settings: Settings) -> AsyncIterator[Told]:
+    """What the source has said, and will say; nothing before the topic was created. Raises ServerAway."""
+    tp = TopicPartition(Topics(settings).source_state.name, 0)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
     )
-    found = {}
+    told = Told(consumer, tp)
     try:
         await asyncio.wait_for(consumer.start(), PATIENCE_S)
-        if topic not in await consumer.topics():
-            return found
-        tp = TopicPartition(topic, 0)
-        consumer.assign([tp])
-        end = (await consumer.end_offsets([tp]))[tp]
-        while await consumer.position(tp) < end:
-            for record in (await consumer.getmany(tp, timeout_ms=500)).get(tp, ()):
-                one = decode(record.key, record.value)
-                if one is not None:
-                    found[one[0]] = one[1]
+        if tp.topic in await consumer.topics():
+            consumer.assign([tp])
+            await told.catch_up()
+        yield told
     except (KafkaError, asyncio.TimeoutError, OSError) as exc:
         raise ServerAway(f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__})") from None
     finally:
         await consumer.stop()
-    return found

@@ -1,0 +1,258 @@
+"""`lately verify`: does the table by_user say what the shop's database says, while orders keep flowing?
+
+First everything is read once from both sides, which finds the users who may differ. What differs there may as well be
+on its way, so each of them is looked at again, in an order that no change can slip through
+(docs/decisions/008-verify-by-two-reads.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import mysql.connector
+
+from app.batch.copy import Copy
+from app.batch.workers import Workers, workers
+from app.comparison import Difference, differences, repair, untouched
+from app.config import Settings
+from app.errors import ServerAway, Unknown
+from app.folds import Register, rfc3339
+from app.models import valid_user_id
+from app.source import reading, snapshot, state
+from app.source.events import record
+from app.source.mysql import connect, server_name, server_time
+from app.source.outbox import Row
+from app.source.publisher import Publisher, publishing
+from app.source.state import Told, following
+from app.topics import Topics
+
+#: Users that are looked at again at once, and how often while their purchases keep changing.
+AT_ONCE, ROUNDS = 500, 5
+#: How long the source may need to publish what is committed.
+PATIENCE_S = 60
+AGAIN_AFTER_S = 0.2
+
+
+@dataclass
+class Outcome:
+    """What a verification has found. `deferred` are purchases that changed each time when they were looked at."""
+
+    rows: int = 0
+    users: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    repaired: int = 0
+    deferred: int = 0
+    seconds: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Differences that there are still."""
+        return self.found.total() - self.repaired
+
+    def shown(self) -> dict[str, object]:
+        """The same for people and programs."""
+        return {
+            "rows": self.rows, "users": self.users, "differences": self.found.total(), **self.found,
+            "repaired": self.repaired, "deferred": self.deferred, "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to verify: these users, or all; how fast the database is read, and what is done about differences."""
+
+    users: tuple[str, ...] = ()
+    repair: bool = False
+    rows_per_s: int = 0
+    worker: str | None = None
+    resume: bool = True
+
+
+async def run(
+    settings: Settings,
+    asked: Asked,
+    found: Callable[[Difference], None],
+    progress: Callable[[int, int], None] = lambda rows, total: None,
+) -> Outcome:
+    """Compare, tell `found` each difference, and repair them if that is asked for.
+
+    Raises ServerAway, BadSource; then nothing that was told is wrong, but not everything was compared.
+    """
+    for user in asked.users:
+        if not valid_user_id(user):
+            raise Unknown(f"{user!r} is not a user id: 1 to 128 bytes without control characters")
+    outcome, began = Outcome(), time.monotonic()
+    async with following(settings) as told, workers(settings, asked.worker) as tables:
+        one = _Verification(settings, told, tables, outcome, found, asked.repair)
+        users = _each(asked.users) if asked.users else one.suspects(asked, progress)
+        async for some in _groups(users, AT_ONCE):
+            await one.look_again(some)
+    outcome.users += len(asked.users)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+class _Verification:
+    def __init__(
+        self, settings: Settings, told: Told, tables: Workers, outcome: Outcome,
+        found: Callable[[Difference], None], mends: bool,
+    ) -> None:  # fmt: skip
+        self._settings, self._told, self._tables, self._outcome = settings, told, tables, outcome
+        self._found, self._mends = found, mends
+        taken = told.known.get(state.SNAPSHOT)
+        self._horizon = state.moment(taken.horizon if taken else state.EVERYTHING)
+
+    async def suspects(self, asked: Asked, progress: Callable[[int, int], None]) -> AsyncIterator[str]:
+        """The users whom the table and the database do not say the same of, read at any two moments."""
+        with closing(Copy(self._settings, asked.resume)) as copy:
+            await copy.fill(asked.rows_per_s, progress)
+            self._outcome.rows = copy.rows
+            for partition in range(self._settings.partitions):
+                async for user, rows, registers in _together(copy.users(partition), self._tables.users(partition)):
+                    self._outcome.users += 1
+                    if differences(user, rows, registers, self._horizon):
+                        yield user
+            copy.forget()
+
+    async def look_again(self, users: list[str]) -> None:
+        """Tell what really differs of these users, and mend it."""
+        told: set[tuple] = set()
+        touched: list[Difference] = []
+        for _ in range(ROUNDS):
+            confirmed, touched, version = await self._bracket(users)
+            new = [one for one in confirmed if (one.user, one.identity) not in told]
+            told |= {(one.user, one.identity) for one in new}
+            for one in new:
+                self._outcome.found[one.kind] += 1
+                self._found(one)
+            if self._mends and new:
+                self._outcome.repaired += len(new) - await self._mend(new, version)
+            users = sorted({one.user for one in touched})
+            if not users:
+                break
+        self._outcome.deferred += len(touched)
+
+    async def _bracket(self, users: list[str]) -> tuple[list[Difference], list[Difference], int]:
+        """Differences that are real, those that may be on their way, and a version older than any later change.
+
+        1. Read the table. 2. Read the database. 3. Wait until all that was committed up to then is published and
+        applied. 4. Read the table again. A purchase that the table knows the same of in 1 and 4 was not changed by
+        the stream in between, and the stream has said its last word of what 2 has seen.
+        """
+        # 1.
+        before = await self._tables.registers(users)
+        # 2.
+        version, rows, moment = await asyncio.to_thread(_database, self._settings, users)
+        # 3. and 4.
+        after = await self._tables.registers(users, await self._published(moment))
+        confirmed, touched = [], []
+        for user in users:
+            for one in differences(user, rows[user], after[user], self._horizon):
+                (confirmed if untouched(one, before[user]) else touched).append(one)
+        return confirmed, touched, version
+
+    async def _published(self, moment: int) -> dict[int, int]:
+        """Offsets of `orders` below which everything lies that was committed before `moment` (microseconds)."""
+        began = time.monotonic()
+        while True:
+            await self._told.catch_up()
+            said = self._told.known.get(state.STATUS)
+            waited = time.monotonic() - began
+            if said is None or (moment - said.at) / 1e6 + waited > state.SILENT_S:
+                raise ServerAway("no source is running, so what is on its way cannot be told: start `lately source`")
+            if said.as_of is not None and said.as_of >= moment:
+                return said.offsets
+            if waited > PATIENCE_S:
+                known = "an unknown moment" if said.as_of is None else rfc3339(said.as_of)
+                raise ServerAway(f"the source has published up to {known} only: `lately source status` says more")
+            await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def _mend(self, found: list[Difference], version: int) -> int:
+        """Publish what makes the table right, wait until it is applied; how many differences are left."""
+        async with publishing(self._settings) as publisher:
+            server = await asyncio.to_thread(_server, self._settings)
+            source = f"/mysql/{server}/{self._settings.mysql_database}/{self._settings.source_table}"
+            await self._publish(publisher, found, version, source)
+            offsets = dict(publisher.offsets)
+        repaired = {(one.user, one.identity): one for one in found}
+        users = sorted({one.user for one in found})
+        now = await self._tables.registers(users, offsets)
+        return sum(
+            not _mended(one, next((it for it in now[one.user] if it.identity == one.identity), None))
+            for one in repaired.values()
+        )
+
+    async def _publish(self, publisher: Publisher, found: list[Difference], version: int, source: str) -> None:
+        topics, now = Topics(self._settings), rfc3339(time.time_ns() // 1000)
+        records = []
+        for one in found:
+            kind, at, data = repair(one, version)
+            row = Row(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
+            records.append(record(row, source, topics, self._settings))
+        await publisher.publish(records)
+
+
+def _mended(one: Difference, now: Register | None) -> bool:
+    """Whether the table says what the database said; a newer change that came meanwhile is as good."""
+    if now is not None and one.register is not None and now.version > one.register.version:
+        return True
+    rows = [] if one.row is None else [one.row]
+    return not differences(one.user, rows, [] if now is None else [now], None)
+
+
+def _database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Register]], int]:
+    """A version older than any change after this, the rows of these users, and a moment after they were read."""
+    try:
+        with closing(connect(settings)) as connection:
+            version = snapshot.version_of(connection, settings)
+            rows = reading.purchases_of(connection, settings, users)
+            return version, rows, server_time(connection)
+    except mysql.connector.Error as exc:
+        raise ServerAway(f"MySQL did not answer ({exc}): try again") from None
+
+
+def _server(settings: Settings) -> str:
+    with closing(connect(settings)) as connection:
+        return server_name(connection)
+
+
+async def _together(
+    rows: Iterable[tuple[bytes, list[Register]]], registers: AsyncIterator[tuple[bytes, list[Register]]]
+) -> AsyncIterator[tuple[str, list[Register], list[Register]]]:
+    """Two sides in the order of users' ids, user by user."""
+    left = iter(rows)
+    one = next(left, None)
+    async for user, known in registers:
+        while one is not None and one[0] < user:
+            yield one[0].decode(), one[1], []
+            one = next(left, None)
+        if one is not None and one[0] == user:
+            yield user.decode(), one[1], known
+            one = next(left, None)
+        else:
+            yield user.decode(), [], known
+    while one is not None:
+        yield one[0].decode(), one[1], []
+        one = next(left, None)
+
+
+async def _each(users: Iterable[str]) -> AsyncIterator[str]:
+    for user in dict.fromkeys(users):
+        yield user
+
+
+async def _groups(users: AsyncIterator[str], size: int) -> AsyncIterator[list[str]]:
+    group: list[str] = []
+    async for user in users:
+        group.append(user)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
