@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import pytest
+from confluent_kafka import Producer
 
 from app.topics import partition_of
 from local.process import LocalProcess
@@ -225,3 +228,27 @@ def test_a_partition_of_a_table_is_shown_as_it_is_committed(stack: Stack, worker
     assert worker.get("/v1/tables/by_user/4").json["code"] == "invalid-parameter"
     assert worker.get("/v1/tables/by_user/0?key=xyz").json["code"] == "invalid-parameter"
     assert worker.get("/v1/tables/nothing/0").json["code"] == "not-found"
+
+
+def test_a_transaction_marker_at_the_end_of_orders_holds_up_neither_freshness_nor_verify(stack: Stack, worker: Worker):
+    source = begin(stack, worker, *rows(3))
+    source.stop()
+    one = json.dumps(stack.events()[0]).encode()
+    for number in range(4):
+        producer = Producer({"bootstrap.servers": stack.servers.kafka, "transactional.id": f"{stack.name}-{number}"})
+        producer.init_transactions(20)
+        producer.begin_transaction()
+        producer.produce(stack.topic("orders"), one, b"user-0", partition=number)
+        producer.commit_transaction(20)
+    worker.stop()
+    worker.start()
+    stack.source()
+    worker.wait_ready()
+    began = time.time()
+
+    def fresh(user: str) -> bool:
+        as_of = worker.get(f"/v1/users/{user}/purchases").json["meta"]["as_of"]
+        return as_of is not None and datetime.fromisoformat(as_of.replace("Z", "+00:00")).timestamp() > began
+
+    eventually(lambda: all(fresh(user) for user in USERS), within=30)
+    assert verify(stack, worker)[:2] == (0, [])
