@@ -6,15 +6,20 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from app.config import OUTBOX, Settings
-from app.errors import EX_DIFFERENT, EX_USAGE, BadSetting, BadSource, LatelyError, PortTaken
+from app.errors import EX_DIFFERENT, EX_USAGE, BadSetting, BadSource, LatelyError, PortTaken, ServerAway
 from app.models import valid_user_id
+
+if TYPE_CHECKING:
+    from app.batch.verify import Outcome
+    from app.source.check import Finding
 
 FIRST_SNAPSHOT = "1d"
 
@@ -28,8 +33,9 @@ def main() -> None:
     cli.add_command(token)
     cli.add_command(dlq)
     cli.add_command(verify)
+    cli.add_command(doctor)
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
-    if command in ("source", "config", "token", "dlq", "verify"):
+    if command in ("source", "config", "token", "dlq", "verify", "doctor"):
         # These need no Faust app, and must work while Kafka is away.
         _one_line_errors(lambda: cli(obj=None))
         return
@@ -137,15 +143,31 @@ def check(as_json: bool) -> None:
     """Look at everything the source needs; exit 2 when something has to be mended."""
     from app.source import check as checking
 
-    found = checking.check(Settings.from_env())
-    failed = any(one.result == checking.FAILED for one in found)
+    if _say_findings(checking.check(Settings.from_env()), as_json):
+        raise SystemExit(EX_USAGE)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Look at everything Lately needs, each finding with its fix; exit 1 when something has to be mended."""
+    from app.batch import doctor as looking
+
+    if _say_findings(looking.look(Settings.from_env()), as_json):
+        raise SystemExit(1)
+
+
+def _say_findings(findings: Iterable[Finding], as_json: bool) -> bool:
+    """Print them; whether something has to be mended."""
+    found = []
+    for one in findings:
+        found.append(one)
+        if not as_json:
+            click.echo(f"{one.result:8}{one.name}: {one.detail}" + (f"\n        fix: {one.fix}" if one.fix else ""))
+    failed = any(one.result == "failed" for one in found)
     if as_json:
         click.echo(msgspec.json.encode({"ok": not failed, "findings": found}).decode())
-    else:
-        for one in found:
-            click.echo(f"{one.result:8}{one.name}: {one.detail}" + (f"\n        fix: {one.fix}" if one.fix else ""))
-    if failed:
-        raise SystemExit(EX_USAGE)
+    return failed
 
 
 @source.command("status")
@@ -174,6 +196,8 @@ def teardown(force: bool) -> None:
 @click.command()
 @click.option("--user", "users", multiple=True, help="Only this user; may be given several times.")
 @click.option("--repair", is_flag=True, help="Make the tables say what MySQL says, through the stream.")
+@click.option("--continuous", is_flag=True, help="Again and again; answers say in meta.verified_at what is proven.")
+@click.option("--every", type=click.IntRange(0), default=300, show_default=True, help="Seconds between two rounds.")
 @click.option("--rows-per-s", type=click.IntRange(0), default=20_000, show_default=True,
               help="How fast MySQL is read at most; 0: as fast as it goes.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(0), default=20, show_default=True, help="Differences shown of a kind.")
@@ -181,37 +205,62 @@ def teardown(force: bool) -> None:
 @click.option("--worker", default=None, help="Address of any worker; default http://LATELY_WEB_HOST:LATELY_WEB_PORT.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object per difference, then one of the outcome.")
 def verify(
-    users: tuple[str, ...], repair: bool, rows_per_s: int, samples: int, resume: bool, worker: str | None, as_json: bool
+    users: tuple[str, ...],
+    repair: bool,
+    continuous: bool,
+    every: int,
+    rows_per_s: int,
+    samples: int,
+    resume: bool,
+    worker: str | None,
+    as_json: bool,
 ) -> None:
     """Compare what the workers answer with MySQL, while orders flow; exit 3 when they differ."""
     from app.batch import verify as verifying
     from app.comparison import Difference
 
-    shown: Counter[str] = Counter()
-
-    def tell(one: Difference) -> None:
-        shown[one.kind] += 1
-        if as_json:
-            click.echo(msgspec.json.encode(one.shown()).decode())
-        elif shown[one.kind] <= samples:
-            click.echo(_difference(one.shown()))
-
+    if users and continuous:
+        raise click.UsageError("--user and --continuous exclude each other")
+    settings = Settings.from_env()
     asked = verifying.Asked(users, repair, rows_per_s, worker, resume)
-    outcome = asyncio.run(verifying.run(Settings.from_env(), asked, tell, _Progress()))
-    if as_json:
-        click.echo(msgspec.json.encode(outcome.shown()).decode())
-    else:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.found.items()))
-        click.echo(
-            f"{outcome.users:,} users compared in {outcome.seconds:.1f} s: {outcome.found.total()} differences"
-            + (f" ({kinds})" if kinds else "")
-            + (f", {outcome.repaired} repaired" if repair else "")
-            + (f", {outcome.deferred} not decided, because they keep changing" if outcome.deferred else "")
-        )
-        if outcome.left and not repair:
-            click.echo("`lately verify --repair` makes the tables say what MySQL says")
-    if outcome.left:
-        raise SystemExit(EX_DIFFERENT)
+    while True:
+        shown: Counter[str] = Counter()
+
+        def tell(one: Difference, shown: Counter[str] = shown) -> None:
+            shown[one.kind] += 1
+            if as_json:
+                click.echo(msgspec.json.encode(one.shown()).decode())
+            elif shown[one.kind] <= samples:
+                click.echo(_difference(one.shown()))
+
+        try:
+            outcome = asyncio.run(verifying.run(settings, asked, tell, _Progress()))
+        except ServerAway as exc:
+            if not continuous:
+                raise
+            click.echo(f"{exc}; trying again in {every} s", err=True)
+        else:
+            click.echo(msgspec.json.encode(outcome.shown()).decode() if as_json else _outcome(outcome, repair))
+            if outcome.left and not continuous:
+                raise SystemExit(EX_DIFFERENT)
+        if not continuous:
+            return
+        time.sleep(every)
+
+
+def _outcome(outcome: Outcome, repair: bool) -> str:
+    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.found.items()))
+    said = (
+        f"{outcome.users:,} users compared in {outcome.seconds:.1f} s: {outcome.found.total()} differences"
+        + (f" ({kinds})" if kinds else "")
+        + (f", {outcome.repaired} repaired" if repair else "")
+        + (f", {outcome.deferred} not decided, because they keep changing" if outcome.deferred else "")
+    )
+    return (
+        f"{said}\n`lately verify --repair` makes the tables say what MySQL says"
+        if outcome.left and not repair
+        else said
+    )
 
 
 def _difference(shown: dict) -> str:

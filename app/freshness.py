@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from app import metrics
+from app.comparison import KINDS
 from app.core import app, settings
 from app.source import state
 from app.topics import Topics
@@ -27,7 +28,7 @@ class Freshness(NamedTuple):
 
     The table holds everything that was committed until `as_of`, which was `lag_ms` ago; `guarantee` says how sure that
     is, and `unseen` which changes (placed, changed, removed) are not seen at all. Rows ordered before `horizon` may be
-    missing; None: none are.
+    missing; None: none are. All that was there at `verified_at` was compared with the database, and equal.
     """
 
     as_of: int | None
@@ -35,6 +36,7 @@ class Freshness(NamedTuple):
     guarantee: str
     horizon: int | None
     unseen: tuple[str, ...] = ()
+    verified_at: int | None = None
 
 
 class SourceView(Service):
@@ -44,6 +46,7 @@ class SourceView(Service):
         super().__init__(**kwargs)
         self._statuses: deque[state.Status] = deque(maxlen=REMEMBERED)
         self._snapshot: state.SnapshotState | None = None
+        self._verified: state.Verified | None = None
 
     @Service.task
     async def _follow(self) -> None:
@@ -80,6 +83,10 @@ class SourceView(Service):
             metrics.OLDEST.set(known[1].oldest_pending_s)
         elif known[0] == state.SNAPSHOT:
             self._snapshot = known[1]
+        elif known[0] == state.VERIFIED:
+            self._verified = known[1]
+            for kind in KINDS:
+                metrics.DIFFERENCES.labels(kind).set(known[1].differences.get(kind, 0))
 
     @property
     def newest(self) -> state.Status | None:
@@ -90,6 +97,11 @@ class SourceView(Service):
     def snapshot(self) -> state.SnapshotState | None:
         """How far the last snapshot is; None when none was ever taken."""
         return self._snapshot
+
+    @property
+    def verified(self) -> state.Verified | None:
+        """What the last comparison with the database has found; None when there never was one."""
+        return self._verified
 
     def freshness(self, partition: int, position: int | None) -> Freshness:
         """How fresh a table is that holds everything of a partition of `orders` below the offset `position`.
@@ -105,6 +117,7 @@ class SourceView(Service):
             state.NONE if newest is None else newest.guarantee,
             None if self._snapshot is None else state.moment(self._snapshot.horizon),
             () if newest is None else newest.unseen,
+            None if self._verified is None else self._verified.clean_at,
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -83,12 +85,28 @@ async def ensure_topics(settings: Settings) -> None:
     Raises ServerAway when no broker answers, BadTopic when a topic has the wrong number of partitions or the wrong
     cleanup policy.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
-    try:
-        await asyncio.wait_for(admin.start(), BROKER_PATIENCE_S)
+    async with _administering(settings) as admin:
         topics = {topic.name: topic for topic in Topics(settings).all}
         await _create(admin, settings, topics)
         await _check(admin, settings, topics)
+
+
+async def missing_topics(settings: Settings) -> list[str]:
+    """The topics that are not there yet; the others are checked. Raises ServerAway, BadTopic."""
+    async with _administering(settings) as admin:
+        topics = {topic.name: topic for topic in Topics(settings).all}
+        found = set(topics) & set(await admin.list_topics())
+        if found:
+            await _check(admin, settings, {name: topics[name] for name in found})
+        return sorted(set(topics) - found)
+
+
+@asynccontextmanager
+async def _administering(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
+    try:
+        await asyncio.wait_for(admin.start(), BROKER_PATIENCE_S)
+        yield admin
     except (KafkaError, asyncio.TimeoutError, OSError) as exc:
         raise ServerAway(
             f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "

@@ -68,6 +68,7 @@ class PurchasesMeta(Struct):
     lag_ms: Count | None
     guarantee: Literal["proven", "timed", "none"]
     unseen: list[Literal["changed", "removed"]]
+    verified_at: Time | None
     role: Literal["active", "source"]
     worker: str
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import msgspec
 from aiohttp.web import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app import metrics
 from app.core import app
+from app.freshness import source_view
 from app.progress import progress
 from web import parameters
 from web.errors import Problem
@@ -57,6 +61,9 @@ async def numbers(self, request: Request) -> Response:
     """All counters in Prometheus' text format."""
     metrics.READY.set(ready())
     metrics.RECOVERY.set(app.tables.recovery.progress.seconds)
+    verified = source_view.verified
+    clean_at = None if verified is None else verified.clean_at
+    metrics.VERIFY_AGE.set(math.nan if clean_at is None else time.time() - clean_at / 1e6)
     metrics.LAG.clear()
     for one in progress.readings():
         if one.lag is not None:

@@ -24,6 +24,7 @@ def meta(query: Query, page: Page, fresh: Freshness, role: str) -> dict[str, obj
         "worker": worker(),
         "guarantee": fresh.guarantee,
         "unseen": fresh.unseen,
+        "verified_at": None if fresh.verified_at is None else rfc3339(fresh.verified_at),
     }
 
 

@@ -87,5 +87,16 @@ def _source() -> dict[str, str] | None:
         "Publishes": said.leader if silent_s < SILENT_S else f"nobody: the last sign is {silent_s:.0f} s old",
         "Oldest change that is not published": f"{said.oldest_pending_s:.1f} s",
         "Published up to": "unknown" if said.as_of is None else rfc3339(said.as_of),
+        "Equal to MySQL": _verified(),
         "Cannot see": ", ".join(said.unseen) or "nothing: it sees every change",
     }
+
+
+def _verified() -> str:
+    """What the last comparison with the shop's database has found."""
+    last = source_view.verified
+    if last is None:
+        return "never compared: lately verify"
+    found = ", ".join(f"{number} {kind}" for kind, number in sorted(last.differences.items()) if number)
+    clean = "never" if last.clean_at is None else f"as of {rfc3339(last.clean_at)}"
+    return f"{clean}; last compared at {rfc3339(last.at)}: {found}" if found else clean

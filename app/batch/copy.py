@@ -66,6 +66,11 @@ class Copy:
             raise BadSource(f"another verification is at work in {self._path}: wait for its end, or stop it") from None
 
     @property
+    def began(self) -> int:
+        """When the first row was read, in microseconds since 1970."""
+        return int(self._at.began * 1e6)
+
+    @property
     def rows(self) -> int:
         """Rows read so far."""
         return self._at.rows

@@ -175,4 +175,7 @@ async def _reachable(settings: Settings) -> AsyncIterator[None]:
     try:
         yield
     except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__})") from None
+        raise ServerAway(
+            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
+            "start it, or set LATELY_KAFKA to the servers to use"
+        ) from None

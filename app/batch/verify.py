@@ -46,14 +46,21 @@ class Outcome:
     rows: int = 0
     users: int = 0
     found: Counter[str] = field(default_factory=Counter)
-    repaired: int = 0
+    mended: Counter[str] = field(default_factory=Counter)
     deferred: int = 0
+    #: When the first row was read (microseconds since 1970), where all were.
+    began: int | None = None
     seconds: float = 0.0
 
     @property
     def left(self) -> int:
         """Differences that there are still."""
         return self.found.total() - self.repaired
+
+    @property
+    def repaired(self) -> int:
+        """Differences that are none any more."""
+        return self.mended.total()
 
     def shown(self) -> dict[str, object]:
         """The same for people and programs."""
@@ -93,6 +100,8 @@ async def run(
         users = _each(asked.users) if asked.users else one.suspects(asked, progress)
         async for some in _groups(users, AT_ONCE):
             await one.look_again(some)
+        if outcome.began is not None:
+            await _remember(settings, told, outcome)
     outcome.users += len(asked.users)
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -111,6 +120,7 @@ class _Verification:
     async def suspects(self, asked: Asked, progress: Callable[[int, int], None]) -> AsyncIterator[str]:
         """The users whom the table and the database do not say the same of, read at any two moments."""
         with closing(Copy(self._settings, asked.resume)) as copy:
+            began = copy.began
             await copy.fill(asked.rows_per_s, progress)
             self._outcome.rows = copy.rows
             for partition in range(self._settings.partitions):
@@ -119,6 +129,7 @@ class _Verification:
                     if differences(user, rows, registers, self._horizon):
                         yield user
             copy.forget()
+        self._outcome.began = began
 
     async def look_again(self, users: list[str]) -> None:
         """Tell what really differs of these users, and mend it."""
@@ -132,7 +143,7 @@ class _Verification:
                 self._outcome.found[one.kind] += 1
                 self._found(one)
             if self._mends and new:
-                self._outcome.repaired += len(new) - await self._mend(new, version)
+                self._outcome.mended.update(one.kind for one in await self._mend(new, version))
             users = sorted({one.user for one in touched})
             if not users:
                 break
@@ -173,20 +184,16 @@ class _Verification:
                 raise ServerAway(f"the source has published up to {known} only: `lately source status` says more")
             await asyncio.sleep(AGAIN_AFTER_S)
 
-    async def _mend(self, found: list[Difference], version: int) -> int:
-        """Publish what makes the table right, wait until it is applied; how many differences are left."""
+    async def _mend(self, found: list[Difference], version: int) -> list[Difference]:
+        """Publish what makes the table right, wait until it is applied; which differences are none any more."""
         async with publishing(self._settings) as publisher:
             server = await asyncio.to_thread(_server, self._settings)
             source = f"/mysql/{server}/{self._settings.mysql_database}/{self._settings.source_table}"
             await self._publish(publisher, found, version, source)
             offsets = dict(publisher.offsets)
-        repaired = {(one.user, one.identity): one for one in found}
-        users = sorted({one.user for one in found})
-        now = await self._tables.registers(users, offsets)
-        return sum(
-            not _mended(one, next((it for it in now[one.user] if it.identity == one.identity), None))
-            for one in repaired.values()
-        )
+        now = await self._tables.registers(sorted({one.user for one in found}), offsets)
+        known = {(user, one.identity): one for user, registers in now.items() for one in registers}
+        return [one for one in found if _mended(one, known.get((one.user, one.identity)))]
 
     async def _publish(self, publisher: Publisher, found: list[Difference], version: int, source: str) -> None:
         topics, now = Topics(self._settings), rfc3339(time.time_ns() // 1000)
@@ -196,6 +203,15 @@ class _Verification:
             row = Row(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
             records.append(record(row, source, topics, self._settings))
         await publisher.publish(records)
+
+
+async def _remember(settings: Settings, told: Told, outcome: Outcome) -> None:
+    """Tell the workers up to when their answers are proven."""
+    before = told.known.get(state.VERIFIED)
+    clean_at = outcome.began if not outcome.left else before.clean_at if before else None
+    left = outcome.found - outcome.mended
+    async with publishing(settings) as publisher:
+        await publisher.remember(state.Verified(at=outcome.began, clean_at=clean_at, differences=dict(left)))
 
 
 def _mended(one: Difference, now: Register | None) -> bool:

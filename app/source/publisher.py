@@ -51,7 +51,7 @@ class Publisher:
             if topic == self._topics.orders.name:
                 self.offsets[partition] = future.result().offset + count
 
-    async def remember(self, *states: state.Status | state.SnapshotState | state.WatermarkState) -> None:
+    async def remember(self, *states: state.State) -> None:
         """Write `states` to the topic source-state, and wait until they are there. Raises KafkaError."""
         topic = self._topics.source_state.name
         for one in states:

@@ -19,8 +19,8 @@ from app.errors import ServerAway
 from app.folds import microseconds
 from app.topics import Topics
 
-#: Keys of the topic: how the running source stands, how far a snapshot is, how far the watermark is.
-STATUS, SNAPSHOT, WATERMARK = "status", "snapshot", "watermark"
+#: Keys of the topic: how the running source stands, how far a snapshot and the watermark are, what was verified.
+STATUS, SNAPSHOT, WATERMARK, VERIFIED = "status", "snapshot", "watermark", "verified"
 
 #: What a source can promise: that every committed change is seen, only those of short transactions, or nothing.
 PROVEN, TIMED, NONE = LEVELS = ("proven", "timed", "none")
@@ -81,17 +81,29 @@ class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-_TYPES = {STATUS: Status, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState}
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last comparison with the shop's database has found. Times are microseconds since 1970."""
+
+    #: When it began.
+    at: int
+    #: When the last one began that left no difference.
+    clean_at: int | None = None
+    #: Purchases that differ still, by kind.
+    differences: dict[str, int] = {}
+
+
+State = Status | SnapshotState | WatermarkState | Verified
+_TYPES = {STATUS: Status, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState, VERIFIED: Verified}
 _encode = msgspec.json.Encoder().encode
 
 
-def encode(state: Status | SnapshotState | WatermarkState) -> tuple[bytes, bytes]:
+def encode(state: State) -> tuple[bytes, bytes]:
     """Key and value of its record."""
     key = next(key for key, kind in _TYPES.items() if isinstance(state, kind))
     return key.encode(), _encode(state)
 
 
-def decode(key: bytes | None, value: bytes | None) -> tuple[str, Status | SnapshotState | WatermarkState] | None:
+def decode(key: bytes | None, value: bytes | None) -> tuple[str, State] | None:
     """The record's key and state; None for what another version of Lately wrote."""
     name = (key or b"").decode(errors="replace")
     if name not in _TYPES or value is None:
@@ -102,7 +114,7 @@ def decode(key: bytes | None, value: bytes | None) -> tuple[str, Status | Snapsh
         return None
 
 
-async def read(settings: Settings) -> dict[str, Status | SnapshotState | WatermarkState]:
+async def read(settings: Settings) -> dict[str, State]:
     """The newest state of every key; none before the topic was created. Raises ServerAway."""
     async with following(settings) as told:
         return told.known
@@ -112,7 +124,7 @@ class Told:
     """What the source has said so far, by key the newest."""
 
     def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
-        self.known: dict[str, Status | SnapshotState | WatermarkState] = {}
+        self.known: dict[str, State] = {}
         self._consumer, self._tp = consumer, tp
 
     async def catch_up(self) -> None:
@@ -140,6 +152,9 @@ async def following(settings: Settings) -> AsyncIterator[Told]:
             await told.catch_up()
         yield told
     except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__})") from None
+        raise ServerAway(
+            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
+            "start it, or set LATELY_KAFKA to the servers to use"
+        ) from None
     finally:
         await consumer.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -252,3 +253,33 @@ def test_a_transaction_marker_at_the_end_of_orders_holds_up_neither_freshness_no
 
     eventually(lambda: all(fresh(user) for user in USERS), within=30)
     assert verify(stack, worker)[:2] == (0, [])
+
+
+def test_answers_say_up_to_when_they_are_proven_as_long_as_nothing_differs(stack: Stack, worker: Worker):
+    begin(stack, worker, *rows(30))
+
+    def verified_at() -> str | None:
+        return worker.get("/v1/users/user-1/purchases").json["meta"]["verified_at"]
+
+    def metric(name: str) -> float:
+        (line,) = [line for line in worker.get("/metrics").text.splitlines() if line.startswith(name)]
+        return float(line.rpartition(" ")[2])
+
+    assert verified_at() is None
+    assert math.isnan(metric("lately_verify_age_seconds"))
+    command = [PYTHON, "-m", "app", "verify", "--continuous", "--every", "0"]
+    command += ["--worker", f"http://127.0.0.1:{worker.port}"]
+    verifying = LocalProcess("verifying", command, stack.folder, env=stack.env, cwd=ROOT)
+    stack.processes.append(verifying)
+    verifying.start()
+    first = eventually(lambda: verified_at() or False, within=30)
+    eventually(lambda: verified_at() > first, within=30)
+    assert 0 <= metric("lately_verify_age_seconds") < 30
+    stack.execute("TRUNCATE TABLE orders")
+    eventually(lambda: metric('lately_verify_differences{kind="extra"}') == 30, within=30)
+    last = verified_at()
+    assert "30 extra" in worker.get("/operator").text
+    verifying.kill()
+    assert verify(stack, worker, "--repair")[2]["repaired"] == 30
+    eventually(lambda: verified_at() > last, within=10)
+    assert metric('lately_verify_differences{kind="extra"}') == 0

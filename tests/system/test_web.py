@@ -50,6 +50,7 @@ def test_an_order_is_visible_everywhere_soon_after_its_commit(stack: Stack, runn
             "worker": f"http://127.0.0.1:{running.port}",
             "guarantee": "proven",
             "unseen": [],
+            "verified_at": None,
         },
     }
     eventually(lambda: running.totals("Phone") == (1, "19.90"))
