@@ -190,11 +190,11 @@ def test_nothing_is_reported_while_orders_come_change_and_go(stack: Stack, worke
     shop = threading.Thread(target=trade)
     shop.start()
     try:
-        for _ in range(2):
-            code, differences, outcome = verify(stack, worker)
-            assert (code, differences) == (0, [])
-            assert outcome["rows"] > 100
-        code, differences, _ = verify(stack, worker, *(word for user in USERS for word in ("--user", user)))
+        code, differences, outcome = verify(stack, worker)
+        assert (code, differences) == (0, [])
+        assert outcome["rows"] > 100
+        some = [word for user in USERS[:5] for word in ("--user", user)]
+        code, differences, _ = verify(stack, worker, *some)
         assert (code, differences) == (0, [])
     finally:
         ended.set()
