@@ -13,7 +13,7 @@ demo: setup ## run everything on this machine, with a shop that places orders; C
 
 test: setup check ## install what is missing and run every test against real servers
 	@sh local/browser.sh
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n 2 --dist loadfile
 
 crash: setup ## run workers into every kind of failure and compare all tables after each (some 20 minutes)
 	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest tests/crash/matrix.py

@@ -301,7 +301,8 @@ def test_while_orders_wait_they_are_read_first_and_what_goes_together_is_counted
     eventually(shop.outbox_is_empty, within=60)
     worker = shop.worker().start()
     left = eventually(lambda: _left_to_count(worker, count), within=60)
-    assert left > shop.high_watermark("purchase-changes") / 2
+    # Without giving way next to nothing is left by then; how much exactly depends on what else the machine does.
+    assert left > shop.high_watermark("purchase-changes") / 4
     eventually(lambda: assert_equal_to_sql(shop, worker), within=120)
 
 
