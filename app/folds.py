@@ -260,6 +260,11 @@ def registers(value: bytes | None, others: Iterable[bytes]) -> list[Register]:
     return [*decode_recent(value).registers, *map(decode_earlier, others)]
 
 
+def kept(key: bytes, value: bytes) -> Iterable[Register]:
+    """All that one key of the table by_user knows of, removed ones too. Raises UnknownFormat."""
+    return [decode_earlier(value)] if b"\x00" in key else decode_recent(value).registers
+
+
 def knows_order(value: bytes | None, others: Callable[[], Iterable[bytes]], order_id: str) -> bool:
     """Whether a purchase of this order has arrived, be it removed since. Raises UnknownFormat."""
     if any(str(one.order_id) == order_id for one in decode_recent(value).registers):

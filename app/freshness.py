@@ -47,6 +47,7 @@ class SourceView(Service):
         self._statuses: deque[state.Status] = deque(maxlen=REMEMBERED)
         self._snapshot: state.SnapshotState | None = None
         self._verified: state.Verified | None = None
+        self._wish: state.Wish | None = None
 
     @Service.task
     async def _follow(self) -> None:
@@ -83,6 +84,8 @@ class SourceView(Service):
             metrics.OLDEST.set(known[1].oldest_pending_s)
         elif known[0] == state.SNAPSHOT:
             self._snapshot = known[1]
+        elif known[0] == state.WISH:
+            self._wish = known[1]
         elif known[0] == state.VERIFIED:
             self._verified = known[1]
             for kind in KINDS:
@@ -115,10 +118,15 @@ class SourceView(Service):
             as_of,
             None if as_of is None else max(0, now - as_of) // 1000,
             state.NONE if newest is None else newest.guarantee,
-            None if self._snapshot is None else state.moment(self._snapshot.horizon),
+            self._horizon(),
             () if newest is None else newest.unseen,
             None if self._verified is None else self._verified.clean_at,
         )
+
+    def _horizon(self) -> int | None:
+        if state.ungranted(self._wish, self._snapshot):
+            return state.moment(state.EVERYTHING)
+        return None if self._snapshot is None else state.moment(self._snapshot.horizon)
 
 
 def _as_of(newest_first: Iterable[state.Status], partition: int, position: int) -> int | None:

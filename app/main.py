@@ -1,6 +1,7 @@
 """The whole app, in the order in which an order flows through it."""
 
 from app.core import app  # noqa: I001 - the order of the imports is the order of the flow
+from app import lost_state
 from agents import by_user, by_product, baskets, similar
 from tables import by_user as by_user_table, product_partials, by_product as by_product_table
 from tables import baskets as baskets_table, similar as similar_table
@@ -21,7 +22,7 @@ from web import (
 )
 
 __all__ = [
-    "app",
+    "app", "lost_state",
     "by_user", "by_product", "baskets", "similar",
     "by_user_table", "product_partials", "by_product_table", "baskets_table", "similar_table",
     "purchases", "many", "live", "similar_routes", "products", "product_page", "home", "assets",

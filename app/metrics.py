@@ -6,6 +6,8 @@ from app import __version__
 
 EVENTS = Counter("lately_events_total", "Events read, by agent and result", ["agent", "type", "result"])
 DEAD = Counter("lately_dlq_records_total", "Records sent to orders-dead, by reason", ["reason"])
+REBUILDS = Counter("lately_rebuilds_total", "Partitions of tables that were lost, and why", ["table", "reason"])
+INCOMPLETE = Gauge("lately_incomplete_partitions", "Partitions that miss something for good, by table", ["table"])
 REQUESTS = Counter(
     "lately_http_requests_total", "HTTP requests answered, by route, method and status", ["route", "method", "status"]
 )

@@ -5,7 +5,8 @@ Knows nothing of orders. `README.md` beside this file has the invariants and wha
 
 from chunks.chunk import Chunk
 from chunks.errors import ChunkError, ClosedPartition, Fenced, Unsupported
+from chunks.lost import Loss
 from chunks.schema import ChunkSchema
 from chunks.watch import Watch
 
-__all__ = ["Chunk", "ChunkError", "ChunkSchema", "ClosedPartition", "Fenced", "Unsupported", "Watch"]
+__all__ = ["Chunk", "ChunkError", "ChunkSchema", "ClosedPartition", "Fenced", "Loss", "Unsupported", "Watch"]

@@ -37,6 +37,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Where a partition ended when it was last fetched, None where that is not known."""
         return None if self._consumer is None else end_of(self._consumer, tp)
 
+    async def committed(self, tp: TP) -> int | None:
+        """The offset that the group has committed, None where there is none."""
+        return await self.call_thread(self._ensure_consumer().committed, TopicPartition(*tp))
+
     def _pause_background(self, consumer: AIOKafkaConsumer, active_partitions: set[TP]) -> None:
         # What aiokafka has fetched and nobody takes would hold up the other partitions of its broker.
         # Its own objects: it refuses Faust's, though they are equal, and of two sets & takes them from either.
@@ -69,6 +73,10 @@ class Consumer(driver.Consumer):
     def end_of(self, tp: TP) -> int | None:
         """Where a source partition ended when it was last fetched, None where that is not known."""
         return self._thread.end_of(tp)
+
+    async def committed(self, tp: TP) -> int | None:
+        """The offset that the group has committed in a source partition, None where there is none."""
+        return await self._thread.committed(tp)
 
     # -- delivering
 

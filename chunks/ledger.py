@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, KafkaError, ProducerFenced
@@ -13,7 +13,7 @@ from faust.types import TP
 from chunks.chunk import CHUNK_RECORDS, Chunk, Headers, Run
 from chunks.errors import Fenced, Gap, Refused
 from chunks.store import Store, off_loop, position_key
-from chunks.view import Cache, State, View
+from chunks.view import Cache, State, Values, View
 
 if TYPE_CHECKING:
     from chunks.table import Table
@@ -34,6 +34,11 @@ PATIENCE_S = 0.5
 #: A background topic's transactions always wait for more records, but not longer than so many seconds.
 BACKGROUND_PATIENCE_S = 0.2
 TRANSACTION_TIMEOUT_MS = 60_000
+#: What a ledger of a rebuild is called, and may remember.
+REBUILD = "rebuild"
+REBUILD_CACHE_BYTES = 16 * 2**20
+
+T = TypeVar("T")
 
 
 class Transaction:
@@ -41,7 +46,7 @@ class Transaction:
 
     def __init__(self, position: int) -> None:
         self.position = position
-        self.changes: dict[str, dict[bytes, bytes | None]] = {}
+        self.changes: dict[str, Values] = {}
         self.outputs: list[tuple[TP, bytes | None, bytes | None, Headers]] = []
         self.latest: dict[tuple[TP, bytes], bytes] = {}
         self.collected: dict[Callable[[Chunk, Any], None], Any] = {}
@@ -88,10 +93,25 @@ class Ledger:
 
     async def close(self) -> None:
         """Let the transaction under way end, begin no other, and give up the producer."""
+        await self.end_commits()
+        await self._producer.stop()
+
+    async def end_commits(self) -> None:
+        """Let the transaction under way end, and begin no other."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self._producer.stop()
+
+    # -- before it is open: tables that begin, or begin anew
+
+    async def write(self, changes: Mapping[str, Values]) -> dict[str, int]:
+        """Write values of some tables in a transaction of their own; the offset of the first one of each."""
+        return await _to_its_end(self._write(changes, {}, self.durable))
+
+    def apart(self, name: str, on_failure: Callable[[BaseException], Awaitable[None]]) -> Ledger:
+        """A ledger for one table, to be used instead of this one before it is open: of a source called `rebuild`."""
+        states = {name: (self._changelogs[name], self._states[name].store)}
+        return Ledger(TP(REBUILD, self.tp.partition), states, self._producer, REBUILD_CACHE_BYTES, on_failure)
 
     # -- what the stream asks for
 
@@ -169,13 +189,7 @@ class Ledger:
                 self._seal()
                 self._under_way = self._waiting
                 self._waiting = self._new_transaction(self._under_way.position)
-                # A shield: whoever closes the ledger waits for the end of the transaction.
-                work = asyncio.ensure_future(self._commit(self._under_way))
-                try:
-                    await asyncio.shield(work)
-                except asyncio.CancelledError:
-                    await asyncio.gather(work, return_exceptions=True)
-                    raise
+                await _to_its_end(self._commit(self._under_way))
                 self.durable = self._under_way.position
                 self._under_way = None
                 for name, state in self._states.items():
@@ -214,30 +228,34 @@ class Ledger:
         return quiet or waiting.records >= FULL_RECORDS or waiting.bytes > MAX_WAITING_BYTES // 2
 
     async def _commit(self, transaction: Transaction) -> None:
-        """Make a transaction durable.
+        if not transaction.records:
+            return  # offsets without records, such as the markers of transactions: nothing is lost with them
+        written = [name for name, changes in transaction.changes.items() if changes] or [next(iter(self._states))]
+        for name in written:
+            transaction.changes[name][position_key(self.tp.topic)] = b"%d" % transaction.position
+        changes = {name: transaction.changes[name] for name in written}
+        await self._write(changes, self._outputs(transaction), self.durable)
+
+    async def _write(
+        self, changes: Mapping[str, Values], outputs: Mapping[TP, list[_Message]], since: int
+    ) -> dict[str, int]:
+        """Make a transaction durable; the changelog offset of the first value of each table.
 
         1. Everything goes to Kafka in one transaction: values and position to the changelogs, records to other topics.
         2. All of it is acknowledged. 3. The transaction is committed; now it has happened. 4. Values, position and
         changelog offset are written to the local stores, one batch each, and whoever watches them is told.
         """
-        if not transaction.records:
-            return  # offsets without records, such as the markers of transactions: nothing is lost with them
-        written = [name for name, changes in transaction.changes.items() if changes] or [next(iter(self._states))]
-        position = b"%d" % transaction.position
         sent: dict[TP, list[_Batch]] = {}
         try:
             await self._producer.begin_transaction()
             # 1.
-            for name in written:
-                transaction.changes[name][position_key(self.tp.topic)] = position
-            for tp, messages in self._outputs(transaction).items():
+            for tp, messages in outputs.items():
                 await self._send(tp, messages, sent)
-            for name in written:
-                changes = transaction.changes[name]
-                await self._send(self._changelogs[name], ((key, changes[key], []) for key in changes), sent)
+            for name, values in changes.items():
+                await self._send(self._changelogs[name], ((key, values[key], []) for key in values), sent)
             # 2.
             await _acknowledged(sent)
-            offsets = {name: _after_last(sent[self._changelogs[name]]) for name in written}
+            batches = {name: sent[self._changelogs[name]] for name in changes}
             # 3.
             await self._producer.commit_transaction()
         except (ProducerFenced, InvalidProducerEpoch):
@@ -248,13 +266,14 @@ class Ledger:
         except (KafkaError, IllegalOperation) as exc:
             raise Refused(
                 f"Kafka refused a record that follows from {self.tp.topic}[{self.tp.partition}], or did not answer "
-                f"({exc!r}); nothing from offset {self.durable} on is committed"
+                f"({exc!r}); nothing from offset {since} on is committed"
             ) from exc
         # 4.
-        for name in written:
-            store, changes = self._states[name].store, transaction.changes[name]
-            await off_loop(store.apply, changes.items(), offsets[name])
-            store.watches.tell(changes)
+        for name, values in changes.items():
+            store = self._states[name].store
+            await off_loop(store.apply, values.items(), _after_last(batches[name]))
+            store.watches.tell(values)
+        return {name: batches[name][0][0].result().offset for name in changes}
 
     def _outputs(self, transaction: Transaction) -> dict[TP, list[_Message]]:
         by_partition: dict[TP, list[_Message]] = {}
@@ -284,6 +303,16 @@ class Ledger:
                 batch = self._producer.create_batch()
                 batch.append(timestamp=None, key=key, value=value, headers=headers)
         await submit()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, which must not be left half done: whoever is cancelled meanwhile waits for its end."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def _acknowledged(sent: dict[TP, list[_Batch]]) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP
 
 from chunks.ledger import Ledger
+from chunks.lost import Loss
 from chunks.recovery import Recovery
 from chunks.store import off_loop
 
 CACHE_BYTES = 256 * 2**20
 BLOCK_CACHE_BYTES = 256 * 2**20
+
+
+async def _brings_nothing_back(loss: Loss) -> bool:
+    return False
 
 
 class TableManager(FaustTableManager):
@@ -32,6 +37,8 @@ class TableManager(FaustTableManager):
         self.background: frozenset[str] = frozenset()
         #: Called before each step; an app may end the process there.
         self.check: Callable[[], None] = lambda: None
+        #: Called before a lost partition of a table is made anew; True: the app brings back what that cannot.
+        self.on_loss: Callable[[Loss], Awaitable[bool]] = _brings_nothing_back
 
     @property
     def recovery(self) -> Recovery:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,14 @@ from mode import Service
 from chunks.errors import Gap
 from chunks.fetch import fetch, tune
 from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger
-from chunks.store import Store, off_loop
+from chunks.lost import Found, judge
+from chunks.rebuild import Rebuild
+from chunks.store import BEGINNING, Store, off_loop
 
 #: Changelog records that are applied in one batch.
 RESTORE_RECORDS = 5_000
 FETCH_BYTES = 4 * 2**20
+SMALL_BYTES = 2**14
 LOG_EVERY_S = 1.0
 #: Kafka keeps the markers of deleted keys for a day (delete.retention.ms); a disk that missed one would show the key
 #: for ever.
@@ -35,6 +38,8 @@ class Progress:
     done: int = 0
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
+    #: The table partition that is made anew because its changelog was lost; empty: none is.
+    rebuilding: str = ""
 
     @property
     def seconds(self) -> float:
@@ -106,7 +111,7 @@ class Recovery(Service):
 
         1. Open the partitions that are assigned, close the others. 2. Become the only one who can write: start the
         producers, which ends open transactions of former owners. 3. Read the changelogs to their ends as of now.
-        4. Each source partition goes on where its state ends.
+        4. Make anew what they have lost. 5. Each source partition goes on where its state ends.
         """
         actives = self._changelogs(self.app.assignor.assigned_actives())
         standbys = self._changelogs(self.app.assignor.assigned_standbys())
@@ -123,9 +128,10 @@ class Recovery(Service):
             await reader.start()
             try:
                 # 3.
-                await self._restore(reader, actives, standbys)
+                cut, short = await self._restore(reader, actives, standbys)
                 # 4.
-                positions = await self._positions(sources)
+                positions = await self._whole(reader, {one.tp: one for one in ledgers}, sources, cut, short)
+                # 5.
                 for ledger in ledgers:
                     ledger.open(positions[ledger.tp])
                 self.tables.ledgers.update((ledger.tp, ledger) for ledger in ledgers)
@@ -177,30 +183,37 @@ class Recovery(Service):
         started.append(Ledger(source, stores, producer, cache_bytes, self.app.consumer.crash, patient))
         await producer.start()
 
-    def _reader(self) -> AIOKafkaConsumer:
+    def _reader(self, most_bytes: int = FETCH_BYTES) -> AIOKafkaConsumer:
         return tune(
             AIOKafkaConsumer(
                 bootstrap_servers=server_list(self.app.transport.url, self.app.transport.default_port),
                 client_id=f"{self.app.conf.broker_client_id}-changelogs",
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
-                max_partition_fetch_bytes=FETCH_BYTES,
+                max_partition_fetch_bytes=most_bytes,
             )
         )
 
-    async def _restore(self, reader: AIOKafkaConsumer, actives: Iterable[TP], standbys: Iterable[TP]) -> None:
+    async def _restore(
+        self, reader: AIOKafkaConsumer, actives: Iterable[TP], standbys: Iterable[TP]
+    ) -> tuple[set[TP], set[TP]]:
+        """Apply the changelogs to the disks; those that have lost their beginning, which is on disk, or their end."""
         changelogs = [*actives, *standbys]
         self.progress = Progress()
         if not changelogs:
-            return
-        ends = await reader.end_offsets(changelogs)
+            return set(), set()
+        first, ends = await reader.beginning_offsets(changelogs), await reader.end_offsets(changelogs)
+        strange = await self._strange(changelogs, first, ends)
         reader.assign(changelogs)
+        ahead: dict[TP, tuple[bytes, int] | None] = {}
         for tp in changelogs:
             store = self._store(tp)
-            await self._wipe_if_unfit(tp, store, ends[tp])
-            reader.seek(tp, store.offset)
-        missing = {tp: ends[tp] for tp in actives if self._store(tp).offset < ends[tp]}
-        self.progress.total = sum(end - self._store(tp).offset for tp, end in missing.items())
+            if store.offset > ends[tp] and tp not in strange:
+                ahead[tp] = store.beginning
+            await self._wipe_if_unfit(tp, store, first[tp], ends[tp], tp in strange)
+            reader.seek(tp, max(store.offset, first[tp]))
+        missing = {tp: ends[tp] for tp in actives if max(self._store(tp).offset, first[tp]) < ends[tp]}
+        self.progress.total = sum(end - max(self._store(tp).offset, first[tp]) for tp, end in missing.items())
         self.log.info("restoring %s records of %s changelog partitions", self.progress.total, len(missing))
         self.progress.started = time.monotonic()
         logged = time.monotonic()
@@ -208,7 +221,7 @@ class Recovery(Service):
             for tp, offset in (await self._read(reader, changelogs)).items():
                 if offset >= missing.get(tp, offset + 1):
                     del missing[tp]
-            left = sum(end - self._store(tp).offset for tp, end in missing.items())
+            left = sum(end - max(self._store(tp).offset, first[tp]) for tp, end in missing.items())
             self.progress.done = self.progress.total - left
             if missing and time.monotonic() - logged > LOG_EVERY_S:
                 logged = time.monotonic()
@@ -218,10 +231,48 @@ class Recovery(Service):
         self.log.info(
             "restored %s records in %.2f s, %s/s", self.progress.total, self.progress.seconds, self.progress.rate
         )
+        beginnings = {tp: self._store(tp).beginning for tp in actives}
+        cut = {tp for tp, one in beginnings.items() if one is not None and one[1] < first[tp]}
+        return cut, {tp for tp, one in ahead.items() if one is not None and one == beginnings.get(tp)}
 
-    async def _wipe_if_unfit(self, tp: TP, store: Store, end: int) -> None:
-        if store.offset > end:
-            why = f"it is at {store.offset}, but the changelog ends at {end}: that was made anew"
+    async def _strange(self, changelogs: list[TP], first: Mapping[TP, int], ends: Mapping[TP, int]) -> set[TP]:
+        """The partitions on disk that belong to another changelog: it has no such beginning where theirs was."""
+        wanted = {}
+        for tp in changelogs:
+            beginning = self._store(tp).beginning
+            if beginning is not None and first[tp] <= beginning[1]:
+                wanted[tp] = beginning
+        asked = {tp for tp, (_, offset) in wanted.items() if offset < ends[tp]}
+        strange = set(wanted) - asked
+        if not asked:
+            return strange
+        # A beginning is a small batch of its own.
+        reader = self._reader(SMALL_BYTES)
+        await reader.start()
+        try:
+            reader.assign(list(asked))
+            for tp in asked:
+                reader.seek(tp, wanted[tp][1])
+            while asked:
+                for tp, runs in (await fetch(reader, asked, 1.0, RESTORE_RECORDS)).items():
+                    records = [record for run in runs for record in run.records]
+                    if not records and runs[-1].next < ends[tp]:
+                        continue
+                    value, offset = wanted[tp]
+                    if records[:1] != [(offset, BEGINNING, value)]:
+                        strange.add(tp)
+                    asked.discard(tp)
+        finally:
+            await reader.stop()
+        return strange
+
+    async def _wipe_if_unfit(self, tp: TP, store: Store, first: int, end: int, strange: bool) -> None:
+        if strange:
+            why = "it belongs to another changelog: that was made anew"
+        elif store.offset > end:
+            why = f"it is at {store.offset}, but the changelog ends at {end}"
+        elif 0 < store.offset < first:
+            why = f"it is at {store.offset}, but the changelog begins at {first}: what lay between was deleted"
         elif store.age_s > MAX_AGE_S:
             why = f"it was left alone for {store.age_s / 3600:.0f} h: the changelog may have forgotten deletions since"
         else:
@@ -236,36 +287,70 @@ class Recovery(Service):
         for tp, parts in runs.items():
             store = self._store(tp)
             for run in parts:
-                records = [(key, value) for _, key, value in run.records]
+                begun = [number for number, record in enumerate(run.records) if record[1] == BEGINNING]
+                if begun:
+                    offset, _, value = run.records[begun[-1]]
+                    await self._begin_anew(tp, store, value, offset)
+                records = [(key, value) for _, key, value in run.records[begun[-1] + 1 if begun else 0 :]]
                 await off_loop(store.apply, records, run.next)
             moved[tp] = parts[-1].next
         return moved
 
-    async def _positions(self, sources: dict[TP, list[TP]]) -> dict[TP, int]:
-        """Where each source partition goes on: after what its state contains, or at its beginning.
+    async def _begin_anew(self, tp: TP, store: Store, beginning: bytes, offset: int) -> None:
+        """Forget what lies before a beginning; who reads a standby meanwhile is told that it is closed."""
+        if store.beginning != (beginning, offset):
+            stores = self._table(tp.topic).stores
+            del stores[tp.partition]
+            try:
+                await off_loop(store.begin, beginning, offset)
+            finally:
+                stores[tp.partition] = store
 
-        Raises Gap when the state contains more than the topic has.
+    async def _whole(
+        self, reader: AIOKafkaConsumer, ledgers: dict[TP, Ledger], sources: dict[TP, list[TP]], cut: set[TP],
+        short: set[TP],
+    ) -> dict[TP, int]:  # fmt: skip
+        """Make anew what the changelogs have lost; where each source partition goes on.
+
+        Raises Gap when the tables contain more than the topic has.
         """
         if not sources:
             return {}
         consumer = self.app.consumer
         earliest, ends = await consumer.earliest_offsets(*sources), await consumer.highwaters(*sources)
-        positions = {}
+        positions, new = {}, []
         for source, changelogs in sources.items():
-            known = [self._store(tp).position(source.topic) for tp in changelogs]
-            position = max((one for one in known if one is not None), default=0)
-            if position > ends[source]:
+            found = {self._table(tp.topic).name: self._found(tp, source, tp in cut, tp in short) for tp in changelogs}
+            committed = None if any(one.whole for one in found.values()) else await consumer.committed(source)
+            verdict = judge(source.partition, found, committed, earliest[source], ends[source])
+            if verdict.position > ends[source]:
                 raise Gap(
                     f"{source.topic}[{source.partition}] ends at {ends[source]}, but the tables contain records up to "
-                    f"{position - 1}: the topic was made anew, so give the app a new name to make its tables anew too"
+                    f"{verdict.position - 1}: the topic was made anew, so give the app a new name to make its tables "
+                    "anew too"
                 )
-            if 0 < position < earliest[source]:
-                self.log.error(
-                    "%s[%s]: records %s to %s were deleted by the topic's retention before they were read",
-                    source.topic, source.partition, position, earliest[source] - 1,
-                )  # fmt: skip
-            positions[source] = max(position, earliest[source])
+            rebuild = Rebuild(self, ledgers[source], reader, verdict)
+            if verdict.new:
+                new.append(rebuild.run())
+            elif verdict.losses:
+                await rebuild.run()
+            positions[source] = max(verdict.position, earliest[source])
+        await asyncio.gather(*new)
+        self.progress.rebuilding = ""
         return positions
+
+    def _found(self, changelog: TP, source: TP, cut: bool, short: bool) -> Found:
+        table, store = self._table(changelog.topic), self._store(changelog)
+        base = table.rebuilt_from
+        begun, position = store.beginning is not None, store.position(source.topic)
+        return Found(begun, position, cut, short, None if base is None else base.name)
+
+    def rebuilt(self, what: str, records: int) -> None:
+        """Say how far a rebuild is."""
+        progress = self.progress
+        if progress.rebuilding != what:
+            self.progress = progress = Progress(rebuilding=what)
+        progress.done = progress.total = records
 
     def _overruled(self, generation_id: int) -> bool:
         # The count moves when partitions are revoked, the generation only when they are assigned again.

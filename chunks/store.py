@@ -22,6 +22,12 @@ RESERVED = b"\xff"
 _OFFSET = RESERVED + b"changelog offset"
 _TIME = RESERVED + b"time of the last write"
 _POSITION = RESERVED + b"position of "
+#: The first record of a table partition's changelog: an id of its own, and what is known to be missing. All that lies
+#: before it counts no more.
+BEGINNING = RESERVED + b"beginning"
+#: What the value of a beginning ends with where older records are missing for good.
+INCOMPLETE = b" incomplete"
+_BEGUN_AT = RESERVED + b"offset of the beginning"
 
 #: After so many a thread that fills a batch offers Python's lock to the one that answers requests.
 PUTS_BETWEEN_PAUSES = 100
@@ -121,6 +127,23 @@ class Store:
         shutil.rmtree(self.path)
         self._writes += 1
         self.open()
+
+    def begin(self, beginning: bytes, offset: int, keep: bool = False) -> None:
+        """Start from a beginning that lies at `offset` of the changelog; what there was is forgotten, or kept."""
+        if not keep:
+            self.wipe()
+        self.apply([(BEGINNING, beginning), (_BEGUN_AT, b"%d" % offset)], offset + 1)
+
+    @property
+    def beginning(self) -> tuple[bytes, int] | None:
+        """The beginning and its offset in the changelog; None: the changelog had none, so something is missing."""
+        value = self._db.get(BEGINNING)
+        return None if value is None else (value, int(self._db.get(_BEGUN_AT)))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether it is known that something is missing for good."""
+        return (self._db.get(BEGINNING) or b"").endswith(INCOMPLETE)
 
     @property
     def offset(self) -> int:

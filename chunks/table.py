@@ -11,6 +11,7 @@ from typing import Any
 import faust
 from faust.types import TP, AppT, TopicT
 
+from chunks.chunk import Chunk
 from chunks.errors import ClosedPartition
 from chunks.store import Moment, Store
 from chunks.watch import Watch, Watches
@@ -20,15 +21,20 @@ class Table(faust.Table):
     """Replaces: a store that is written before its changelog, and reads that search all partitions.
 
     `fed_by` is the topic whose agent writes the table; both have the same partitions. Only views of chunks can write.
-    `watched_as` maps a key to the one under which its changes are told, by default itself.
+    `watched_as` maps a key to the one under which its changes are told, by default itself. `rebuild` makes a partition
+    anew whose changelog was lost: it folds a chunk of the topic into this table alone and sends nothing, or a chunk of
+    the pairs of the table `rebuilt_from`, which has the same topic.
     """
 
     def __init__(
-        self, app: AppT, *, fed_by: TopicT, watched_as: Callable[[bytes], bytes] | None = None, **kwargs: Any
-    ) -> None:
+        self, app: AppT, *, fed_by: TopicT, watched_as: Callable[[bytes], bytes] | None = None,
+        rebuild: Callable[[Chunk], None] | None = None, rebuilt_from: Table | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__(app, key_type=bytes, value_type=bytes, **kwargs)
         self.fed_by = fed_by.get_topic_name()
         self.watched_as = watched_as
+        self.rebuild = rebuild
+        self.rebuilt_from = rebuilt_from
         self.stores: dict[int, Store] = {}
 
     async def on_start(self) -> None:

@@ -11,10 +11,18 @@ from app.topics import partition_of
 from chunks import Chunk
 from chunks.view import View
 
+
+def _rebuild(chunk: Chunk) -> None:
+    """Fill the baskets; what that changed about products was sent when the changes were read first."""
+    for _offset, _key, record in chunk.records:
+        _fill(chunk, co_purchases.decode_changes(record), co_purchases.Deltas())
+
+
 baskets = app.Table(
     "baskets",
     fed_by=purchase_changes,
     partitions=settings.partitions,
+    rebuild=_rebuild,
     help="Which products each user counts for; msgpack, see app.co_purchases.Basket.",
 )
 
@@ -34,17 +42,21 @@ def _send_changes(chunk: Chunk, collected: list[folds.Change]) -> None:
 
 def fill(chunk: Chunk, record: bytes, deltas: co_purchases.Deltas) -> None:
     """Add a record's changes to the users' baskets, and what follows for their products to `deltas`."""
-    table = chunk.view(baskets)
     told = co_purchases.decode_changes(record)
+    deltas.note(told)
+    _fill(chunk, told, deltas)
+    if deltas.pairs > MOST_PAIRS:
+        send(chunk, deltas)
+
+
+def _fill(chunk: Chunk, told: list[folds.Change], deltas: co_purchases.Deltas) -> None:
+    table = chunk.view(baskets)
     by_user: dict[bytes, list[folds.Change]] = {}
     for change in told:
         by_user.setdefault(change[0].encode(), []).append(change)
-    deltas.note(told)
     for user, value in table.get_many(by_user).items():
         table[user], before, after = co_purchases.fill(value, by_user[user], _beside(table, user + b"\x00"))
         deltas.count(before, after)
-    if deltas.pairs > MOST_PAIRS:
-        send(chunk, deltas)
 
 
 def _beside(table: View, prefix: bytes) -> co_purchases.Beside:

@@ -6,19 +6,6 @@ from app import folds
 from app.core import app, product_partials, settings
 from chunks import Chunk
 
-by_product = app.Table(
-    "by_product",
-    fed_by=product_partials,
-    partitions=settings.partitions,
-    help="Partial totals of each product by partition of orders; msgpack, see app.folds.merge.",
-)
-
-
-def totals(product_name: str, partition: int) -> folds.Totals | None:
-    """How often the product was bought and for how much; None when it never was. The partition must be owned here."""
-    value = by_product.read(partition, product_name.encode())
-    return None if value is None else folds.product_totals(value)
-
 
 def merge(chunk: Chunk) -> None:
     """Take over the partials of a chunk."""
@@ -28,3 +15,18 @@ def merge(chunk: Chunk) -> None:
         partial = folds.decode_partial(value)
         grouped.setdefault(partial.product_name.encode(), []).append(partial)
     table.update({product: folds.merge(value, grouped[product]) for product, value in table.get_many(grouped).items()})
+
+
+by_product = app.Table(
+    "by_product",
+    fed_by=product_partials,
+    partitions=settings.partitions,
+    rebuild=merge,
+    help="Partial totals of each product by partition of orders; msgpack, see app.folds.merge.",
+)
+
+
+def totals(product_name: str, partition: int) -> folds.Totals | None:
+    """How often the product was bought and for how much; None when it never was. The partition must be owned here."""
+    value = by_product.read(partition, product_name.encode())
+    return None if value is None else folds.product_totals(value)

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
 from app import folds
 from app.core import app, orders, settings
+from app.errors import UnreadableEvent
 from app.freshness import Freshness, source_view
 from app.lists import Filter, Mark
-from app.models import Event
+from app.models import Event, read_event
 from chunks import Chunk, Watch
 
 T = TypeVar("T")
+
+
+def _rebuild(chunk: Chunk) -> None:
+    """Remember the purchases of a chunk; what follows from them was sent when they were read first."""
+    remember(chunk, list(_readable(chunk)), None)
+
+
+def _readable(chunk: Chunk) -> Iterator[tuple[bytes, Event]]:
+    for _offset, key, value in chunk.records:
+        with suppress(UnreadableEvent):
+            yield key, read_event(key, value)
+
 
 by_user = app.Table(
     "by_user",
     fed_by=orders,
     partitions=settings.partitions,
     watched_as=lambda key: key.partition(b"\x00")[0],
+    rebuild=_rebuild,
     help="All purchases of each user, the newest in one value; msgpack, see app.folds.Recent.",
 )
 

@@ -9,11 +9,29 @@ from app.core import app, orders, settings
 from app.core import product_partials as topic
 from app.topics import partition_of
 from chunks import Chunk
+from tables.by_user import by_user
+
+
+def _rebuild(chunk: Chunk) -> None:
+    """Add up the purchases in some values of by_user."""
+    differences = Counter(
+        (one.product_name, None, one.price)
+        for _number, key, value in chunk.records
+        for one in folds.kept(key, value)
+        if one.live
+    )
+    table = chunk.view(product_partials)
+    added = {name.encode(): totals for name, totals in folds.total(differences).items()}
+    for product, value in table.get_many(added).items():
+        table[product] = folds.encode_totals(folds.decode_totals(value) + added[product])
+
 
 product_partials = app.Table(
     "product_partials",
     fed_by=orders,
     partitions=settings.partitions,
+    rebuild=_rebuild,
+    rebuilt_from=by_user,
     help="Totals of each product, by partition of orders; msgpack, see app.folds.encode_totals.",
 )
 

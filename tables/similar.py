@@ -17,10 +17,17 @@ from app.core import app, co_purchases, settings
 from app.product_history import History
 from chunks import Chunk
 
+
+def _rebuild(chunk: Chunk) -> None:
+    for _offset, product, record in chunk.records:
+        add(chunk, product, record)
+
+
 similar = app.Table(
     "similar",
     fed_by=co_purchases,
     partitions=settings.partitions,
+    rebuild=_rebuild,
     help="Buyers, history and neighbours of each product; msgpack, see app.co_purchases.Sales.",
 )
 

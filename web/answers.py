@@ -226,6 +226,7 @@ class Recovery(Struct):
     total: Count
     records_per_second: Annotated[float, Meta(ge=0)]
     seconds: Annotated[float, Meta(ge=0)]
+    rebuilding: str
 
 
 class Partitions(Struct):

@@ -43,6 +43,7 @@ def _verbose() -> dict[str, object]:
             "total": progress.total,
             "records_per_second": progress.rate,
             "seconds": round(progress.seconds, 3),
+            "rebuilding": progress.rebuilding,
         },
         "partitions": {
             table.name: {
@@ -64,6 +65,8 @@ async def numbers(self, request: Request) -> Response:
     verified = source_view.verified
     clean_at = None if verified is None else verified.clean_at
     metrics.VERIFY_AGE.set(math.nan if clean_at is None else time.time() - clean_at / 1e6)
+    for table in app.tables.values():
+        metrics.INCOMPLETE.labels(table.name).set(sum(store.incomplete for store in table.stores.values()))
     metrics.LAG.clear()
     for one in progress.readings():
         if one.lag is not None:

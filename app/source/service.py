@@ -17,7 +17,7 @@ from app import dead_letters
 from app import metrics as shared
 from app.config import OUTBOX, Settings
 from app.errors import BadSource, ServerAway
-from app.source import events, guarantee, metrics, state
+from app.source import events, guarantee, metrics, state, wishes
 from app.source.guarantee import Guarantee
 from app.source.mysql import Connection, connect, server_name, server_time
 from app.source.outbox import Outbox, Row
@@ -49,6 +49,7 @@ class Source(Service):
         self.topics = Topics(settings)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.published = self.reported = 0
+        self._leads = False
         #: Why the source gave up; whoever runs it shows it and ends with its exit code.
         self.given_up: BadSource | None = None
 
@@ -68,7 +69,19 @@ class Source(Service):
                 self.given_up = exc
                 raise
             finally:
+                self._leads = False
                 metrics.LEADER.set(0)
+
+    @Service.task
+    async def _grant_wishes(self) -> None:
+        """While this source leads: all rows are published again whenever a worker has lost what only MySQL has."""
+        while not self.should_stop:
+            try:
+                if self._leads:
+                    await wishes.grant(self.settings, lambda: self._leads and not self.should_stop)
+            except (*_PASSING, BadSource) as exc:
+                log.warning("a worker wants all rows, but they cannot be published now (%s); trying again", exc)
+            await self.sleep(CHECK_EVERY_S)
 
     @Service.timer(REPORT_EVERY_S)
     async def _report(self) -> None:
@@ -87,6 +100,7 @@ class Source(Service):
             capture = await self._capture(connection, promised)
             await asyncio.to_thread(capture.check)
             metrics.LEADER.set(1)
+            self._leads = True
             async with publishing(self.settings) as publisher:
                 publisher.offsets = await _ends(self.settings)
                 log.info(

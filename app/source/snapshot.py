@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import msgspec
@@ -100,7 +100,8 @@ class Snapshot:
             horizon = (min(at.since, horizon) if horizon else horizon) if older else None
         elif at.where is None:
             horizon = None
-        return msgspec.structs.replace(at, done=True, horizon=horizon)
+        granted = at.wanted if at.since is None and at.where is None else at.granted
+        return msgspec.structs.replace(at, done=True, horizon=horizon, granted=granted)
 
 
 async def run(
@@ -123,7 +124,7 @@ async def run(
     connection = await asyncio.to_thread(connect, settings)
     with closing(connection):
         await asyncio.to_thread(_only_one, connection, settings)
-        begun = _begin(connection, settings, since, where, known.get(state.SNAPSHOT), resume)
+        begun = _begin(connection, settings, since, where, known, resume)
         try:
             with closing(Snapshot(connection, settings, begun)) as snapshot:
                 async with publishing(settings) as publisher:
@@ -197,20 +198,26 @@ def _begin(
     settings: Settings,
     since: str | None,
     where: str | None,
-    before: SnapshotState | None,
+    known: Mapping[str, state.State],
     resume: bool,
 ) -> SnapshotState:
+    before, wish = known.get(state.SNAPSHOT), known.get(state.WISH)
+    wanted = 0 if wish is None else wish.at
     table = f"{settings.mysql_database}.{settings.source_table}"
     version, horizon = version_of(connection, settings), EVERYTHING
     if before is not None and before.table == table:
         goes_on = settings.source_mode == WATERMARK or before.version == version
         covers = before.where == where and (before.since is None or (since is not None and before.since <= since))
-        if resume and not before.done and goes_on and covers:
+        # What was published before a wish may be what is missing.
+        if resume and not before.done and goes_on and covers and before.wanted == wanted:
             log.info("the snapshot goes on behind row %d", before.rows)
             return before
         if goes_on:
             horizon = before.horizon
-    return SnapshotState(table=table, version=version, since=since, where=where, horizon=horizon)
+    granted = 0 if before is None else before.granted
+    return SnapshotState(
+        table=table, version=version, since=since, where=where, horizon=horizon, wanted=wanted, granted=granted
+    )
 
 
 def _portable(value: object) -> object:

@@ -19,8 +19,9 @@ from app.errors import ServerAway
 from app.folds import microseconds
 from app.topics import Topics
 
-#: Keys of the topic: how the running source stands, how far a snapshot and the watermark are, what was verified.
-STATUS, SNAPSHOT, WATERMARK, VERIFIED = "status", "snapshot", "watermark", "verified"
+#: Keys of the topic: how the running source stands, how far a snapshot and the watermark are, what was verified, and
+#: that workers lack rows which only the shop's database has.
+STATUS, SNAPSHOT, WATERMARK, VERIFIED, WISH = "status", "snapshot", "watermark", "verified", "snapshot-wanted"
 
 #: What a source can promise: that every committed change is seen, only those of short transactions, or nothing.
 PROVEN, TIMED, NONE = LEVELS = ("proven", "timed", "none")
@@ -66,6 +67,21 @@ class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
     #: Rows ordered before then may be missing in Kafka when no later change made them known, None: none is.
     horizon: str | None = EVERYTHING
+    #: The wish that there was when it began, and the newest one that was answered with all rows.
+    wanted: int = 0
+    granted: int = 0
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker wants a snapshot of all rows, since `at` (microseconds since 1970, which only names it)."""
+
+    at: int
+    why: str = ""
+
+
+def ungranted(wish: Wish | None, taken: SnapshotState | None) -> bool:
+    """Whether no snapshot of all rows has ended that was begun after this wish."""
+    return wish is not None and (taken is None or taken.granted < wish.at)
 
 
 def moment(horizon: str | None) -> int | None:
@@ -92,8 +108,8 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     differences: dict[str, int] = {}
 
 
-State = Status | SnapshotState | WatermarkState | Verified
-_TYPES = {STATUS: Status, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState, VERIFIED: Verified}
+State = Status | SnapshotState | WatermarkState | Verified | Wish
+_TYPES = {STATUS: Status, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState, VERIFIED: Verified, WISH: Wish}
 _encode = msgspec.json.Encoder().encode
 
 

@@ -1,0 +1,157 @@
+"""What a worker does when Kafka has lost what its tables are made of: it is told, made anew, and exact again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+from chunks.store import BEGINNING, Store
+from tests.eventually import eventually
+from tests.stack import Stack, Worker
+
+NOW = datetime(2026, 1, 31, 12)
+USERS = [f"user-{number}" for number in range(40)]
+PARTITIONS = 4
+PRODUCTS = 30
+
+
+def trade(stack: Stack, first: int, orders: int) -> None:
+    """New orders of all users; some of the older ones change, some go."""
+    stack.insert(
+        *(
+            (f"o{number:05}", f"Phone {number % PRODUCTS}", USERS[number % len(USERS)], number % 100,
+             NOW + timedelta(seconds=number // 3), "card")
+            for number in range(first, first + orders)
+        )
+    )  # fmt: skip
+    stack.execute("UPDATE orders SET price = price + 1 WHERE order_id = %s", (f"o{first // 2:05}",))
+    stack.execute("DELETE FROM orders WHERE order_id = %s", (f"o{first // 3:05}",))
+
+
+def changelog(stack: Stack, table: str) -> str:
+    return f"{stack.name}-{table}-changelog"
+
+
+def delete_topic(stack: Stack, *topics: str) -> None:
+    admin = AdminClient({"bootstrap.servers": stack.servers.kafka})
+    for one in admin.delete_topics(list(topics)).values():
+        one.result()
+    eventually(lambda: not set(topics) & set(admin.list_topics(timeout=10).topics), within=30)
+
+
+def cut(stack: Stack, topic: str, share: float, policy: str = "compact") -> None:
+    """Delete the first records of all partitions of a topic, as a retention does."""
+    admin = AdminClient({"bootstrap.servers": stack.servers.kafka})
+
+    def configure(value: str) -> None:
+        entry = ConfigEntry("cleanup.policy", value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource("topic", topic, incremental_configs=[entry])
+        admin.incremental_alter_configs([resource])[resource].result()
+
+    configure("delete")
+    with closing(Consumer({"bootstrap.servers": stack.servers.kafka, "group.id": "nobody"})) as reader:
+        wanted = []
+        for number in range(PARTITIONS):
+            low, high = reader.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+            wanted.append(TopicPartition(topic, number, low + int((high - low) * share)))
+    for one in admin.delete_records(wanted).values():
+        one.result()
+    configure(policy)
+
+
+def rebuilds(worker: Worker) -> dict[tuple[str, str], int]:
+    """What was lost since the worker's start: (table, reason) -> partitions."""
+    said = re.findall(r'lately_rebuilds_total\{reason="(\w+)",table="(\w+)"\} (\d+)', worker.get("/metrics").text)
+    return {(table, reason): int(number) for reason, table, number in said}
+
+
+def incomplete(worker: Worker) -> dict[str, int]:
+    said = re.findall(r'lately_incomplete_partitions\{table="(\w+)"\} (\d+)', worker.get("/metrics").text)
+    return {table: int(number) for table, number in said if int(number)}
+
+
+def pairs(stack: Stack, worker: Worker) -> None:
+    """How many users have both of two products is what SQL counts."""
+    said = {}
+    for number in range(PRODUCTS):
+        answer = worker.get(f"/v1/products/Phone%20{number}/similar?limit=100&fallback=none")
+        for row in answer.json["similar"]:
+            said[f"Phone {number}", row["product_name"]] = row["reason"]["also_bought_by"]
+    rows = stack.select(
+        "SELECT a.product_name, b.product_name, COUNT(DISTINCT a.user_id) FROM orders a JOIN orders b"
+        " ON a.user_id = b.user_id AND a.product_name <> b.product_name GROUP BY a.product_name, b.product_name"
+    )
+    assert said == {(one, other): count for one, other, count in rows}
+
+
+def exact(stack: Stack, worker: Worker) -> None:
+    """Every purchase, every total and every pair is what SQL says."""
+    for user in USERS:
+        assert worker.purchases(user, 100) == stack.truth(user, 100), user
+    stack.assert_equal_to_sql(worker, USERS)
+    pairs(stack, worker)
+
+
+def test_tables_whose_changelogs_are_lost_are_made_anew_and_exact(stack: Stack):
+    stack.create_orders()
+    stack.setup()
+    stack.source()
+    worker = stack.worker().start().wait_ready()
+    trade(stack, 0, 600)
+    eventually(lambda: exact(stack, worker), within=60)
+    orders = 600
+
+    def lose(expected: dict[tuple[str, str], int], damage: Callable[[], object]) -> None:
+        nonlocal worker, orders
+        worker.stop()
+        damage()
+        trade(stack, orders, 40)
+        orders += 40
+        worker = stack.worker().start().wait_ready(within=60)
+        assert rebuilds(worker) == expected
+        assert all(f"{table}[1]: " in worker.process.tail(400) for table, _ in expected)
+        eventually(lambda: exact(stack, worker), within=30)
+        assert incomplete(worker) == {}
+
+    def every(reason: str, *tables: str) -> dict[tuple[str, str], int]:
+        return {(table, reason): PARTITIONS for table in tables}
+
+    def deleted(*tables: str, disk: str = "lost") -> None:
+        delete_topic(stack, *(changelog(stack, table) for table in tables))
+        if disk == "lost":
+            stack.wipe(worker)
+
+    def emptied(table: str, share: float) -> None:
+        cut(stack, changelog(stack, table), share)
+
+    lose(every("emptied", "by_user", "by_product"), lambda: deleted("by_user", "by_product", disk="kept"))
+    lose(every("emptied", "by_user", "similar"), lambda: deleted("by_user", "similar"))
+    lose(every("emptied", "product_partials", "baskets"), lambda: deleted("product_partials", "baskets"))
+    lose(every("emptied", "by_user", "product_partials"), lambda: deleted("by_user", "product_partials"))
+    # A retention that took everything, or a half that this worker's disk still has.
+    half_and_all = {**every("emptied", "by_user"), **every("cut", "similar")}
+    lose(half_and_all, lambda: (emptied("by_user", 1.0), emptied("similar", 0.5)))
+    lose(every("emptied", "by_user"), lambda: (emptied("by_user", 0.5), stack.wipe(worker)))
+    # The disk is ahead of the changelog, which is the same: its end was lost.
+    lose({("by_user", "short"): 1}, lambda: move(worker, "by_user-1.db"))
+    # Nothing of that is left over.
+    worker.stop()
+    stack.wipe(worker)
+    worker = stack.worker().start().wait_ready()
+    assert rebuilds(worker) == {}
+    exact(stack, worker)
+
+
+def move(worker: Worker, name: str) -> None:
+    """Let a partition on disk have read more of its changelog than there is."""
+    (path,) = Path(worker.folder).rglob(name)
+    store = Store(path).open()
+    assert store.get(BEGINNING) is not None
+    store.apply([], store.offset + 1_000)
+    store.close()
