@@ -5,6 +5,7 @@ import time
 
 import chunks.consumer
 import chunks.ledger
+import chunks.rebuild
 from app.frozen import pulse
 from app.main import app
 from tables import by_user
@@ -17,7 +18,8 @@ if "CRASH_UNGUARDED" in os.environ:
 
 #: Steps of another size.
 if "CRASH_CHUNK" in os.environ:
-    chunks.consumer.CHUNK_RECORDS = chunks.ledger.CHUNK_RECORDS = int(os.environ["CRASH_CHUNK"])
+    _chunk = int(os.environ["CRASH_CHUNK"])
+    chunks.consumer.CHUNK_RECORDS = chunks.ledger.CHUNK_RECORDS = chunks.rebuild.CHUNK_RECORDS = _chunk
 
 _PAUSE_S = float(os.environ.get("CRASH_PAUSE_S", "0"))
 _RAISE_AT = int(os.environ.get("CRASH_RAISE_AT", "0"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from app.folds import Register, product_totals, shown
-from chunks.store import RESERVED, Store
+from chunks.store import BEGINNING, RESERVED, Store
 from tests.crash import log
 from tests.crash.orders import PARTITIONS
 from tests.crash.run import TABLES, Run
@@ -79,7 +79,9 @@ def agreed(run: Run, table: str, partition: int, copies: int) -> dict[bytes, byt
         while found and found[0].offset <= offset:
             old = found.pop(0)
             same(f"{old.path} at {old.offset}", old.content, newest)
-        if key.startswith(RESERVED):
+        if key == BEGINNING:
+            newest, position = {}, -1
+        elif key.startswith(RESERVED):
             assert int(value) > position, f"{run.changelog(table)}[{partition}]@{offset}: {value} after {position}"
             position = int(value)
         elif value is None:

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from chunks.store import BEGINNING, Store
+from tests.crash.run import VARIANT
 from tests.eventually import eventually
 from tests.stack import Stack, Worker
 
@@ -131,13 +132,15 @@ def test_tables_whose_changelogs_are_lost_are_made_anew_and_exact(stack: Stack):
         cut(stack, changelog(stack, table), share)
 
     lose(every("emptied", "by_user", "by_product"), lambda: deleted("by_user", "by_product", disk="kept"))
-    lose(every("emptied", "by_user", "similar"), lambda: deleted("by_user", "similar"))
-    lose(every("emptied", "product_partials", "baskets"), lambda: deleted("product_partials", "baskets"))
+    chain = ("product_partials", "baskets", "similar")
+    lose(every("emptied", *chain), lambda: deleted(*chain))
     lose(every("emptied", "by_user", "product_partials"), lambda: deleted("by_user", "product_partials"))
     # A retention that took everything, or a half that this worker's disk still has.
     half_and_all = {**every("emptied", "by_user"), **every("cut", "similar")}
     lose(half_and_all, lambda: (emptied("by_user", 1.0), emptied("similar", 0.5)))
-    lose(every("emptied", "by_user"), lambda: (emptied("by_user", 0.5), stack.wipe(worker)))
+    # A half without the disk; the worker is killed when it has rebuilt the first partition and a part of the second.
+    expected = {("by_user", "interrupted"): 1, ("by_user", "emptied"): 2}
+    lose(expected, lambda: (emptied("by_user", 0.5), stack.wipe(worker), killed_in_the_middle(stack)))
     # The disk is ahead of the changelog, which is the same: its end was lost.
     lose({("by_user", "short"): 1}, lambda: move(worker, "by_user-1.db"))
     # Nothing of that is left over.
@@ -155,3 +158,55 @@ def move(worker: Worker, name: str) -> None:
     assert store.get(BEGINNING) is not None
     store.apply([], store.offset + 1_000)
     store.close()
+
+
+def killed_in_the_middle(stack: Stack) -> None:
+    """A worker that is killed (kill -9) while it rebuilds the second partition, and has written a part of it."""
+    worker = stack.worker(command=VARIANT, CRASH_CHUNK="5", CRASH_PAUSE_S="0.05").start()
+
+    def in_the_middle() -> bool:
+        answer = worker.get("/readyz?verbose")
+        assert answer.status == 503
+        assert worker.get("/v1/users/user-1/purchases").status == 503
+        recovery = answer.json["recovery"]
+        return recovery["rebuilding"] == "by_user[1]" and recovery["done"] >= 60
+
+    eventually(in_the_middle, within=60)
+    worker.kill()
+
+
+def test_purchases_that_orders_has_forgotten_come_back_from_mysql_by_themselves(stack: Stack):
+    stack.create_orders()
+    stack.setup()
+    source = stack.source()
+    worker = stack.worker(LATELY_SIMILAR="0").start().wait_ready()
+    trade(stack, 0, 400)
+    eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=60)
+    worker.stop()
+    source.stop()
+    cut(stack, stack.topic("orders"), 0.5, "delete")
+    delete_topic(stack, changelog(stack, "by_user"))
+    stack.wipe(worker)
+
+    worker = stack.worker(LATELY_SIMILAR="0").start().wait_ready(within=60)
+    assert rebuilds(worker) == {("by_user", "emptied"): PARTITIONS, ("product_partials", "derived"): PARTITIONS}
+    assert "run `lately source snapshot --all`" in worker.process.tail(400)
+    answers = [worker.get(f"/v1/users/{user}/purchases?limit=100").json for user in USERS]
+    shown = sum(len(answer["purchases"]) for answer in answers)
+    assert 0 < shown < 399
+    eventually(lambda: worker.get("/v1/users/user-1/purchases?limit=100").json["meta"]["complete"] is False, within=10)
+
+    source = stack.source()
+    trade(stack, 400, 40)
+    eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=60)
+    for user in USERS:
+        assert worker.purchases(user, 100) == stack.truth(user, 100), user
+    assert "all rows are published again" in source.tail(400)
+    assert incomplete(worker) == {}
+    # Once is enough: neither a partial snapshot nor a restart asks for it again.
+    assert stack.lately("source", "snapshot", "--since", "1d").child.returncode == 0
+    worker.stop()
+    stack.wipe(worker)
+    worker = stack.worker(LATELY_SIMILAR="0").start().wait_ready()
+    assert rebuilds(worker) == {}
+    eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=30)

@@ -53,3 +53,11 @@ def test_rows_from_before_the_snapshot_may_be_missing():
     assert view(taken).freshness(0, None).horizon == 86_400_000_001
     whole = state.SnapshotState(table="shop.orders", version=1, done=True, horizon=None)
     assert view(taken, whole).freshness(0, None).horizon is None
+
+
+def test_while_a_worker_wishes_for_all_rows_any_may_be_missing():
+    whole = state.SnapshotState(table="shop.orders", version=1, done=True, horizon=None)
+    asked, granted = state.Wish(at=5), state.SnapshotState(table="", version=1, done=True, horizon=None, granted=5)
+    assert view(whole, asked).freshness(0, None).horizon == state.moment(state.EVERYTHING)
+    assert view(whole, asked, granted).freshness(0, None).horizon is None
+    assert view(granted, asked, state.Wish(at=6)).freshness(0, None).horizon == state.moment(state.EVERYTHING)
