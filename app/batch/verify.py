@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import mysql.connector
 
 from app.batch.copy import Copy
+from app.batch.mending import each, groups, mend, together
 from app.batch.workers import Workers, workers
-from app.comparison import Difference, differences, repair, untouched
+from app.comparison import Difference, differences, untouched
 from app.config import Settings
 from app.errors import ServerAway, Unknown
 from app.folds import Register, rfc3339
 from app.models import valid_user_id
 from app.source import reading, snapshot, state
-from app.source.events import record
 from app.source.mysql import connect, server_name, server_time
-from app.source.outbox import Row
-from app.source.publisher import Publisher, publishing
+from app.source.publisher import publishing
 from app.source.state import Told, following
-from app.topics import Topics
 
 #: Users that are looked at again at once, and how often while their purchases keep changing.
 AT_ONCE, ROUNDS = 500, 5
@@ -97,8 +94,8 @@ async def run(
     outcome, began = Outcome(), time.monotonic()
     async with following(settings) as told, workers(settings, asked.worker) as tables:
         one = _Verification(settings, told, tables, outcome, found, asked.repair)
-        users = _each(asked.users) if asked.users else one.suspects(asked, progress)
-        async for some in _groups(users, AT_ONCE):
+        users = each(asked.users) if asked.users else one.suspects(asked, progress)
+        async for some in groups(users, AT_ONCE):
             await one.look_again(some)
         if outcome.began is not None:
             await _remember(settings, told, outcome)
@@ -124,7 +121,7 @@ class _Verification:
             await copy.fill(asked.rows_per_s, progress)
             self._outcome.rows = copy.rows
             for partition in range(self._settings.partitions):
-                async for user, rows, registers in _together(copy.users(partition), self._tables.users(partition)):
+                async for user, rows, registers in together(copy.users(partition), self._tables.users(partition)):
                     self._outcome.users += 1
                     if differences(user, rows, registers, self._horizon):
                         yield user
@@ -186,23 +183,9 @@ class _Verification:
 
     async def _mend(self, found: list[Difference], version: int) -> list[Difference]:
         """Publish what makes the table right, wait until it is applied; which differences are none any more."""
-        async with publishing(self._settings) as publisher:
-            server = await asyncio.to_thread(_server, self._settings)
-            source = f"/mysql/{server}/{self._settings.mysql_database}/{self._settings.source_table}"
-            await self._publish(publisher, found, version, source)
-            offsets = dict(publisher.offsets)
-        now = await self._tables.registers(sorted({one.user for one in found}), offsets)
-        known = {(user, one.identity): one for user, registers in now.items() for one in registers}
-        return [one for one in found if _mended(one, known.get((one.user, one.identity)))]
-
-    async def _publish(self, publisher: Publisher, found: list[Difference], version: int, source: str) -> None:
-        topics, now = Topics(self._settings), rfc3339(time.time_ns() // 1000)
-        records = []
-        for one in found:
-            kind, at, data = repair(one, version)
-            row = Row(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
-            records.append(record(row, source, topics, self._settings))
-        await publisher.publish(records)
+        server = await asyncio.to_thread(_server, self._settings)
+        source = f"/mysql/{server}/{self._settings.mysql_database}/{self._settings.source_table}"
+        return await mend(self._settings, self._tables, found, lambda one: version, source)
 
 
 async def _remember(settings: Settings, told: Told, outcome: Outcome) -> None:
@@ -212,14 +195,6 @@ async def _remember(settings: Settings, told: Told, outcome: Outcome) -> None:
     left = outcome.found - outcome.mended
     async with publishing(settings) as publisher:
         await publisher.remember(state.Verified(at=outcome.began, clean_at=clean_at, differences=dict(left)))
-
-
-def _mended(one: Difference, now: Register | None) -> bool:
-    """Whether the table says what the database said; a newer change that came meanwhile is as good."""
-    if now is not None and one.register is not None and now.version > one.register.version:
-        return True
-    rows = [] if one.row is None else [one.row]
-    return not differences(one.user, rows, [] if now is None else [now], None)
 
 
 def _database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Register]], int]:
@@ -236,39 +211,3 @@ def _database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list
 def _server(settings: Settings) -> str:
     with closing(connect(settings)) as connection:
         return server_name(connection)
-
-
-async def _together(
-    rows: Iterable[tuple[bytes, list[Register]]], registers: AsyncIterator[tuple[bytes, list[Register]]]
-) -> AsyncIterator[tuple[str, list[Register], list[Register]]]:
-    """Two sides in the order of users' ids, user by user."""
-    left = iter(rows)
-    one = next(left, None)
-    async for user, known in registers:
-        while one is not None and one[0] < user:
-            yield one[0].decode(), one[1], []
-            one = next(left, None)
-        if one is not None and one[0] == user:
-            yield user.decode(), one[1], known
-            one = next(left, None)
-        else:
-            yield user.decode(), [], known
-    while one is not None:
-        yield one[0].decode(), one[1], []
-        one = next(left, None)
-
-
-async def _each(users: Iterable[str]) -> AsyncIterator[str]:
-    for user in dict.fromkeys(users):
-        yield user
-
-
-async def _groups(users: AsyncIterator[str], size: int) -> AsyncIterator[list[str]]:
-    group: list[str] = []
-    async for user in users:
-        group.append(user)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

@@ -1,0 +1,83 @@
+"""What commands that compare the tables share: two sides user by user, and the events that make a table right."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from app.batch.workers import Workers
+from app.comparison import Difference, differences, repair
+from app.config import Settings
+from app.folds import Register, rfc3339
+from app.source.events import record
+from app.source.outbox import Row
+from app.source.publisher import publishing
+from app.topics import Topics
+
+
+async def mend(
+    settings: Settings, tables: Workers, found: list[Difference], version: Callable[[Difference], int], source: str
+) -> list[Difference]:
+    """Publish what makes the table right, wait until it is applied; which differences are none any more.
+
+    `version` is that of a purchase which the table does not know, `source` the one that the events name.
+    """
+    topics, now = Topics(settings), rfc3339(time.time_ns() // 1000)
+    records = []
+    for one in found:
+        kind, at, data = repair(one, version(one))
+        row = Row(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
+        records.append(record(row, source, topics, settings))
+    async with publishing(settings) as publisher:
+        await publisher.publish(records)
+        offsets = dict(publisher.offsets)
+    applied = await tables.registers(sorted({one.user for one in found}), offsets)
+    known = {(user, one.identity): one for user, registers in applied.items() for one in registers}
+    return [one for one in found if _mended(one, known.get((one.user, one.identity)))]
+
+
+def _mended(one: Difference, now: Register | None) -> bool:
+    """Whether the table says what it should; a newer change that came meanwhile is as good."""
+    if now is not None and one.register is not None and now.version > one.register.version:
+        return True
+    rows = [] if one.row is None else [one.row]
+    return not differences(one.user, rows, [] if now is None else [now], None)
+
+
+async def together(
+    rows: Iterable[tuple[bytes, list[Register]]], registers: AsyncIterator[tuple[bytes, list[Register]]]
+) -> AsyncIterator[tuple[str, list[Register], list[Register]]]:
+    """Two sides in the order of users' ids, user by user."""
+    left = iter(rows)
+    one = next(left, None)
+    async for user, known in registers:
+        while one is not None and one[0] < user:
+            yield one[0].decode(), one[1], []
+            one = next(left, None)
+        if one is not None and one[0] == user:
+            yield user.decode(), one[1], known
+            one = next(left, None)
+        else:
+            yield user.decode(), [], known
+    while one is not None:
+        yield one[0].decode(), one[1], []
+        one = next(left, None)
+
+
+async def each(users: Iterable[str]) -> AsyncIterator[str]:
+    """These users, each once."""
+    for user in dict.fromkeys(users):
+        yield user
+
+
+async def groups(users: AsyncIterator[str], size: int) -> AsyncIterator[list[str]]:
+    """The users in groups of at most `size`."""
+    group: list[str] = []
+    async for user in users:
+        group.append(user)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

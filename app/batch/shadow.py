@@ -1,0 +1,95 @@
+"""A shadow of the table by_user: the same fold over a part of `orders`, on the disk of whoever compares."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from app import folds
+from app.batch.log import Log, Part
+from app.config import Settings
+from app.errors import BadSource, UnreadableEvent
+from app.folds import Register
+from app.models import Event, read_event
+from chunks.store import Store, position_key
+
+_POSITION = "orders"
+
+
+class Shadow:
+    """One partition of it; a fold that was interrupted goes on where it was."""
+
+    def __init__(self, settings: Settings, part: Part, partition: int) -> None:
+        name = hashlib.blake2b(repr((settings.id, settings.topic_prefix, part)).encode(), digest_size=6).hexdigest()
+        self._folder = Path(f"{settings.data_dir}-replay") / name
+        self._part, self._partition = part, partition
+        self._most = settings.recent_limit + settings.recent_spare
+        self._least = settings.recent_limit + settings.recent_spare // 2
+        try:
+            self._store = Store(self._folder / f"{partition}.db").open()
+        except Exception as exc:  # rocksdict raises nothing else
+            if "lock" not in str(exc).lower():
+                raise
+            raise BadSource(f"another replay is at work in {self._folder}: wait for its end, or stop it") from None
+        self.events = 0
+
+    async def fold(self, log: Log, first: int, progress: Callable[[int, int], None] = lambda done, end: None) -> int:
+        """Fold what there is from the offset `first`, or from where it was, to the end as of now; that offset."""
+        end = await log.end(self._partition)
+        at = self._store.position(_POSITION)
+        if at is not None and not first <= at <= end:
+            self._store.wipe()
+            at = None
+        async for run in log.read(self._partition, first if at is None else at, end):
+            await asyncio.to_thread(self._fold, run.records, run.next)
+            progress(run.next, end)
+        return end
+
+    def _fold(self, records: list[tuple[int, bytes | None, bytes | None]], position: int) -> None:
+        events = list(self._events(records))
+        users = list({user for user, _ in events})
+        values = dict(zip(users, self._store.get_many(users), strict=True)) if users else {}
+        changes: dict[bytes, bytes | None] = {}
+
+        def earlier(key: bytes) -> bytes | None:
+            return changes[key] if key in changes else self._store.get(key)
+
+        for user, event in events:
+            values[user] = changes[user] = folds.remember(
+                user, values[user], event, earlier, changes.__setitem__, self._most, self._least, []
+            )
+        self.events += len(events)
+        self._store.apply([*changes.items(), (position_key(_POSITION), b"%d" % position)], 0)
+
+    def _events(self, records: list[tuple[int, bytes | None, bytes | None]]) -> Iterator[tuple[bytes, Event]]:
+        user = None if self._part.user is None else self._part.user.encode()
+        for _offset, key, value in records:
+            if user is None or key == user:
+                try:
+                    event = read_event(key, value)
+                except UnreadableEvent:
+                    continue  # a dead letter, as it is for the agent
+                if self._part.order is None or str(event.data.order_id) == self._part.order:
+                    yield key, event
+
+    def users(self) -> Iterator[tuple[bytes, list[Register]]]:
+        """All users in the order of their ids' bytes, each with all that is known of their purchases."""
+        for user, pairs in groupby(self._store.scan(), lambda pair: pair[0].partition(b"\x00")[0]):
+            yield user, [one for key, value in pairs for one in folds.kept(key, value)]
+
+    def registers(self, user: str) -> list[Register]:
+        """All that is known of a user's purchases."""
+        key = user.encode()
+        return folds.registers(self._store.get(key), [value for _, value in self._store.scan(key + b"\x00")])
+
+    def close(self, done: bool) -> None:
+        """Close it, and delete it where all was compared."""
+        self._store.close()
+        if done:
+            shutil.rmtree(self._store.path)
+            if not any(self._folder.iterdir()):
+                shutil.rmtree(self._folder)
