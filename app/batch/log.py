@@ -23,7 +23,7 @@ RUN_RECORDS = 5_000
 
 @dataclass(frozen=True)
 class Part:
-    """What of `orders` is meant: one user, one order, since a moment (ms since 1970), or from a partition's offset on."""
+    """What of `orders` is meant: one user, one order, from a moment (ms since 1970) or a partition's offset on."""
 
     user: str | None = None
     order: str | None = None

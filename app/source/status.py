@@ -46,6 +46,9 @@ def status(settings: Settings) -> dict[str, object]:
             "snapshot_rows": taken.rows,
             "may_lack_orders_before": taken.horizon,
         }
+    wish = known.get(state.WISH)
+    if state.ungranted(wish, taken):
+        shown["snapshot_wanted"] = f"{wish.why}; the running source takes it, or `lately source snapshot --all`"
     return shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -106,11 +107,13 @@ def test_tables_whose_changelogs_are_lost_are_made_anew_and_exact(stack: Stack):
     worker = stack.worker().start().wait_ready()
     trade(stack, 0, 600)
     eventually(lambda: exact(stack, worker), within=60)
-    orders = 600
+    orders, old = 600, stack.folder / "old"
 
     def lose(expected: dict[tuple[str, str], int], damage: Callable[[], object]) -> None:
         nonlocal worker, orders
         worker.stop()
+        if not old.exists():
+            shutil.copytree(worker.folder, old)
         damage()
         trade(stack, orders, 40)
         orders += 40
@@ -143,11 +146,13 @@ def test_tables_whose_changelogs_are_lost_are_made_anew_and_exact(stack: Stack):
     lose(expected, lambda: (emptied("by_user", 0.5), stack.wipe(worker), killed_in_the_middle(stack)))
     # The disk is ahead of the changelog, which is the same: its end was lost.
     lose({("by_user", "short"): 1}, lambda: move(worker, "by_user-1.db"))
-    # Nothing of that is left over.
+    # A disk from before all of that belongs to other changelogs, and is not trusted.
     worker.stop()
     stack.wipe(worker)
+    shutil.copytree(old, worker.folder)
     worker = stack.worker().start().wait_ready()
     assert rebuilds(worker) == {}
+    assert "it belongs to another changelog" in worker.process.tail(400)
     exact(stack, worker)
 
 

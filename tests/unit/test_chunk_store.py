@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunks.store import Store, position_key
+from chunks.store import INCOMPLETE, Store, position_key
 from tests.stack import ROOT
 
 
@@ -186,3 +186,13 @@ def test_the_store_is_a_dict(shared, batches, prefix):
         assert shared.get_many([here + key for key in model]) == list(model.values())
         assert [shared.get(here + key) for key in model] == list(model.values())
         assert shared.offset == offset
+
+
+def test_a_beginning_voids_what_was_there_or_keeps_it_and_knows_its_place(store):
+    assert (store.beginning, store.incomplete) == (None, False)
+    store.apply([(b"ann", b"1"), (position_key("orders"), b"9")], 3)
+    store.begin(b"first", 7, keep=True)
+    assert (store.beginning, store.offset, store.get(b"ann"), store.position("orders")) == ((b"first", 7), 8, b"1", 9)
+    store.begin(b"second" + INCOMPLETE, 20)
+    assert (store.beginning, store.offset, store.incomplete) == ((b"second" + INCOMPLETE, 20), 21, True)
+    assert (list(store.scan()), store.position("orders")) == ([], None)
