@@ -68,11 +68,12 @@ class Verdict(NamedTuple):
 def judge(partition: int, found: Mapping[str, Found], committed: int | None, earliest: int, end: int) -> Verdict:
     """Judge the tables of a source partition, which lies between `earliest` and `end`.
 
-    What was folded so far is in every whole table, so the highest of their positions counts; where there is none it is
-    what the group has committed, and where that is not known the partition was never read.
+    What was folded up to the highest position is in every whole table, or changed nothing there. A lost one may have
+    been further than those: at least where the group has committed. Where nothing is known the partition is new.
     """
     whole = [one.position for one in found.values() if one.whole]
-    known = whole or [one for one in (committed, *(each.position for each in found.values())) if one is not None]
+    lost = [one.position for one in found.values() if not one.whole]
+    known = [one for one in (*whole, *lost, *([committed] if lost else [])) if one is not None]
     if not known:
         losses = [Loss(name, partition, EXPIRED, True) for name in found] if earliest else []
         return Verdict(earliest, earliest, tuple(found), tuple(losses))

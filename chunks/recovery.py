@@ -211,6 +211,7 @@ class Recovery(Service):
             if store.offset > ends[tp] and tp not in strange:
                 ahead[tp] = store.beginning
             await self._wipe_if_unfit(tp, store, first[tp], ends[tp], tp in strange)
+            store.trusted = True
             reader.seek(tp, max(store.offset, first[tp]))
         missing = {tp: ends[tp] for tp in actives if max(self._store(tp).offset, first[tp]) < ends[tp]}
         self.progress.total = sum(end - max(self._store(tp).offset, first[tp]) for tp, end in missing.items())
@@ -239,9 +240,9 @@ class Recovery(Service):
         """The partitions on disk that belong to another changelog: it has no such beginning where theirs was."""
         wanted = {}
         for tp in changelogs:
-            beginning = self._store(tp).beginning
-            if beginning is not None and first[tp] <= beginning[1]:
-                wanted[tp] = beginning
+            store = self._store(tp)
+            if not store.trusted and store.beginning is not None and first[tp] <= store.beginning[1]:
+                wanted[tp] = store.beginning
         asked = {tp for tp, (_, offset) in wanted.items() if offset < ends[tp]}
         strange = set(wanted) - asked
         if not asked:
@@ -321,7 +322,7 @@ class Recovery(Service):
         positions, new = {}, []
         for source, changelogs in sources.items():
             found = {self._table(tp.topic).name: self._found(tp, source, tp in cut, tp in short) for tp in changelogs}
-            committed = None if any(one.whole for one in found.values()) else await consumer.committed(source)
+            committed = None if all(one.whole for one in found.values()) else await consumer.committed(source)
             verdict = judge(source.partition, found, committed, earliest[source], ends[source])
             if verdict.position > ends[source]:
                 raise Gap(
@@ -331,11 +332,11 @@ class Recovery(Service):
                 )
             rebuild = Rebuild(self, ledgers[source], reader, verdict)
             if verdict.new:
-                new.append(rebuild.run())
+                new.append(rebuild)
             elif verdict.losses:
                 await rebuild.run()
             positions[source] = max(verdict.position, earliest[source])
-        await asyncio.gather(*new)
+        await asyncio.gather(*(rebuild.run() for rebuild in new))
         self.progress.rebuilding = ""
         return positions
 

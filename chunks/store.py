@@ -91,6 +91,8 @@ class Store:
         self.watches = watches or Watches()
         self._cache_bytes = block_cache_bytes
         self._db: rocksdict.Rdict | None = None
+        #: Whether it was compared with its changelog since it was opened.
+        self.trusted = False
         self._unlogged = rocksdict.WriteOptions()
         self._unlogged.disable_wal = True
         #: How often this was written to, and of each source topic the position and after how many writes it was read.

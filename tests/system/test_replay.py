@@ -145,14 +145,5 @@ def test_replays_change_nothing_where_nothing_is_wrong_and_find_and_mend_exactly
     for user in USERS:
         eventually(lambda user=user: worker.purchases(user, 100) == stack.truth(user, 100), within=30)
 
-    url = f"http://127.0.0.1:{worker.port}"
-    for words in (
-        ["--from", "x"],
-        ["--from", "9:0"],
-        ["--user", ""],
-        ["--since", "then"],
-        ["--since", "1h", "--from", "0:1"],
-    ):
-        assert stack.lately("replay", "--worker", url, *words).child.returncode == 2, words
     worker.stop()
-    assert stack.lately("replay", "--worker", url).child.returncode == 75
+    assert stack.lately("replay", "--worker", f"http://127.0.0.1:{worker.port}").child.returncode == 75

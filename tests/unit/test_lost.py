@@ -28,11 +28,16 @@ def test_a_partition_that_was_never_read_begins_with_the_topic():
 
 def test_a_table_without_a_beginning_is_lost_though_it_has_newer_values():
     assert losses({"a": WHOLE, "b": GONE}) == (90, [("b", "emptied", False)])
-    assert losses({"a": WHOLE, "b": Found(False, 95)}) == (90, [("b", "emptied", False)])
+    assert losses({"a": WHOLE, "b": Found(False, 95)}) == (95, [("b", "emptied", False)])
 
 
 def test_where_all_tables_are_lost_the_group_knows_how_far_they_were():
     assert losses({"a": GONE, "b": HALF}, 80) == (80, [("a", "emptied", False), ("b", "interrupted", False)])
+
+
+def test_a_lost_table_may_have_been_further_than_those_that_are_whole():
+    assert losses({"a": GONE, "b": LAGGING}, 95) == (95, [("a", "emptied", False)])
+    assert losses({"a": WHOLE, "b": LAGGING}, 95) == (90, [])
 
 
 def test_where_the_topic_is_lost_with_its_tables_they_begin_anew_and_that_is_said():
