@@ -288,12 +288,13 @@ class Recovery(Service):
         for tp, parts in runs.items():
             store = self._store(tp)
             for run in parts:
-                begun = [number for number, record in enumerate(run.records) if record[1] == BEGINNING]
-                if begun:
-                    offset, _, value = run.records[begun[-1]]
-                    await self._begin_anew(tp, store, value, offset)
-                records = [(key, value) for _, key, value in run.records[begun[-1] + 1 if begun else 0 :]]
-                await off_loop(store.apply, records, run.next)
+                # Keys and values in two rows: to look through the keys costs no more than to take records apart.
+                offsets, keys, values = zip(*run.records, strict=True) if run.records else ((), (), ())
+                if BEGINNING in keys:
+                    begun = max(number for number, key in enumerate(keys) if key == BEGINNING)
+                    await self._begin_anew(tp, store, values[begun], offsets[begun])
+                    keys, values = keys[begun + 1 :], values[begun + 1 :]
+                await off_loop(store.apply, zip(keys, values, strict=True), run.next)
             moved[tp] = parts[-1].next
         return moved
 
