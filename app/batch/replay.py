@@ -109,8 +109,11 @@ class _Comparison:
         elif self._part.order is not None or not whole:
             users = each(user.decode() for user, _ in shadow.users())
         else:
-            users = self._different(shadow, partition)
+            async for user in self._different(shadow, partition):
+                yield user
+            return
         async for user in users:
+            self._outcome.users += 1
             yield user
 
     async def _different(self, shadow: Shadow, partition: int) -> AsyncIterator[str]:
@@ -126,8 +129,6 @@ class _Comparison:
         1. Read the table. 2. Fold what the log has by now. 3. Wait until the table has applied that, and read it again.
         What the table knows the same in 1 and 3 comes from events that 2 has seen, and nothing newer is known of it.
         """
-        if self._part != Part():
-            self._outcome.users += len(users)
         told: set[tuple] = set()
         touched: list[Difference] = []
         for _ in range(ROUNDS):
