@@ -355,6 +355,12 @@ def merge(value: bytes | None, partials: Iterable[Partial]) -> bytes:
     return encode((PARTIAL_FORMAT, known))
 
 
+def without_positions(value: bytes) -> bytes:
+    """A value of the table by_product without the offsets up to which its partials go. Raises UnknownFormat."""
+    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    return encode([(partition, *totals) for partition, (_, *totals) in sorted(known.items())])
+
+
 def product_totals(value: bytes) -> Totals:
     """The sum over all partitions. Raises UnknownFormat."""
     _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")

@@ -22,6 +22,8 @@ RESERVED = b"\xff"
 _OFFSET = RESERVED + b"changelog offset"
 _TIME = RESERVED + b"time of the last write"
 _POSITION = RESERVED + b"position of "
+#: In a changelog whose values are being replaced by those of a dump, until the last of them is written.
+RESTORING = RESERVED + b"restoring"
 
 #: After so many a thread that fills a batch offers Python's lock to the one that answers requests.
 PUTS_BETWEEN_PAUSES = 100

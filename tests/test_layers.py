@@ -17,6 +17,7 @@ ORDER = [
         "app.config",
         "app.models",
         "app.folds",
+        "app.digests",
         "app.lists",
         "app.product_history",
         "app.comparison",

@@ -22,6 +22,8 @@ PATIENCE_S = 60
 #: How long one may be away.
 AWAY_S = 5
 AGAIN_AFTER_S = 0.25
+#: How long a digest of a large partition may take.
+DIGEST_S = 600
 #: A request line has at most 8 KiB.
 QUERY_BYTES, KEYS = 7_000, 100
 
@@ -34,6 +36,16 @@ class Page(NamedTuple):
     position: int
     pairs: list[tuple[bytes, bytes]]
     after: bytes | None
+
+
+class PartDigest(NamedTuple):
+    """What a partition of a table held at one moment: all below `position` of its source topic."""
+
+    table: str
+    partition: int
+    position: int | None
+    keys: int
+    digest: str
 
 
 _decode = msgspec.msgpack.Decoder(Page).decode
@@ -113,14 +125,22 @@ class Workers:
                 yield pair
             after = page.after
 
+    async def digest(self, table: str, partition: int) -> PartDigest:
+        """The digest of a partition of a table. Raises ServerAway."""
+        said = msgspec.json.decode(await self._get(f"/v1/tables/{table}/{partition}/digest", DIGEST_S))
+        return PartDigest(**said)
+
     async def _ask(self, table: str, partition: int, query: list[tuple[str, str]]) -> Page:
-        url = f"{self._url}/v1/tables/{table}/{partition}?{urlencode(query)}"
+        return _decode(await self._get(f"/v1/tables/{table}/{partition}?{urlencode(query)}"))
+
+    async def _get(self, path: str, within_s: float = 30) -> bytes:
+        url, timeout = f"{self._url}{path}", aiohttp.ClientTimeout(total=within_s)
         since = time.monotonic()
         while True:
             try:
-                async with self._client.get(url) as answer:
+                async with self._client.get(url, timeout=timeout) as answer:
                     if answer.status == 200:
-                        return _decode(await answer.read())
+                        return await answer.read()
                     said = await answer.text()
             except (aiohttp.ClientError, asyncio.TimeoutError) as exc:
                 answer, said = None, str(exc) or type(exc).__name__
@@ -140,6 +160,5 @@ async def workers(settings: Settings, url: str | None) -> AsyncIterator[Workers]
     headers = {}
     if settings.auth == "token":
         headers["Authorization"] = f"Bearer {tokens.issue(settings.token_secret, operator=True, days=1)}"
-    timeout = aiohttp.ClientTimeout(total=30)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as client:
+    async with aiohttp.ClientSession(headers=headers) as client:
         yield Workers(settings, client, url or f"http://{settings.web_host}:{settings.web_port}")
