@@ -47,6 +47,12 @@ class StillRunning(LatelyError):
     exit_code = EX_USAGE
 
 
+class StillThere(LatelyError):
+    """What is to be erased is still in the shop's database."""
+
+    exit_code = EX_USAGE
+
+
 class PortTaken(LatelyError):
     """Another process listens on the web port."""
 

@@ -10,7 +10,7 @@ from app import folds
 from app.core import app, orders, settings
 from app.freshness import Freshness, source_view
 from app.lists import Filter, Mark
-from app.models import Event
+from app.models import ERASED, Event
 from chunks import Chunk, Watch
 
 T = TypeVar("T")
@@ -101,7 +101,11 @@ def remember(
     fold, earlier, forget = folds.remember, table.get, table.__setitem__
     for user, event in events:
         before = values[user]
-        after = fold(user, before, event, earlier, forget, MOST, LEAST, differences, changes)
+        if event.type == ERASED:
+            others = table.scan(user + b"\x00")
+            after = folds.erase(user, before, event.data.version, others, forget, differences, changes)
+        else:
+            after = fold(user, before, event, earlier, forget, MOST, LEAST, differences, changes)
         if after is not before:
             values[user] = changed[user] = after
     table.update(changed)

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -56,6 +56,8 @@ class Workers:
 
     def __init__(self, settings: Settings, client: aiohttp.ClientSession, url: str) -> None:
         self._settings, self._client, self._url = settings, client, url.rstrip("/")
+        #: Of the users that were read, those who were erased once, and up to which version they are forgotten.
+        self.erased: dict[str, int] = {}
 
     async def users(self, partition: int) -> AsyncIterator[tuple[bytes, list[folds.Register]]]:
         """All users of a partition in the order of their ids' bytes, each with all that is known of their purchases.
@@ -67,14 +69,14 @@ class Workers:
             owner, aside, _ = key.partition(b"\x00")
             if owner != user:
                 if user:
-                    yield user, folds.registers(value, others)
+                    yield user, self._registers(user, value, others)
                 user, value, others = owner, None, []
             if aside:
                 others.append(content)
             else:
                 value = content
         if user:
-            yield user, folds.registers(value, others)
+            yield user, self._registers(user, value, others)
 
     async def registers(self, users: Iterable[str], offsets: Mapping[int, int] | None = None) -> Registers:
         """All that is known of the purchases of these users, each user's at one moment.
@@ -90,8 +92,26 @@ class Workers:
             for key, value in page.pairs:
                 if b"\x00" in key:
                     others.setdefault(key.partition(b"\x00")[0], []).append(value)
-            found |= {user.decode(): folds.registers(values.get(user), others.get(user, ())) for user in some}
+            found |= {user.decode(): self._registers(user, values.get(user), others.get(user, ())) for user in some}
         return found
+
+    def _registers(self, user: bytes, value: bytes | None, others: Iterable[bytes]) -> list[folds.Register]:
+        version = folds.erased(value)
+        if version >= 0:
+            self.erased[user.decode()] = version
+        return folds.registers(value, others)
+
+    async def keys(self, table: str, user: str) -> list[bytes]:
+        """The keys of a user in a table that is keyed by user. Raises ServerAway."""
+        key = user.encode()
+        query = [("key", key.hex()), ("prefix", (key + b"\x00").hex())]
+        page = await self._ask(table, partition_of(key, self._settings.partitions), query)
+        return [found for found, _ in page.pairs]
+
+    async def shown(self, user: str) -> int:
+        """How many purchases of a user a worker shows, at most 100. Raises ServerAway."""
+        answer = await self._get(f"/v1/users/{quote(user, safe='')}/purchases?limit=100")
+        return len(msgspec.json.decode(answer)["purchases"])
 
     def _by_partition(self, users: Iterable[str]) -> Iterable[tuple[int, list[bytes]]]:
         waiting: dict[int, list[bytes]] = {}
