@@ -31,7 +31,7 @@ ORDER = [
     ("app.start",),
     ("app.core",),
     ("app.source", "app.batch"),
-    ("app.freshness", "app.progress", "app.background"),
+    ("app.freshness", "app.progress", "app.background", "app.open_letters"),
     ("tables",),
     ("agents",),
     ("web",),
