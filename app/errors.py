@@ -35,6 +35,24 @@ class Unknown(LatelyError):
     exit_code = EX_USAGE
 
 
+class BadDump(LatelyError):
+    """A file is no dump of tables, is damaged, or does not fit this app."""
+
+    exit_code = EX_USAGE
+
+
+class StillRunning(LatelyError):
+    """A worker runs that has to be stopped first."""
+
+    exit_code = EX_USAGE
+
+
+class StillThere(LatelyError):
+    """What is to be erased is still in the shop's database."""
+
+    exit_code = EX_USAGE
+
+
 class PortTaken(LatelyError):
     """Another process listens on the web port."""
 

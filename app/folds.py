@@ -18,6 +18,8 @@ from app.errors import UnknownFormat
 from app.models import REMOVED, REPAIRED, UNDECODABLE, Event
 
 RECENT_FORMAT = 2
+#: The same of a user who was erased once.
+ERASED_FORMAT = 3
 EARLIER_FORMAT = 1
 PARTIAL_FORMAT = 1
 
@@ -62,11 +64,13 @@ class Recent(msgspec.Struct, frozen=True, array_like=True):
     """A user's newest purchases, in no order; the others are kept one by one beside them.
 
     No purchase kept beside them is both live and ordered after `floor`, in microseconds; None: there are no others.
+    What is not newer than the version `erased` is forgotten for ever; -1: nothing is.
     """
 
     format: int
     floor: int | None = None
     registers: tuple[Register, ...] = ()
+    erased: int = -1
 
 
 class _Earlier(msgspec.Struct, frozen=True, array_like=True):
@@ -133,6 +137,7 @@ def _date(day: int) -> str:
 
 # An array of format, floor and registers; the array of registers has two bytes for their number, however few.
 _HEAD = bytes((0x93, RECENT_FORMAT))
+_ERASED_HEAD = bytes((0x94, ERASED_FORMAT))
 _NIL, _INT64, _ARRAY16 = b"\xc0", b"\xd3", b"\xdc"
 _WITHOUT_FLOOR = _HEAD + _NIL + _ARRAY16
 _FIRST = _WITHOUT_FLOOR + b"\x00\x01"
@@ -201,6 +206,8 @@ def _remember(user, value, event, earlier, forget, most, least, differences, cha
     recent = decode_recent(value)
     registers, floor = {one.identity: one for one in recent.registers}, recent.floor
     new = register(event)
+    if new.version <= recent.erased:
+        return value
     old = registers.get(new.identity)
     aside = None
     if old is None and floor is not None:
@@ -225,10 +232,43 @@ def _remember(user, value, event, earlier, forget, most, least, differences, cha
             forget(earlier_key(user, *one.identity), encode(_Earlier(EARLIER_FORMAT, one)))
             floor = max(_BELOW_ALL if floor is None else floor, one.ordered_at if one.live else _BELOW_ALL)
         ranked = ranked[:least]
-    return _encode_recent(floor, ranked)
+    return _encode_recent(floor, ranked, recent.erased)
 
 
-def _encode_recent(floor: int | None, registers: list[Register]) -> bytes:
+def erase(
+    user: bytes,
+    value: bytes | None,
+    version: int,
+    others: Iterable[tuple[bytes, bytes]],
+    forget: Callable[[bytes, bytes | None], None],
+    differences: list[Difference],
+    changes: list[Change] | None = None,
+) -> bytes:
+    """Forget all of `user` that is not newer than `version`, for ever; what `value` becomes.
+
+    `others` are the keys and values kept beside it, the rest is as in `remember`. Raises UnknownFormat.
+    """
+    recent = decode_recent(value)
+    if value is not None and version <= recent.erased:
+        return value
+    beside = [(key, decode_earlier(other)) for key, other in others]
+    kept = [one for one in recent.registers if one.version > version]
+    floor = recent.floor if any(one.version > version for _, one in beside) else None
+    for key, one in (*((None, one) for one in recent.registers), *beside):
+        if one.version > version:
+            continue
+        if key is not None:
+            forget(key, None)
+        if one.live:
+            differences.append((one.product_name, one.price, None))
+            if changes is not None:
+                changes.append((user.decode(), *_counted(one), -1))
+    return _encode_recent(floor, kept, version)
+
+
+def _encode_recent(floor: int | None, registers: list[Register], erased: int = -1) -> bytes:
+    if erased >= 0:
+        return encode((ERASED_FORMAT, floor, registers, erased))
     mark = _NIL if floor is None else _INT64 + floor.to_bytes(8, "big", signed=True)
     return b"".join((_HEAD, mark, _ARRAY16, len(registers).to_bytes(2, "big"), *map(encode, registers)))
 
@@ -360,6 +400,12 @@ def merge(value: bytes | None, partials: Iterable[Partial]) -> bytes:
     return encode((PARTIAL_FORMAT, known))
 
 
+def without_positions(value: bytes) -> bytes:
+    """A value of the table by_product without the offsets up to which its partials go. Raises UnknownFormat."""
+    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    return encode([(partition, *totals) for partition, (_, *totals) in sorted(known.items())])
+
+
 def product_totals(value: bytes) -> Totals:
     """The sum over all partitions. Raises UnknownFormat."""
     _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
@@ -371,7 +417,14 @@ def product_totals(value: bytes) -> Totals:
 
 def decode_recent(value: bytes | None) -> Recent:
     """A user's newest purchases from the table; None is a user without any. Raises UnknownFormat."""
-    return Recent(RECENT_FORMAT) if value is None else checked(_decode_recent, value, RECENT_FORMAT, "by_user")
+    if value is None:
+        return Recent(RECENT_FORMAT)
+    return checked(_decode_recent, value, ERASED_FORMAT if value[:2] == _ERASED_HEAD else RECENT_FORMAT, "by_user")
+
+
+def erased(value: bytes | None) -> int:
+    """Up to which version all of the user is forgotten; -1: nothing is. Raises UnknownFormat."""
+    return decode_recent(value).erased
 
 
 def decode_earlier(value: bytes | None) -> Register | None:

@@ -8,6 +8,8 @@ EVENTS = Counter("lately_events_total", "Events read, by agent and result", ["ag
 DEAD = Counter("lately_dlq_records_total", "Records sent to orders-dead, by reason", ["reason"])
 REBUILDS = Counter("lately_rebuilds_total", "Partitions of tables that were lost, and why", ["table", "reason"])
 INCOMPLETE = Gauge("lately_incomplete_partitions", "Partitions that miss something for good, by table", ["table"])
+OPEN = Gauge("lately_dlq_open_records", "Records in orders-dead neither retried nor dropped, by reason", ["reason"])
+OPEN_AGE = Gauge("lately_dlq_open_oldest_seconds", "Age of the oldest of them; NaN: there are none")
 REQUESTS = Counter(
     "lately_http_requests_total", "HTTP requests answered, by route, method and status", ["route", "method", "status"]
 )

@@ -16,9 +16,12 @@ CHANGED = "order.changed"
 REMOVED = "order.removed"
 SNAPSHOT = "order.snapshot"
 REPAIRED = "order.repaired"
-TYPES = frozenset({PLACED, CHANGED, REMOVED, SNAPSHOT, REPAIRED})
+ERASED = "user.erased"
+TYPES = frozenset({PLACED, CHANGED, REMOVED, SNAPSHOT, REPAIRED, ERASED})
 
 SCHEMA = "urn:lately:schema:order:1"
+#: Of the data of a `user.erased`.
+ERASURE_SCHEMA = "urn:lately:schema:erasure:1"
 
 MAX_ID_BYTES = 128
 MAX_ORDER_ID_BYTES = 255
@@ -32,6 +35,9 @@ UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
 _LAST = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc)
+
+_USER_ID_RULE = f"user_id must be 1 to {MAX_ID_BYTES} bytes without control characters, and not '.' or '..'"
+_VERSION_RULE = "version must be a whole number >= 0 and < 2^63"
 
 _DOTS = frozenset({".", ".."})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -69,6 +75,19 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     traceparent: str | None = None
 
 
+class Erasure(msgspec.Struct, frozen=True, gc=False):
+    """Nothing of the user is to be remembered that is not newer than `version`."""
+
+    user_id: str
+    version: int
+
+
+class UserErased(Event, frozen=True, gc=False):
+    """An event of the type ERASED."""
+
+    data: Erasure
+
+
 _Short = Annotated[str, msgspec.Meta(max_length=MAX_LABEL)]
 
 
@@ -103,6 +122,7 @@ class _Envelope(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(Event).decode
 _decode_plain = msgspec.json.Decoder(_PlainEvent).decode
+_decode_erased = msgspec.json.Decoder(UserErased).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
@@ -145,7 +165,10 @@ def read_document(value: bytes | None) -> Event:
     try:
         event = _decode(value)
     except msgspec.ValidationError as exc:
-        _check_envelope(_read_envelope(value))
+        envelope = _read_envelope(value)
+        _check_envelope(envelope)
+        if envelope.type == ERASED:
+            return _read_erased(value)
         raise UnreadableEvent("wrong-type", str(exc)) from None
     except UNDECODABLE as exc:
         raise UnreadableEvent("malformed-json", str(exc)) from None
@@ -165,9 +188,22 @@ def _read_envelope(value: bytes) -> _Envelope:
         raise UnreadableEvent("malformed-json", str(exc)) from None
 
 
+def _read_erased(value: bytes) -> UserErased:
+    try:
+        event = _decode_erased(value)
+    except msgspec.ValidationError as exc:
+        raise UnreadableEvent("wrong-type", str(exc)) from None
+    if not valid_user_id(event.data.user_id):
+        raise UnreadableEvent("broken-rule", _USER_ID_RULE)
+    if not 0 <= event.data.version < 2**63:
+        raise UnreadableEvent("broken-rule", _VERSION_RULE)
+    return event
+
+
 def _check_envelope(event: Event | _Envelope) -> None:
-    if event.dataschema is not None and event.dataschema != SCHEMA:
-        raise UnreadableEvent("unknown-schema", f"dataschema {_cut(event.dataschema)} is not {SCHEMA!r}")
+    schema = ERASURE_SCHEMA if event.type == ERASED else SCHEMA
+    if event.dataschema is not None and event.dataschema != schema:
+        raise UnreadableEvent("unknown-schema", f"dataschema {_cut(event.dataschema)} is not {schema!r}")
     if event.type is not None and event.type not in TYPES:
         raise UnreadableEvent("unknown-type", f"type {_cut(event.type)} is none of {', '.join(sorted(TYPES))}")
 
@@ -179,7 +215,7 @@ def _cut(text: str) -> str:
 def broken_rule(purchase: Purchase) -> str | None:
     """The rule that `purchase` breaks, in words, or None; docs/protocol.md lists them."""
     if not valid_user_id(purchase.user_id):
-        return f"user_id must be 1 to {MAX_ID_BYTES} bytes without control characters, and not '.' or '..'"
+        return _USER_ID_RULE
     order_id = str(purchase.order_id)
     if not 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES or _CONTROL.search(order_id):
         return f"order_id must be 1 to {MAX_ORDER_ID_BYTES} bytes without control characters"
@@ -195,7 +231,7 @@ def broken_rule(purchase: Purchase) -> str | None:
         if len(getattr(purchase, name) or "") > MAX_LABEL:
             return f"{name} must have at most {MAX_LABEL} characters"
     if not 0 <= purchase.version < 2**63:
-        return "version must be a whole number >= 0 and < 2^63"
+        return _VERSION_RULE
     return None
 
 

@@ -29,6 +29,9 @@ STATE = {**COMPACTED, "segment.bytes": str(2**20), "min.cleanable.dirty.ratio": 
 
 TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar")
 
+#: Header of records between two agents, see `origin`.
+ORIGIN = "lately.origin"
+
 BROKER_PATIENCE_S = 15
 
 
@@ -40,6 +43,11 @@ class Topic:
     config: dict[str, str]
     #: None: LATELY_PARTITIONS
     partitions: int | None = None
+
+
+def origin(partition: int, position: int) -> bytes:
+    """The header ORIGIN of a record that follows from what lies in a partition below the offset `position`."""
+    return b"%d@%d" % (partition, position)
 
 
 @lru_cache(maxsize=65_536)
@@ -70,6 +78,15 @@ class Topics:
         self.source_state = Topic(f"{named}source-state", STATE, partitions=1)
         #: The changelogs of the tables: only their table writes and reads them.
         self.changelogs = tuple(Topic(f"{settings.id}-{table}-changelog", COMPACTED) for table in TABLES)
+        #: Table -> the name of the topic whose agent writes it.
+        self.feeding = {
+            "by_user": self.orders.name, "product_partials": self.orders.name, "by_product": self.product_partials.name,
+            "baskets": self.purchase_changes.name, "similar": self.co_purchases.name,
+        }  # fmt: skip
+
+    def changelog(self, table: str) -> str:
+        """The name of a table's changelog topic."""
+        return self.changelogs[TABLES.index(table)].name
 
     @property
     def all(self) -> tuple[Topic, ...]:

@@ -17,6 +17,10 @@ class Gap(ChunkError):
     """Records between the last chunk of a partition and the next one are missing."""
 
 
+class HalfRestored(ChunkError):
+    """The values of a table are being replaced by those of a dump, and not all of them are there yet."""
+
+
 class ClosedPartition(ChunkError):
     """A table was asked for a partition that is not open on this worker (any more)."""
 

@@ -13,12 +13,12 @@ from faust.transport.drivers.aiokafka import server_list
 from faust.types import TP, AppT
 from mode import Service
 
-from chunks.errors import Gap
+from chunks.errors import Gap, HalfRestored
 from chunks.fetch import fetch, tune
 from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger
 from chunks.lost import Found, judge
 from chunks.rebuild import Rebuild
-from chunks.store import BEGINNING, Store, off_loop
+from chunks.store import BEGINNING, RESTORING, Store, off_loop
 
 #: Changelog records that are applied in one batch.
 RESTORE_RECORDS = 5_000
@@ -129,6 +129,7 @@ class Recovery(Service):
             try:
                 # 3.
                 cut, short = await self._restore(reader, actives, standbys)
+                self._demand_whole(actives)
                 # 4.
                 positions = await self._whole(reader, {one.tp: one for one in ledgers}, sources, cut, short)
                 # 5.
@@ -280,6 +281,15 @@ class Recovery(Service):
             return
         self.log.warning("%s[%s]: the table on disk is made anew, %s", tp.topic, tp.partition, why)
         await off_loop(store.wipe)
+
+    def _demand_whole(self, actives: Iterable[TP]) -> None:
+        """Raise HalfRestored where a restore from a dump has begun and not ended."""
+        for tp in actives:
+            if self._store(tp).get(RESTORING) is not None:
+                raise HalfRestored(
+                    f"{tp.topic}[{tp.partition}]: a restore of this table has begun and not ended: "
+                    "run it again to its end, then start the worker"
+                )
 
     async def _read(self, reader: AIOKafkaConsumer, changelogs: Iterable[TP]) -> dict[TP, int]:
         """Apply what has arrived; the offset reached by each partition that moved."""

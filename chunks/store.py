@@ -28,6 +28,8 @@ BEGINNING = RESERVED + b"beginning"
 #: What the value of a beginning ends with where older records are missing for good.
 INCOMPLETE = b" incomplete"
 _BEGUN_AT = RESERVED + b"offset of the beginning"
+#: In a changelog whose values are being replaced by those of a dump, until the last of them is written.
+RESTORING = RESERVED + b"restoring"
 
 #: After so many a thread that fills a batch offers Python's lock to the one that answers requests.
 PUTS_BETWEEN_PAUSES = 100

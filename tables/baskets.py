@@ -7,8 +7,9 @@ from functools import partial
 from app import co_purchases, folds
 from app.core import app, purchase_changes, settings
 from app.core import co_purchases as deltas_topic
-from app.topics import partition_of
+from app.topics import ORIGIN, origin, partition_of
 from chunks import Chunk
+from chunks.chunk import Headers
 from chunks.view import View
 
 
@@ -36,8 +37,14 @@ def changes(chunk: Chunk) -> list[folds.Change]:
 
 
 def _send_changes(chunk: Chunk, collected: list[folds.Change]) -> None:
+    headers = _origin(chunk)
     for record in co_purchases.encode_changes(collected):
-        chunk.send(purchase_changes.get_topic_name(), chunk.tp.partition, None, record)
+        chunk.send(purchase_changes.get_topic_name(), chunk.tp.partition, None, record, headers)
+
+
+def _origin(chunk: Chunk) -> Headers:
+    """Of what it was read: a dump tells by it what is on its way between two tables."""
+    return [(ORIGIN, origin(chunk.tp.partition, chunk.next))]
 
 
 def fill(chunk: Chunk, record: bytes, deltas: co_purchases.Deltas) -> None:
@@ -73,6 +80,7 @@ def _scan(table: View, prefix: bytes) -> list[tuple[str, bytes]]:
 
 def send(chunk: Chunk, deltas: co_purchases.Deltas) -> None:
     """Hand the deltas on to whoever owns their products."""
+    headers = _origin(chunk)
     for product, record in deltas.records():
         key = product.encode()
-        chunk.send(deltas_topic.get_topic_name(), partition_of(key, settings.partitions), key, record)
+        chunk.send(deltas_topic.get_topic_name(), partition_of(key, settings.partitions), key, record, headers)

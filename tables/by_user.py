@@ -11,7 +11,7 @@ from app.core import app, orders, settings
 from app.errors import UnreadableEvent
 from app.freshness import Freshness, source_view
 from app.lists import Filter, Mark
-from app.models import Event, read_event
+from app.models import ERASED, Event, read_event
 from chunks import Chunk, Watch
 
 T = TypeVar("T")
@@ -115,7 +115,11 @@ def remember(
     fold, earlier, forget = folds.remember, table.get, table.__setitem__
     for user, event in events:
         before = values[user]
-        after = fold(user, before, event, earlier, forget, MOST, LEAST, differences, changes)
+        if event.type == ERASED:
+            others = table.scan(user + b"\x00")
+            after = folds.erase(user, before, event.data.version, others, forget, differences, changes)
+        else:
+            after = fold(user, before, event, earlier, forget, MOST, LEAST, differences, changes)
         if after is not before:
             values[user] = changed[user] = after
     table.update(changed)

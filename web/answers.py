@@ -244,6 +244,19 @@ class Ready(Struct):
     partitions: dict[str, Partitions] | UnsetType = UNSET
 
 
+class TableDigest(Struct):
+    """What a partition of a table holds, as one digest.
+
+    It has all below the offset `position` of its source topic; null: nothing was read yet.
+    """
+
+    table: str
+    partition: Count
+    position: Count | None
+    keys: Count
+    digest: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+
+
 class LevelSet(Struct):
     """The level of a logger, now and before."""
 

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from app import metrics
 from app.core import app
 from app.freshness import source_view
+from app.open_letters import open_letters
 from app.progress import progress
 from web import parameters
 from web.errors import Problem
@@ -62,6 +63,11 @@ async def numbers(self, request: Request) -> Response:
     """All counters in Prometheus' text format."""
     metrics.READY.set(ready())
     metrics.RECOVERY.set(app.tables.recovery.progress.seconds)
+    oldest = math.inf
+    for one in open_letters.by_reason:
+        metrics.OPEN.labels(one.reason).set(one.records)
+        oldest = min(oldest, one.since)
+    metrics.OPEN_AGE.set(math.nan if oldest == math.inf else time.time() - oldest)
     verified = source_view.verified
     clean_at = None if verified is None else verified.clean_at
     metrics.VERIFY_AGE.set(math.nan if clean_at is None else time.time() - clean_at / 1e6)

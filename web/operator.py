@@ -7,10 +7,10 @@ from itertools import groupby
 
 from aiohttp.web import Request, Response
 
-from app import metrics
 from app.core import app, settings
 from app.folds import rfc3339
 from app.freshness import source_view
+from app.open_letters import open_letters
 from app.progress import progress
 from app.source.state import SILENT_S
 from app.topics import Topics
@@ -39,6 +39,8 @@ async def operator(self, request: Request) -> Response:
         requests=progress.requests(),
         recovery=app.tables.recovery.progress,
         dead=_dead(),
+        dead_complete=open_letters.complete,
+        dead_more=open_letters.more,
         dead_topic=Topics(settings).orders_dead.name,
         source=_source(),
         snapshot=source_view.snapshot,
@@ -69,10 +71,17 @@ def _standbys() -> list[tuple[str, int, int]]:
     ]
 
 
-def _dead() -> list[tuple[str, int]]:
-    """Reason and number of the records that this worker has sent to the dead letters."""
-    samples = [one for metric in metrics.DEAD.collect() for one in metric.samples if one.name.endswith("_total")]
-    return sorted((one.labels["reason"], int(one.value)) for one in samples)
+def _dead() -> list[tuple[str, int, str]]:
+    """Reason, number and age of the oldest of the dead letters that are open."""
+    now = time.time()
+    return [(one.reason, one.records, _age(now - one.since)) for one in open_letters.by_reason if one.records]
+
+
+def _age(seconds: float) -> str:
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _source() -> dict[str, str] | None:

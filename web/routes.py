@@ -116,6 +116,10 @@ FRESHNESS = (
         "consistency", "`source` asks MySQL", {"type": "string", "enum": ["any", "active", "source"]}, example="any"
     ),
 )
+PARTITION = (
+    Parameter("table", "the table's name", {"type": "string", "maxLength": 64}, "path", "by_user"),
+    Parameter("partition", "its number", {"type": "string", "maxLength": 9}, "path", "0"),
+)
 WINDOW = Parameter("window", "how far back", {"type": "string", "enum": ["1h", "24h", "7d"]}, example="24h")
 
 ROUTES = {
@@ -244,13 +248,21 @@ ROUTES = {
         Access.OPERATOR,
         (MSGPACK,),
         parameters=(
-            Parameter("table", "the table's name", {"type": "string", "maxLength": 64}, "path", "by_user"),
-            Parameter("partition", "its number", {"type": "string", "maxLength": 9}, "path", "0"),
+            *PARTITION,
             Parameter("after", "go on behind this key, in hex", _HEX),
             Parameter("key", "only these keys, in hex; give it once per key", _HEX),
             Parameter("prefix", "and those that start with these bytes, in hex; the same", _HEX),
         ),
         problems=("not-found", *_QUERY, *_ROUTED),
+        tags=("operations",),
+    ),
+    "/v1/tables/{table}/{partition}/digest": Route(
+        "Number of keys and a digest of a partition of a table: equal where the content is",
+        Access.OPERATOR,
+        (JSON,),
+        answers.TableDigest,
+        PARTITION,
+        ("not-found", *_QUERY, *_ROUTED),
         tags=("operations",),
     ),
     "/v1/admin/log-level": Route(

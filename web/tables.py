@@ -1,22 +1,27 @@
-"""The tables as they are, for commands that compare, copy or count them: GET /v1/tables/{table}/{partition}."""
+"""The tables as they are, for commands that compare or count them: GET /v1/tables/{table}/{partition}, …/digest."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 
 import msgspec
 from aiohttp.web import Request, Response
 
 from app.core import app, settings
+from app.digests import Digest
 from chunks import ClosedPartition
-from chunks.store import Moment
+from chunks.store import Moment, position_key
+from chunks.table import Table
 from web import parameters
 from web.errors import Problem
 from web.routes import MSGPACK
-from web.routing import forwarded, owner_of, recovering
+from web.routing import forwarded, owner_of, ready, recovering
 
 #: A page ends with the key that reaches one of these.
 PAGE_KEYS, PAGE_BYTES = 2_000, 2**19
+#: Between so many keys of a digest other requests are answered; and how long the worker that owns it may take.
+KEYS_AT_ONCE, DIGEST_MS = 500, 600_000
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -34,9 +39,7 @@ async def committed(self, request: Request, table: str, partition: str) -> Respo
     number = parameters.partition(request, 4, settings.partitions)
     keys, prefixes = parameters.hexes(request, "key"), parameters.hexes(request, "prefix")
     after = (parameters.hexes(request, "after") or [None])[-1]
-    wanted = app.tables.get(table)
-    if wanted is None:
-        raise Problem(404, "not-found", f"there is no such table; there are {', '.join(sorted(app.tables))}")
+    wanted = _known(table)
     owner = owner_of(request, wanted, number)
     if owner is not None:
         return await forwarded(request, owner)
@@ -51,6 +54,39 @@ async def committed(self, request: Request, table: str, partition: str) -> Respo
         pairs, following = _page(moment.scan(after=after))
     body = _encode((position, pairs, following))
     return Response(body=body, content_type=MSGPACK)
+
+
+@app.page("/v1/tables/{table:[^/]*}/{partition:[^/]*}/digest")
+async def digested(self, request: Request, table: str, partition: str) -> Response:
+    """How many keys a partition of a table holds, and a digest of them and their values, all at one moment."""
+    parameters.only(request)
+    number = parameters.partition(request, 4, settings.partitions)
+    wanted = _known(table)
+    owner = owner_of(request, wanted, number)
+    if owner is not None:
+        return await forwarded(request, owner, DIGEST_MS)
+    try:
+        moment = wanted.moment(number)
+    except ClosedPartition:
+        raise recovering() from None
+    position, digest = moment.get(position_key(wanted.fed_by)), Digest(table)
+    for key, value in moment.scan():
+        digest.add(key, value)
+        if not digest.keys % KEYS_AT_ONCE:
+            await asyncio.sleep(0)
+            if not ready():
+                raise recovering()  # the partition may be closed at any time
+    body = {
+        "table": table, "partition": number, "position": None if position is None else int(position),
+        "keys": digest.keys, "digest": digest.hexdigest(),
+    }  # fmt: skip
+    return Response(body=msgspec.json.encode(body), content_type="application/json", charset="utf-8")
+
+
+def _known(table: str) -> Table:
+    if table not in app.tables:
+        raise Problem(404, "not-found", f"there is no such table; there are {', '.join(sorted(app.tables))}")
+    return app.tables[table]
 
 
 def _chosen(moment: Moment, keys: list[bytes], prefixes: list[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import ConsumerRecord
 
@@ -112,6 +113,34 @@ async def settle(
         finally:
             await producer.stop()
     return fit, [one for one in letters if one not in fit]
+
+
+async def delete_settled(settings: Settings) -> dict[int, int]:
+    """Delete what lies before the first dead letter that is not settled, if any; partition -> the offset it ends at.
+
+    Raises ServerAway.
+    """
+    topic = Topics(settings).orders_dead.name
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
+    # Of what is not committed yet nobody knows what it will be.
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, isolation_level="read_committed"
+    )
+    async with _reachable(settings):
+        try:
+            await asyncio.wait_for(asyncio.gather(admin.start(), consumer.start()), PATIENCE_S)
+            tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
+            # The ends first: what comes later is not looked at.
+            firsts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+            for partition, offset in (map(int, one.id.split("@")) for one in await find(settings, lambda one: True)):
+                tp = TopicPartition(topic, partition)
+                ends[tp] = min(ends[tp], offset)
+            wanted = {tp: RecordsToDelete(end) for tp, end in ends.items() if end > firsts[tp]}
+            if wanted:
+                await admin.delete_records(wanted)
+            return {tp.partition: one.before_offset for tp, one in wanted.items()}
+        finally:
+            await asyncio.gather(admin.close(), consumer.stop())
 
 
 def obstacle(letter: Letter, orders: str) -> str | None:

@@ -24,7 +24,7 @@ from app.comparison import Difference, differences, untouched
 from app.config import Settings
 from app.errors import ServerAway, Unknown, UnreadableEvent
 from app.folds import Register
-from app.models import read_event, valid_user_id
+from app.models import ERASED, read_event, valid_user_id
 from app.topics import MAX_REQUEST_BYTES, Topics
 
 AT_ONCE, ROUNDS = 500, 5
@@ -241,4 +241,4 @@ def _chosen(part: Part, record) -> bool:
         event = read_event(record.key, record.value)
     except UnreadableEvent:
         return False
-    return part.order is None or str(event.data.order_id) == part.order
+    return part.order is None or (event.type != ERASED and str(event.data.order_id) == part.order)

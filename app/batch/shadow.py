@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from app.batch.log import Log, Part
 from app.config import Settings
 from app.errors import BadSource, UnreadableEvent
 from app.folds import Register
-from app.models import Event, read_event
+from app.models import ERASED, Event, read_event
 from chunks.store import Store, position_key
 
 _POSITION = "orders"
@@ -59,9 +59,14 @@ class Shadow:
             return changes[key] if key in changes else self._store.get(key)
 
         for user, event in events:
-            values[user] = changes[user] = folds.remember(
-                user, values[user], event, earlier, changes.__setitem__, self._most, self._least, []
-            )
+            if event.type == ERASED:
+                beside = self._beside(user + b"\x00", changes)
+                after = folds.erase(user, values[user], event.data.version, beside, changes.__setitem__, [])
+            else:
+                after = folds.remember(
+                    user, values[user], event, earlier, changes.__setitem__, self._most, self._least, []
+                )
+            values[user] = changes[user] = after
         self.events += len(events)
         self._store.apply([*changes.items(), (position_key(_POSITION), b"%d" % position)], 0)
 
@@ -73,8 +78,14 @@ class Shadow:
                     event = read_event(key, value)
                 except UnreadableEvent:
                     continue  # a dead letter, as it is for the agent
-                if self._part.order is None or str(event.data.order_id) == self._part.order:
+                # An erasure is of all orders of its user.
+                if self._part.order is None or event.type == ERASED or str(event.data.order_id) == self._part.order:
                     yield key, event
+
+    def _beside(self, prefix: bytes, changes: Mapping[bytes, bytes | None]) -> list[tuple[bytes, bytes]]:
+        """What is kept beside a user's value, with changes that are not written yet."""
+        known = dict(self._store.scan(prefix)) | {key: value for key, value in changes.items() if key.startswith(prefix)}
+        return [(key, value) for key, value in known.items() if value is not None]
 
     def users(self) -> Iterator[tuple[bytes, list[Register]]]:
         """All users in the order of their ids' bytes, each with all that is known of their purchases."""

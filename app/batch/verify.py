@@ -34,6 +34,8 @@ AT_ONCE, ROUNDS = 500, 5
 #: How long the source may need to publish what is committed.
 PATIENCE_S = 60
 AGAIN_AFTER_S = 0.2
+#: No row is ordered so late (microseconds).
+NEVER = 2**63
 
 
 @dataclass
@@ -123,7 +125,7 @@ class _Verification:
             for partition in range(self._settings.partitions):
                 async for user, rows, registers in together(copy.users(partition), self._tables.users(partition)):
                     self._outcome.users += 1
-                    if differences(user, rows, registers, self._horizon):
+                    if differences(user, rows, registers, self._expected_since(user)):
                         yield user
             copy.forget()
         self._outcome.began = began
@@ -161,9 +163,13 @@ class _Verification:
         after = await self._tables.registers(users, await self._published(moment))
         confirmed, touched = [], []
         for user in users:
-            for one in differences(user, rows[user], after[user], self._horizon):
+            for one in differences(user, rows[user], after[user], self._expected_since(user)):
                 (confirmed if untouched(one, before[user]) else touched).append(one)
         return confirmed, touched, version
+
+    def _expected_since(self, user: str) -> int | None:
+        """Rows ordered before that may be missing: all of a user who was erased, whom no row brings back."""
+        return NEVER if user in self._tables.erased else self._horizon
 
     async def _published(self, moment: int) -> dict[int, int]:
         """Offsets of `orders` below which everything lies that was committed before `moment` (microseconds)."""

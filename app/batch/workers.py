@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -22,6 +22,8 @@ PATIENCE_S = 60
 #: How long one may be away.
 AWAY_S = 5
 AGAIN_AFTER_S = 0.25
+#: How long a digest of a large partition may take.
+DIGEST_S = 600
 #: A request line has at most 8 KiB.
 QUERY_BYTES, KEYS = 7_000, 100
 
@@ -36,6 +38,16 @@ class Page(NamedTuple):
     after: bytes | None
 
 
+class PartDigest(NamedTuple):
+    """What a partition of a table held at one moment: all below `position` of its source topic."""
+
+    table: str
+    partition: int
+    position: int | None
+    keys: int
+    digest: str
+
+
 _decode = msgspec.msgpack.Decoder(Page).decode
 
 
@@ -44,6 +56,8 @@ class Workers:
 
     def __init__(self, settings: Settings, client: aiohttp.ClientSession, url: str) -> None:
         self._settings, self._client, self._url = settings, client, url.rstrip("/")
+        #: Of the users that were read, those who were erased once, and up to which version they are forgotten.
+        self.erased: dict[str, int] = {}
 
     async def users(self, partition: int) -> AsyncIterator[tuple[bytes, list[folds.Register]]]:
         """All users of a partition in the order of their ids' bytes, each with all that is known of their purchases.
@@ -55,14 +69,14 @@ class Workers:
             owner, aside, _ = key.partition(b"\x00")
             if owner != user:
                 if user:
-                    yield user, folds.registers(value, others)
+                    yield user, self._registers(user, value, others)
                 user, value, others = owner, None, []
             if aside:
                 others.append(content)
             else:
                 value = content
         if user:
-            yield user, folds.registers(value, others)
+            yield user, self._registers(user, value, others)
 
     async def registers(self, users: Iterable[str], offsets: Mapping[int, int] | None = None) -> Registers:
         """All that is known of the purchases of these users, each user's at one moment.
@@ -78,8 +92,26 @@ class Workers:
             for key, value in page.pairs:
                 if b"\x00" in key:
                     others.setdefault(key.partition(b"\x00")[0], []).append(value)
-            found |= {user.decode(): folds.registers(values.get(user), others.get(user, ())) for user in some}
+            found |= {user.decode(): self._registers(user, values.get(user), others.get(user, ())) for user in some}
         return found
+
+    def _registers(self, user: bytes, value: bytes | None, others: Iterable[bytes]) -> list[folds.Register]:
+        version = folds.erased(value)
+        if version >= 0:
+            self.erased[user.decode()] = version
+        return folds.registers(value, others)
+
+    async def keys(self, table: str, user: str) -> list[bytes]:
+        """The keys of a user in a table that is keyed by user. Raises ServerAway."""
+        key = user.encode()
+        query = [("key", key.hex()), ("prefix", (key + b"\x00").hex())]
+        page = await self._ask(table, partition_of(key, self._settings.partitions), query)
+        return [found for found, _ in page.pairs]
+
+    async def shown(self, user: str) -> int:
+        """How many purchases of a user a worker shows, at most 100. Raises ServerAway."""
+        answer = await self._get(f"/v1/users/{quote(user, safe='')}/purchases?limit=100")
+        return len(msgspec.json.decode(answer)["purchases"])
 
     def _by_partition(self, users: Iterable[str]) -> Iterable[tuple[int, list[bytes]]]:
         waiting: dict[int, list[bytes]] = {}
@@ -113,14 +145,22 @@ class Workers:
                 yield pair
             after = page.after
 
+    async def digest(self, table: str, partition: int) -> PartDigest:
+        """The digest of a partition of a table. Raises ServerAway."""
+        said = msgspec.json.decode(await self._get(f"/v1/tables/{table}/{partition}/digest", DIGEST_S))
+        return PartDigest(**said)
+
     async def _ask(self, table: str, partition: int, query: list[tuple[str, str]]) -> Page:
-        url = f"{self._url}/v1/tables/{table}/{partition}?{urlencode(query)}"
+        return _decode(await self._get(f"/v1/tables/{table}/{partition}?{urlencode(query)}"))
+
+    async def _get(self, path: str, within_s: float = 30) -> bytes:
+        url, timeout = f"{self._url}{path}", aiohttp.ClientTimeout(total=within_s)
         since = time.monotonic()
         while True:
             try:
-                async with self._client.get(url) as answer:
+                async with self._client.get(url, timeout=timeout) as answer:
                     if answer.status == 200:
-                        return _decode(await answer.read())
+                        return await answer.read()
                     said = await answer.text()
             except (aiohttp.ClientError, asyncio.TimeoutError) as exc:
                 answer, said = None, str(exc) or type(exc).__name__
@@ -140,6 +180,5 @@ async def workers(settings: Settings, url: str | None) -> AsyncIterator[Workers]
     headers = {}
     if settings.auth == "token":
         headers["Authorization"] = f"Bearer {tokens.issue(settings.token_secret, operator=True, days=1)}"
-    timeout = aiohttp.ClientTimeout(total=30)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as client:
+    async with aiohttp.ClientSession(headers=headers) as client:
         yield Workers(settings, client, url or f"http://{settings.web_host}:{settings.web_port}")

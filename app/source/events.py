@@ -13,7 +13,8 @@ from app.models import SCHEMA, UNDECODABLE, read_event
 from app.source.outbox import Row
 from app.topics import Topics
 
-_CLOUDEVENTS = [("content-type", b"application/cloudevents+json")]
+#: The headers of an event.
+CLOUDEVENTS = [("content-type", b"application/cloudevents+json")]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def record(row: Row, source: str, topics: Topics, settings: Settings) -> Record:
         value = payload if exc.reason == "malformed-json" else value
         headers = dead_letters.headers(exc, topic=settings.source_outbox, partition="", offset=row.id)
         return Record(topics.orders_dead.name, dead_letters.cut(key), dead_letters.cut(value), headers)
-    return Record(topics.orders.name, key, value, _CLOUDEVENTS)
+    return Record(topics.orders.name, key, value, CLOUDEVENTS)
 
 
 class _Names(msgspec.Struct):

@@ -11,7 +11,8 @@ from app.config import Settings
 from app.errors import ServerAway
 from app.folds import Register, microseconds
 from app.models import Purchase, broken_rule
-from app.source.columns import payload, quoted, shop_columns
+from app.source import triggers
+from app.source.columns import as_text, payload, quoted, shop_columns
 from app.source.mysql import Connection, connect
 
 
@@ -42,6 +43,34 @@ def purchases_of(connection: Connection, settings: Settings, user_ids: list[str]
         if one is not None and one.user_id in found:
             found[one.user_id].append(register(one))
     return found
+
+
+def left_of(settings: Settings, user_id: str) -> tuple[int, int]:
+    """How many rows the shop has of a user, and how many of the user's changes wait in the outbox.
+
+    Raises ServerAway, BadSource.
+    """
+    # To most collations "ann" and "Ann" are the same user.
+    column, wanted = quoted(settings.columns["user_id"]), _as_bytes("%s")
+    said = _as_bytes("JSON_UNQUOTE(JSON_EXTRACT(payload, '$.user_id'))")
+    try:
+        with closing(connect(settings)) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT COUNT(*) FROM {quoted(settings.source_table)}"
+                f" WHERE {column} = %s AND {_as_bytes(column)} = {wanted}",
+                (user_id, user_id),
+            )
+            rows = cursor.fetchone()[0]
+            if triggers.first_version(connection, settings) is None:
+                return rows, 0
+            cursor.execute(f"SELECT COUNT(*) FROM {quoted(settings.source_outbox)} WHERE {said} = {wanted}", (user_id,))
+            return rows, cursor.fetchone()[0]
+    except mysql.connector.Error as exc:
+        raise ServerAway(f"MySQL did not answer for {settings.source_table} ({exc}): try again") from None
+
+
+def _as_bytes(value: str) -> str:
+    return f"CAST({as_text(value)} AS BINARY)"
 
 
 def purchase(row: str | bytes) -> Purchase | None:

@@ -139,6 +139,29 @@ def lock(connection: Connection, settings: Settings) -> None:
         cursor.execute(f"LOCK TABLES {', '.join(f'{table} WRITE' for table in tables)}")
 
 
+def take_version(connection: Connection, settings: Settings) -> int:
+    """A version above those of all changes that are committed or under way, and below those of all later ones.
+
+    The shop's writes wait for the moment it takes. Raises BadSource when nothing is set up, or a lock is not to be had.
+    """
+    if first_version(connection, settings) is None:
+        raise BadSource(f"there is no outbox {settings.source_outbox}: run `lately source setup` first")
+    outbox = quoted(settings.source_outbox)
+    try:
+        # Whoever is killed here leaves no row.
+        connection.autocommit = False
+        # Once the lock is there, no transaction is open that has taken an id.
+        lock(connection, settings)
+        with connection.cursor() as cursor:
+            cursor.execute(f"INSERT INTO {outbox} (event_id, type, payload) VALUES (UUID(), 'proof', '')")
+            version = cursor.lastrowid
+            cursor.execute("ROLLBACK")
+            cursor.execute("UNLOCK TABLES")
+        return version
+    except mysql.connector.Error as exc:
+        raise refused("no version could be taken", exc) from None
+
+
 def _prove_rights(connection: Connection, settings: Settings) -> None:
     # The triggers run with our rights: without them the shop's own statements would fail.
     outbox = quoted(settings.source_outbox)

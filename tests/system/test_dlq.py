@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from confluent_kafka import Producer
@@ -45,6 +46,13 @@ def bury(stack: Stack, topic: str, key: bytes, value: bytes, reason: str = "unkn
     headers = dead_letters.headers(UnreadableEvent(reason, "not known here"), topic=topic, partition=HOME, offset=7)
     producer.produce(stack.topic("orders-dead"), value, key, partition=1, headers=headers)
     assert producer.flush(20) == 0
+
+
+def shown_open(worker: Worker) -> dict[str, float]:
+    """Reason -> open dead letters, and the age of the oldest, as a worker counts them."""
+    lines = [line.rpartition(" ") for line in worker.get("/metrics").text.splitlines()]
+    return {name.removeprefix("lately_dlq_open_"): float(value)
+            for name, _, value in lines if name.startswith("lately_dlq_open_")}  # fmt: skip
 
 
 def test_dead_letters_are_listed_and_shown_with_reason_and_origin(stack: Stack, worker: Worker):
@@ -90,8 +98,27 @@ def test_what_still_cannot_be_read_comes_back_and_what_is_dropped_does_not(stack
     assert dlq(stack, "retry", one["id"])[0] == 0
     (again,) = eventually(lambda: [found for found in letters(stack) if found["id"] != one["id"]], within=20)
     assert (again["key"], again["value"]) == ("ann", "no event")
+    counted = 'records{reason="malformed-json"}'
+    eventually(lambda: shown_open(worker)[counted] == 1, within=20)
     assert dlq(stack, "drop", "--reason", "malformed-json") == (0, [f"{again['id']:12}dropped"])
     assert letters(stack) == []
+    eventually(lambda: shown_open(worker)[counted] == 0, within=20)
+    assert math.isnan(shown_open(worker)["oldest_seconds"])
+    assert "None is open." in worker.get("/operator").text
+    # Those that are open are counted after a restart too, and by whoever buried them.
+    bury(stack, "purchase_outbox", b"ann", b"{}")
+    bury(stack, "purchase_outbox", b"ann", b"{}", "broken-rule")
+    worker.stop()
+    worker.start()
+    worker.wait_ready()
+
+    def counted_again() -> None:
+        found = shown_open(worker)
+        assert 0 <= found.pop("oldest_seconds") < 60
+        assert found == {counted: 0, 'records{reason="unknown-type"}': 1, 'records{reason="broken-rule"}': 1}
+
+    eventually(counted_again, within=20)
+    assert "broken-rule" in worker.get("/operator").text
 
 
 def test_a_row_of_the_shop_cannot_be_retried_and_says_what_to_do(stack: Stack, worker: Worker):

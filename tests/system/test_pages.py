@@ -142,7 +142,7 @@ def test_the_operator_page_shows_how_the_worker_and_its_source_do(shop: Stack, p
     for row in page.get_by_label("Throughput").locator("tbody tr").all()[:4]:
         expect(row.locator("td").last).to_have_text("0", timeout=WITHIN_MS)
     page.evaluate("window.sameDocument = true")
-    before = worker.get("/metrics").text.count("lately_dlq_records_total{")
+    before = worker.get("/metrics").text.count("lately_dlq_open_records{")
     shop.publish("orders", (b"ann", b"no event"))
     letters = page.get_by_label("Dead letters")
     expect(letters.locator("tbody tr")).to_have_count(before + 1, timeout=WITHIN_MS)

@@ -1,0 +1,80 @@
+"""Taking the partitions of an app without a worker: who has their transactional ids is the only one who can write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from faust.types import TP
+
+from app.batch.changelogs import PATIENCE_S, reachable
+from app.config import Settings
+from app.errors import StillRunning
+from app.topics import Topics
+from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
+
+#: Where to, key, value and headers.
+Message = tuple[TP, bytes | None, bytes | None, list[tuple[str, bytes]]]
+#: Writes messages in one transaction of the producer that a source partition's owner has.
+Write = Callable[[TP, list[Message]], Awaitable[None]]
+
+
+async def demand_no_worker(settings: Settings) -> None:
+    """Raise StillRunning when the group of this app has members; ServerAway."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
+    async with reachable(settings):
+        try:
+            await asyncio.wait_for(admin.start(), PATIENCE_S)
+            (answer,) = await admin.describe_consumer_groups([settings.id])
+        finally:
+            await admin.close()
+    members = sorted(f"{host.lstrip('/')} ({name})" for group in answer.groups for _, name, host, *_ in group[5])
+    if members:
+        raise StillRunning(
+            f"{len(members)} workers of {settings.id} are running: {', '.join(members)}; stop them, and wait "
+            f"LATELY_SESSION_TIMEOUT_S ({settings.session_timeout_s} s) for those that were killed"
+        )
+
+
+@asynccontextmanager
+async def writing(settings: Settings, dry_run: bool) -> AsyncIterator[Write]:
+    """A way to write, while nobody else can; with `dry_run` nothing is taken over and nothing written.
+
+    Raises StillRunning when somebody takes the partitions back.
+    """
+    producers: dict[TP, AIOKafkaProducer] = {}
+
+    async def write(source: TP, messages: list[Message]) -> None:
+        if dry_run or not messages:
+            return
+        producer = producers[source]
+        async with producer.transaction():
+            sent = [
+                await producer.send(tp.topic, value, key, tp.partition, headers=headers)
+                for tp, key, value, headers in messages
+            ]
+            await asyncio.gather(*sent)
+
+    try:
+        for topic in dict.fromkeys(Topics(settings).feeding.values() if not dry_run else ()):
+            for partition in range(settings.partitions):
+                source = TP(topic, partition)
+                producers[source] = AIOKafkaProducer(
+                    bootstrap_servers=settings.kafka_servers,
+                    transactional_id=f"{settings.id}-{topic}-{partition}",
+                    transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+                    max_batch_size=BATCH_BYTES,
+                    max_request_size=MAX_REQUEST_BYTES,
+                )
+        await asyncio.gather(*(one.start() for one in producers.values()))
+        yield write
+    except (ProducerFenced, InvalidProducerEpoch):
+        raise StillRunning(
+            "a worker or another restore has begun meanwhile, and ended this one: stop it, and run the restore again"
+        ) from None
+    finally:
+        await asyncio.gather(*(one.stop() for one in producers.values()))

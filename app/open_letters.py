@@ -1,0 +1,107 @@
+"""The dead letters that are open, neither retried nor dropped: how many of each reason, and since when."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
+from mode import Service
+
+from app.batch import dlq
+from app.core import app, settings
+from app.dead_letters import PREFIX
+from app.topics import Topics
+
+#: So many reasons are told apart, however many anybody writes.
+REASONS = 50
+#: More than so many are counted by the first ones only: each takes some 200 bytes.
+MOST = 100_000
+AT_ONCE = 500
+AGAIN_AFTER_S = 1.0
+
+
+class Open(NamedTuple):
+    """The open dead letters of one reason; the oldest came at `since` (seconds since 1970)."""
+
+    reason: str
+    records: int
+    since: float
+
+
+class OpenLetters(Service):
+    """Follows `orders-dead` as long as the worker runs; what settles a letter is a record behind it."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self._open: dict[tuple[int, int], tuple[str, float]] = {}
+        self._reasons: set[str] = set()
+        #: None: it has to be summed up again.
+        self._summed: list[Open] | None = []
+        #: Whether there were more than MOST at once, so that some are not counted.
+        self.more = False
+        #: Whether all that was there at the start is read.
+        self.complete = False
+
+    @Service.task
+    async def _follow(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._read_for_ever()
+            except (KafkaError, OSError) as exc:
+                self.log.warning("dead letters cannot be read (%s); trying again", exc)
+                await self.sleep(AGAIN_AFTER_S)
+
+    async def _read_for_ever(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )  # fmt: skip
+        self._open, self._summed, self.more, self.complete = {}, None, False, False
+        try:
+            await consumer.start()
+            topic = Topics(settings).orders_dead.name
+            tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
+            consumer.assign(tps)
+            ends = await consumer.end_offsets(tps)
+            while not self.should_stop:
+                for records in (await consumer.getmany(timeout_ms=500, max_records=AT_ONCE)).values():
+                    for record in records:
+                        self.learn(record)
+                if not self.complete:
+                    self.complete = all([await consumer.position(tp) >= ends[tp] for tp in tps])
+        finally:
+            await asyncio.shield(consumer.stop())
+
+    def learn(self, record: ConsumerRecord) -> None:
+        """Take one record of orders-dead over."""
+        headers = dict(record.headers)
+        settled = headers.get(dlq.SETTLED)
+        if settled is not None:
+            self._open.pop((record.partition, int(settled) if settled.isdigit() else -1), None)
+        elif len(self._open) < MOST:
+            reason = (headers.get(f"{PREFIX}exception") or b"unknown").decode(errors="replace")
+            if reason not in self._reasons and len(self._reasons) >= REASONS:
+                reason = "other"
+            self._reasons.add(reason)
+            self._open[record.partition, record.offset] = (reason, record.timestamp / 1000)
+        else:
+            self.more = True
+        self._summed = None
+
+    @property
+    def by_reason(self) -> list[Open]:
+        """All reasons met since the start, also those of which no letter is open any more; `since` is infinite then."""
+        if self._summed is None:
+            found = {reason: (0, float("inf")) for reason in self._reasons}
+            for reason, at in self._open.values():
+                records, since = found[reason]
+                found[reason] = (records + 1, min(since, at))
+            self._summed = [Open(reason, *found[reason]) for reason in sorted(found)]
+        return self._summed
+
+
+open_letters = OpenLetters()
+app.service(open_letters)

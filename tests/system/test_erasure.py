@@ -1,0 +1,115 @@
+"""`lately users erase`: a user is gone, old events bring nothing back, and the proof says what is where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+
+from confluent_kafka import Producer
+
+from app import dead_letters
+from app.errors import UnreadableEvent
+from app.models import ERASED
+from app.topics import partition_of
+from tests.eventually import eventually
+from tests.makers import event, wire
+from tests.stack import Stack, Worker
+from tests.system.test_similar import NOW, buy, cancel, together
+from tests.system.test_verify import verify
+
+
+def erase(stack: Stack, worker: Worker, user: str, *words: str) -> tuple[int, str]:
+    """Exit code and last line of `lately users erase`."""
+    process = stack.lately("users", "erase", user, "--worker", f"http://127.0.0.1:{worker.port}", *words)
+    return process.child.returncode, process.tail(1)
+
+
+def proof(stack: Stack, worker: Worker, user: str, *words: str) -> tuple[int, dict[str, dict]]:
+    """Exit code of `lately users erase --proof`, and what was found where, without the name of the stack."""
+    code, said = erase(stack, worker, user, "--proof", "--json", *words)
+    return code, {one["name"].replace(f"{stack.name}-", ""): one for one in json.loads(said)["places"]}
+
+
+def newest(stack: Stack, table: str, owns: Callable[[bytes], bool]) -> dict[bytes, bytes | None]:
+    """The newest value of each key of a changelog."""
+    return {one.key(): one.value() for one in stack.records(f"{table}-changelog") if owns(one.key())}
+
+
+def bury(stack: Stack, key: bytes, value: bytes) -> None:
+    """A dead letter."""
+    producer = Producer({"bootstrap.servers": stack.servers.kafka})
+    headers = dead_letters.headers(UnreadableEvent("unknown-type", "?"), topic="x", partition=0, offset=7)
+    producer.produce(stack.topic("orders-dead"), value, key, partition=partition_of(b"ann", 4), headers=headers)
+    assert producer.flush(20) == 0
+
+
+def test_an_erased_user_is_gone_and_stays_gone_until_they_buy_again(stack: Stack):
+    stack.create_orders()
+    stack.setup("--all")
+    source = stack.source()
+    worker = stack.worker().start().wait_ready()
+    # More than are kept in one value, some of them removed.
+    buy(stack, *(("ann", f"Junk {number}") for number in range(150)), at=NOW - timedelta(days=1))
+    buy(stack, ("ann", "Phone"), ("ann", "Case"), ("Ann", "Phone"), ("Ann", "Case"), ("bob", "Phone"))
+    cancel(stack, "ann", "Junk 7")
+    eventually(lambda: together(worker, "Phone").get("Case") == 2 and worker.totals("Phone")[0] == 3, within=30)
+    bury(stack, b"ann", b"?")
+    bury(stack, b"", b'{"data": {"user_id": "ann"}}')
+    bury(stack, b"bob", b'{"data": {"user_id": "bob"}}')
+    bury(stack, b"ann", b"behind the one of bob")
+
+    # The shop's database is the truth.
+    code, said = erase(stack, worker, "ann")
+    assert (code, "still has 151 rows of this user" in said) == (2, True)
+    code, places = proof(stack, worker, "ann", "--dry-run")
+    assert (code, {name for name, one in places.items() if one["left"]}) == (
+        3,
+        {"MySQL table orders", "API answer", "table by_user", "table baskets", "topic by_user-changelog",
+         "topic baskets-changelog", "open dead letters"},
+    )  # fmt: skip
+    source.stop()
+    stack.execute("DELETE FROM orders WHERE BINARY user_id = 'ann'")
+    code, said = erase(stack, worker, "ann")
+    assert (code, "0 rows of this user, and 151 changes" in said) == (2, True)
+    stack.source()
+    eventually(lambda: erase(stack, worker, "ann", "--dry-run")[0] == 0, within=30)
+    assert not [one for one in stack.events() if one["type"] == ERASED]
+
+    code, places = proof(stack, worker, "ann")
+    assert (code, [name for name, one in places.items() if one["left"]]) == (0, [])
+    (erased,) = [one for one in stack.events() if one["type"] == ERASED]
+    assert places["topic orders"]["found"] == 152 + 152 + 1
+    assert places["topic purchase-changes"]["found"] == 2 * 152
+    # Two letters lay before one of somebody else that is open; one lies behind it, and the notes on all of them.
+    assert places["topic orders-dead"]["found"] == 3
+    assert [one.key() for one in stack.records("orders-dead")][:2] == [b"bob", b"ann"]
+    assert worker.get("/v1/users/ann/purchases").json["purchases"] == []
+    by_user = newest(stack, "by_user", lambda key: key.partition(b"\x00")[0] == b"ann")
+    assert len(by_user) > 100
+    assert {key for key, value in by_user.items() if value is not None} == {b"ann"}
+    assert len(by_user[b"ann"]) < 20
+    assert not any(newest(stack, "baskets", lambda key: key.partition(b"\x00")[0] == b"ann").values())
+    assert (together(worker, "Phone"), worker.totals("Phone")) == ({"Case": 1}, (2, "2.00"))
+
+    # What is published again, by whomever, changes nothing; and is no difference to MySQL.
+    again = [(one.key(), one.value()) for one in stack.records("orders") if one.key() == b"ann"]
+    stack.publish("orders", *again)
+    stack.publish("orders", wire(event(user_id="ann", version=erased["data"]["version"])))
+    stack.publish("orders", wire(event(user_id="bob", order_id="last", product_name="Lens", version=1)))
+    eventually(lambda: worker.totals("Lens")[0] == 1, within=20)
+    eventually(lambda: worker.events() == stack.high_watermark("orders"), within=20)
+    assert worker.purchases("ann") == []
+    code, places = proof(stack, worker, "ann", "--dry-run")
+    assert (code, places["topic orders"]["found"]) == (0, 2 * 305 + 1)
+    assert verify(stack, worker, "--user", "ann")[:2] == (0, [])
+
+    # An empty disk, and a new purchase.
+    worker.kill()
+    stack.wipe(worker)
+    worker = stack.worker().start().wait_ready()
+    assert worker.purchases("ann") == []
+    buy(stack, ("ann", "Phone"))
+    eventually(lambda: [one[1] for one in worker.purchases("ann")] == ["Phone"], within=10)
+    eventually(lambda: worker.totals("Phone")[0] == 3, within=10)
+    assert erase(stack, worker, "")[0] == 2

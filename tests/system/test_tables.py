@@ -1,0 +1,155 @@
+"""`lately tables`: what is restored from a dump, and read on from there, is what would be there without it."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+
+from app.batch import dump_file
+from app.topics import TABLES
+from local.process import LocalProcess
+from tests.eventually import eventually
+from tests.stack import PYTHON, ROOT, Stack, Worker
+from tests.system.test_similar import NOW, PRODUCTS, USERS, assert_equal_to_sql, buy, cancel, trade
+
+
+def tables(stack: Stack, *words: str, code: int = 0) -> list[dict]:
+    """What `lately tables … --json` says."""
+    process = stack.lately("tables", *words, "--json")
+    lines = process.tail(1_000).splitlines()
+    if process.child.returncode not in (0, 2):
+        raise RuntimeError(process.tail())
+    assert process.child.returncode == code, lines
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def refused(stack: Stack, *words: str) -> str:
+    """What `lately tables …` says when it ends with 2."""
+    process = stack.lately("tables", *words)
+    assert process.child.returncode == 2, process.tail()
+    return process.tail()
+
+
+def digests(where: Worker | Path) -> dict[tuple, tuple]:
+    """Table and partition -> keys and digest."""
+    if isinstance(where, Path):
+        said = [msgspec.structs.asdict(one) for one in dump_file.verify(where).parts]
+    else:
+        said = [where.get(f"/v1/tables/{table}/{number}/digest").json for table in TABLES for number in range(4)]
+    return {(one["table"], one["partition"]): (one["keys"], one["digest"]) for one in said}
+
+
+def ends(stack: Stack) -> list[int]:
+    """Where the changelogs end."""
+    return [stack.high_watermark(f"{table}-changelog") for table in TABLES]
+
+
+@contextmanager
+def trading(shop: Stack) -> Iterator[None]:
+    """Orders come and go all the time."""
+    ended, dice = threading.Event(), random.Random(5)
+
+    def trade_on() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            buy(shop, (dice.choice(USERS), dice.choice(PRODUCTS)), at=NOW - timedelta(seconds=number))
+            if number % 3 == 0:
+                cancel(shop, dice.choice(USERS), dice.choice(PRODUCTS))
+
+    with ThreadPoolExecutor() as threads:
+        shop_is = threads.submit(trade_on)
+        try:
+            yield
+        finally:
+            ended.set()
+        shop_is.result()
+
+
+def wait_equal(shop: Stack, worker: Worker) -> None:
+    """Until all that can be asked is what SQL says."""
+    eventually(shop.outbox_is_empty, within=60)
+    eventually(lambda: all(worker.purchases(user) == shop.truth(user) for user in USERS), within=60)
+    known = {name: totals for name, totals in shop.product_truth().items() if name != "popular"}
+    eventually(lambda: {name: worker.totals(name) for name in known} == known, within=60)
+    eventually(lambda: assert_equal_to_sql(shop, worker), within=60)
+
+
+def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stack: Stack, tmp_path: Path):
+    early, late = tmp_path / "early.dump", tmp_path / "late.dump"
+    stack.create_orders()
+    stack.setup()
+    stack.source()
+    worker = stack.worker().start().wait_ready()
+    trade(stack, random.Random(11))
+    with trading(stack):
+        eventually(lambda: worker.events() > 300, within=60)
+        (said,) = tables(stack, "dump", str(early))
+    wait_equal(stack, worker)
+    without = digests(worker)
+    assert digests(early) != without
+    assert said["keys"] == sum(keys for keys, _ in digests(early).values())
+
+    # At rest the dump is what the worker has.
+    tables(stack, "dump", str(late))
+    assert digests(late) == without
+    of_workers = tables(stack, "digest", "--worker", f"http://127.0.0.1:{worker.port}", "--table", "by_user")
+    assert of_workers == tables(stack, "digest", str(late), "--table", "by_user")
+    assert [one["partition"] for one in of_workers] == [0, 1, 2, 3]
+
+    assert "stop them" in refused(stack, "restore", str(early))
+    worker.stop()
+    stack.wipe(worker)
+    eventually(lambda: tables(stack, "restore", str(early), "--dry-run"), within=30)
+
+    # What is damaged, or does not fit, writes nothing.
+    before, whole, damaged = ends(stack), early.read_bytes(), tmp_path / "damaged.dump"
+    damaged.write_bytes(whole[: len(whole) // 2])
+    assert "take another dump" in refused(stack, "restore", str(damaged))
+    stack.env["LATELY_PARTITIONS"] = "5"
+    assert "4 partitions" in refused(stack, "restore", str(early))
+    stack.env["LATELY_PARTITIONS"] = "4"
+    assert ends(stack) == before
+
+    # Killed in the middle, it lets no worker begin, and no dump either.
+    restoring = LocalProcess("restoring", [PYTHON, "-m", "app", "tables", "restore", str(early)], stack.folder,
+                             env=stack.env, cwd=ROOT)  # fmt: skip
+    stack.processes.append(restoring)
+    restoring.start()
+    eventually(lambda: ends(stack) != before, within=30)
+    restoring.kill()
+    halted = stack.worker("halted").start()
+    eventually(lambda: not halted.process.alive, within=60)
+    assert "run it again to its end" in halted.process.tail()
+    assert "half restored" in refused(stack, "dump", str(tmp_path / "half.dump"))
+    assert not list(tmp_path.glob("half*"))
+
+    def restored() -> list[dict]:
+        return tables(stack, "restore", str(early))
+
+    # The worker that was refused is a member of the group until its session ends.
+    (done,) = eventually(restored, within=30)
+    assert (done["values"] > 0, done["made_at"]) == (True, said["made_at"])
+    tables(stack, "dump", str(tmp_path / "again.dump"))
+    assert digests(tmp_path / "again.dump") == digests(early)
+    worker = stack.worker().start().wait_ready()
+    wait_equal(stack, worker)
+    assert digests(worker) == without
+
+    # And with the disk that it had, ahead of the dump.
+    worker.stop()
+    eventually(restored, within=30)
+    worker.start()
+    worker.wait_ready()
+    wait_equal(stack, worker)
+    assert digests(worker) == without
+    buy(stack, ("ann", "Phone 1"), ("ann", "té"))
+    wait_equal(stack, worker)
