@@ -180,8 +180,7 @@ def broken_rule(purchase: Purchase) -> str | None:
     """The rule that `purchase` breaks, in words, or None; docs/protocol.md lists them."""
     if not valid_user_id(purchase.user_id):
         return f"user_id must be 1 to {MAX_ID_BYTES} bytes without control characters, and not '.' or '..'"
-    order_id = str(purchase.order_id)
-    if not 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES or _CONTROL.search(order_id):
+    if not valid_order_id(str(purchase.order_id)):
         return f"order_id must be 1 to {MAX_ORDER_ID_BYTES} bytes without control characters"
     if isinstance(purchase.order_id, int) and not -(2**63) <= purchase.order_id < 2**64:
         return "order_id must fit in 64 bits where it is an integer"
@@ -207,3 +206,8 @@ def _valid_price(price: str) -> bool:
 def valid_user_id(user_id: str) -> bool:
     """Whether `user_id` can be a record's key and a path segment of a URL."""
     return 1 <= len(user_id.encode()) <= MAX_ID_BYTES and not _CONTROL.search(user_id) and user_id not in _DOTS
+
+
+def valid_order_id(order_id: str) -> bool:
+    """Whether `order_id`, a number as text, can be an order's."""
+    return 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES and not _CONTROL.search(order_id)

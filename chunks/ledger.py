@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
@@ -58,7 +59,7 @@ class Ledger:
 
     def __init__(
         self, tp: TP, stores: dict[str, tuple[TP, Store]], producer: AIOKafkaProducer, cache_bytes: int,
-        on_failure: Callable[[BaseException], Awaitable[None]], patient: bool = False,
+        on_failure: Callable[[BaseException], Awaitable[None]], patient: bool = False, stamp: Headers | None = None,
     ) -> None:  # fmt: skip
         self.tp = tp
         self._producer = producer
@@ -68,6 +69,8 @@ class Ledger:
         self._on_failure = on_failure
         #: Whether its transactions wait for more also when there is no backlog, so that there are fewer.
         self._patient = patient
+        #: Headers of each position that is written.
+        self._stamp = stamp or []
         self._waiting = Transaction(0)
         self._under_way: Transaction | None = None
         self._step: Chunk | None = None
@@ -223,18 +226,18 @@ class Ledger:
         if not transaction.records:
             return  # offsets without records, such as the markers of transactions: nothing is lost with them
         written = [name for name, changes in transaction.changes.items() if changes] or [next(iter(self._states))]
-        position = b"%d" % transaction.position
+        at, position = position_key(self.tp.topic), b"%d" % transaction.position
         sent: dict[TP, list[_Batch]] = {}
         try:
             await self._producer.begin_transaction()
             # 1.
-            for name in written:
-                transaction.changes[name][position_key(self.tp.topic)] = position
             for tp, messages in self._outputs(transaction).items():
                 await self._send(tp, messages, sent)
             for name in written:
                 changes = transaction.changes[name]
-                await self._send(self._changelogs[name], ((key, changes[key], []) for key in changes), sent)
+                values = ((key, value, []) for key, value in changes.items())
+                await self._send(self._changelogs[name], chain(values, [(at, position, self._stamp)]), sent)
+                changes[at] = position
             # 2.
             await _acknowledged(sent)
             offsets = {name: _after_last(sent[self._changelogs[name]]) for name in written}

@@ -20,6 +20,7 @@ ORDER = [
         "app.lists",
         "app.product_history",
         "app.comparison",
+        "app.diagnosis",
         "app.co_purchases",
         "app.topics",
         "app.metrics",

@@ -81,6 +81,18 @@ class Workers:
             found |= {user.decode(): folds.registers(values.get(user), others.get(user, ())) for user in some}
         return found
 
+    async def known(self, user_id: str) -> tuple[int, list[folds.Register]]:
+        """All that is known of a user's purchases, and the offset of `orders` below which all is applied to them.
+
+        Raises ServerAway.
+        """
+        user = user_id.encode()
+        query = [("key", user.hex()), ("prefix", (user + b"\x00").hex())]
+        page = await self._ask("by_user", partition_of(user, self._settings.partitions), query)
+        values = dict(page.pairs)
+        value = values.pop(user, None)
+        return page.position, folds.registers(value, values.values())
+
     def _by_partition(self, users: Iterable[str]) -> Iterable[tuple[int, list[bytes]]]:
         waiting: dict[int, list[bytes]] = {}
         sizes: dict[int, int] = {}

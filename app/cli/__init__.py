@@ -9,11 +9,12 @@ from app.cli.dlq import dlq
 from app.cli.doctor import doctor
 from app.cli.settings import config, token
 from app.cli.source import source
+from app.cli.trace import trace
 from app.cli.verify import verify
 from app.errors import LatelyError
 
 #: These need no Faust app, and must work while Kafka is away.
-COMMANDS = (config, token, source, verify, dlq, doctor)
+COMMANDS = (config, token, source, verify, trace, dlq, doctor)
 
 
 def main() -> None:
