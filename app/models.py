@@ -38,6 +38,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PRICE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,10})?", re.ASCII)
 
 
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+
 class Purchase(msgspec.Struct, frozen=True, gc=False):
     """One product of one order; (`order_id`, `product_name`) names it, `version` grows with each change.
 
@@ -211,3 +215,8 @@ def valid_user_id(user_id: str) -> bool:
 def valid_order_id(order_id: str) -> bool:
     """Whether `order_id`, a number as text, can be an order's."""
     return 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES and not _CONTROL.search(order_id)
+
+
+def valid_traceparent(text: str | None) -> bool:
+    """Whether `text` is a trace context of the W3C."""
+    return text is not None and _TRACEPARENT.fullmatch(text) is not None

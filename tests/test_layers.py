@@ -27,6 +27,7 @@ ORDER = [
         "app.tokens",
         "app.dead_letters",
         "app.frozen",
+        "app.tracing",
     ),
     ("app.start",),
     ("app.core",),

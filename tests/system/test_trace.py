@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
+
+import pytest
 
 from app import folds, tokens
 from app.topics import partition_of
 from local.process import LocalProcess
 from tests.eventually import eventually
+from tests.spans import Collector, collecting
 from tests.stack import PYTHON, ROOT, Stack, Worker
 from tests.system.test_access import SECRET, TOKEN_MODE
 
 ROWS = 3_000
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NOW = "2026-01-31 12:00:00"
 
 
@@ -27,8 +31,8 @@ def trace(stack: Stack, worker: Worker, *words: str) -> tuple[int, dict]:
 
 
 @contextmanager
-def publishing(stack: Stack) -> Iterator[None]:
-    process = stack.source()
+def publishing(stack: Stack, **env: str) -> Iterator[None]:
+    process = stack.source(**env)
     yield
     process.stop()
 
@@ -68,6 +72,7 @@ def test_the_life_of_an_order_is_told_without_a_search_and_is_what_the_topics_sa
         assert said["meta"]["records_fetched"] < 50
         check_stages(shop, worker, said)
 
+        check_traceparents(shop)
         check_changes(shop, worker)
         check_what_no_trigger_sees(shop, worker)
 
@@ -105,6 +110,29 @@ def asked(worker: Worker, order: str, user: str | None = None) -> dict:
     assert answer.status == 200, answer
     assert answer.json["meta"]["records_fetched"] < 100
     return answer.json
+
+
+def check_traceparents(shop: Stack) -> None:
+    """From the session's variable whatever its type, and nothing that could fail the shop's statement."""
+    events = {}
+    with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
+        for number, value in enumerate(
+            [TRACE, None, "garbage" * 50, TRACE.encode(), 7, b"\xff\x00" * 30, "é\U0001f600"]
+        ):
+            if isinstance(value, bytes):
+                cursor.execute("SET @traceparent = UNHEX(%s)", (value.hex(),))
+            else:
+                cursor.execute("SET @traceparent = %s", (value,))
+            cursor.execute(
+                "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at)"
+                " VALUES (%s, 'Pen', 'eve', 1, %s)",
+                (f"t-{number}", NOW),
+            )
+            connection.commit()
+            events[f"t-{number}"] = TRACE if value in (TRACE, TRACE.encode()) else None
+    eventually(lambda: shop.outbox_is_empty(), within=20)
+    said = {one["data"]["order_id"]: one.get("traceparent") for one in shop.events() if one["subject"].startswith("t-")}
+    assert said == events
 
 
 def check_changes(shop: Stack, worker: Worker) -> None:
@@ -155,21 +183,51 @@ def check_what_no_trigger_sees(shop: Stack, worker: Worker) -> None:
     assert lines[-1] == "2 purchases"
 
 
-def test_a_user_is_told_of_their_own_orders_only(stack: Stack):
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as one:
+        yield one
+
+
+def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_row_to_the_table(
+    stack: Stack, collector: Collector
+):
     stack.create_orders()
+    stack.execute("ALTER TABLE orders ADD COLUMN trace VARCHAR(200)")
+    stack.env["LATELY_SOURCE_COLUMNS"] = "traceparent=trace"
     stack.setup()
-    worker = stack.worker(**TOKEN_MODE).start().wait_ready()
-    stack.insert(("o-1", "Phone", "ann", "5.00", NOW, "card"))
+    worker = stack.worker(**TOKEN_MODE, **collector.env).start().wait_ready()
+    stack.execute(
+        "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, trace)"
+        " VALUES ('o-1', 'Phone', 'ann', 5, %s, %s)",
+        (NOW, TRACE),
+    )
 
     def status(path: str, user: str | None) -> tuple[int, str]:
         token = tokens.issue(SECRET, user=user) if user else tokens.issue(SECRET, operator=True)
-        answer = worker.get(path, Authorization=f"Bearer {token}")
-        return answer.status, answer.json.get("code", "")
+        answer = worker.get(path, Authorization=f"Bearer {token}", traceparent=TRACE)
+        return answer.status, answer.json.get("code") or answer.json["outcome"]
 
-    with publishing(stack):
-        eventually(lambda: status("/v1/orders/o-1/trace", None)[0] == 200, within=30)
-        assert status("/v1/orders/o-1/trace?user_id=ann", "ann") == (200, "")
+    with publishing(stack, **collector.env):
+        eventually(lambda: status("/v1/orders/o-1/trace", None) == (200, "visible"), within=30)
+        assert [one["traceparent"] for one in stack.events()] == [TRACE]
+        assert status("/v1/orders/o-1/trace?user_id=ann", "ann") == (200, "visible")
         assert status("/v1/orders/o-1/trace?user_id=ann", "bob") == (403, "not-your-data")
         assert status("/v1/orders/o-1/trace", "ann") == (403, "operators-only")
         assert status("/v1/orders/o-1/trace?user_id=bob", "bob") == (404, "unknown-order")
         assert status("/v1/orders/o%00/trace?user_id=ann", "ann") == (400, "invalid-order-id")
+
+    [event] = stack.events()
+    topic, place = stack.topic("orders"), {"messaging.system": "kafka", "messaging.message.id": event["id"]}
+    place |= {"messaging.destination.name": topic, "messaging.destination.partition.id": str(event["partition"])}
+    wanted = {
+        f"publish {topic}": place,
+        f"process {topic}": {**place, "messaging.kafka.offset": 0, "messaging.consumer.group.name": stack.name},
+        "GET /v1/orders/{order_id}/trace": {"http.request.method": "GET", "http.route": "/v1/orders/{order_id}/trace"},
+    }
+    eventually(lambda: {name for name, *_ in collector.spans} == wanted.keys(), within=20)
+    for name, trace_id, parent, about in collector.spans:
+        assert (trace_id, parent) == tuple(TRACE.split("-")[1:3])
+        assert wanted[name].items() <= about.items()
+        assert "ann" not in str(about)
+    assert len([one for one in collector.spans if one[0].startswith("p")]) == 2
