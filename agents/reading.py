@@ -8,7 +8,8 @@ from collections import Counter
 from app import dead_letters, metrics
 from app.core import orders_dead
 from app.errors import UnreadableEvent
-from app.models import Event, read_event
+from app.logs import about
+from app.models import Event, names, read_event
 from chunks import Chunk
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def _bury(
     log.warning(
         "unreadable event at %s[%s]@%s goes to %s: %s: %s",
         topic, partition, offset, orders_dead.get_topic_name(), reason.reason, reason,
+        extra=about(*names(value), topic=topic, partition=partition, offset=offset),
     )  # fmt: skip
     chunk.send(
         orders_dead.get_topic_name(),

@@ -70,6 +70,9 @@ class Settings:
     similar: int = setting(1, "0: do not count which products are bought by the same users", least=0)
     cache_mb: int = setting(256, "memory for the values changed last, MiB per worker", least=1)
     block_cache_mb: int = setting(256, "memory for what is read from disk, MiB per worker", least=1)
+    log: str = setting("text", "what the log of a worker or source is: text or json, an object per line",
+                       choices=("text", "json"))  # fmt: skip
+    log_pii: int = setting(0, "1: the log may quote values of orders; 0: they are masked", least=0)
     recent_limit: int = setting(20, "purchases shown per user", least=1)
     recent_spare: int = setting(12, "purchases kept in the same value beyond that, to fill up after removals", least=0)
     mysql_host: str = setting("127.0.0.1", "MySQL or MariaDB server of the shop")

@@ -220,3 +220,24 @@ def valid_order_id(order_id: str) -> bool:
 def valid_traceparent(text: str | None) -> bool:
     """Whether `text` is a trace context of the W3C."""
     return text is not None and _TRACEPARENT.fullmatch(text) is not None
+
+
+class _NamesOfData(msgspec.Struct):
+    order_id: str | int | None = None
+
+
+class _Names(msgspec.Struct):
+    data: _NamesOfData | None = None
+    traceparent: str | None = None
+
+
+_decode_names = msgspec.json.Decoder(_Names).decode
+
+
+def names(value: bytes | None) -> tuple[str | int | None, str | None]:
+    """Order id and traceparent of a document that may break any rule; None where it does not say them."""
+    try:
+        said = _decode_names(value or b"")
+    except UNDECODABLE:
+        return None, None
+    return said.data.order_id if said.data else None, said.traceparent

@@ -28,6 +28,7 @@ ORDER = [
         "app.dead_letters",
         "app.frozen",
         "app.tracing",
+        "app.logs",
     ),
     ("app.start",),
     ("app.core",),

@@ -99,13 +99,15 @@ def payload(columns: Columns, side: str) -> str:
 def traceparent(settings: Settings, side: str | None, variable: bool) -> str:
     """The SQL expression of the trace in which a row was written: the session's `@traceparent`, or the row's column.
 
-    Whatever is in them, it fails no statement of the shop: any bytes are text in latin1, and what is no traceparent is
-    left out when the event is made.
+    Whatever is in them, it fails no statement of the shop: only 55 characters that can be a traceparent's are taken,
+    and nothing else is converted from one character set to another.
     """
     names = ["@traceparent"] if variable else []
     if side is not None and settings.traceparent_column is not None:
         names.append(f"{side}.{quoted(settings.traceparent_column)}")
-    texts = ", ".join(f"LEFT(CONVERT({name} USING latin1), 64)" for name in names)
+    texts = ", ".join(
+        f"IF(HEX({name}) REGEXP '^(3[0-9]|6[1-6]|2D){{55}}$', CONVERT({name} USING utf8mb4), NULL)" for name in names
+    )
     return f"COALESCE({texts})" if texts else "NULL"
 
 

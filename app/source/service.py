@@ -18,6 +18,8 @@ from app import dead_letters, tracing
 from app import metrics as shared
 from app.config import OUTBOX, Settings
 from app.errors import BadSource, ServerAway
+from app.logs import about
+from app.models import names
 from app.source import events, guarantee, metrics, state
 from app.source.guarantee import Guarantee
 from app.source.mysql import Connection, connect, server_name, server_time
@@ -177,7 +179,9 @@ class Source(Service):
         record = events.record(row, name, self.topics, self.settings)
         if record.topic == self.topics.orders_dead.name:
             reason = dict(record.headers)[f"{dead_letters.PREFIX}message"].decode()
-            log.warning("row %d goes to %s: %s", row.id, record.topic, reason)
+            order_id, _ = names(record.value)
+            extra = about(order_id, row.traceparent, topic=record.topic)
+            log.warning("row %d goes to %s: %s", row.id, record.topic, reason, extra=extra)
         metrics.PUBLISHED.labels(row.type.rpartition(".")[2]).inc()
         return record
 

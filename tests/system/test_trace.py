@@ -31,9 +31,9 @@ def trace(stack: Stack, worker: Worker, *words: str) -> tuple[int, dict]:
 
 
 @contextmanager
-def publishing(stack: Stack, **env: str) -> Iterator[None]:
+def publishing(stack: Stack, **env: str) -> Iterator[LocalProcess]:
     process = stack.source(**env)
-    yield
+    yield process
     process.stop()
 
 
@@ -196,7 +196,8 @@ def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_ro
     stack.execute("ALTER TABLE orders ADD COLUMN trace VARCHAR(200)")
     stack.env["LATELY_SOURCE_COLUMNS"] = "traceparent=trace"
     stack.setup()
-    worker = stack.worker(**TOKEN_MODE, **collector.env).start().wait_ready()
+    logs = {"LATELY_LOG": "json", "LATELY_CURSOR_SECRET": "secret-of-cursors", **TOKEN_MODE, **collector.env}
+    worker = stack.worker(**logs).start().wait_ready()
     stack.execute(
         "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, trace)"
         " VALUES ('o-1', 'Phone', 'ann', 5, %s, %s)",
@@ -208,7 +209,7 @@ def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_ro
         answer = worker.get(path, Authorization=f"Bearer {token}", traceparent=TRACE)
         return answer.status, answer.json.get("code") or answer.json["outcome"]
 
-    with publishing(stack, **collector.env):
+    with publishing(stack, **logs) as source:
         eventually(lambda: status("/v1/orders/o-1/trace", None) == (200, "visible"), within=30)
         assert [one["traceparent"] for one in stack.events()] == [TRACE]
         assert status("/v1/orders/o-1/trace?user_id=ann", "ann") == (200, "visible")
@@ -217,7 +218,22 @@ def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_ro
         assert status("/v1/orders/o-1/trace?user_id=bob", "bob") == (404, "unknown-order")
         assert status("/v1/orders/o%00/trace?user_id=ann", "ann") == (400, "invalid-order-id")
 
+        stack.execute(
+            "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, trace)"
+            " VALUES ('o-2', 'Phone', 'secret-user', -77.31, %s, %s)",
+            (NOW, TRACE),
+        )
+        eventually(lambda: stack.outbox_is_empty(), within=20)
     [event] = stack.events()
+    check_spans(stack, collector, event)
+    strange = event | {"type": "secret-type", "data": event["data"] | {"order_id": "o-3", "user_id": "secret-user"}}
+    stack.publish("orders", (b"secret-user", json.dumps(strange).encode()))
+    eventually(lambda: len(stack.records("orders-dead")) == 2, within=20)
+    check_logs(stack, worker, source)
+
+
+def check_spans(stack: Stack, collector: Collector, event: dict) -> None:
+    """Each is a child of what the row said, and none names a user."""
     topic, place = stack.topic("orders"), {"messaging.system": "kafka", "messaging.message.id": event["id"]}
     place |= {"messaging.destination.name": topic, "messaging.destination.partition.id": str(event["partition"])}
     wanted = {
@@ -231,3 +247,22 @@ def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_ro
         assert wanted[name].items() <= about.items()
         assert "ann" not in str(about)
     assert len([one for one in collector.spans if one[0].startswith("p")]) == 2
+
+
+def check_logs(stack: Stack, worker: Worker, source: LocalProcess) -> None:
+    """Lines of JSON that say which order they are about, and nothing that is secret or personal."""
+    lines = {one: one.tail(10_000).splitlines() for one in (worker.process, source)}
+    said = []
+    for some in lines.values():
+        begin = next(number for number, line in enumerate(some) if line.startswith("{"))
+        said += map(json.loads, some[begin:])
+    about = {one["order_id"]: one for one in said if "order_id" in one}
+    trace_id = TRACE.split("-")[1]
+    assert about.keys() == {"o-2", "o-3"}
+    assert {one["trace_id"] for one in about.values()} == {trace_id}
+    assert about["o-2"]["topic"] == stack.topic("orders-dead")
+    assert (about["o-3"]["topic"], about["o-3"]["logger"]) == (stack.topic("orders"), "agents.reading")
+    assert {"partition", "offset"} <= about["o-3"].keys()
+    everything = "\n".join(line for some in lines.values() for line in some)
+    for secret in ("secret-", SECRET, "77.31", stack.servers.password or SECRET):
+        assert secret not in everything

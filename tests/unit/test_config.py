@@ -101,6 +101,7 @@ def test_a_number_below_the_least_is_refused(name):
         "source_metrics_port",
         "auth_insecure",
         "rate_per_s",
+        "log_pii",
     )
     least = 0 if name in zero else 1
 
