@@ -23,7 +23,7 @@ from app.config import Settings
 from app.diagnosis import DIFFERENT, Dead, Evidence, Row, Waiting, diagnose, sum_up
 from app.errors import Unknown
 from app.folds import Register, rfc3339
-from app.models import MAX_ORDER_ID_BYTES, valid_order_id, valid_user_id
+from app.models import MAX_ORDER_ID_BYTES, names, valid_order_id, valid_user_id
 from app.source import orders, state
 from app.topics import Topics, partition_of
 
@@ -83,7 +83,7 @@ class Tracer:
         user = user_id or found
         if only:
             rows, waiting = ([one for one in some if one.user_id == user] for some in (rows, waiting))
-            letters = [one for one in await self._letters(order_id) if dlq.text(one.key) == user]
+            letters = None
         position, mine = 0, {}
         if user is not None:
             # 2.
@@ -93,7 +93,7 @@ class Tracer:
         for product in dict.fromkeys([*mine, *(one.product_name for one in [*rows, *waiting])]) or [None]:
             evidence = Evidence(user, _of(rows, product), _of(waiting, product), register=mine.get(product))
             # 3. and 4.
-            purchases.append(await self._purchase(evidence, order_id, product, position, letters))
+            purchases.append(await self._purchase(evidence, order_id, product, position, letters, only))
         outcome, said = sum_up([(one.shown["product_name"], one.outcome, one.diagnosis) for one in purchases])
         return Traced(outcome, said, {
             "order_id": order_id, "user_id": user, "outcome": outcome, "diagnosis": said,
@@ -103,8 +103,9 @@ class Tracer:
         })  # fmt: skip
 
     async def _purchase(
-        self, one: Evidence, order_id: str, product: str | None, position: int, letters: list[dlq.Letter] | None
-    ) -> Traced:
+        self, one: Evidence, order_id: str, product: str | None, position: int, letters: list[dlq.Letter] | None,
+        only: bool,
+    ) -> Traced:  # fmt: skip
         passed: list[Stage] = []
         if one.register is not None:
             # 3.
@@ -114,7 +115,7 @@ class Tracer:
         outcome, said = diagnose(one)
         if outcome == DIFFERENT or one.register is None:
             # 4.
-            letters = await self._letters(order_id) if letters is None else letters
+            letters = await self._letters(order_id, one.user_id if only else None) if letters is None else letters
             outcome, said = diagnose(await self._explained(one, letters, position))
         return Traced(outcome, said, {
             "product_name": product, "outcome": outcome, "diagnosis": said,
@@ -136,10 +137,20 @@ class Tracer:
             source_runs=status is not None and time.time() - status.at / 1e6 < state.SILENT_S,
         )  # fmt: skip
 
-    async def _letters(self, order_id: str) -> list[dlq.Letter]:
-        """The newest dead letters that speak of the order."""
-        name = msgspec.json.encode(order_id)[1:-1]
-        return await dlq.find(self._settings, lambda one: name in (one.value or b""), DEAD_LETTERS)
+    async def _letters(self, order_id: str, user_id: str | None = None) -> list[dlq.Letter]:
+        """The newest dead letters that speak of the order, or of those only the user's."""
+        name = msgspec.json.encode(order_id)
+
+        def wanted(one: dlq.Letter) -> bool:
+            return user_id in (None, dlq.text(one.key)) and _speaks_of(one.value or b"", order_id, name)
+
+        return await dlq.find(self._settings, wanted, DEAD_LETTERS)
+
+
+def _speaks_of(value: bytes, order_id: str, name: bytes) -> bool:
+    """Whether a dead letter is about the order; one that is no document at all may be if it has the id in quotes."""
+    known, _ = names(value)
+    return name in value if known is None else str(known) == order_id
 
 
 def _of(found: list, product: str | None):
