@@ -8,21 +8,25 @@ from collections import Counter
 from app import dead_letters, metrics
 from app.core import orders_dead
 from app.errors import UnreadableEvent
-from app.models import Event, read_event
+from app.logs import about
+from app.models import Event, names, read_event
 from chunks import Chunk
 
 log = logging.getLogger(__name__)
 
 
-def readable(chunk: Chunk, agent: str) -> list[tuple[bytes, Event]]:
-    """The events of `chunk` that can be read, each with its key; the others go to `orders-dead` with the chunk."""
+def readable(chunk: Chunk, agent: str) -> list[tuple[int, bytes, Event]]:
+    """The events of `chunk` that can be read, each with its offset and key.
+
+    The others go to `orders-dead` with the chunk.
+    """
     found = []
     for offset, key, value in chunk.records:
         try:
-            found.append((key, read_event(key, value)))
+            found.append((offset, key, read_event(key, value)))
         except UnreadableEvent as exc:
             _bury(chunk, offset, key, value, exc, agent)
-    for kind, count in Counter([event.type for _, event in found]).items():
+    for kind, count in Counter([event.type for _, _, event in found]).items():
         metrics.EVENTS.labels(agent, kind, "applied").inc(count)
     return found
 
@@ -34,6 +38,7 @@ def _bury(
     log.warning(
         "unreadable event at %s[%s]@%s goes to %s: %s: %s",
         topic, partition, offset, orders_dead.get_topic_name(), reason.reason, reason,
+        extra=about(*names(value), topic=topic, partition=partition, offset=offset),
     )  # fmt: skip
     chunk.send(
         orders_dead.get_topic_name(),

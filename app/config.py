@@ -25,6 +25,8 @@ OUTBOX, WATERMARK = "outbox", "watermark"
 #: What Lately calls a column of the shop's table; `category` may be missing.
 COLUMNS = ("user_id", "order_id", "product_name", "price", "ordered_at", "payment_method", "category")
 OPTIONAL_COLUMNS = ("payment_method", "category")
+#: A column that is no part of an order: the trace in which it was placed.
+TRACEPARENT = "traceparent"
 
 
 def setting(
@@ -68,6 +70,9 @@ class Settings:
     similar: int = setting(1, "0: do not count which products are bought by the same users", least=0)
     cache_mb: int = setting(256, "memory for the values changed last, MiB per worker", least=1)
     block_cache_mb: int = setting(256, "memory for what is read from disk, MiB per worker", least=1)
+    log: str = setting("text", "what the log of a worker or source is: text or json, an object per line",
+                       choices=("text", "json"))  # fmt: skip
+    log_pii: int = setting(0, "1: the log may quote values of orders; 0: they are masked", least=0)
     recent_limit: int = setting(20, "purchases shown per user", least=1)
     recent_spare: int = setting(12, "purchases kept in the same value beyond that, to fill up after removals", least=0)
     mysql_host: str = setting("127.0.0.1", "MySQL or MariaDB server of the shop")
@@ -77,7 +82,9 @@ class Settings:
     mysql_database: str = setting("shop", "the shop's database")
     source_table: str = setting("orders", "the shop's table of orders")
     source_columns: str = setting(
-        "", "how the shop names its columns: user_id=customer,price=amount; unnamed ones keep their name"
+        "",
+        "how the shop names its columns: user_id=customer,price=amount; unnamed ones keep their name; "
+        "traceparent=… names one that there need not be",
     )
     source_mode: str = setting(
         OUTBOX, "how changes are captured: outbox (by triggers) or watermark (read only)", choices=(OUTBOX, WATERMARK)
@@ -151,19 +158,27 @@ class Settings:
     @property
     def columns(self) -> dict[str, str]:
         """Lately's column name -> the shop's column name, for all of COLUMNS."""
-        mapping = {name: name for name in COLUMNS}
-        named = set()
+        named = self._named_columns()
+        return {name: named.get(name, name) for name in COLUMNS}
+
+    @property
+    def traceparent_column(self) -> str | None:
+        """The shop's column of W3C trace contexts, None where it has none."""
+        return self._named_columns().get(TRACEPARENT)
+
+    def _named_columns(self) -> dict[str, str]:
+        named: dict[str, str] = {}
+        known = [*COLUMNS, TRACEPARENT]
         for pair in filter(None, (part.strip() for part in self.source_columns.split(","))):
             ours, sign, theirs = (part.strip() for part in pair.partition("="))
             if not sign or not theirs or "`" in theirs:
                 raise BadSetting(f"LATELY_SOURCE_COLUMNS: {pair!r} is not like user_id=customer")
-            if ours not in COLUMNS:
-                raise BadSetting(f"LATELY_SOURCE_COLUMNS: unknown column {ours}{_nearest(ours, list(COLUMNS))}")
+            if ours not in known:
+                raise BadSetting(f"LATELY_SOURCE_COLUMNS: unknown column {ours}{_nearest(ours, known)}")
             if ours in named:
                 raise BadSetting(f"LATELY_SOURCE_COLUMNS: {ours} is named twice")
-            named.add(ours)
-            mapping[ours] = theirs
-        return mapping
+            named[ours] = theirs
+        return named
 
     @property
     def kafka_servers(self) -> list[str]:
@@ -176,6 +191,21 @@ class Settings:
             f.name: "***" if f.metadata["secret"] and getattr(self, f.name) else getattr(self, f.name)
             for f in dataclasses.fields(self)
         }
+
+
+def otel_exporter(environ: Mapping[str, str] | None = None) -> str | None:
+    """The exporter of spans that OpenTelemetry's own variables ask for, by its entry point; None: no spans."""
+    environ = os.environ if environ is None else environ
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    named = environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    if not named:
+        endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        named = "otlp" if any(environ.get(name) for name in endpoints) else "none"
+    if named == "otlp":
+        protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        return "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
+    return None if named == "none" else named
 
 
 def _parse(name: str, text: str, spec: dataclasses.Field) -> str | int:

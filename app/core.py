@@ -6,7 +6,7 @@ from faust.web.drivers import DRIVERS
 
 from app.config import Settings
 from app.frozen import pulse
-from app.topics import Topics
+from app.topics import WORKER, Topics
 from chunks import ChunkSchema
 
 settings = Settings.from_env()
@@ -47,6 +47,7 @@ app = faust.App(
 )
 app.settings = settings
 app.tables.check = pulse.check
+app.tables.stamp = [(WORKER, str(app.conf.canonical_url).rstrip("/").encode())]
 app.tables.cache_bytes = settings.cache_mb * 2**20
 app.tables.block_cache_bytes = settings.block_cache_mb * 2**20
 

@@ -17,9 +17,9 @@ import msgspec
 from app.errors import UnknownFormat
 from app.models import REMOVED, REPAIRED, UNDECODABLE, Event
 
-RECENT_FORMAT = 2
+RECENT_FORMAT = 3
 #: The same of a user who was erased once.
-ERASED_FORMAT = 3
+ERASED_FORMAT = 4
 EARLIER_FORMAT = 1
 PARTIAL_FORMAT = 1
 
@@ -32,7 +32,8 @@ EXACT = Context(prec=60)
 class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The newest known version of one purchase; a removed one stays as a tombstone with `live` false.
 
-    `ordered_at` is in microseconds since 1970 UTC, `price` a decimal string.
+    `ordered_at` is in microseconds since 1970 UTC, `price` a decimal string. `offset` is where the event that said so
+    lies in the user's partition of `orders`, -1 where that was not written down.
     """
 
     order_id: str | int
@@ -43,6 +44,7 @@ class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
     price: str
     payment_method: str | None
     category: str | None
+    offset: int = -1
 
     @property
     def identity(self) -> tuple[str | int, str]:
@@ -137,12 +139,14 @@ def _date(day: int) -> str:
 
 # An array of format, floor and registers; the array of registers has two bytes for their number, however few.
 _HEAD = bytes((0x93, RECENT_FORMAT))
-_ERASED_HEAD = bytes((0x94, ERASED_FORMAT))
 _NIL, _INT64, _ARRAY16 = b"\xc0", b"\xd3", b"\xdc"
 _WITHOUT_FLOOR = _HEAD + _NIL + _ARRAY16
 _FIRST = _WITHOUT_FLOOR + b"\x00\x01"
 _COUNT_AT = {_HEAD + _NIL: 4, _HEAD + _INT64: 12}
-_REGISTER = b"\x98"
+_REGISTER = b"\x99"
+# Nothing is appended to values that begin otherwise: those of an erased user, and those of earlier versions, without
+# offsets, so that no such version reads half of what this one wrote.
+_FORMATS = {bytes((0x94, ERASED_FORMAT)): ERASED_FORMAT, bytes((0x93, RECENT_FORMAT - 1)): RECENT_FORMAT - 1}
 
 # The floor of a user all of whose other purchases are removed.
 _BELOW_ALL = -(2**63)
@@ -164,6 +168,7 @@ def remember(
     user: bytes,
     value: bytes | None,
     event: Event,
+    offset: int,
     earlier: Callable[[bytes], bytes | None],
     forget: Callable[[bytes, bytes | None], None],
     most: int,
@@ -171,7 +176,7 @@ def remember(
     differences: list[Difference],
     changes: list[Change] | None = None,
 ) -> bytes:
-    """Add one event of `user` to `value`, the user's newest purchases, and return what `value` becomes.
+    """Add one event of `user`, which lies at `offset`, to `value`, and return what these newest purchases become.
 
     `earlier` reads what is kept beside them and `forget` writes it; more than `most` registers are cut to the newest
     `least`. What changed about the purchase is appended to `differences`, and to `changes` where they are given: one
@@ -183,7 +188,7 @@ def remember(
     ordered_at = microseconds(data.ordered_at)
     encoded = encode(
         (data.order_id, data.product_name, data.version, live, ordered_at, data.price,
-         data.payment_method, data.category)
+         data.payment_method, data.category, offset)
     )  # fmt: skip
     if value is None:
         differences.append((data.product_name, None, data.price if live else None))
@@ -199,13 +204,13 @@ def remember(
             if live and changes is not None:
                 changes.append((data.user_id, data.product_name, data.category, ordered_at, data.price, 1))
             return b"".join((value[:count_at], count.to_bytes(2, "big"), value[count_at + 2 :], encoded))
-    return _remember(user, value, event, earlier, forget, most, least, differences, changes)
+    return _remember(user, value, event, offset, earlier, forget, most, least, differences, changes)
 
 
-def _remember(user, value, event, earlier, forget, most, least, differences, changes) -> bytes:
+def _remember(user, value, event, offset, earlier, forget, most, least, differences, changes) -> bytes:
     recent = decode_recent(value)
     registers, floor = {one.identity: one for one in recent.registers}, recent.floor
-    new = register(event)
+    new = register(event, offset)
     if new.version <= recent.erased:
         return value
     old = registers.get(new.identity)
@@ -312,12 +317,12 @@ def knows_order(value: bytes | None, others: Callable[[], Iterable[bytes]], orde
     return any(str(decode_earlier(other).order_id) == order_id for other in others())
 
 
-def register(event: Event) -> Register:
-    """What `event` says of its purchase."""
+def register(event: Event, offset: int = -1) -> Register:
+    """What `event`, which lies at `offset`, says of its purchase."""
     data = event.data
     return Register(
         data.order_id, data.product_name, data.version, event.type != REMOVED, microseconds(data.ordered_at),
-        data.price, data.payment_method, data.category,
+        data.price, data.payment_method, data.category, offset,
     )  # fmt: skip
 
 
@@ -342,8 +347,8 @@ def _supersedes(new: Register, old: Register, event_type: str) -> bool:
 
 
 def _content(known: Register) -> tuple:
-    # A removal wins over a purchase of the same version.
-    fields = msgspec.structs.astuple(known)
+    # A removal wins over a purchase of the same version. Where it was said is no content: the first place stays.
+    fields = msgspec.structs.astuple(known)[:-1]
     return (not known.live, tuple((value is not None, str(value)) for value in fields))
 
 
@@ -419,7 +424,8 @@ def decode_recent(value: bytes | None) -> Recent:
     """A user's newest purchases from the table; None is a user without any. Raises UnknownFormat."""
     if value is None:
         return Recent(RECENT_FORMAT)
-    return checked(_decode_recent, value, ERASED_FORMAT if value[:2] == _ERASED_HEAD else RECENT_FORMAT, "by_user")
+    known = _FORMATS.get(value[:2], RECENT_FORMAT)
+    return checked(_decode_recent, value, known, "by_user")
 
 
 def erased(value: bytes | None) -> int:

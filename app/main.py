@@ -12,6 +12,7 @@ from web import (
     similar as similar_routes,
     products,
     product_page,
+    trace,
     home,
     assets,
     operator,
@@ -25,6 +26,6 @@ __all__ = [
     "app", "lost_state",
     "by_user", "by_product", "baskets", "similar",
     "by_user_table", "product_partials", "by_product_table", "baskets_table", "similar_table",
-    "purchases", "many", "live", "similar_routes", "products", "product_page", "home", "assets",
+    "purchases", "many", "live", "similar_routes", "products", "product_page", "trace", "home", "assets",
     "operator", "tables", "health", "admin", "docs",
 ]  # fmt: skip

@@ -44,6 +44,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PRICE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,10})?", re.ASCII)
 
 
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+
 class Purchase(msgspec.Struct, frozen=True, gc=False):
     """One product of one order; (`order_id`, `product_name`) names it, `version` grows with each change.
 
@@ -216,8 +220,7 @@ def broken_rule(purchase: Purchase) -> str | None:
     """The rule that `purchase` breaks, in words, or None; docs/protocol.md lists them."""
     if not valid_user_id(purchase.user_id):
         return _USER_ID_RULE
-    order_id = str(purchase.order_id)
-    if not 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES or _CONTROL.search(order_id):
+    if not valid_order_id(str(purchase.order_id)):
         return f"order_id must be 1 to {MAX_ORDER_ID_BYTES} bytes without control characters"
     if isinstance(purchase.order_id, int) and not -(2**63) <= purchase.order_id < 2**64:
         return "order_id must fit in 64 bits where it is an integer"
@@ -243,3 +246,34 @@ def _valid_price(price: str) -> bool:
 def valid_user_id(user_id: str) -> bool:
     """Whether `user_id` can be a record's key and a path segment of a URL."""
     return 1 <= len(user_id.encode()) <= MAX_ID_BYTES and not _CONTROL.search(user_id) and user_id not in _DOTS
+
+
+def valid_order_id(order_id: str) -> bool:
+    """Whether `order_id`, a number as text, can be an order's."""
+    return 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES and not _CONTROL.search(order_id)
+
+
+def valid_traceparent(text: str | None) -> bool:
+    """Whether `text` is a trace context of the W3C."""
+    return text is not None and _TRACEPARENT.fullmatch(text) is not None
+
+
+class _NamesOfData(msgspec.Struct):
+    order_id: str | int | None = None
+
+
+class _Names(msgspec.Struct):
+    data: _NamesOfData | None = None
+    traceparent: str | None = None
+
+
+_decode_names = msgspec.json.Decoder(_Names).decode
+
+
+def names(value: bytes | None) -> tuple[str | int | None, str | None]:
+    """Order id and traceparent of a document that may break any rule; None where it does not say them."""
+    try:
+        said = _decode_names(value or b"")
+    except UNDECODABLE:
+        return None, None
+    return said.data.order_id if said.data else None, said.traceparent

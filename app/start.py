@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import ipaddress
+import logging
 import os
 import socket
 import sys
@@ -18,6 +19,7 @@ from faust.worker import Worker as FaustWorker
 from app.config import Settings
 from app.errors import BadSetting, FolderTaken, LatelyError, PortTaken, WrongLibrary
 from app.frozen import pulse
+from app.logs import dress
 from app.topics import ensure_topics
 from chunks import ChunkError, Unsupported
 from chunks.check import check as check_libraries
@@ -33,6 +35,11 @@ class Worker(FaustWorker):
         super().__init__(app, *args, **kwargs)
         # The spinner sets the root logger to DEBUG at the default log level, and each record costs.
         self.spinner = None
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Let the log be what the settings ask for."""
+        super().on_setup_root_logger(logger, level)
+        dress(logger, self.app.settings)
 
     def execute_from_commandline(self) -> None:
         """Check what can be checked, then run; exit 2 or 75 with one line before the group is joined."""

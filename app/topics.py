@@ -27,6 +27,9 @@ COMPACTED = {"cleanup.policy": "compact"}
 #: A record a second, of which only the newest counts: small segments, so that little of it is kept.
 STATE = {**COMPACTED, "segment.bytes": str(2**20), "min.cleanable.dirty.ratio": "0.1"}
 
+#: Header of the last record of a transaction in a changelog: the address of the worker that wrote it.
+WORKER = "worker"
+
 TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar")
 
 #: Header of records between two agents, see `origin`.

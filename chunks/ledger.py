@@ -63,7 +63,7 @@ class Ledger:
 
     def __init__(
         self, tp: TP, stores: dict[str, tuple[TP, Store]], producer: AIOKafkaProducer, cache_bytes: int,
-        on_failure: Callable[[BaseException], Awaitable[None]], patient: bool = False,
+        on_failure: Callable[[BaseException], Awaitable[None]], patient: bool = False, stamp: Headers | None = None,
     ) -> None:  # fmt: skip
         self.tp = tp
         self._producer = producer
@@ -73,6 +73,8 @@ class Ledger:
         self._on_failure = on_failure
         #: Whether its transactions wait for more also when there is no backlog, so that there are fewer.
         self._patient = patient
+        #: Headers of each position that is written.
+        self._stamp = stamp or []
         self._waiting = Transaction(0)
         self._under_way: Transaction | None = None
         self._step: Chunk | None = None
@@ -245,6 +247,7 @@ class Ledger:
         2. All of it is acknowledged. 3. The transaction is committed; now it has happened. 4. Values, position and
         changelog offset are written to the local stores, one batch each, and whoever watches them is told.
         """
+        at = position_key(self.tp.topic)
         sent: dict[TP, list[_Batch]] = {}
         try:
             await self._producer.begin_transaction()
@@ -252,7 +255,8 @@ class Ledger:
             for tp, messages in outputs.items():
                 await self._send(tp, messages, sent)
             for name, values in changes.items():
-                await self._send(self._changelogs[name], ((key, values[key], []) for key in values), sent)
+                stamped = ((key, value, self._stamp if key == at else []) for key, value in values.items())
+                await self._send(self._changelogs[name], stamped, sent)
             # 2.
             await _acknowledged(sent)
             batches = {name: sent[self._changelogs[name]] for name in changes}

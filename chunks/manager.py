@@ -9,6 +9,7 @@ from typing import Any
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP
 
+from chunks.chunk import Headers
 from chunks.ledger import Ledger
 from chunks.lost import Loss
 from chunks.recovery import Recovery
@@ -35,6 +36,8 @@ class TableManager(FaustTableManager):
         self.block_cache_bytes = BLOCK_CACHE_BYTES
         #: Topics whose agents may be slow: what they have not taken yet waits in Kafka and holds up no other topic.
         self.background: frozenset[str] = frozenset()
+        #: Headers of the record with which each transaction ends in a changelog: who wrote it.
+        self.stamp: Headers = []
         #: Called before each step; an app may end the process there.
         self.check: Callable[[], None] = lambda: None
         #: Called before a lost partition of a table is made anew; True: the app brings back what that cannot.

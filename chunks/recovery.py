@@ -181,7 +181,8 @@ class Recovery(Service):
         )
         stores = {self._table(tp.topic).name: (tp, self._store(tp)) for tp in changelogs}
         patient = source.topic in self.tables.background
-        started.append(Ledger(source, stores, producer, cache_bytes, self.app.consumer.crash, patient))
+        crash, stamp = self.app.consumer.crash, self.tables.stamp
+        started.append(Ledger(source, stores, producer, cache_bytes, crash, patient, stamp))
         await producer.start()
 
     def _reader(self, most_bytes: int = FETCH_BYTES) -> AIOKafkaConsumer:

@@ -22,10 +22,10 @@ def _rebuild(chunk: Chunk) -> None:
     remember(chunk, list(_readable(chunk)), None)
 
 
-def _readable(chunk: Chunk) -> Iterator[tuple[bytes, Event]]:
-    for _offset, key, value in chunk.records:
+def _readable(chunk: Chunk) -> Iterator[tuple[int, bytes, Event]]:
+    for offset, key, value in chunk.records:
         with suppress(UnreadableEvent):
-            yield key, read_event(key, value)
+            yield offset, key, read_event(key, value)
 
 
 by_user = app.Table(
@@ -68,6 +68,11 @@ def knows_order(user_id: str, partition: int, order_id: str) -> bool:
     return _at_one_moment(user_id, partition, lambda value, others: folds.knows_order(value, others, order_id))
 
 
+def registers(user_id: str, partition: int) -> list[folds.Register]:
+    """All that is known of the user's purchases, removed ones too, in no order. Raises ClosedPartition."""
+    return _at_one_moment(user_id, partition, lambda value, others: folds.registers(value, others()))
+
+
 def watch(user_id: str, partition: int) -> AbstractContextManager[Watch]:
     """Watch the user's purchases. Raises ClosedPartition."""
     return by_user.watch(partition, user_id.encode())
@@ -102,24 +107,24 @@ def products(user_id: str, partition: int) -> list[str]:
 
 
 def remember(
-    chunk: Chunk, events: list[tuple[bytes, Event]], changes: list[folds.Change] | None
+    chunk: Chunk, events: list[tuple[int, bytes, Event]], changes: list[folds.Change] | None
 ) -> list[folds.Difference]:
-    """Add the events, each with its user's id, to the users' purchases; what that changed about each purchase.
+    """Add the events, each with its offset and user id, to the users' purchases; what that changed about each purchase.
 
     What is bought from now on, or not any more, is appended to `changes`, where they are given.
     """
     table = chunk.view(by_user)
-    values = table.get_many({user for user, _ in events})
+    values = table.get_many({user for _, user, _ in events})
     differences: list[folds.Difference] = []
     changed: dict[bytes, bytes | None] = {}
     fold, earlier, forget = folds.remember, table.get, table.__setitem__
-    for user, event in events:
+    for offset, user, event in events:
         before = values[user]
         if event.type == ERASED:
             others = table.scan(user + b"\x00")
             after = folds.erase(user, before, event.data.version, others, forget, differences, changes)
         else:
-            after = fold(user, before, event, earlier, forget, MOST, LEAST, differences, changes)
+            after = fold(user, before, event, offset, earlier, forget, MOST, LEAST, differences, changes)
         if after is not before:
             values[user] = changed[user] = after
     table.update(changed)

@@ -79,7 +79,10 @@ def _check(request: Request, route: Route, caller: Caller | None) -> None:
         return
     if route.access is not Access.OWN:
         raise Problem(403, "operators-only", "only an operator's token opens this")
-    if any(user != caller.user for user in _users(request)):
+    users = _users(request)
+    if route.names_user and not users:
+        raise Problem(403, "operators-only", "without user_id only an operator's token opens this")
+    if any(user != caller.user for user in users):
         raise Problem(403, "not-your-data", "the token is another user's")
 
 

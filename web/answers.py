@@ -213,6 +213,50 @@ class ProductPurchases(Struct):
     meta: ProductPurchasesMeta
 
 
+class Stage(Struct):
+    """A stage of a purchase on its way; `ms` is the time since the one before."""
+
+    stage: Literal["captured", "published", "applied"]
+    at: Time
+    ms: float | None
+    event_id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    traceparent: str | UnsetType | None = UNSET
+    topic: str | UnsetType = UNSET
+    partition: Count | UnsetType = UNSET
+    offset: Count | UnsetType = UNSET
+    version: Count | UnsetType = UNSET
+    worker: str | UnsetType | None = UNSET
+
+
+class TracedPurchase(Struct):
+    """One product of the order: the stages of its newest version, as far as the topics still have them."""
+
+    product_name: Id
+    outcome: Literal["visible", "cancelled", "different"]
+    diagnosis: str
+    version: Count | None
+    stages: list[Stage]
+
+
+class TraceMeta(Struct):
+    """How many records were read for it, and how long it took."""
+
+    records_fetched: Count
+    took_ms: Annotated[float, Meta(ge=0)]
+
+
+class Trace(Struct):
+    """The life of an order: `different` is what is not shown as MySQL has it, and `diagnosis` says why."""
+
+    order_id: Id
+    user_id: Id | None
+    outcome: Literal["visible", "cancelled", "different"]
+    diagnosis: str
+    purchases: list[TracedPurchase]
+    meta: TraceMeta
+
+
 class Alive(Struct):
     """The process answers."""
 

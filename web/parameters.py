@@ -12,7 +12,7 @@ from aiohttp.web import Request
 
 from app.folds import microseconds
 from app.lists import Filter
-from app.models import MAX_ID_BYTES, MAX_LABEL, MAX_ORDER_ID_BYTES, MAX_PRODUCT_NAME, valid_user_id
+from app.models import MAX_ID_BYTES, MAX_LABEL, MAX_ORDER_ID_BYTES, MAX_PRODUCT_NAME, valid_order_id, valid_user_id
 from web.errors import Problem
 
 MAX_LIMIT = 100
@@ -92,6 +92,19 @@ def product_name(request: Request, segment: int) -> str:
             "invalid-product-name",
             f"a product name has 1 to {MAX_PRODUCT_NAME} characters in UTF-8",
             parameter="product_name",
+        )
+    return text
+
+
+def order_id(request: Request, segment: int) -> str:
+    """The order id in path segment `segment`. Raises Problem 400 invalid-order-id."""
+    text = _path_text(request, segment)
+    if text is None or not valid_order_id(text):
+        raise Problem(
+            400,
+            "invalid-order-id",
+            f"an order id is 1 to {MAX_ORDER_ID_BYTES} bytes of UTF-8 without control characters",
+            parameter="order_id",
         )
     return text
 

@@ -33,7 +33,7 @@ HEADERS = {"Cache-Control": "private, no-cache", "Content-Type": "application/js
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
 _PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
 _KEY = cursor.secret(settings)
-_source_reads = asyncio.Semaphore(settings.source_reads)
+source_reads = asyncio.Semaphore(settings.source_reads)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -111,7 +111,7 @@ async def _arrival(user: str, order_id: str, wait_ms: int, partition: int) -> No
 async def _from_source(user: str, query: Query, after: Mark | None) -> Said:
     """What the shop's database says. Raises Problem 503 source-away."""
     try:
-        async with _source_reads:
+        async with source_reads:
             known = await asyncio.to_thread(reading.purchases, settings, user)
     except LatelyError as exc:
         log.warning("consistency=source cannot be answered: %s", exc)

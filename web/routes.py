@@ -49,6 +49,8 @@ class Route:
     problems: tuple[str, ...] = ()
     method: str = "get"
     body: str | None = None
+    #: Whether a user's token opens it only where the query names that user.
+    names_user: bool = False
     tags: tuple[str, ...] = field(default=("data",))
 
 
@@ -56,6 +58,7 @@ class Route:
 PROBLEMS = {
     "bad-request": (400, "it is not HTTP as it should be"),
     "invalid-user-id": (400, "no user id can look like this"),
+    "invalid-order-id": (400, "no order id can look like this"),
     "invalid-product-name": (400, "no product name can look like this"),
     "invalid-parameter": (400, "`errors` names the parameter and what it may be"),
     "unknown-parameter": (400, "`detail` lists those that there are"),
@@ -67,6 +70,7 @@ PROBLEMS = {
     "operators-only": (403, "an operator's token is needed"),
     "not-found": (404, "there is nothing at this path"),
     "unknown-product": (404, "nobody bought a product of this name"),
+    "unknown-order": (404, "no trace of the order; `detail` says where it was looked for"),
     "method-not-allowed": (405, "with `Allow`"),
     "not-acceptable": (406, "nothing that `Accept` asks for"),
     "request-timeout": (408, "the body took too long"),
@@ -82,7 +86,8 @@ PROBLEMS = {
     "recovering": (503, "the tables are being recovered, ask again; with `Retry-After`"),
     "owner-away": (503, "the worker that has this user or product does not answer; with `Retry-After`"),
     "too-stale": (503, "the data is older than `max_lag_ms`; with `Retry-After`"),
-    "source-away": (503, "`consistency=source`, and MySQL does not answer; with `Retry-After`"),
+    "source-away": (503, "MySQL has to be asked, and does not answer; with `Retry-After`"),
+    "log-away": (503, "Kafka has to be asked, and does not answer; with `Retry-After`"),
     "too-many-streams": (503, "the worker has `LATELY_STREAMS` streams open; with `Retry-After`"),
     "not-up-to-position": (503, "`after_order` was not there within `wait_ms`; with `Retry-After`"),
     "routing-loop": (508, "a request that was forwarded once arrived at the wrong worker again"),
@@ -199,6 +204,21 @@ ROUTES = {
         answer=answers.ProductPurchases,
         parameters=(PRODUCT, LIMIT),
         problems=("invalid-product-name", "unknown-product", "not-found", *_QUERY, *_ROUTED),
+    ),
+    "/v1/orders/{order_id}/trace": Route(
+        "The life of an order, and in one sentence why it is not visible",
+        answer=answers.Trace,
+        parameters=(
+            Parameter(
+                "order_id", "the order's id", {"type": "string", "minLength": 1, "maxLength": 255}, "path", "o-1"
+            ),
+            Parameter("user_id", "whose order it is; a user's token needs it", USER.schema, example="ann"),
+        ),
+        problems=(
+            *("invalid-order-id", "invalid-user-id", "unknown-parameter", "unknown-order", *_ROUTED),
+            *("source-away", "log-away"),
+        ),
+        names_user=True,
     ),
     "/v1/products/popular": Route(
         "What is bought most",

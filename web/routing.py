@@ -24,7 +24,7 @@ from web.errors import Problem
 RETRY_AFTER_S = 1
 
 #: Headers that survive the hop to the owner of a partition, and back; so do all of our own.
-_ASKED = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID")
+_ASKED = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID", "traceparent")
 _KEPT = (
     "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "Content-Security-Policy", "X-Content-Type-Options"
 )  # fmt: skip

@@ -22,7 +22,7 @@ from aiohttp.web import (
 from faust.types import AppT
 from faust.web import View
 
-from app import metrics
+from app import metrics, tracing
 from app.config import Settings
 from web import limits, routes
 from web.accept import shape, wanted
@@ -45,7 +45,7 @@ class Web(driver.Web):
         self.web_app.on_response_prepare.append(stamped)
         self._runner = Runner(
             self.web_app,
-            problems(gate(app.settings)),
+            tracing.traced(problems(gate(app.settings))),
             access_log=None,
             keepalive_timeout=limits.PATIENCE_S,
             lingering_time=limits.PATIENCE_S,

@@ -58,17 +58,20 @@ def text(part: bytes | None) -> str | None:
     return None if part is None else part.decode(errors="backslashreplace")
 
 
-async def find(settings: Settings, wanted: Callable[[Letter], bool]) -> list[Letter]:
-    """The dead letters that are wanted and not settled, in the order of their places. Raises ServerAway."""
+async def find(settings: Settings, wanted: Callable[[Letter], bool], newest: int | None = None) -> list[Letter]:
+    """The dead letters that are wanted and not settled, in the order of their places. Raises ServerAway.
+
+    With `newest` only among so many at the end of each partition.
+    """
     found: dict[tuple[int, int], Letter] = {}
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
         isolation_level="read_committed",
     )  # fmt: skip
-    async with _reachable(settings):
+    async with reachable(settings):
         try:
             await asyncio.wait_for(consumer.start(), PATIENCE_S)
-            async for record in _all(consumer, Topics(settings).orders_dead.name, settings.partitions):
+            async for record in _all(consumer, Topics(settings).orders_dead.name, settings.partitions, newest):
                 headers = {name: value.decode(errors="replace") for name, value in record.headers}
                 if SETTLED in headers:
                     found.pop((record.partition, int(headers[SETTLED])), None)
@@ -94,7 +97,7 @@ async def settle(
         transactional_id=f"{settings.id}-dlq",
         max_request_size=MAX_REQUEST_BYTES,
     )
-    async with _reachable(settings):
+    async with reachable(settings):
         try:
             # 1.
             await asyncio.wait_for(producer.start(), PATIENCE_S)
@@ -126,7 +129,7 @@ async def delete_settled(settings: Settings) -> dict[int, int]:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, isolation_level="read_committed"
     )
-    async with _reachable(settings):
+    async with reachable(settings):
         try:
             await asyncio.wait_for(asyncio.gather(admin.start(), consumer.start()), PATIENCE_S)
             tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
@@ -186,13 +189,18 @@ def _letter(record: ConsumerRecord, headers: dict[str, str]) -> Letter:
     )  # fmt: skip
 
 
-async def _all(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> AsyncIterator[ConsumerRecord]:
-    """All records of a topic up to its end as of now; none before it was created."""
+async def _all(
+    consumer: AIOKafkaConsumer, topic: str, partitions: int, newest: int | None
+) -> AsyncIterator[ConsumerRecord]:
+    """All records of a topic up to its end as of now, or the newest of each partition; none before it was created."""
     if topic not in await consumer.topics():
         return
     tps = [TopicPartition(topic, number) for number in range(partitions)]
     consumer.assign(tps)
     ends = await consumer.end_offsets(tps)
+    if newest is not None:
+        for tp, first in (await consumer.beginning_offsets(tps)).items():
+            consumer.seek(tp, max(first, ends[tp] - newest))
     while left := [tp for tp in tps if await consumer.position(tp) < ends[tp]]:
         for records in (await consumer.getmany(*left, timeout_ms=500)).values():
             for record in records:
@@ -200,7 +208,7 @@ async def _all(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> Async
 
 
 @asynccontextmanager
-async def _reachable(settings: Settings) -> AsyncIterator[None]:
+async def reachable(settings: Settings) -> AsyncIterator[None]:
     try:
         yield
     except (KafkaError, asyncio.TimeoutError, OSError) as exc:

@@ -51,28 +51,28 @@ class Shadow:
 
     def _fold(self, records: list[tuple[int, bytes | None, bytes | None]], position: int) -> None:
         events = list(self._events(records))
-        users = list({user for user, _ in events})
+        users = list({user for _, user, _ in events})
         values = dict(zip(users, self._store.get_many(users), strict=True)) if users else {}
         changes: dict[bytes, bytes | None] = {}
 
         def earlier(key: bytes) -> bytes | None:
             return changes[key] if key in changes else self._store.get(key)
 
-        for user, event in events:
+        for offset, user, event in events:
             if event.type == ERASED:
                 beside = self._beside(user + b"\x00", changes)
                 after = folds.erase(user, values[user], event.data.version, beside, changes.__setitem__, [])
             else:
                 after = folds.remember(
-                    user, values[user], event, earlier, changes.__setitem__, self._most, self._least, []
+                    user, values[user], event, offset, earlier, changes.__setitem__, self._most, self._least, []
                 )
             values[user] = changes[user] = after
         self.events += len(events)
         self._store.apply([*changes.items(), (position_key(_POSITION), b"%d" % position)], 0)
 
-    def _events(self, records: list[tuple[int, bytes | None, bytes | None]]) -> Iterator[tuple[bytes, Event]]:
+    def _events(self, records: list[tuple[int, bytes | None, bytes | None]]) -> Iterator[tuple[int, bytes, Event]]:
         user = None if self._part.user is None else self._part.user.encode()
-        for _offset, key, value in records:
+        for offset, key, value in records:
             if user is None or key == user:
                 try:
                     event = read_event(key, value)
@@ -80,11 +80,12 @@ class Shadow:
                     continue  # a dead letter, as it is for the agent
                 # An erasure is of all orders of its user.
                 if self._part.order is None or event.type == ERASED or str(event.data.order_id) == self._part.order:
-                    yield key, event
+                    yield offset, key, event
 
     def _beside(self, prefix: bytes, changes: Mapping[bytes, bytes | None]) -> list[tuple[bytes, bytes]]:
         """What is kept beside a user's value, with changes that are not written yet."""
-        known = dict(self._store.scan(prefix)) | {key: value for key, value in changes.items() if key.startswith(prefix)}
+        known = dict(self._store.scan(prefix))
+        known |= {key: value for key, value in changes.items() if key.startswith(prefix)}
         return [(key, value) for key, value in known.items() if value is not None]
 
     def users(self) -> Iterator[tuple[bytes, list[Register]]]:

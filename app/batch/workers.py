@@ -113,6 +113,18 @@ class Workers:
         answer = await self._get(f"/v1/users/{quote(user, safe='')}/purchases?limit=100")
         return len(msgspec.json.decode(answer)["purchases"])
 
+    async def known(self, user_id: str) -> tuple[int, list[folds.Register]]:
+        """All that is known of a user's purchases, and the offset of `orders` below which all is applied to them.
+
+        Raises ServerAway.
+        """
+        user = user_id.encode()
+        query = [("key", user.hex()), ("prefix", (user + b"\x00").hex())]
+        page = await self._ask("by_user", partition_of(user, self._settings.partitions), query)
+        values = dict(page.pairs)
+        value = values.pop(user, None)
+        return page.position, self._registers(user, value, values.values())
+
     def _by_partition(self, users: Iterable[str]) -> Iterable[tuple[int, list[bytes]]]:
         waiting: dict[int, list[bytes]] = {}
         sizes: dict[int, int] = {}

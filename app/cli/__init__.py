@@ -11,12 +11,13 @@ from app.cli.replay import replay
 from app.cli.settings import config, token
 from app.cli.source import source
 from app.cli.tables import tables
+from app.cli.trace import trace
 from app.cli.users import users
 from app.cli.verify import verify
 from app.errors import LatelyError
 
 #: These need no Faust app, and must work while Kafka is away.
-COMMANDS = (config, token, source, verify, replay, dlq, tables, users, doctor)
+COMMANDS = (config, token, source, verify, trace, replay, dlq, tables, users, doctor)
 
 
 def main() -> None:

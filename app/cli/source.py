@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import closing
 
@@ -119,6 +120,7 @@ def _run() -> None:
     from mode import Worker
     from prometheus_client import start_http_server
 
+    from app.logs import dress
     from app.source import mysql, triggers
     from app.source.service import Source
     from app.topics import ensure_topics
@@ -137,7 +139,15 @@ def _run() -> None:
                 "choose another with LATELY_SOURCE_METRICS_PORT"
             ) from None
     running = Source(settings)
-    worker = Worker(running, loglevel="INFO", redirect_stdouts=False, loop=asyncio.new_event_loop())
+
+    class Logging(Worker):
+        """A worker whose log is what the settings ask for."""
+
+        def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+            super().on_setup_root_logger(logger, level)
+            dress(logger, settings)
+
+    worker = Logging(running, loglevel="INFO", redirect_stdouts=False, loop=asyncio.new_event_loop())
     try:
         worker.execute_from_commandline()
     except BaseException:

@@ -49,6 +49,10 @@ def problems_of(connection: Connection, settings: Settings) -> list[tuple[str, s
         elif kind in _BINARY:
             fix = "add a generated column, such as HEX of it, and name that one in LATELY_SOURCE_COLUMNS"
             problems.append((f"column {ours}", f"{what} must be text or a number", fix))
+    theirs = settings.traceparent_column
+    if theirs is not None and theirs.lower() not in found:
+        fix = "add it, or leave traceparent out of LATELY_SOURCE_COLUMNS"
+        problems.append(("column traceparent", f"table {table} has no column {theirs}", fix))
     return problems
 
 
@@ -90,6 +94,21 @@ def payload(columns: Columns, side: str) -> str:
             value = as_text(value)
         pairs.append(f"'{ours}', {value}")
     return f"JSON_OBJECT({', '.join(pairs)})"
+
+
+def traceparent(settings: Settings, side: str | None, variable: bool) -> str:
+    """The SQL expression of the trace in which a row was written: the session's `@traceparent`, or the row's column.
+
+    Whatever is in them, it fails no statement of the shop: only 55 characters that can be a traceparent's are taken,
+    and nothing else is converted from one character set to another.
+    """
+    names = ["@traceparent"] if variable else []
+    if side is not None and settings.traceparent_column is not None:
+        names.append(f"{side}.{quoted(settings.traceparent_column)}")
+    texts = ", ".join(
+        f"IF(HEX({name}) REGEXP '^(3[0-9]|6[1-6]|2D){{55}}$', CONVERT({name} USING utf8mb4), NULL)" for name in names
+    )
+    return f"COALESCE({texts})" if texts else "NULL"
 
 
 def quoted(name: str) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from app import dead_letters
 from app.config import Settings
 from app.errors import UnreadableEvent
-from app.models import SCHEMA, UNDECODABLE, read_event
+from app.models import SCHEMA, UNDECODABLE, read_event, valid_traceparent
 from app.source.outbox import Row
 from app.topics import Topics
 
@@ -78,6 +78,6 @@ def _document(row: Row, names: _Names, payload: bytes, source: str) -> bytes:
         "dataschema": SCHEMA,
         "data": msgspec.Raw(data),
     }
-    if row.traceparent:
+    if valid_traceparent(row.traceparent):
         document["traceparent"] = row.traceparent
     return _encode(document)

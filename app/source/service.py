@@ -7,23 +7,26 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 
 import mysql.connector
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from app import dead_letters
+from app import dead_letters, tracing
 from app import metrics as shared
 from app.config import OUTBOX, Settings
 from app.errors import BadSource, ServerAway
+from app.logs import about
+from app.models import names
 from app.source import events, guarantee, metrics, state, wishes
 from app.source.guarantee import Guarantee
 from app.source.mysql import Connection, connect, server_name, server_time
 from app.source.outbox import Outbox, Row
 from app.source.publisher import Publisher, publishing
 from app.source.watermark import Watermark
-from app.topics import Topics
+from app.topics import Topics, partition_of
 
 log = logging.getLogger(__name__)
 
@@ -172,17 +175,27 @@ class Source(Service):
             log.warning("a look for changes took %.1f s: is a transaction open for long?", time.monotonic() - begun)
         # 2.
         if rows:
-            await publisher.publish([self._record(row, name) for row in rows])
+            records = [self._record(row, name) for row in rows]
+            with tracing.publishing(self.topics.orders.name, self._traced(rows, records)):
+                await publisher.publish(records)
         # 3.
         await asyncio.to_thread(capture.done, rows)
         self.published += len(rows)
         return len(rows)
 
+    def _traced(self, rows: list[Row], records: list[events.Record]) -> Iterator[tuple[str | None, str, int]]:
+        """What a span tells of each row that becomes an event."""
+        for row, record in zip(rows, records, strict=True):
+            if record.topic == self.topics.orders.name:
+                yield row.traceparent, row.event_id, partition_of(record.key, self.settings.partitions)
+
     def _record(self, row: Row, name: str) -> events.Record:
         record = events.record(row, name, self.topics, self.settings)
         if record.topic == self.topics.orders_dead.name:
             reason = dict(record.headers)[f"{dead_letters.PREFIX}message"].decode()
-            log.warning("row %d goes to %s: %s", row.id, record.topic, reason)
+            order_id, _ = names(record.value)
+            extra = about(order_id, row.traceparent, topic=record.topic)
+            log.warning("row %d goes to %s: %s", row.id, record.topic, reason, extra=extra)
         metrics.PUBLISHED.labels(row.type.rpartition(".")[2]).inc()
         return record
 

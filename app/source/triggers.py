@@ -16,7 +16,7 @@ from mysql.connector import errorcode
 from app.config import Settings
 from app.errors import BadSource
 from app.models import CHANGED, PLACED, REMOVED
-from app.source.columns import Columns, as_text, payload, primary_key, quoted, shop_columns
+from app.source.columns import Columns, as_text, payload, primary_key, quoted, shop_columns, traceparent
 from app.source.mysql import Connection, text
 
 _RIGHTS = "CREATE, ALTER, TRIGGER, LOCK TABLES, SELECT, INSERT, UPDATE and DELETE on the database"
@@ -58,8 +58,8 @@ def wanted_triggers(connection: Connection, settings: Settings) -> dict[str, str
     def insert(kind: str, side: str) -> str:
         subject = f"LEFT({as_text(f'{side}.{order_id}')}, 255)"
         return (
-            f"INSERT INTO {quoted(settings.source_outbox)} (event_id, aggregateid, type, payload)"
-            f" VALUES (UUID(), {subject}, '{kind}', {payload(columns, side)})"
+            f"INSERT INTO {quoted(settings.source_outbox)} (event_id, aggregateid, type, traceparent, payload)"
+            f" VALUES (UUID(), {subject}, '{kind}', {traceparent(settings, side, True)}, {payload(columns, side)})"
         )
 
     changed = f"NOT ({_alike(payload(columns, 'OLD'), payload(columns, 'NEW'))}){_really(columns, key, table)}"

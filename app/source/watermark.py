@@ -22,12 +22,15 @@ from app.config import Settings
 from app.folds import rfc3339
 from app.models import PLACED
 from app.source import transactions
-from app.source.columns import payload, quoted, shop_columns
+from app.source.columns import payload, quoted, shop_columns, traceparent
 from app.source.mysql import Connection, server_time, text
 from app.source.outbox import Row
 from app.source.state import WatermarkState
 
 log = logging.getLogger(__name__)
+
+#: The JSON of a row, and the trace in which it was written.
+_Said = tuple[str, str | None]
 
 #: Missing ids asked for in one statement; more are asked for in turn.
 GAPS_AT_ONCE = 200
@@ -58,9 +61,10 @@ class Watermark:
         #: Whether the ends of transactions can be seen.
         self.proven = proven
         self._columns = shop_columns(connection, settings)
+        table = quoted(settings.source_table)
         self._select = (
-            f"SELECT {quoted(settings.source_id)}, {payload(self._columns, quoted(settings.source_table))}"
-            f" FROM {quoted(settings.source_table)}"
+            f"SELECT {quoted(settings.source_id)}, {payload(self._columns, table)},"
+            f" {traceparent(settings, table, False)} FROM {table}"
         )
         self._table, self._low, self._version = state.table, state.low, state.version
         #: The highest id that is published.
@@ -176,15 +180,15 @@ class Watermark:
             return []
         return self._rows(" OR ".join(f"id BETWEEN {first} AND {last}" for first, last in gaps), limit)
 
-    def _rows(self, condition: str, limit: int) -> list[tuple[int, str]]:
+    def _rows(self, condition: str, limit: int) -> list[tuple[int, _Said]]:
         condition = condition.replace("id", quoted(self._settings.source_id))
         with self._connection.cursor() as cursor:
             cursor.execute(
                 f"{self._select} WHERE {condition} ORDER BY {quoted(self._settings.source_id)} LIMIT {limit}"
             )
-            return cursor.fetchall()
+            return [(row_id, (data, trace)) for row_id, data, trace in cursor.fetchall()]
 
-    def _as_changes(self, found: list[tuple[int, str]]) -> list[Row]:
+    def _as_changes(self, found: list[tuple[int, _Said]]) -> list[Row]:
         if not found:
             return []
         # The clock is read after the rows: whatever a later read sees gets a greater version.
@@ -193,8 +197,8 @@ class Watermark:
         first = max(now, self._version + 1)
         self._version = first + len(found) - 1
         return [
-            Row(row_id, first + number, str(uuid.uuid4()), PLACED, text(data), None, at)
-            for number, (row_id, data) in enumerate(found)
+            Row(row_id, first + number, str(uuid.uuid4()), PLACED, text(data), trace, at)
+            for number, (row_id, (data, trace)) in enumerate(found)
         ]
 
     def _note(self, row_id: int) -> None:

@@ -32,6 +32,8 @@ class Truth:
 
     #: User -> all live purchases, newest first.
     purchases: dict[str, list[Purchase]] = field(default_factory=dict)
+    #: User, order and product, of removed ones too -> its version, and where that was said first.
+    said: dict[tuple[str, str, str], tuple[int, int]] = field(default_factory=dict)
     #: Product -> number of live purchases, and the sum of their prices.
     products: dict[str, tuple[int, Decimal]] = field(default_factory=dict)
     #: Where the topic ends, by partition.
@@ -46,14 +48,16 @@ def moment(text: str) -> datetime:
 def truth(kafka: str, topic: str, partitions: int) -> Truth:
     """Read everything, keep the newest version of each purchase, and look what is left."""
     newest: dict[tuple[str, str, str], tuple[int, str, dict]] = {}
+    said: dict[tuple[str, str, str], tuple[int, int]] = {}
     for partition in range(partitions):
-        for _, _, value in log.records(kafka, topic, partition):
+        for offset, _, value in log.records(kafka, topic, partition):
             event = json.loads(value)
             data = event["data"]
             identity = (data["user_id"], data["order_id"], data["product_name"])
             if identity not in newest or data["version"] > newest[identity][0]:
                 newest[identity] = (data["version"], event["type"], data)
-    found = Truth(ends=log.ends(kafka, topic, partitions))
+                said[identity] = (data["version"], offset)
+    found = Truth(said=said, ends=log.ends(kafka, topic, partitions))
     for (user, order, product), (_, kind, data) in newest.items():
         mine = found.purchases.setdefault(user, [])
         count, revenue = found.products.get(product, (0, Decimal(0)))

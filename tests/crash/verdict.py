@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 
-from app.folds import Register, product_totals, shown
+from app.folds import Register, product_totals, registers, shown
 from chunks.store import BEGINNING, RESERVED, Store
 from tests.crash import log
 from tests.crash.orders import PARTITIONS
@@ -119,6 +119,10 @@ def check_users(by_user: Mapping[bytes, bytes], truth: Truth) -> None:
         }
         same("users on disk", said, {user: mine[:limit] for user, mine in truth.purchases.items()})
     assert not others.keys() - recent.keys()
+    same("versions and offsets on disk", {
+        (user, *one.identity): (one.version, one.offset)
+        for user, value in recent.items() for one in registers(value, others.get(user, ()))
+    }, truth.said)  # fmt: skip
 
 
 def purchase(one: Register) -> Purchase:

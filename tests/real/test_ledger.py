@@ -109,7 +109,8 @@ class Partition:
         stores = {table: Store(self.folder / name / f"{table}-0.db").open() for table in TABLES}
         places = {table: (TP(self.changelogs[table], 0), stores[table]) for table in TABLES}
         owner = Owner(None, producer, stores)
-        owner.ledger = Ledger(SOURCE, places, producer, 10**6, owner.on_failure)
+        stamp = [("worker", name.encode())]
+        owner.ledger = Ledger(SOURCE, places, producer, 10**6, owner.on_failure, stamp=stamp)
         await producer.start()
         owner.ledger.open(position)
         try:
@@ -174,6 +175,9 @@ def test_a_chunk_is_committed_with_its_position_and_all_that_follows_from_it(par
                 # The marker of the transaction comes after the records and holds nothing.
                 assert store.offset == len(values) + 1
                 assert await seen(partition.changelog, name) == [*values, (POSITION, b"3")]
+                # Who wrote them is said once.
+                written = await seen(messages, partition.kafka, partition.changelogs[name])
+                assert [one.headers() for one in written] == [None] * len(values) + [[("worker", b"first")]]
             dead = await seen(messages, partition.kafka, partition.other, 0)
             assert [(one.key(), one.value(), one.headers()) for one in dead] == [
                 (None, b"dead", [("reason", b"broken-rule")]),

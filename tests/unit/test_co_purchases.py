@@ -251,7 +251,7 @@ def told(*events) -> list[Change]:
     changes: list[Change] = []
     value, beside = None, {}
     for one in events:
-        value = remember(b"ann", value, one, beside.get, beside.__setitem__, 2, 1, [], changes)
+        value = remember(b"ann", value, one, 0, beside.get, beside.__setitem__, 2, 1, [], changes)
     return changes
 
 

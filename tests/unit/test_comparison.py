@@ -59,9 +59,9 @@ def test_a_purchase_that_the_stream_changed_meanwhile_is_not_decided():
 def state(*events: Event) -> list[Register]:
     value, kept = None, {}
     remember: Callable = folds.remember
-    for said in events:
+    for offset, said in enumerate(events):
         read = read_event(*wire(said))
-        value = remember(b"ann", value, read, kept.get, kept.__setitem__, 4, 2, [])
+        value = remember(b"ann", value, read, offset, kept.get, kept.__setitem__, 4, 2, [])
     return folds.registers(value, [one for one in kept.values() if one is not None])
 
 

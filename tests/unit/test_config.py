@@ -101,6 +101,7 @@ def test_a_number_below_the_least_is_refused(name):
         "source_metrics_port",
         "auth_insecure",
         "rate_per_s",
+        "log_pii",
     )
     least = 0 if name in zero else 1
 
@@ -225,3 +226,10 @@ def test_fausts_datadir_is_left_alone_while_it_is_a_template(template):
 def test_an_empty_datadir_of_fausts_does_not_count():
     # Empty means unset to a shell; taken as a folder, it would put the tables into the current one.
     assert read(F_DATADIR="").data_dir == Settings().data_dir
+
+
+def test_a_column_of_traces_can_be_named_and_is_no_part_of_an_order():
+    named = read(LATELY_SOURCE_COLUMNS="traceparent=trace,price=amount")
+    assert named.traceparent_column == "trace"
+    assert set(named.columns) == set(COLUMNS)
+    assert Settings().traceparent_column is None

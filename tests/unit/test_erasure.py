@@ -51,7 +51,7 @@ class Erasable(User):
                 )
             else:
                 self.value = folds.remember(
-                    b"ann", self.value, one, self.beside.get, self._forget, self.most, self.least, differences, changes
+                    b"ann", self.value, one, 0, self.beside.get, self._forget, self.most, self.least, differences, changes
                 )
         for name, added in total(Counter(differences)).items():
             self.totals[name] = encode_totals(decode_totals(self.totals.get(name)) + added)

@@ -75,6 +75,7 @@ class User:
     def __init__(self, most: int = MOST, least: int = LEAST) -> None:
         self.most, self.least = most, least
         self.value: bytes | None = None
+        self.offset = 0
         self.beside: dict[bytes, bytes] = {}
         self.totals: dict[str, bytes] = {}
 
@@ -83,8 +84,9 @@ class User:
         differences: list[Difference] = []
         for one in events:
             self.value = remember(
-                b"ann", self.value, one, self.beside.get, self._forget, self.most, self.least, differences
+                b"ann", self.value, one, self.offset, self.beside.get, self._forget, self.most, self.least, differences
             )
+            self.offset += 1
         for product_name, added in total(Counter(differences)).items():
             self.totals[product_name] = encode_totals(decode_totals(self.totals.get(product_name)) + added)
         return self
@@ -355,7 +357,7 @@ def test_most_events_of_new_purchases_are_appended_without_a_look_beside():
 
     for number in range(300):
         before = user.value or b""
-        user.value = remember(b"ann", user.value, event(order_id=number), never, never, 300, 200, [])
+        user.value = remember(b"ann", user.value, event(order_id=number), number, never, never, 300, 200, [])
         assert len(user.value) > len(before)
     assert len(decode_recent(user.value).registers) == 300
 
@@ -385,7 +387,7 @@ def test_a_count_is_read_back_whatever_number_it_is(count):
 
 
 # The bytes of an identity, inside the fields of another purchase, in text and in numbers.
-IDENTITY = b"\x98" + encode((5, "c"))[1:]
+IDENTITY = b"\x99" + encode((5, "c"))[1:]
 
 
 @pytest.mark.parametrize(
@@ -395,9 +397,9 @@ IDENTITY = b"\x98" + encode((5, "c"))[1:]
         {"order_id": "o", "product_name": "\x05"},
         {"order_id": "o", "payment_method": "\x05\x01c"},
         {"order_id": "o", "category": "\x05\x01c"},
-        {"order_id": 0x9805A163, "ordered_at": at(0)},
+        {"order_id": 0x9905A163, "ordered_at": at(0)},
         {"order_id": "o", "version": int.from_bytes(b"\x00\x00\x00\x00" + IDENTITY, "big")},
-        {"order_id": "o", "ordered_at": at(0) + timedelta(microseconds=0x9805A163)},
+        {"order_id": "o", "ordered_at": at(0) + timedelta(microseconds=0x9905A163)},
     ],
 )
 def test_the_bytes_of_an_identity_inside_other_fields_are_no_purchase(decoy):
@@ -515,6 +517,67 @@ def test_all_that_a_purchase_says_is_remembered():
     [known] = user.shown()
     assert (known.payment_method, known.category, known.price, known.version) == (None, "drinks", "0.10", 3)
     assert rfc3339(known.ordered_at) == "2026-01-31T08:00:00Z"
+
+
+# -- where a purchase was said
+
+
+def true_offsets(said: list[Event]) -> dict[tuple, int]:
+    """Of each purchase the offset of the first event that says what counts; of a repair the last."""
+    found = {}
+    for newest in truth(said):
+        key = (type(newest.data.order_id), newest.data.order_id, newest.data.product_name)
+        same = [
+            offset for offset, one in enumerate(said)
+            if (type(one.data.order_id), one.data.order_id, one.data.product_name) == key
+            and strength(one) == strength(newest)
+        ]  # fmt: skip
+        found[key] = same[-1] if newest.type == REPAIRED else same[0]
+    return found
+
+
+def offsets_of(user: User) -> dict[tuple, int]:
+    known = folds.registers(user.value, user.beside.values())
+    return {(type(one.order_id), *one.identity): one.offset for one in known}
+
+
+@given(histories_of_any_type(), st.data())
+def test_of_every_purchase_it_is_known_where_its_newest_version_was_said_first(history, data):
+    calls = data.draw(once_more_in_any_order(history))
+
+    assert offsets_of(told(calls)) == true_offsets([one for events in calls for one in events])
+
+
+def test_a_repetition_changes_no_byte_and_a_repair_is_where_it_was_said():
+    user = told([[event(version=5)]])
+    before = user.value
+    assert user.add([event(version=5)]).value is before
+
+    user.add([event(REPAIRED, version=5)])
+
+    assert [one.offset for one in user.shown()] == [2]
+
+
+@given(histories(max_size=30), histories(max_size=30))
+def test_what_was_written_without_offsets_is_read_and_goes_on(before, after):
+    """Values of the format before have eight fields to a purchase; the first change writes all of them anew."""
+    user = told([before])
+    if user.value is not None:
+        recent = decode_recent(user.value)
+        known = [msgspec.structs.astuple(one)[:-1] for one in recent.registers]
+        user.value = encode((2, recent.floor, known))
+    user.beside = {
+        key: encode((1, msgspec.structs.astuple(decode_earlier(value))[:-1])) for key, value in user.beside.items()
+    }
+    assert set(offsets_of(user).values()) <= {-1}
+    assert_true(user, truth(before))
+
+    user.add(after)
+
+    assert_true(user, truth([*before, *after]))
+    offsets = true_offsets([*before, *after])
+    for key, offset in offsets_of(user).items():
+        assert offset == (offsets[key] if offsets[key] >= len(before) else -1)
 
 
 # -- repairs
@@ -664,7 +727,7 @@ def test_no_value_is_no_purchase():
 
 
 GOOD_PARTIAL = Partial(folds.PARTIAL_FORMAT, "tea", 0, 1, 1, "1.00")
-REGISTER = ("o-1", "tea", 1, True, 0, "1.00", None, None)
+REGISTER = ("o-1", "tea", 1, True, 0, "1.00", None, None, 7)
 
 #: Reader -> the table it names, and a value of another format number but the same shape.
 READERS = {
@@ -703,15 +766,16 @@ STRANGE = {
     "array without a format number": encode([]),
     "format is a text": encode(("1", [], None)),
     "never a msgpack byte": b"\xc1\xc1\xc1",
-    "the format before": encode((1, [REGISTER], None)),
-    "cut": encode((2, None, [REGISTER]))[:-1],
-    "one byte too many": encode((2, None, [REGISTER])) + b"\x00",
-    "register is a text": encode((2, None, ["o-1"])),
-    "register too short": encode((2, None, [REGISTER[:3]])),
-    "version is a text": encode((2, None, [(*REGISTER[:2], "1", *REGISTER[3:])])),
-    "floor of another shape": encode((2, (1, 2), [REGISTER])),
-    "name is not UTF-8": encode((2, None, [REGISTER])).replace(b"tea", b"t\xffa"),
-    "nested beyond measure": b"\x93\x02\xc0" + b"\x91" * 100_000 + b"\x01",
+    "the first format": encode((1, [REGISTER], None)),
+    "cut": encode((3, None, [REGISTER]))[:-1],
+    "one byte too many": encode((3, None, [REGISTER])) + b"\x00",
+    "register is a text": encode((3, None, ["o-1"])),
+    "register too short": encode((3, None, [REGISTER[:3]])),
+    "version is a text": encode((3, None, [(*REGISTER[:2], "1", *REGISTER[3:])])),
+    "offset is a text": encode((3, None, [(*REGISTER[:8], "7")])),
+    "floor of another shape": encode((3, (1, 2), [REGISTER])),
+    "name is not UTF-8": encode((3, None, [REGISTER])).replace(b"tea", b"t\xffa"),
+    "nested beyond measure": b"\x93\x03\xc0" + b"\x91" * 100_000 + b"\x01",
 }
 
 
@@ -732,7 +796,7 @@ def test_bytes_of_any_kind_are_read_or_refused_by_name(value):
             assert "LATELY_ID" in str(exc)  # noqa: PT017 - bytes that are a state are fine
 
 
-@pytest.mark.parametrize("value", [b"", b"\x93", b"\x93\x02", b"\xc0\xc0\xc0\xc0"])
+@pytest.mark.parametrize("value", [b"", b"\x93", b"\x93\x03", b"\xc0\xc0\xc0\xc0"])
 def test_a_value_without_a_known_head_is_a_clear_error_also_where_it_would_be_appended_to(value):
     with pytest.raises(UnknownFormat, match="LATELY_ID"):
         told_after(value)

@@ -89,6 +89,19 @@ def test_a_traceparent_is_handed_on_and_otherwise_absent():
     assert "traceparent" not in json.loads(published(row()).value)
 
 
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "", "00", "garbage", TRACE[:-1], TRACE + "0", TRACE.upper(), "ff" + TRACE[2:], f"00-{'0' * 32}-{TRACE[36:]}",
+        f"{TRACE[:36]}{'0' * 16}-01", TRACE.replace("-", "_"), TRACE + "\n", TRACE.replace("0", "\u0660"),
+    ],
+)  # fmt: skip
+def test_what_is_no_traceparent_is_left_out_and_the_event_published(traceparent):
+    made = published(row(traceparent=traceparent))
+    assert made.topic == "eu-orders"
+    assert "traceparent" not in json.loads(made.value)
+
+
 @pytest.mark.parametrize("user_id", ["a/b", "😀", "é", "e\u0301", "%25", "ann."])
 def test_the_key_is_the_users_bytes_as_stored(user_id):
     assert published(row(user_id=user_id)).key == user_id.encode()

@@ -1,0 +1,86 @@
+"""All events of one order, read from the log from its beginning: for what the tables do not remember."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust.types import TP
+
+from app.batch.dlq import reachable
+from app.batch.stages import event_of
+from app.config import Settings
+from app.models import ERASED, REPAIRED, Event
+from app.topics import Topics, partition_of
+from chunks.fetch import fetch, tune
+
+CHUNK = 2_000
+
+
+async def events(
+    settings: Settings, order_id: str, user_id: str | None, progress: Callable[[int, int], None]
+) -> AsyncIterator[tuple[int, int, Event]]:
+    """(partition, offset, event) of the order, in the order of their offsets; a user has one partition only.
+
+    `progress` is told how many records were passed, and how many there are. Raises ServerAway.
+    """
+    topic = Topics(settings).orders.name
+    numbers = range(settings.partitions) if user_id is None else [partition_of(user_id.encode(), settings.partitions)]
+    name = msgspec.json.encode(order_id)[1:-1]
+    consumer = tune(
+        AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+    )
+    async with reachable(settings):
+        await consumer.start()
+        try:
+            tps = [TopicPartition(topic, number) for number in numbers]
+            first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+            passed, total = 0, sum(ends.values()) - sum(first.values())
+            for tp in tps:
+                consumer.assign([tp])
+                consumer.seek(tp, at := first[tp])
+                while at < ends[tp]:
+                    for run in (await fetch(consumer, [TP(*tp)], 1.0, CHUNK)).get(TP(*tp), ()):
+                        passed, at = passed + run.next - at, run.next
+                        # Most records are of other orders, and need no decoding.
+                        for offset, key, value in run.records:
+                            if value is not None and name in value:
+                                event = event_of(key, value)
+                                if event is None or event.type == ERASED or str(event.data.order_id) != order_id:
+                                    continue
+                                if user_id in (None, event.data.user_id):
+                                    yield tp.partition, offset, event
+                    progress(passed, total)
+        finally:
+            await consumer.stop()
+
+
+def shown(found: list[tuple[int, int, Event]]) -> list[dict[str, object]]:
+    """The events for people and programs, each with what became of it: applied, repeated, or superseded by a version.
+
+    Of equal versions the first counts, and a repair replaces it.
+    """
+    counting: dict[tuple[str, str], tuple[int, int, int]] = {}
+    for partition, offset, event in found:
+        key, version = (event.data.user_id, event.data.product_name), event.data.version
+        known = counting.get(key)
+        if known is None or version > known[0] or (version == known[0] and event.type == REPAIRED):
+            counting[key] = (version, partition, offset)
+    rows = []
+    for partition, offset, event in found:
+        version, *place = counting[event.data.user_id, event.data.product_name]
+        if [partition, offset] == place:
+            became = "applied"
+        elif event.data.version == version:
+            became = "repeated"
+        else:
+            became = f"superseded by version {version}"
+        rows.append({
+            "partition": partition, "offset": offset, "time": event.time, "type": event.type, "event_id": event.id,
+            "user_id": event.data.user_id, "product_name": event.data.product_name, "version": event.data.version,
+            "traceparent": event.traceparent, "state": became,
+        })  # fmt: skip
+    return rows

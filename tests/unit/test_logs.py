@@ -1,0 +1,76 @@
+"""The log is text or JSON, says which event it is about, and does not quote the shop's data."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+
+from app.config import Settings
+from app.logs import about, dress, mask
+from app.models import names
+from tests.makers import event, wire
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Duplicate entry 'ann-o-1' for key 'PRIMARY'", "Duplicate entry '***' for key 'PRIMARY'"),
+        ("Incorrect decimal value: '19.90' for column 'price'", "Incorrect decimal value: '***' for column 'price'"),
+        ("type 'ann\\'s' is none of order.placed", "type '***' is none of order.placed"),
+        ('dataschema "ann" is not', 'dataschema "***" is not'),
+        ("Incorrect string value: 'ann is cut off here", "Incorrect string value: '***'"),
+        ("no answer from MySQL as root@db:3306/shop", "no answer from MySQL as root@db:3306/shop"),
+    ],
+)
+def test_values_that_an_error_quotes_are_masked_and_names_are_not(text, masked):
+    assert mask(text) == masked
+
+
+def said(settings: Settings, *args: object, **more: object) -> str:
+    stream, logger = io.StringIO(), logging.Logger("orders")
+    logger.addHandler(logging.StreamHandler(stream))
+    dress(logger, settings)
+    logger.warning(*args, **more)
+    return stream.getvalue()
+
+
+def test_a_line_of_json_has_what_is_known_of_the_event():
+    extra = about("o-1", TRACE, topic="orders", partition=2, offset=7)
+    line = said(Settings(log="json"), "row %d: Duplicate entry '%s'", 3, "ann", extra=extra)
+    one = json.loads(line)
+    assert line.count("\n") == 1
+    assert one.pop("time").endswith("Z")
+    assert one == {
+        "level": "warning", "logger": "orders", "message": "row 3: Duplicate entry '***'", "topic": "orders",
+        "partition": 2, "offset": 7, "order_id": "o-1", "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    }  # fmt: skip
+
+
+def test_a_failure_is_one_line_of_json_too_and_masked():
+    try:
+        raise ValueError("Duplicate entry 'ann'")
+    except ValueError as exc:
+        line = said(Settings(log="json"), "failed", exc_info=exc)
+    assert line.count("\n") == 1
+    assert "test_logs.py" in json.loads(line)["exception"]
+    assert "ann'" not in line
+
+
+def test_whoever_asks_for_personal_data_gets_it_and_text_is_masked_as_well():
+    assert "'ann'" in said(Settings(log_pii=1), "Duplicate entry 'ann'")
+    assert said(Settings(), "Duplicate entry 'ann'") == "Duplicate entry '***'\n"
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"data":1}', b'{"data":{"order_id":[]}}', b"\xff"])
+def test_what_cannot_be_read_names_no_order(value):
+    assert names(value) == (None, None)
+
+
+def test_an_event_that_breaks_a_rule_names_its_order_and_its_trace():
+    assert names(wire(event(order_id="o-7", price="x", traceparent=TRACE))[1]) == ("o-7", TRACE)
+    assert about("o-7", "no trace") == {"order_id": "o-7"}

@@ -1,0 +1,96 @@
+"""The life of an order, for programs: GET /v1/orders/{order_id}/trace; `lately trace` says the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+from aiohttp.web import Request, Response, StreamResponse
+
+from app.batch.records import reading
+from app.batch.trace import Traced, Tracer
+from app.core import app, settings
+from app.diagnosis import UNKNOWN
+from app.errors import BadSource, ServerAway
+from app.folds import Register
+from app.freshness import source_view
+from app.source import state
+from app.topics import partition_of
+from tables import by_user
+from web import parameters
+from web.errors import Problem
+from web.purchases import HEADERS, source_reads
+from web.routing import RETRY_AFTER_S, forwarded, routed
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: The owner of the user asks MySQL and Kafka.
+MORE_MS = 10_000
+
+_encode = msgspec.json.Encoder().encode
+
+
+@app.page("/v1/orders/{order_id:[^/]*}/trace")
+async def trace(self, request: Request, order_id: str) -> StreamResponse:
+    """The life of an order as far as it is one user's: that of `user_id`, or the one who has it."""
+    parameters.only(request, "user_id")
+    order = parameters.order_id(request, 3)
+    user = parameters.query_user_id(request, "user_id")
+    path = None
+    if user is None:
+        user = await _asking_others(lambda tracer: _whose(tracer, order))
+        path = f"{request.rel_url.raw_path}?user_id={quote(user, safe='')}"
+    return await routed(
+        request,
+        by_user.by_user,
+        user.encode(),
+        lambda _: _asking_others(lambda tracer: _answer(tracer, order, user)),
+        partial(forwarded, wait_ms=MORE_MS, path=path),
+    )
+
+
+async def _whose(tracer: Tracer, order_id: str) -> str:
+    user = (await tracer.whose(order_id)).user_id
+    if user is None:
+        raise _unknown(await tracer.look(order_id))
+    return user
+
+
+async def _answer(tracer: Tracer, order_id: str, user_id: str) -> Response:
+    traced = await tracer.look(order_id, user_id, only=True)
+    if traced.outcome == UNKNOWN:
+        raise _unknown(traced)
+    return Response(body=_encode(traced.shown), headers=HEADERS)
+
+
+async def _asking_others(ask: Callable[[Tracer], Awaitable[T]]) -> T:
+    """What `ask` finds out from MySQL and Kafka. Raises Problem 503 source-away, log-away."""
+    try:
+        async with source_reads, reading(settings) as log:
+            return await ask(Tracer(settings, log, _known, _told))
+    except (ServerAway, BadSource) as exc:
+        logger.warning("a trace cannot be told: %s", exc)
+        code, what = ("log-away", "Kafka") if "Kafka" in str(exc) else ("source-away", "the shop's database")
+        detail = f"{what} cannot be asked, the worker's log says why"
+        raise Problem(503, code, detail, retry_after_s=RETRY_AFTER_S) from None
+
+
+async def _known(user_id: str) -> tuple[int, list[Register]]:
+    partition = partition_of(user_id.encode(), settings.partitions)
+    position = by_user.by_user.position(partition) or 0  # first: what is applied meanwhile is there, but not promised
+    return position, by_user.registers(user_id, partition)
+
+
+async def _told() -> dict[str, state.State]:
+    said = {state.STATUS: source_view.newest, state.SNAPSHOT: source_view.snapshot}
+    return {name: one for name, one in said.items() if one is not None}
+
+
+def _unknown(traced: Traced) -> Problem:
+    return Problem(404, "unknown-order", traced.diagnosis)
