@@ -4,6 +4,7 @@ from app.core import app  # noqa: I001 - the order of the imports is the order o
 from agents import by_user, by_product, baskets, similar
 from tables import by_user as by_user_table, product_partials, by_product as by_product_table
 from tables import baskets as baskets_table, similar as similar_table
+from app import schedule
 from web import (
     purchases,
     many,
@@ -23,6 +24,7 @@ from web import (
 __all__ = [
     "app",
     "by_user", "by_product", "baskets", "similar",
+    "schedule",
     "by_user_table", "product_partials", "by_product_table", "baskets_table", "similar_table",
     "purchases", "many", "live", "similar_routes", "products", "product_page", "home", "assets",
     "operator", "tables", "health", "admin", "docs",

@@ -30,7 +30,7 @@ ORDER = [
     ("app.start",),
     ("app.core",),
     ("app.source", "app.batch"),
-    ("app.freshness", "app.progress", "app.background"),
+    ("app.freshness", "app.progress", "app.background", "app.schedule"),
     ("tables",),
     ("agents",),
     ("web",),

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 from app.cli.dlq import dlq
 from app.cli.doctor import doctor
+from app.cli.report import report
 from app.cli.settings import config, token
 from app.cli.source import source
 from app.cli.verify import verify
 from app.errors import LatelyError
 
 #: These need no Faust app, and must work while Kafka is away.
-COMMANDS = (config, token, source, verify, dlq, doctor)
+COMMANDS = (config, token, source, verify, dlq, doctor, report)
 
 
 def main() -> None:

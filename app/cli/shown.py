@@ -28,9 +28,10 @@ def say_findings(findings: Iterable[Finding], as_json: bool) -> bool:
 
 
 class Progress:
-    """Shows how far a snapshot is: a line that is written over on a terminal, a line now and then elsewhere."""
+    """Shows how far long work is: a line that is written over on a terminal, a line now and then elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str = "rows") -> None:
+        self._noun = noun
         self._begun = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
 
@@ -39,7 +40,7 @@ class Progress:
         if now - self._shown < (0.2 if self._terminal else 5.0):
             return
         self._shown = now
-        line = f"{rows:,} of about {total:,} rows, {rows / (now - self._begun):,.0f} rows/s"
+        line = f"{rows:,} of about {total:,} {self._noun}, {rows / (now - self._begun):,.0f} {self._noun}/s"
         if self._terminal:
             filled = round(20 * rows / total)
             click.echo(f"\r[{'#' * filled}{'.' * (20 - filled)}] {line} ", err=True, nl=False)
