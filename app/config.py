@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import os
 import re
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -98,6 +99,10 @@ class Settings:
     source_batch_rows: int = setting(500, "rows read and published at once", least=1)
     source_metrics_port: int = setting(0, "port on which `lately source` serves /metrics; 0: it does not", least=0)
 
+    report_daily: str = setting("", "when a worker makes the reports of the day before, HH:MM; empty: never")
+    report_tz: str = setting("UTC", "the time zone of that time and of those days, such as Europe/Berlin")
+    report_dir: str = setting(".lately/reports", "where they are kept; one folder for all workers")
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from `environ` (default: the process's own).
@@ -138,9 +143,15 @@ class Settings:
                 raise BadSetting(
                     f"LATELY_{name.upper()}: {getattr(self, name)!r} must be a name of 1 to {longest} characters"
                 )
-        for name in ("data_dir", "web_host", "mysql_host"):
+        for name in ("data_dir", "web_host", "mysql_host", "report_dir"):
             if not getattr(self, name):
                 raise BadSetting(f"LATELY_{name.upper()} is empty: leave it unset for the default")
+        if self.report_daily and not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", self.report_daily, re.ASCII):
+            raise BadSetting(f"LATELY_REPORT_DAILY: {self.report_daily!r} is not a time such as 04:30")
+        try:
+            zoneinfo.ZoneInfo(self.report_tz)
+        except (KeyError, ValueError, OSError):
+            raise BadSetting(f"LATELY_REPORT_TZ: {self.report_tz!r} is not a time zone such as Europe/Berlin") from None
         if self.auth_insecure > 1:
             raise BadSetting(f"LATELY_AUTH_INSECURE: {self.auth_insecure} is neither 0 nor 1")
         if (self.auth == "token" or self.token_secret) and len(self.token_secret.encode()) < MIN_SECRET_BYTES:

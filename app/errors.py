@@ -53,6 +53,12 @@ class StillThere(LatelyError):
     exit_code = EX_USAGE
 
 
+class BadReport(LatelyError):
+    """A report cannot be made as it was asked for, or not be written where it should be."""
+
+    exit_code = EX_USAGE
+
+
 class PortTaken(LatelyError):
     """Another process listens on the web port."""
 

@@ -5,6 +5,7 @@ from app import lost_state
 from agents import by_user, by_product, baskets, similar
 from tables import by_user as by_user_table, product_partials, by_product as by_product_table
 from tables import baskets as baskets_table, similar as similar_table
+from app import schedule
 from web import (
     purchases,
     many,
@@ -25,6 +26,7 @@ from web import (
 __all__ = [
     "app", "lost_state",
     "by_user", "by_product", "baskets", "similar",
+    "schedule",
     "by_user_table", "product_partials", "by_product_table", "baskets_table", "similar_table",
     "purchases", "many", "live", "similar_routes", "products", "product_page", "trace", "home", "assets",
     "operator", "tables", "health", "admin", "docs",

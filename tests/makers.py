@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
-from app.models import PLACED, SCHEMA, Event, Purchase
+from app.models import ERASED, ERASURE_SCHEMA, PLACED, SCHEMA, Erasure, Event, Purchase, UserErased
 from app.source.outbox import Row
 
 MORNING = datetime(2026, 1, 31, 8, 0, tzinfo=timezone.utc)
@@ -93,3 +93,9 @@ def row(
     }
     text = json.dumps({**order, **columns}, ensure_ascii=False) if payload is None else payload
     return Row(id, version, event_id, type, text, traceparent, created_at)
+
+
+def erasure(version: int, user_id: str = "ann") -> UserErased:
+    """The event that erases a user."""
+    return UserErased("1.0", "id", "/lately", ERASED, "2026-01-31T08:00:00Z", ERASURE_SCHEMA,
+                      Erasure(user_id, version))  # fmt: skip

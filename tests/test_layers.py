@@ -34,7 +34,7 @@ ORDER = [
     ("app.start",),
     ("app.core",),
     ("app.source", "app.batch"),
-    ("app.freshness", "app.lost_state", "app.progress", "app.background", "app.open_letters"),
+    ("app.freshness", "app.lost_state", "app.progress", "app.background", "app.open_letters", "app.schedule"),
     ("tables",),
     ("agents",),
     ("web",),

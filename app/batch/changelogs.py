@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
+from app.batch.kafka import PATIENCE_S, reachable
 from app.config import Settings
-from app.errors import ServerAway
 from app.topics import Topics
 from chunks.fetch import fetch, tune
 from chunks.store import BEGINNING, RESTORING, Store, position_key
@@ -23,7 +22,6 @@ from chunks.store import BEGINNING, RESTORING, Store, position_key
 #: Changelog records that are taken over at once.
 AT_ONCE = 5_000
 FETCH_BYTES = 4 * 2**20
-PATIENCE_S = 15
 
 
 class Changelogs:
@@ -118,15 +116,3 @@ async def changelogs(settings: Settings) -> AsyncIterator[Changelogs]:
             yield Changelogs(settings, reader, heads)
         finally:
             await asyncio.gather(reader.stop(), heads.stop())
-
-
-@asynccontextmanager
-async def reachable(settings: Settings) -> AsyncIterator[None]:
-    """Say it in words when Kafka does not answer. Raises ServerAway."""
-    try:
-        yield
-    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(
-            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
-            "start it, or set LATELY_KAFKA to the servers to use"
-        ) from None

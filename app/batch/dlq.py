@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import ProducerFenced
 from aiokafka.structs import ConsumerRecord
 
+from app.batch.kafka import PATIENCE_S, reachable
 from app.config import Settings
 from app.dead_letters import MAX_BYTES, PREFIX
-from app.errors import LatelyError, ServerAway, Unknown
+from app.errors import LatelyError, Unknown
 from app.topics import MAX_REQUEST_BYTES, Topics
 
 #: Header of a record that settles another: its offset, and what was done.
@@ -27,7 +27,6 @@ RETRIED, DROPPED = "retried", "dropped"
 
 #: Dead letters that are settled in one transaction.
 AT_ONCE = 500
-PATIENCE_S = 15
 
 
 class Letter(NamedTuple):
@@ -205,14 +204,3 @@ async def _all(
         for records in (await consumer.getmany(*left, timeout_ms=500)).values():
             for record in records:
                 yield record
-
-
-@asynccontextmanager
-async def reachable(settings: Settings) -> AsyncIterator[None]:
-    try:
-        yield
-    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(
-            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
-            "start it, or set LATELY_KAFKA to the servers to use"
-        ) from None

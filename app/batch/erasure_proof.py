@@ -11,8 +11,8 @@ from aiokafka.structs import ConsumerRecord
 
 from app import co_purchases, folds
 from app.batch import dlq
-from app.batch.changelogs import PATIENCE_S, reachable
 from app.batch.erase import is_of
+from app.batch.kafka import PATIENCE_S, reachable
 from app.batch.workers import Workers, workers
 from app.config import Settings
 from app.source import reading, state
@@ -124,7 +124,7 @@ def _not_looked_at(settings: Settings) -> Iterable[Place]:
     yield Place("tables product_partials, by_product, similar, and the topics that feed them", None, False, shop)
     yield Place("disks of workers", None, False, "as the changelogs, after RocksDB's next compaction")
     yield Place("logs", None, False, "Lately logs no user ids and no requests; your proxy may")
-    copies = f"dumps of tables, and {settings.data_dir}-verify of a verification that was interrupted"
+    copies = f"dumps and reports, {settings.data_dir}-report, and -verify and -replay of what was interrupted"
     yield Place("files", None, False, f"{copies}: yours to delete; a dump that is restored is erased again")
 
 

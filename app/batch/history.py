@@ -8,7 +8,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
-from app.batch.dlq import reachable
+from app.batch.kafka import reachable
 from app.batch.stages import event_of
 from app.config import Settings
 from app.models import ERASED, REPAIRED, Event

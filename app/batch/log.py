@@ -8,16 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from app.batch.kafka import PATIENCE_S, reachable
 from app.config import Settings
-from app.errors import ServerAway, Unknown
+from app.errors import Unknown
 from app.topics import Topics, partition_of
 from chunks.chunk import Run
 from chunks.fetch import fetch, tune
 
-PATIENCE_S = 15
 RUN_RECORDS = 5_000
 
 
@@ -85,13 +84,9 @@ async def reading(settings: Settings) -> AsyncIterator[Log]:
             bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
         )
     )
-    try:
-        await asyncio.wait_for(consumer.start(), PATIENCE_S)
-        yield Log(settings, consumer)
-    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(
-            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
-            "start it, or set LATELY_KAFKA to the servers to use"
-        ) from None
-    finally:
-        await consumer.stop()
+    async with reachable(settings):
+        try:
+            await asyncio.wait_for(consumer.start(), PATIENCE_S)
+            yield Log(settings, consumer)
+        finally:
+            await consumer.stop()

@@ -8,15 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
+from app.batch.kafka import PATIENCE_S, reachable
 from app.config import Settings
-from app.errors import ServerAway
 
 #: A fetch brings whole record batches, the first whatever its size.
 FETCH_BYTES = 64 * 2**10
-PATIENCE_S = 15
 ANSWER_S = 5
 
 
@@ -66,13 +64,9 @@ async def reading(settings: Settings) -> AsyncIterator[Records]:
         bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
         isolation_level="read_committed", max_partition_fetch_bytes=FETCH_BYTES, fetch_max_wait_ms=50,
     )  # fmt: skip
-    try:
-        await asyncio.wait_for(consumer.start(), PATIENCE_S)
-        yield Records(consumer)
-    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(
-            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
-            "start it, or set LATELY_KAFKA to the servers to use"
-        ) from None
-    finally:
-        await consumer.stop()
+    async with reachable(settings):
+        try:
+            await asyncio.wait_for(consumer.start(), PATIENCE_S)
+            yield Records(consumer)
+        finally:
+            await consumer.stop()

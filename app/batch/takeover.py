@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from faust.types import TP
 
-from app.batch.changelogs import PATIENCE_S, reachable
+from app.batch.kafka import PATIENCE_S, reachable
 from app.config import Settings
 from app.errors import StillRunning
 from app.topics import Topics

@@ -125,6 +125,22 @@ class Workers:
         value = values.pop(user, None)
         return page.position, self._registers(user, value, values.values())
 
+    async def product_partials(self) -> dict[int, tuple[int, dict[str, folds.Totals]]]:
+        """Of each partition of `orders` a position, and of each product the totals of exactly what is below it.
+
+        While orders flow it is read again until nothing was committed meanwhile: put an end to that with a timeout.
+        """
+        found = {}
+        for partition in range(self._settings.partitions):
+            while partition not in found:
+                began = await self._ask("product_partials", partition, [("key", "00")])
+                pairs = [pair async for pair in self._pairs("product_partials", partition)]
+                ended = await self._ask("product_partials", partition, [("key", "00")])
+                if began.position == ended.position:
+                    totals = {product.decode(): folds.decode_totals(value) for product, value in pairs}
+                    found[partition] = (began.position, totals)
+        return found
+
     def _by_partition(self, users: Iterable[str]) -> Iterable[tuple[int, list[bytes]]]:
         waiting: dict[int, list[bytes]] = {}
         sizes: dict[int, int] = {}

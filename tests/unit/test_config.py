@@ -41,6 +41,8 @@ def test_every_setting_is_read_from_its_name_in_capitals(field):
         "topic_prefix": "x",
         "auth_insecure": "1",
         "token_secret": SECRET,
+        "report_daily": "04:30",
+        "report_tz": "Europe/Berlin",
     }
     text = special.get(field.name, "77" if field.name in NUMBERS else "x:1")
     text = field.metadata["choices"][-1] if field.metadata["choices"] else text

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from app import folds
 from app.errors import UnreadableEvent
 from app.folds import Change, Difference, decode_recent, decode_totals, encode_totals, total
-from app.models import ERASED, ERASURE_SCHEMA, PLACED, Erasure, Event, UserErased, read_event
-from tests.makers import event
+from app.models import ERASED, PLACED, Event, read_event
+from tests.makers import erasure, event
 from tests.unit.test_folds import (
     LEAST,
     MOST,
@@ -25,12 +25,6 @@ from tests.unit.test_folds import (
     once_more_in_any_order,
     truth,
 )
-
-
-def erasure(version: int, user_id: str = "ann") -> UserErased:
-    """The event that erases a user."""
-    return UserErased("1.0", "id", "/lately", ERASED, "2026-01-31T08:00:00Z", ERASURE_SCHEMA,
-                      Erasure(user_id, version))  # fmt: skip
 
 
 class Erasable(User):
@@ -51,7 +45,16 @@ class Erasable(User):
                 )
             else:
                 self.value = folds.remember(
-                    b"ann", self.value, one, 0, self.beside.get, self._forget, self.most, self.least, differences, changes
+                    b"ann",
+                    self.value,
+                    one,
+                    0,
+                    self.beside.get,
+                    self._forget,
+                    self.most,
+                    self.least,
+                    differences,
+                    changes,
                 )
         for name, added in total(Counter(differences)).items():
             self.totals[name] = encode_totals(decode_totals(self.totals.get(name)) + added)
