@@ -64,6 +64,8 @@ async def numbers(self, request: Request) -> Response:
     verified = source_view.verified
     clean_at = None if verified is None else verified.clean_at
     metrics.VERIFY_AGE.set(math.nan if clean_at is None else time.time() - clean_at / 1e6)
+    newest = source_view.newest
+    metrics.SILENT.set(math.nan if newest is None else time.time() - newest.at / 1e6)
     metrics.LAG.clear()
     for one in progress.readings():
         if one.lag is not None:

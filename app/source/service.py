@@ -167,8 +167,10 @@ class Source(Service):
     def _record(self, row: Row, name: str) -> events.Record:
         record = events.record(row, name, self.topics, self.settings)
         if record.topic == self.topics.orders_dead.name:
-            reason = dict(record.headers)[f"{dead_letters.PREFIX}message"].decode()
-            log.warning("row %d goes to %s: %s", row.id, record.topic, reason)
+            headers = dict(record.headers)
+            shared.DEAD.labels(headers[f"{dead_letters.PREFIX}exception"].decode()).inc()
+            message = headers[f"{dead_letters.PREFIX}message"].decode()
+            log.warning("row %d goes to %s: %s", row.id, record.topic, message)
         metrics.PUBLISHED.labels(row.type.rpartition(".")[2]).inc()
         return record
 
