@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup demo test check crash bench screenshots
+.PHONY: help setup demo test check audit crash bench screenshots
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
@@ -27,6 +27,13 @@ screenshots: setup ## take the pictures of the README from the running demo (URL
 check: setup ## look at the code without running it
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+
+audit: setup ## look for known vulnerabilities in the dependencies (asks PyPI)
+	@$(RUN) -m pip freeze --exclude-editable >$(VENV)/frozen.txt
+	@for versions in deploy/requirements.txt $(VENV)/frozen.txt; do \
+		$(RUN) -m pip_audit --strict --disable-pip --no-deps --requirement $$versions || \
+			{ echo "$$versions is not clean, or PyPI could not be asked for all of it: the lines above say which"; exit 1; }; \
+	done
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.10 or newer is missing: install python3"; exit 2; }

@@ -9,10 +9,13 @@ import re
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from app.errors import BadSetting
 
 PREFIX = "LATELY_"
+#: LATELY_<NAME>_FILE names a file that holds a secret.
+FILE = "_FILE"
 MAX_PORT = 65_535
 MAX_NUMBER = 2**31 - 1
 #: A purchase has up to 6,420 bytes, a record 1 MiB.
@@ -40,7 +43,7 @@ def setting(
 
 @dataclass(frozen=True)
 class Settings:
-    """All that can be set, each as the environment variable LATELY_<NAME>."""
+    """All that can be set, each as the environment variable LATELY_<NAME>; secrets also as a file."""
 
     id: str = setting("lately", "name of the app: the consumer group and the prefix of its changelog topics")
     kafka: str = setting("127.0.0.1:9092", "Kafka's bootstrap servers, host:port[,host:port…]")
@@ -107,17 +110,25 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from `environ` (default: the process's own).
 
-        Raises BadSetting for a variable that starts with LATELY_ and is not known, or a value of the wrong kind.
+        A secret can also lie in the file that LATELY_<NAME>_FILE names; a line end after it does not count.
+        Raises BadSetting for a variable that starts with LATELY_ and is not known, a value of the wrong kind, or a file
+        that cannot be read.
         """
         environ = os.environ if environ is None else environ
         fields = {PREFIX + f.name.upper(): f for f in dataclasses.fields(cls)}
+        files = {name + FILE: name for name, spec in fields.items() if spec.metadata["secret"]}
         values = {}
         for name, text in sorted(environ.items()):
             if not name.startswith(PREFIX):
                 continue
-            if name not in fields:
-                raise BadSetting(f"unknown setting {name}{_nearest(name, list(fields))}")
-            values[fields[name].name] = _parse(name, text, fields[name])
+            if name in files:
+                if files[name] in environ:
+                    raise BadSetting(f"{files[name]} and {name} exclude each other: unset one of them")
+                values[fields[files[name]].name] = _read_secret(name, text)
+            elif name in fields:
+                values[fields[name].name] = _parse(name, text, fields[name])
+            else:
+                raise BadSetting(f"unknown setting {name}{_nearest(name, [*fields, *files])}")
         # `faust --datadir` reaches the app only as this variable, and beats ours; unset it is a template.
         chosen = environ.get("F_DATADIR", "")
         if chosen and "{" not in chosen:
@@ -229,6 +240,20 @@ def _parse(name: str, text: str, spec: dataclasses.Field) -> str | int:
     if not _number(text, least, most):
         raise BadSetting(f"{name}: {text!r} is not a whole number from {least} to {most}")
     return int(text)
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as exc:
+        cause = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise BadSetting(
+            f"{name}: {path!r} cannot be read ({cause}): it must be a file that holds the secret and nothing else"
+        ) from None
+    secret = text.removesuffix("\n").removesuffix("\r")
+    if not secret:
+        raise BadSetting(f"{name}: {path!r} is empty: write the secret into it, or unset {name}")
+    return secret
 
 
 def _number(text: str, least: int, most: int) -> bool:

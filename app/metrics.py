@@ -16,10 +16,13 @@ REQUESTS = Counter(
 # Of the source, in its own process and, as far as it was told, in every worker.
 GUARANTEE = Gauge("lately_source_guarantee", "1 for what the source can promise: proven, timed or none", ["level"])
 OLDEST = Gauge("lately_source_oldest_pending_seconds", "Age of the oldest change that is not published yet")
+SILENT = Gauge("lately_source_silent_seconds", "Time since a source last said how it stands; NaN: none ever did")
 LAG = Gauge("lately_consumer_lag_records", "Offsets that this worker has yet to read", ["topic", "partition"])
 RECOVERY = Gauge("lately_recovery_seconds", "How long the last recovery of the tables took, or takes so far")
 DIFFERENCES = Gauge("lately_verify_differences", "Purchases that differed from MySQL when last compared", ["kind"])
 VERIFY_AGE = Gauge("lately_verify_age_seconds", "Time since a comparison began that left no difference; NaN: none did")
 READY = Gauge("lately_ready", "1 while the tables of this worker are recovered and it may answer")
+#: A source knows none of these, and as 0 they would say something.
+OF_WORKERS = (SILENT, RECOVERY, VERIFY_AGE, READY)
 BUILD = Info("lately_build", "Version of Lately")
 BUILD.info({"version": __version__})

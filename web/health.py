@@ -73,6 +73,8 @@ async def numbers(self, request: Request) -> Response:
     metrics.VERIFY_AGE.set(math.nan if clean_at is None else time.time() - clean_at / 1e6)
     for table in app.tables.values():
         metrics.INCOMPLETE.labels(table.name).set(sum(store.incomplete for store in table.stores.values()))
+    newest = source_view.newest
+    metrics.SILENT.set(math.nan if newest is None else time.time() - newest.at / 1e6)
     metrics.LAG.clear()
     for one in progress.readings():
         if one.lag is not None:

@@ -118,8 +118,9 @@ def _chosen(since: str | None, everything: bool) -> str | None:
 
 def _run() -> None:
     from mode import Worker
-    from prometheus_client import start_http_server
+    from prometheus_client import REGISTRY, start_http_server
 
+    from app import metrics
     from app.logs import dress
     from app.source import mysql, triggers
     from app.source.service import Source
@@ -130,6 +131,8 @@ def _run() -> None:
         if settings.source_mode == OUTBOX:
             triggers.require(connection, settings)
     asyncio.run(ensure_topics(settings))
+    for one in metrics.OF_WORKERS:
+        REGISTRY.unregister(one)
     if settings.source_metrics_port:
         try:
             start_http_server(settings.source_metrics_port, addr=settings.web_host)

@@ -192,7 +192,9 @@ class Source(Service):
     def _record(self, row: Row, name: str) -> events.Record:
         record = events.record(row, name, self.topics, self.settings)
         if record.topic == self.topics.orders_dead.name:
-            reason = dict(record.headers)[f"{dead_letters.PREFIX}message"].decode()
+            headers = dict(record.headers)
+            shared.DEAD.labels(headers[f"{dead_letters.PREFIX}exception"].decode()).inc()
+            reason = headers[f"{dead_letters.PREFIX}message"].decode()
             order_id, _ = names(record.value)
             extra = about(order_id, row.traceparent, topic=record.topic)
             log.warning("row %d goes to %s: %s", row.id, record.topic, reason, extra=extra)

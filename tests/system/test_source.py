@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -261,7 +262,7 @@ def test_a_transaction_that_stays_open_for_long_loses_nothing_and_delays_nobody(
 
 
 def metric(port: int, name: str) -> float:
-    """The value of a metric without labels."""
+    """The value of a metric of the source; its labels, if it has any, are part of `name`."""
     from urllib.request import urlopen
 
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
@@ -491,7 +492,8 @@ def test_rows_that_break_a_rule_become_dead_letters_while_the_source_goes_on(sta
         f" ordered_at DATETIME, payment_method TEXT, category TEXT{number})"
     )
     stack.setup()
-    source = stack.source()
+    port = free_port()
+    source = stack.source(LATELY_SOURCE_METRICS_PORT=str(port))
     with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
         cursor.execute("SET sql_mode = ''")
         for values in [*POISON.values(), *ACCEPTED.values()]:
@@ -503,7 +505,10 @@ def test_rows_that_break_a_rule_become_dead_letters_while_the_source_goes_on(sta
     eventually(lambda: len(stack.records("orders-dead")) >= len(POISON), within=5)
     letters = stack.records("orders-dead")
     assert len(letters) == len(POISON)
-    assert all(dict(letter.headers())["__lately.errors.exception"] for letter in letters)
+    reasons = Counter(dict(letter.headers())["__lately.errors.exception"].decode() for letter in letters)
+    with pytest.raises(StopIteration):
+        metric(port, "lately_ready")  # a worker's; as 0 it would be a false alarm
+    assert {reason: metric(port, f'lately_dlq_records_total{{reason="{reason}"}}') for reason in reasons} == reasons
     names = stack.select("SELECT order_id, product_name FROM orders WHERE order_id NOT REGEXP '^o[0-9]0?$'")
     assert {(event["data"]["order_id"], event["data"]["product_name"]) for event in stack.events()} == set(names)
     assert len(names) == len(ACCEPTED) + 1

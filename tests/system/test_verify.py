@@ -267,6 +267,7 @@ def test_answers_say_up_to_when_they_are_proven_as_long_as_nothing_differs(stack
 
     assert verified_at() is None
     assert math.isnan(metric("lately_verify_age_seconds"))
+    eventually(lambda: 0 <= metric("lately_source_silent_seconds") < 5, within=20)
     command = [PYTHON, "-m", "app", "verify", "--continuous", "--every", "0"]
     command += ["--worker", f"http://127.0.0.1:{worker.port}"]
     verifying = LocalProcess("verifying", command, stack.folder, env=stack.env, cwd=ROOT)

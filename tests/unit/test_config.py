@@ -235,3 +235,72 @@ def test_a_column_of_traces_can_be_named_and_is_no_part_of_an_order():
     assert named.traceparent_column == "trace"
     assert set(named.columns) == set(COLUMNS)
     assert Settings().traceparent_column is None
+
+
+SECRETS = [f.name for f in FIELDS if f.metadata["secret"]]
+
+
+def test_passwords_and_what_things_are_signed_with_are_the_secrets():
+    assert SECRETS == ["token_secret", "cursor_secret", "mysql_password"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_is_read_from_a_file_without_the_line_end(tmp_path, name, end):
+    file = tmp_path / "secret"
+    file.write_bytes(f" {SECRET} ü\n{end}".encode())
+
+    settings = read(**{f"LATELY_{name.upper()}_FILE": str(file)})
+
+    # Only one line end is an editor's; anything else belongs to the secret.
+    assert settings == dataclasses.replace(Settings(), **{name: f" {SECRET} ü" + ("\n" if end else "")})
+    assert settings.shown()[name] == "***"
+    assert list(settings.shown()) == [f.name for f in FIELDS]
+
+
+def test_a_secret_from_a_file_has_to_be_long_enough_too(tmp_path):
+    (tmp_path / "secret").write_text(SECRET[1:])
+
+    message = refusal(LATELY_TOKEN_SECRET_FILE=str(tmp_path / "secret"))
+
+    assert message.startswith("LATELY_TOKEN_SECRET must have 16 bytes or more")
+    assert SECRET[1:] not in message
+
+
+@pytest.mark.parametrize("text", [SECRET, ""])
+def test_a_secret_that_is_given_twice_is_refused(tmp_path, text):
+    (tmp_path / "secret").write_text(SECRET)
+
+    assert refusal(LATELY_MYSQL_PASSWORD=text, LATELY_MYSQL_PASSWORD_FILE=str(tmp_path / "secret")) == (
+        "LATELY_MYSQL_PASSWORD and LATELY_MYSQL_PASSWORD_FILE exclude each other: unset one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b"\xffsecret", "cannot be read (it is not UTF-8 text)"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+    ],
+)
+def test_a_file_without_a_secret_is_refused_by_name(tmp_path, content, cause):
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+
+    message = refusal(LATELY_CURSOR_SECRET_FILE=str(file))
+
+    assert message.startswith(f"LATELY_CURSOR_SECRET_FILE: '{file}' {cause}")
+    assert "ÿ" not in message
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_a_path_that_is_no_files_is_refused(path):
+    assert refusal(LATELY_MYSQL_PASSWORD_FILE=path).startswith(f"LATELY_MYSQL_PASSWORD_FILE: {path!r} cannot be read (")
+
+
+def test_only_secrets_are_read_from_files():
+    assert refusal(LATELY_KAFKA_FILE="x").startswith("unknown setting LATELY_KAFKA_FILE; did you mean LATELY_")
+    assert refusal(LATELY_MYSQL_PASSWORD_FILES="x").endswith("did you mean LATELY_MYSQL_PASSWORD_FILE?")

@@ -1,0 +1,221 @@
+"""What is shipped to run Lately for good names only what there is: settings, metrics, routes, commands, pages."""
+
+from __future__ import annotations
+
+import json
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from prometheus_client.metrics import MetricWrapperBase
+
+from app import metrics
+from app.cli import COMMANDS
+from app.config import FILE, Settings
+from app.source import metrics as source_metrics
+from local.shop import TABLE
+from tests.stack import ROOT
+
+DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm" / "lately"
+ALERTS = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+DASHBOARD = json.loads((DEPLOY / "grafana" / "lately.json").read_text())
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SCRAPED = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+FIELDS = Settings.__dataclass_fields__
+SETTINGS = {f"LATELY_{name.upper()}" for name in FIELDS}
+SETTINGS |= {f"LATELY_{name.upper()}{FILE}" for name, spec in FIELDS.items() if spec.metadata["secret"]}
+#: Those of which a worker can be asked as well as a source, and what every process says of itself.
+FOREIGN_METRICS = {"up", "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes"}
+LONGEST_STOP_S = int(re.search(r"LONGEST_STOP_S = (\d+)", (ROOT / "app" / "start.py").read_text()).group(1))
+COMMAND_NAMES = {"worker", *(one.name for one in COMMANDS)}
+
+
+def shipped() -> list[Path]:
+    """All files that somebody copies to a server."""
+    return [ROOT / "Dockerfile", ROOT / "compose.yaml", *(path for path in sorted(DEPLOY.rglob("*")) if path.is_file())]
+
+
+def queries() -> list[str]:
+    """What the alerts and the dashboard ask Prometheus."""
+    asked = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+    return [rule["expr"] for rule in ALERTS] + asked
+
+
+def sample_names() -> set[str]:
+    """The names under which Prometheus knows Lately's metrics."""
+    kinds = {"counter": "_total", "info": "_info"}
+    own = [one for module in (metrics, source_metrics) for one in vars(module).values()]
+    return {
+        family.name + kinds.get(family.type, "")
+        for one in own
+        if isinstance(one, MetricWrapperBase)
+        for family in one.describe()
+    }
+
+
+def seconds(text: str) -> int:
+    return int(text.removesuffix("s"))
+
+
+@pytest.mark.parametrize("path", shipped(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_setting_that_is_named_exists(path: Path):
+    text = path.read_text()
+    assert set(re.findall(r"LATELY_\w+", text)) - {"LATELY_PORT"} <= SETTINGS
+
+
+@pytest.mark.parametrize("query", queries())
+def test_every_metric_that_is_asked_for_exists(query: str):
+    plain = re.sub(r'"[^"]*"|\[[^\]]*\]|\b(by|on) \([^)]*\)', "", query)
+    words = {re.sub("_(bucket|sum|count)$", "", word) for word in re.findall(r"\b(lately_\w+|process_\w+|up)\b", plain)}
+    assert words, "it asks for nothing of ours"
+    assert words <= sample_names() | FOREIGN_METRICS
+
+
+def test_the_dashboard_is_the_same_for_every_grafana():
+    (variable,) = DASHBOARD["templating"]["list"]
+    assert (DASHBOARD["uid"], variable["type"], variable["name"]) == ("lately", "datasource", "datasource")
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids))
+    panels = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+    sources = [one["datasource"]["uid"] for panel in panels for one in (panel, *panel["targets"])]
+    assert set(sources) == {"${datasource}"}
+
+
+def test_every_alert_has_its_page_and_every_page_its_alert():
+    chapter = OPERATIONS.partition("\n## Alerts\n")[2].partition("\n## ")[0]
+    pages = re.findall(r"^### (\w+)$", chapter, re.MULTILINE)
+    assert pages == [rule["alert"] for rule in ALERTS]
+    for rule in ALERTS:
+        assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert seconds(rule["for"].replace("m", "0s")) > 0
+        page = chapter.partition(f"### {rule['alert']}\n")[2].partition("\n###")[0]
+        assert page.strip().startswith("Critical: ") == (rule["labels"]["severity"] == "critical"), rule["alert"]
+
+
+def test_every_alert_is_tried_out():
+    trials = yaml.safe_load((DEPLOY / "prometheus" / "alerts.test.yml").read_text())["tests"]
+    tried = [one for trial in trials for one in trial.get("alert_rule_test", ())]
+    outcomes = {(one["alertname"], bool(one["exp_alerts"])) for one in tried}
+    assert outcomes == {(rule["alert"], fires) for rule in ALERTS for fires in (True, False)}
+
+
+def test_every_anchor_within_the_operations_leads_to_a_heading():
+    titles = re.findall(r"^#+ (.+)$", OPERATIONS, re.MULTILINE)
+    headings = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]+)\)", OPERATIONS)) <= headings
+    readme = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"\]\(docs/operations\.md#([^)]+)\)", readme)) <= headings
+
+
+def test_alerts_know_the_jobs_that_are_scraped():
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in SCRAPED}
+    named = {job for query in queries() for text in re.findall(r'job=~?"([^"]*)"', query) for job in text.split("|")}
+    monitoring = (CHART / "templates" / "monitoring.yaml").read_text()
+    monitored = set(re.findall(r"targetLabel: job, replacement: ([\w-]+)", monitoring))
+    assert named == set(jobs) == monitored
+    services = COMPOSE["services"]
+    for job, targets in jobs.items():
+        for host, port in (target.split(":") for target in targets):
+            settings = services[host]["environment"]
+            assert settings["LATELY_WEB_HOST"] == host == services[host]["hostname"]
+            default = str(Settings().web_port) if job == "lately-worker" else settings["LATELY_SOURCE_METRICS_PORT"]
+            assert port == default
+
+
+def test_compose_gives_each_worker_an_address_and_a_volume_of_its_own_and_all_the_same_secrets():
+    services = COMPOSE["services"]
+    ours = {name: one for name, one in services.items() if one["image"] == "lately"}
+    workers = {name: one for name, one in ours.items() if name.startswith("worker-")}
+    assert len(workers) == 2
+    for field in (lambda one: one["environment"]["LATELY_WEB_HOST"], lambda one: one["volumes"][0].split(":")[0]):
+        assert len({field(one) for one in workers.values()}) == 2
+    for one in ours.values():
+        Settings.from_env({k: v for k, v in one["environment"].items() if not k.endswith(FILE) and k != "LATELY_AUTH"})
+        assert {Path(v).name for k, v in one["environment"].items() if k.endswith(FILE)} == set(one["secrets"])
+        assert seconds(one["stop_grace_period"]) > LONGEST_STOP_S
+        command = one.get("command", [])
+        assert not command or command[0] in COMMAND_NAMES
+    for name, one in services.items():
+        for published in one.get("ports", ()):
+            assert published.startswith("127.0.0.1:"), name
+    asked = {secret["environment"] for secret in COMPOSE["secrets"].values()}
+    example = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert example == dict.fromkeys(asked, "")
+
+
+def test_the_table_of_the_try_out_is_that_of_the_demo():
+    shipped_table = (DEPLOY / "mysql" / "orders.sql").read_text().partition("\n")[2]
+    assert shipped_table.strip() == f"{TABLE};"
+
+
+def test_the_image_has_the_packages_and_versions_of_setup_cfg():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    folders = {name.strip().rstrip("*") for name in config["options.packages.find"]["include"].split(",")}
+    assert set(re.findall(r"^COPY (\w+) /build/\w+$", DOCKERFILE, re.MULTILINE)) == folders
+    allowed = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    copied = {word for line in re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE) for word in line.split()}
+    assert allowed == copied
+    lines = (DEPLOY / "requirements.txt").read_text().splitlines()
+    pinned = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
+    for line in config["options"]["install_requires"].split():
+        wanted = Requirement(line)
+        assert wanted.specifier.contains(pinned[wanted.name.lower().replace("_", "-")]), line
+
+
+def test_the_image_runs_as_nobody_in_particular_and_asks_a_route_that_is_open():
+    assert re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE) == ["10001:10001"]
+    check = DOCKERFILE.partition("HEALTHCHECK")[2].partition("\n\n")[0]
+    assert "/livez" in check
+    assert "'LATELY_WEB_PORT', '6066'" in check
+    assert Settings().web_port == 6066
+    assert 'ENTRYPOINT ["lately"]\nCMD ["worker", "-l", "info"]' in DOCKERFILE
+
+
+def test_the_chart_probes_what_the_worker_serves_and_waits_for_it_to_end():
+    workers = (CHART / "templates" / "workers.yaml").read_text()
+    probes = dict(re.findall(r"(\w+)Probe:\n\s+httpGet: { path: (/\w+), port: http }", workers))
+    assert probes == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+    for name in ("workers", "source"):
+        text = (CHART / "templates" / f"{name}.yaml").read_text()
+        assert int(re.search(r"terminationGracePeriodSeconds: (\d+)", text).group(1)) > LONGEST_STOP_S
+    pod = (CHART / "templates" / "_pod.tpl").read_text()
+    assert "enableServiceLinks: false" in pod, "a Service named lately makes LATELY_PORT, which is no setting"
+
+
+def test_the_charts_settings_are_allowed_and_hold_no_secret():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    Settings.from_env(values["settings"])
+    refused = set(schema["properties"]["settings"]["propertyNames"]["not"]["enum"])
+    assert refused >= {f"LATELY_{name.upper()}" for name, spec in FIELDS.items() if spec.metadata["secret"]}
+    assert set(values) | {"global"} == set(schema["properties"])
+    assert (CHART / "alerts.yml").read_text() == (DEPLOY / "prometheus" / "alerts.yml").read_text()
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_unit_runs_a_command_there_is_with_settings_there_are(path: Path):
+    unit = path.read_text()
+    program, command = re.search(r"^ExecStart=(\S+) (\w+)", unit, re.MULTILINE).groups()
+    assert program == "/opt/lately/bin/lately"
+    assert command in COMMAND_NAMES
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE).group(1)) > LONGEST_STOP_S
+    credentials = set(re.findall(r"^LoadCredential=(\w+):/etc/lately/\1$", unit, re.MULTILINE))
+    files = dict(re.findall(rf"^Environment=LATELY_(\w+){FILE}=%d/(\w+)$", unit, re.MULTILINE))
+    assert {name.lower(): name.lower() for name in files} == {name: name for name in credentials}
+    assert all(file == name.lower() for name, file in files.items())
+    shared = dict(re.findall(r"^(LATELY_\w+)=(.*)$", (DEPLOY / "systemd" / "lately.env").read_text(), re.MULTILINE))
+    own = dict(re.findall(r"^Environment=(LATELY_\w+)=([^%\n]*)$", unit, re.MULTILINE))
+    Settings.from_env({**shared, **own, "LATELY_TOKEN_SECRET": "x" * 16})
+    folder = own.get("LATELY_DATA_DIR")
+    assert folder is None or f"StateDirectory={Path(folder).parent.relative_to('/var/lib')}" in unit
