@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Context, Decimal
 from functools import lru_cache
+from operator import attrgetter
 
 import msgspec
 
@@ -24,7 +25,7 @@ EARLIER_FORMAT = 1
 PARTIAL_FORMAT = 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_DAY = 86_400 * 1_000_000
+_BEGIN = _EPOCH.replace(tzinfo=None)
 # Prices have up to 28 digits, Python's default precision; a sum of 10^32 of them stays exact in 60.
 EXACT = Context(prec=60)
 
@@ -60,6 +61,10 @@ class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if isinstance(self.order_id, int):
             return (self.ordered_at, 0, self.order_id, "", self.product_name)
         return (self.ordered_at, 1, 0, self.order_id, self.product_name)
+
+
+#: The key that sorts purchases.
+place = attrgetter("place")
 
 
 class Recent(msgspec.Struct, frozen=True, array_like=True):
@@ -122,17 +127,7 @@ def money(amount: Decimal) -> str:
 
 def rfc3339(microseconds: int) -> str:
     """Microseconds since 1970 UTC as RFC 3339 text with Z, without a fraction where it is zero."""
-    day, within = divmod(microseconds, _DAY)
-    second, fraction = divmod(within, 1_000_000)
-    minute, second = divmod(second, 60)
-    text = f"{_date(day)}T{minute // 60:02}:{minute % 60:02}:{second:02}"
-    return f"{text}.{fraction:06}Z" if fraction else f"{text}Z"
-
-
-@lru_cache(maxsize=4096)
-def _date(day: int) -> str:
-    """The date that is so many days after 1970-01-01."""
-    return (_EPOCH + timedelta(days=day)).date().isoformat()
+    return f"{(_BEGIN + timedelta(0, 0, microseconds)).isoformat()}Z"
 
 
 # -- by user: the bytes of a Recent can be appended to without decoding them
@@ -282,22 +277,24 @@ def shown(
     value: bytes | None,
     others: Callable[[], Iterable[bytes]],
     limit: int | None = None,
-    wanted: Callable[[Register], bool] = lambda one: True,
+    wanted: Callable[[Register], bool] | None = None,
     since: int | None = None,
 ) -> list[Register]:
-    """The newest live purchases that are `wanted`, newest first: `limit` of them, or all.
+    """The newest live purchases, of all or of those that are `wanted`, newest first: `limit` of them, or all.
 
     `others` reads the values kept beside `value`; it is not called where nothing in them can be among the answer.
     None that is wanted was ordered before `since` (microseconds). Raises UnknownFormat.
     """
     recent = decode_recent(value)
     floor = recent.floor
-    found = [one for one in recent.registers if one.live and (floor is None or one.ordered_at > floor) and wanted(one)]
+    found = [one for one in recent.registers if one.live and (floor is None or one.ordered_at > floor)]
+    if wanted is not None:
+        found = [one for one in found if wanted(one)]
     enough = (limit is not None and len(found) >= limit) or (since is not None and floor is not None and since > floor)
     if floor is not None and not enough:
         everything = [*recent.registers, *map(decode_earlier, others())]
-        found = [one for one in everything if one.live and wanted(one)]
-    return sorted(found, key=lambda one: one.place, reverse=True)[:limit]
+        found = [one for one in everything if one.live and (wanted is None or wanted(one))]
+    return sorted(found, key=place, reverse=True)[:limit]
 
 
 def registers(value: bytes | None, others: Iterable[bytes]) -> list[Register]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.folds import EXACT, Register, money, rfc3339
+from app.folds import EXACT, Register, money, place, rfc3339
 
 
 class Filter(NamedTuple):
@@ -50,7 +50,7 @@ class Page(NamedTuple):
 
 def purchases(known: Iterable[Register], after: Mark | None, limit: int) -> Page:
     """A page of purchases; of what comes after the mark, `known` must hold the newest `limit` + 1, or all."""
-    ranked = sorted(known, key=lambda one: one.place, reverse=True)
+    ranked = sorted(known, key=place, reverse=True)
     if after is not None:
         ranked = [one for one in ranked if one.place < after.place]
     rank = after.rank if after else 0
@@ -119,18 +119,18 @@ def _groups(
     limit: int,
 ) -> Page:
     groups: dict[Hashable, list[Register]] = {}
-    for one in sorted(known, key=lambda one: one.place, reverse=True):
+    for one in sorted(known, key=place, reverse=True):
         groups.setdefault(key(one), []).append(one)
     version = after.version if after else max((one.version for lines in groups.values() for one in lines), default=0)
 
     # What arrived since the first page must not move a group over the mark: it would be shown twice, or not at all.
-    def place(lines: list[Register]) -> tuple:
+    def rank_by(lines: list[Register]) -> tuple:
         return next((one.place for one in lines if one.version <= version), lines[0].place)
 
-    ranked = sorted(groups.values(), key=place, reverse=True)
+    ranked = sorted(groups.values(), key=rank_by, reverse=True)
     if after is not None:
-        ranked = [lines for lines in ranked if place(lines) < after.place]
+        ranked = [lines for lines in ranked if rank_by(lines) < after.place]
     shown = ranked[:limit]
     rank = (after.rank if after else 0) + len(shown)
-    mark = Mark(place(shown[-1]), rank, version) if len(ranked) > limit else None
+    mark = Mark(rank_by(shown[-1]), rank, version) if len(ranked) > limit else None
     return Page([shape(lines) for lines in shown], mark, min((lines[-1].ordered_at for lines in shown), default=None))

@@ -37,6 +37,8 @@ by_user = app.Table(
     help="All purchases of each user, the newest in one value; msgpack, see app.folds.Recent.",
 )
 
+ALL = Filter()
+
 #: A value is cut when it holds more purchases than the first number, to the second.
 MOST = settings.recent_limit + settings.recent_spare
 LEAST = settings.recent_limit + settings.recent_spare // 2
@@ -44,7 +46,7 @@ LEAST = settings.recent_limit + settings.recent_spare // 2
 
 def shown(user_id: str, partition: int, limit: int) -> list[folds.Register]:
     """A user's newest purchases; a user never seen has none. The partition must be owned here."""
-    return known(user_id, partition, Filter(), None, limit)
+    return known(user_id, partition, ALL, None, limit)
 
 
 def known(
@@ -58,8 +60,9 @@ def known(
     def admits(one: folds.Register) -> bool:
         return wanted.admits(one) and (after is None or one.place < after.place)
 
+    chosen = admits if after is not None or wanted != ALL else None
     return _at_one_moment(
-        user_id, partition, lambda value, others: folds.shown(value, others, limit, admits, wanted.since)
+        user_id, partition, lambda value, others: folds.shown(value, others, limit, chosen, wanted.since)
     )
 
 
@@ -103,7 +106,7 @@ def _at_one_moment(user_id: str, partition: int, fold: Callable[[bytes | None, C
 
 def products(user_id: str, partition: int) -> list[str]:
     """All products that a user has, each once, the one bought last first. Raises ClosedPartition."""
-    return list(dict.fromkeys(one.product_name for one in known(user_id, partition, Filter(), None)))
+    return list(dict.fromkeys(one.product_name for one in known(user_id, partition, ALL, None)))
 
 
 def remember(

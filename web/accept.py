@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 
 import msgspec
+from aiohttp import hdrs
 from aiohttp.web import Request, StreamResponse
 
 from web.access import HOP
@@ -23,7 +24,7 @@ def wanted(request: Request, route: Route) -> str:
 
     A worker that asks for a client gets what the route has, and does the rest itself.
     """
-    if "Accept" not in request.headers or HOP in request.headers:
+    if hdrs.ACCEPT not in request.headers or HOP in request.headers:
         return route.media[0]
     chosen = choose(",".join(request.headers.getall("Accept")), route.media)
     if chosen is None:
@@ -34,7 +35,7 @@ def wanted(request: Request, route: Route) -> str:
 def shape(response: StreamResponse, route: Route, media: str) -> None:
     """Make a fragment of HTML of JSON where that is what is wanted."""
     if len(route.media) > 1 and not response.prepared:
-        response.headers["Vary"] = "Accept"
+        response.headers[hdrs.VARY] = "Accept"
         if media == HTML and response.content_type == JSON:
             response.body = render("fragment.html", value=msgspec.json.decode(response.body)).encode()
             response.content_type = HTML

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import lru_cache
 from http import HTTPStatus
+from inspect import iscoroutine
 
 import msgspec
+from aiohttp import hdrs
 from aiohttp.web import (
+    AbstractResource,
     BaseRequest,
     HTTPException,
     HTTPMethodNotAllowed,
@@ -18,6 +21,7 @@ from aiohttp.web import (
     Response,
     StreamResponse,
 )
+from multidict import istr
 from prometheus_client import Counter
 
 from app import metrics
@@ -25,7 +29,11 @@ from web.pages import page
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Request], Awaitable[StreamResponse]]
+_REQUEST_ID, _CONTENT_TYPE_OPTIONS = istr("X-Request-ID"), istr("X-Content-Type-Options")
+
+#: An answer, or a coroutine where it has to wait for something.
+Answered = StreamResponse | Coroutine[None, None, StreamResponse]
+Handler = Callable[[Request], Answered]
 
 
 class Problem(Exception):
@@ -81,38 +89,55 @@ class Problem(Exception):
         )
 
 
-def problems(gate: Callable[[Request], Awaitable[StreamResponse]]) -> Handler:
+def problems(gate: Handler) -> Handler:
     """Turn every error of what is behind the gate into a Problem, and count every answer."""
 
-    async def answer(request: Request) -> StreamResponse:
+    def answer(request: Request) -> Answered:
         name_request(request)
         try:
             if request.body_exists and (request.content_length or 0) > request.client_max_size:
                 raise too_large(request)
-            response = await gate(request)
-        except Problem as problem:
-            response = problem.render(request)
-        except HTTPException as exc:
-            if exc.status < 400:
-                raise
-            response = from_http(exc, request)
-        except Exception:
-            if request.transport is None or request.transport.is_closing():
-                raise ConnectionResetError("the client has gone") from None
-            log.exception("request %s failed", request_id(request))
-            if request.writer.output_size:
-                raise ConnectionResetError("a stream that has begun cannot become a problem") from None
-            response = Problem(500, "internal-error", "the request failed; the log names it by its id").render(request)
-        resource = request.match_info.route.resource
-        _counter("unknown" if resource is None else resource.canonical, request.method, response.status).inc()
-        return response
+            answered = gate(request)
+            if iscoroutine(answered):
+                return later(request, answered)
+        except Exception as exc:
+            answered = _failed(request, exc)
+        return _counted(request, answered)
+
+    async def later(request: Request, answered: Awaitable[StreamResponse]) -> StreamResponse:
+        try:
+            response = await answered
+        except Exception as exc:
+            response = _failed(request, exc)
+        return _counted(request, response)
 
     return answer
 
 
+def _failed(request: Request, exc: Exception) -> Response:
+    """The answer where there is none but an error. Raises what is no error, and what has nobody to be told to."""
+    if isinstance(exc, Problem):
+        return exc.render(request)
+    if isinstance(exc, HTTPException):
+        if exc.status < 400:
+            raise exc
+        return from_http(exc, request)
+    if request.transport is None or request.transport.is_closing():
+        raise ConnectionResetError("the client has gone") from None
+    log.error("request %s failed", request_id(request), exc_info=exc)
+    if request.writer.output_size:
+        raise ConnectionResetError("a stream that has begun cannot become a problem") from None
+    return Problem(500, "internal-error", "the request failed; the log names it by its id").render(request)
+
+
+def _counted(request: Request, response: StreamResponse) -> StreamResponse:
+    _counter(request.match_info.route.resource, request.method, response.status).inc()
+    return response
+
+
 @lru_cache(maxsize=1024)
-def _counter(route: str, method: str, status: int) -> Counter:
-    return metrics.REQUESTS.labels(route, method, status)
+def _counter(resource: AbstractResource | None, method: str, status: int) -> Counter:
+    return metrics.REQUESTS.labels("unknown" if resource is None else resource.canonical, method, status)
 
 
 async def stamped(request: Request, response: StreamResponse) -> None:
@@ -123,9 +148,9 @@ async def stamped(request: Request, response: StreamResponse) -> None:
 def stamp(request: BaseRequest, response: StreamResponse) -> None:
     """Put on an answer what all have: the request's id, and that its type is not to be guessed."""
     headers = response.headers
-    headers["X-Request-ID"] = request_id(request)
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Server"] = "lately"
+    headers[_REQUEST_ID] = request_id(request)
+    headers[_CONTENT_TYPE_OPTIONS] = "nosniff"
+    headers[hdrs.SERVER] = "lately"
 
 
 def from_http(exc: HTTPException, request: BaseRequest) -> Response:
@@ -161,8 +186,8 @@ def request_id(request: BaseRequest) -> str:
 
 def name_request(request: BaseRequest) -> str:
     """Give a request its id."""
-    given = request.headers.get("X-Request-ID", "")
-    fits = 1 <= len(given) <= 128 and all("!" <= char <= "~" for char in given)
+    given = request.headers.get(_REQUEST_ID)
+    fits = given is not None and 1 <= len(given) <= 128 and all("!" <= char <= "~" for char in given)
     # To tell requests apart; it is no secret.
     request["request_id"] = name = given if fits else f"{random.getrandbits(128):032x}"
     return name

@@ -22,11 +22,11 @@ RECOMMENDED = 5
 
 
 @app.page("/users/{user_id:[^/]*}")
-async def home(self, request: Request, user_id: str) -> Response:
+def home(self, request: Request, user_id: str) -> Response:
     """The home page of one user."""
     parameters.only(request)
     user = parameters.user_id(request, 2)
-    return await routed(request, by_user.by_user, user.encode(), lambda partition: _answer(user, partition))
+    return routed(request, by_user.by_user, user.encode(), lambda partition: _answer(user, partition))
 
 
 @app.page("/")
@@ -39,12 +39,12 @@ async def front(self, request: Request) -> Response:
 
 
 @app.page("/v1/users/{user_id:[^/]*}/home")
-async def blocks(self, request: Request, user_id: str) -> Response:
+def blocks(self, request: Request, user_id: str) -> Response:
     """Both blocks of the home page in one answer."""
     parameters.only(request, "limit")
     user = parameters.user_id(request, 3)
     query = Query(parameters.limit(request, settings.recent_limit))
-    return await routed(request, by_user.by_user, user.encode(), lambda partition: _blocks(user, query, partition))
+    return routed(request, by_user.by_user, user.encode(), lambda partition: _blocks(user, query, partition))
 
 
 def _blocks(user: str, query: Query, partition: int) -> Response:

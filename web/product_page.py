@@ -23,11 +23,11 @@ DAY = 24 * HOUR
 
 
 @app.page("/products/{product_name:[^/]*}")
-async def product_page(self, request: Request, product_name: str) -> Response:
+def product_page(self, request: Request, product_name: str) -> Response:
     """The page of one product."""
     parameters.only(request)
     name = parameters.product_name(request, 2)
-    return await routed(request, by_product.by_product, name.encode(), lambda partition: _answer(name, partition))
+    return routed(request, by_product.by_product, name.encode(), lambda partition: _answer(name, partition))
 
 
 def _answer(name: str, partition: int) -> Response:

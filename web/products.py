@@ -21,21 +21,21 @@ DEFAULT_LIMIT = 20
 
 
 @app.page("/v1/products/{product_name:[^/]*}")
-async def product(self, request: Request, product_name: str) -> Response:
+def product(self, request: Request, product_name: str) -> Response:
     """Number of purchases and revenue of one product, and its purchases over time."""
     parameters.only(request)
     name = parameters.product_name(request, 3)
-    return await routed(request, by_product.by_product, name.encode(), lambda partition: _totals(name, partition))
+    return routed(request, by_product.by_product, name.encode(), lambda partition: _totals(name, partition))
 
 
 @app.page("/v1/products/{product_name:[^/]*}/purchases")
-async def purchases(self, request: Request, product_name: str) -> Response:
+def purchases(self, request: Request, product_name: str) -> Response:
     """The newest purchases of one product: when, and at which price."""
     switched_on()
     parameters.only(request, "limit")
     name = parameters.product_name(request, 3)
     limit = parameters.limit(request, DEFAULT_LIMIT)
-    return await routed(request, similar.similar, name.encode(), lambda partition: _purchases(name, partition, limit))
+    return routed(request, similar.similar, name.encode(), lambda partition: _purchases(name, partition, limit))
 
 
 def _totals(name: str, partition: int) -> Response:

@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import logging
 import time
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
-from aiohttp.web import Request, Response, StreamResponse
+from aiohttp import hdrs
+from aiohttp.web import Request, Response
+from multidict import istr
 
 from app import lists
 from app.core import app, settings
@@ -22,14 +24,15 @@ from app.lists import Mark, Page
 from app.source import reading
 from tables import by_user
 from web import cursor, parameters
-from web.errors import Problem
+from web.errors import Answered, Problem
 from web.meta import meta, require_fresh
 from web.parameters import Query
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 log = logging.getLogger(__name__)
 
-HEADERS = {"Cache-Control": "private, no-cache", "Content-Type": "application/json; charset=utf-8"}
+HEADERS = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.CONTENT_TYPE: "application/json; charset=utf-8"}
+_ETAG = istr("ETag")  # aiohttp writes it otherwise
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
 _PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
 _KEY = cursor.secret(settings)
@@ -47,20 +50,20 @@ class Said(NamedTuple):
 
 
 @app.page("/v1/users/{user_id:[^/]*}/purchases")
-async def purchases(self, request: Request, user_id: str) -> StreamResponse:
+def purchases(self, request: Request, user_id: str) -> Answered:
     """The user's newest purchases, newest first; a user never seen has none."""
     user = parameters.user_id(request, 3)
     query = parameters.query(request, parameters.ALL, settings.recent_limit)
     after = mark(user, query)
     if query.consistency == "source":
-        return _answer(request, await _from_source(user, query, after))
-    return await routed(
-        request,
-        by_user.by_user,
-        user.encode(),
-        lambda partition: _from_table(request, user, query, after, partition),
-        partial(forwarded, wait_ms=query.wait_ms),
-    )
+        return _from_source(request, user, query, after)
+
+    def answer(partition: int) -> Answered:
+        if query.after_order is not None:
+            return _after_arrival(request, user, query, after, partition)
+        return _answer(request, said(user, query, after, partition))
+
+    return routed(request, by_user.by_user, user.encode(), answer, partial(forwarded, wait_ms=query.wait_ms))
 
 
 def mark(user: str, query: Query) -> Mark | None:
@@ -87,14 +90,18 @@ def _say(user: str, query: Query, after: Mark | None, known: list[Register], fre
     about = meta(query, page, fresh, role)
     shown = _encode(content)
     # Freshness moves all the time and is no part of the content.
-    identity = hashlib.blake2b(shown + _encode((query.limit, about["complete"], role)), digest_size=12)
+    identity = hashlib.blake2b(shown + _terms(query.limit, about["complete"], role), digest_size=12)
     body = b'%b,"meta":%b}' % (shown[:-1], _encode(about))
     return Said(body, f'W/"{identity.hexdigest()}"', following)
 
 
-async def _from_table(request: Request, user: str, query: Query, after: Mark | None, partition: int) -> Response:
-    if query.after_order is not None:
-        await _arrival(user, query.after_order, query.wait_ms, partition)
+@cache
+def _terms(limit: int, complete: bool, role: str) -> bytes:
+    return _encode((limit, complete, role))
+
+
+async def _after_arrival(request: Request, user: str, query: Query, after: Mark | None, partition: int) -> Response:
+    await _arrival(user, query.after_order, query.wait_ms, partition)
     return _answer(request, said(user, query, after, partition))
 
 
@@ -108,7 +115,7 @@ async def _arrival(user: str, order_id: str, wait_ms: int, partition: int) -> No
                 raise _not_up_to_position()
 
 
-async def _from_source(user: str, query: Query, after: Mark | None) -> Said:
+async def _from_source(request: Request, user: str, query: Query, after: Mark | None) -> Response:
     """What the shop's database says. Raises Problem 503 source-away."""
     try:
         async with source_reads:
@@ -120,7 +127,8 @@ async def _from_source(user: str, query: Query, after: Mark | None) -> Said:
     if query.after_order is not None and query.after_order not in {str(one.order_id) for one in known}:
         raise _not_up_to_position()
     fresh = Freshness(time.time_ns() // 1000, 0, "proven", None)
-    return _say(user, query, after, [one for one in known if query.wanted.admits(one)], fresh, "source")
+    wanted = [one for one in known if query.wanted.admits(one)]
+    return _answer(request, _say(user, query, after, wanted, fresh, "source"))
 
 
 def _not_up_to_position() -> Problem:
@@ -129,18 +137,18 @@ def _not_up_to_position() -> Problem:
 
 
 def _answer(request: Request, said: Said) -> Response:
-    headers = {**HEADERS, "ETag": said.etag}
+    headers = {**HEADERS, _ETAG: said.etag}
     if said.next_cursor is not None:
-        headers["Link"] = f'<{_next(request, said.next_cursor)}>; rel="next"'
+        headers[hdrs.LINK] = f'<{_next(request, said.next_cursor)}>; rel="next"'
     if _known(request, said.etag):
-        del headers["Content-Type"]
+        del headers[hdrs.CONTENT_TYPE]
         return Response(status=304, headers=headers)
     return Response(body=said.body, headers=headers)
 
 
 def _known(request: Request, etag: str) -> bool:
     """Whether the client has what `etag` stands for (RFC 9110, 13.1.2: compared weakly)."""
-    if "If-None-Match" not in request.headers:
+    if hdrs.IF_NONE_MATCH not in request.headers:
         return False
     return any(one.value in ("*", etag[3:-1]) for one in request.if_none_match or ())
 

@@ -6,8 +6,9 @@ Never an empty list for want of a table: while tables recover the answer is 503 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from inspect import iscoroutine
 
 import aiohttp
 from aiohttp.web import Request, Response, StreamResponse
@@ -19,7 +20,7 @@ from app.topics import partition_of
 from chunks import ClosedPartition
 from chunks.table import Table
 from web.access import HOP
-from web.errors import Problem
+from web.errors import Answered, Problem
 
 RETRY_AFTER_S = 1
 
@@ -36,13 +37,11 @@ def ready() -> bool:
     return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
 
-Answer = Callable[[int], StreamResponse | Awaitable[StreamResponse]]
-Forward = Callable[[Request, URL], Awaitable[StreamResponse]]
+Answer = Callable[[int], Answered]
+Forward = Callable[[Request, URL], Coroutine[None, None, StreamResponse]]
 
 
-async def routed(
-    request: Request, table: Table, key: bytes, answer: Answer, forward: Forward | None = None
-) -> StreamResponse:
+def routed(request: Request, table: Table, key: bytes, answer: Answer, forward: Forward | None = None) -> Answered:
     """Call `answer` with the partition of `key` if this worker owns it, else `forward` to the worker that does.
 
     Raises Problem: 503 recovering or owner-away (with Retry-After), 508 routing-loop.
@@ -50,10 +49,17 @@ async def routed(
     partition = partition_of(key, settings.partitions)
     owner = owner_of(request, table, partition)
     if owner is not None:
-        return await (forward or forwarded)(request, owner)
+        return (forward or forwarded)(request, owner)
     try:
         answered = answer(partition)
-        return answered if isinstance(answered, StreamResponse) else await answered
+    except ClosedPartition:
+        raise recovering() from None
+    return _while_open(answered) if iscoroutine(answered) else answered
+
+
+async def _while_open(answered: Awaitable[StreamResponse]) -> StreamResponse:
+    try:
+        return await answered
     except ClosedPartition:
         raise recovering() from None
 

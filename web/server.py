@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from inspect import iscoroutine
 
 import faust.web.drivers.aiohttp as driver
+from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web import (
     Application,
     AppRunner,
@@ -27,7 +30,9 @@ from app.config import Settings
 from web import limits, routes
 from web.accept import shape, wanted
 from web.access import access
-from web.errors import Handler, Problem, from_http, problems, stamp, stamped
+from web.errors import Answered, Handler, Problem, from_http, problems, stamp, stamped
+from web.routes import Route
+from web.shortcut import in_one_piece, shortcut
 
 log = logging.getLogger(__name__)
 
@@ -63,31 +68,51 @@ class Web(driver.Web):
         """Replaces: HEAD on a view that has no GET, and sensors that are told of every request."""
         methods = handler.get_methods()
         for method in methods if "GET" in methods else methods - {"HEAD"}:
-            self.web_app.router.add_route(method, pattern, _straight(handler.methods[method.lower()]))
+            view = handler.methods["get" if method == "HEAD" else method.lower()]
+            self.web_app.router.add_route(method, pattern, _straight(view))
 
 
-def _straight(view: Callable[..., Awaitable[StreamResponse]]) -> Handler:
+def _straight(view: Callable[..., Answered]) -> Handler:
+    def begin(request: Request) -> Answered:
+        return view(request, **request.match_info)
+
+    # aiohttp makes a coroutine of every handler that is none.
     async def answer(request: Request) -> StreamResponse:
-        return await view(request, **request.match_info)
+        answered = begin(request)
+        return await answered if iscoroutine(answered) else answered
 
+    answer.begin = begin
     return answer
+
+
+def _begin(request: Request) -> Answered:
+    handler = request.match_info.handler
+    return getattr(handler, "begin", handler)(request)
 
 
 def gate(settings: Settings) -> Handler:
     """What every request passes on its way to a view, and every answer on its way back: access, and header Accept."""
     check = access(settings)
 
-    async def gated(request: Request) -> StreamResponse:
+    def gated(request: Request) -> Answered:
         route = routes.of(request)
         check(request, route)
         if route is None or not route.media:
-            return await request.match_info.handler(request)
+            return _begin(request)
         media = wanted(request, route)
-        response = await request.match_info.handler(request)
-        shape(response, route, media)
-        return response
+        answered = _begin(request)
+        if iscoroutine(answered):
+            return _shaped(answered, route, media)
+        shape(answered, route, media)
+        return answered
 
     return gated
+
+
+async def _shaped(answered: Awaitable[StreamResponse], route: Route, media: str) -> StreamResponse:
+    response = await answered
+    shape(response, route, media)
+    return response
 
 
 class Runner(AppRunner):
@@ -102,17 +127,21 @@ class Runner(AppRunner):
         answer, app, resolve = self._answer, self.app, self.app.router.resolve
 
         async def handle(request: Request) -> StreamResponse:
-            request._match_info = match = await resolve(request)  # noqa: SLF001 - as Application does
-            match.add_app(app)
-            match.freeze()
-            if "Expect" in request.headers:
-                refused = await _expected(request)
-                if refused is not None:
-                    return refused
-            return await answer(request)
+            begun = request.protocol.take_begun()
+            if begun is None:
+                request._match_info = match = await resolve(request)  # noqa: SLF001 - as Application does
+                match.add_app(app)
+                match.freeze()
+                if "Expect" in request.headers:
+                    refused = await _expected(request)
+                    if refused is not None:
+                        return refused
+                begun = answer(request)
+            return await begun if iscoroutine(begun) else begun
 
         return Connections(
             handle,
+            shortcut(app, answer),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             **self._kwargs,
@@ -130,16 +159,77 @@ async def _expected(request: Request) -> StreamResponse | None:
 
 
 class Connections(Server):
-    """What makes a Connection for each client."""
+    """What makes a Connection for each client; `at_once` begins to answer a request, None where it cannot."""
+
+    def __init__(self, handler: Handler, at_once: Callable[[Request], Answered | None], **kwargs: object) -> None:
+        super().__init__(handler, **kwargs)
+        self.at_once = at_once
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._kwargs)
 
 
 class Connection(RequestHandler):
-    """Replaces: errors in aiohttp's own words and with a traceback in the log, and patience without end."""
+    """Replaces: a task for a request that waits for nothing, errors in aiohttp's own words and with a traceback in the
+    log, and patience without end.
+    """
 
-    __slots__ = ("_given_up",)
+    __slots__ = ("_begun", "_given_up")
+
+    def __init__(self, manager: Connections, **kwargs: object) -> None:
+        super().__init__(manager, **kwargs)
+        self._begun: tuple[Request, Answered] | None = None
+        self._request_factory = self._request
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests, and answer one at once that comes alone while nothing else is to do."""
+        # Without its future nobody is woken.
+        waiter, self._waiter = self._waiter, None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        if waiter is None or waiter.done() or not self._messages:
+            return
+        if len(self._messages) > 1 or not self._answered(*self._messages[0]):
+            waiter.set_result(None)
+
+    def _answered(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Whether the request is answered; if not, the task of the connection has to do it, or the rest of it."""
+        if (
+            payload is not EMPTY_PAYLOAD
+            or message.__class__ is not RawRequestMessage
+            or message.method != "GET"
+            or message.version != HttpVersion11
+            or message.should_close
+            or message.upgrade
+            or self.writing_paused
+        ):
+            return False
+        request = self._request(message, payload, self, StreamWriter(self, self._loop), self._task_handler)
+        answered = self._manager.at_once(request)
+        if answered is None:
+            return False
+        sent = None if iscoroutine(answered) else in_one_piece(request, answered)
+        if sent is None:
+            self._begun = request, answered
+            return False
+        self._messages.popleft()
+        self._parser.message_consumed()
+        self._manager.requests_count += 1
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self.transport.write(sent)
+        return True
+
+    def _request(self, message: RawRequestMessage, payload: StreamReader, *rest: object) -> Request:
+        if self._begun is not None:
+            return self._begun[0]
+        return self._manager.request_factory(message, payload, *rest)
+
+    def take_begun(self) -> Answered | None:
+        """What was begun to answer the request that is handled now."""
+        begun, self._begun = self._begun, None
+        return None if begun is None else begun[1]
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -183,6 +273,9 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self.writing_paused:
             self._given_up.cancel()
+        begun = self.take_begun()
+        if iscoroutine(begun):
+            begun.close()
         super().connection_lost(exc)
 
     def _abort(self) -> None:

@@ -17,19 +17,19 @@ DEFAULT_LIMIT = 10
 
 
 @app.page("/v1/products/popular")
-async def bestsellers(self, request: Request) -> Response:
+def bestsellers(self, request: Request) -> Response:
     """What most users bought lately."""
     switched_on()
     parameters.only(request, "window", "limit")
     window = parameters.choice(request, "window", *WINDOWS) or LONGEST
     limit = parameters.limit(request, DEFAULT_LIMIT)
-    return await routed(
+    return routed(
         request, table.similar, b"", lambda _: _answer({"window": window, "products": popular(window, limit)})
     )
 
 
 @app.page("/v1/products/{product_name:[^/]*}/similar")
-async def alike(self, request: Request, product_name: str) -> Response:
+def alike(self, request: Request, product_name: str) -> Response:
     """What the users who bought a product also bought."""
     switched_on()
     parameters.only(request, "limit", "intent", "for_user", "fallback")
@@ -47,18 +47,18 @@ async def alike(self, request: Request, product_name: str) -> Response:
             raise Problem(404, "unknown-product", "nobody bought a product of this name")
         return _answer({"product_name": name, "similar": rows})
 
-    return await routed(request, table.similar, name.encode(), answer)
+    return routed(request, table.similar, name.encode(), answer)
 
 
 @app.page("/v1/users/{user_id:[^/]*}/recommendations")
-async def recommendations(self, request: Request, user_id: str) -> Response:
+def recommendations(self, request: Request, user_id: str) -> Response:
     """What a user may like; a user never seen is shown what is popular."""
     switched_on()
     parameters.only(request, "limit", "exclude")
     user = parameters.user_id(request, 3)
     limit = parameters.limit(request, DEFAULT_LIMIT)
     new_only = parameters.choice(request, "exclude", "purchased", "none") != "none"
-    return await routed(
+    return routed(
         request,
         by_user.by_user,
         user.encode(),

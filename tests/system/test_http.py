@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,35 @@ def test_slow_and_idle_clients_are_closed_while_the_worker_goes_on(stack: Stack,
     assert worker.get("/livez").status == 200
 
 
+def test_requests_over_one_connection_are_answered_in_their_order(worker: Worker):
+    names = [str(number) for number in range(8)]
+    one, *others = [
+        # What is answered at once, what waits, what is refused, what is redirected, and what is there already.
+        raw("GET", ANN, {"X-Request-ID": names[0]}),
+        raw("GET", f"{ANN}?after_order=no&wait_ms=100", {"X-Request-ID": names[1]}),
+        raw("GET", f"{ANN}?limit=0", {"X-Request-ID": names[2]}),
+        raw("GET", "/?user_id=ann", {"X-Request-ID": names[3]}),
+        raw("GET", ANN, {"X-Request-ID": names[4], "If-None-Match": "*"}),
+        raw("HEAD", ANN, {"X-Request-ID": names[5]}),
+        raw("GET", f"{ANN}%2f", {"X-Request-ID": names[6]}),
+        raw("GET", ANN, {"X-Request-ID": names[7], "Connection": "close"}),
+    ]
+    statuses = ["200", "503", "400", "303", "304", "200", "404", "200"]
+    for pieces in (
+        [one, *others],
+        [one[:30], one[30:] + others[0][:9], others[0][9:], *others[1:]],
+        [one + b"".join(others)],
+    ):
+        with worker.connect(b"") as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+                answered = connection.recv(1, socket.MSG_PEEK) if piece is one else b""
+                assert answered in (b"", b"H")
+            came = drained(connection).decode()
+        assert re.findall(r"HTTP/1\.1 (\d+)", came) == statuses
+        assert re.findall(r"X-Request-ID: (\d)", came) == names
+
+
 def test_a_client_that_does_not_fetch_its_answers_is_given_up(worker: Worker):
     with worker.connect(raw("GET", "/openapi.json", {}) * 500) as deaf:
         assert open_at(worker, deaf)
@@ -203,7 +233,11 @@ def requests(draw) -> bytes:
     )
     head = draw(_METHODS) + b" " + target + b" " + draw(st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9", b""]))
     headers = draw(st.lists(st.tuples(_NAMES, st.one_of(_BYTES, st.sampled_from([b"5", b"chunked", b"gzip", b"1"])))))
-    lines = [head, *[name + b": " + value for name, value in headers], b"Connection: close"]
+    lines = [
+        head,
+        *[name + b": " + value for name, value in headers],
+        draw(st.sampled_from([b"Connection: close", b"X-Stays: open"])),
+    ]
     return b"\r\n".join(lines) + b"\r\n\r\n" + draw(_BYTES)
 
 
