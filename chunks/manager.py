@@ -13,7 +13,7 @@ from chunks.chunk import Headers
 from chunks.ledger import Ledger
 from chunks.lost import Loss
 from chunks.recovery import Recovery
-from chunks.store import off_loop
+from chunks.store import Store, off_loop
 
 CACHE_BYTES = 256 * 2**20
 BLOCK_CACHE_BYTES = 256 * 2**20
@@ -48,6 +48,14 @@ class TableManager(FaustTableManager):
         if self._recovery is None:
             self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
         return self._recovery
+
+    def of_changelog(self, topic: str) -> Any:
+        """The table whose changelog this topic is."""
+        return self._changelogs[topic]
+
+    def store(self, changelog: TP) -> Store:
+        """The partition on disk that a changelog partition is of; KeyError where it is not open here."""
+        return self.of_changelog(changelog.topic).stores[changelog.partition]
 
     async def on_start(self) -> None:
         """Register the changelogs and start recovery."""

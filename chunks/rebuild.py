@@ -7,11 +7,12 @@ behind a new one, and counts only once a position follows it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
@@ -20,10 +21,10 @@ from chunks.chunk import CHUNK_RECORDS, Run
 from chunks.fetch import fetch
 from chunks.ledger import Ledger
 from chunks.lost import CUT, EXPIRED, Loss, Verdict
+from chunks.restore import Progress
 from chunks.store import BEGINNING, INCOMPLETE, Store, off_loop, position_key
 
-if TYPE_CHECKING:
-    from chunks.recovery import Recovery
+log = logging.getLogger(__name__)
 
 #: An offset that no topic reaches: whoever folds up to it knows that more comes.
 _FAR = 2**62
@@ -32,8 +33,11 @@ _FAR = 2**62
 class Rebuild:
     """The tables of one source partition, before its ledger is open."""
 
-    def __init__(self, recovery: Recovery, ledger: Ledger, reader: AIOKafkaConsumer, verdict: Verdict) -> None:
-        self._recovery, self._ledger, self._reader, self._verdict = recovery, ledger, reader, verdict
+    def __init__(
+        self, tables: Any, ledger: Ledger, reader: AIOKafkaConsumer, verdict: Verdict, progress: Progress
+    ) -> None:
+        self._tables, self._ledger, self._reader = tables, ledger, reader
+        self._verdict, self._progress = verdict, progress
         self._position = {position_key(ledger.tp.topic): b"%d" % max(verdict.position, verdict.first)}
 
     async def run(self) -> None:
@@ -55,15 +59,15 @@ class Rebuild:
                 await self._fold_again(table, loss, flagged)
 
     def _table(self, name: str) -> Any:
-        return self._recovery.tables[name]
+        return self._tables[name]
 
     def _store(self, name: str) -> Store:
         return self._table(name).stores[self._ledger.tp.partition]
 
     async def _tell(self, loss: Loss) -> bool:
         """Say what is lost; whether all of it comes back."""
-        self._recovery.log.error("%s", loss)
-        brought = await self._recovery.tables.on_loss(loss)
+        log.error("%s", loss)
+        brought = await self._tables.on_loss(loss)
         return not loss.missing or brought
 
     async def _begin(self, names: Iterable[str], flagged: set[str], more: dict[bytes, bytes | None]) -> None:
@@ -91,7 +95,7 @@ class Rebuild:
         records = await self._folded(table, loss, runs) if table.rebuild is not None else 0
         # 3.
         await self._ledger.write({loss.table: self._position})
-        self._recovery.log.warning(
+        log.warning(
             "%s[%s]: made anew from %s records in %.1f s%s", loss.table, loss.partition, records,
             time.monotonic() - began, "; what older records said is missing" if loss.missing else "",
         )  # fmt: skip
@@ -116,7 +120,7 @@ class Rebuild:
                     records += len(chunk.records)
                 if failures:
                     break
-                self._recovery.rebuilt(f"{loss.table}[{loss.partition}]", records)
+                self._progress.rebuilt(f"{loss.table}[{loss.partition}]", records)
                 await asyncio.sleep(0)
             if opened:
                 await apart.settle()
@@ -163,7 +167,7 @@ class Rebuild:
         while some := dict(islice(pairs, 10 * CHUNK_RECORDS)):
             await self._ledger.write({name: some})
             records += len(some)
-            self._recovery.rebuilt(f"{name}[{loss.partition}]", records)
+            self._progress.rebuilt(f"{name}[{loss.partition}]", records)
         # 3.
         await self._ledger.write({name: self._position})
-        self._recovery.log.warning("%s[%s]: %s pairs are in the changelog again", name, loss.partition, records)
+        log.warning("%s[%s]: %s pairs are in the changelog again", name, loss.partition, records)
