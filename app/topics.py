@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar")
 #: Header of records between two agents, see `origin`.
 ORIGIN = "lately.origin"
 
-BROKER_PATIENCE_S = 15
+#: How long the broker may need to answer at first, and to list topics that it has created, s.
+BROKER_PATIENCE_S = 30
 
 _M, _32_BITS = 0x5BD1E995, 0xFFFFFFFF
 
@@ -174,13 +176,19 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[s
 
 
 async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> None:
-    # A created topic shows in the metadata a moment later.
-    for _ in range(100):
+    # A created topic shows in the metadata a moment later, which a busy machine makes longer.
+    until = time.monotonic() + BROKER_PATIENCE_S
+    while True:
         described = await admin.describe_topics(sorted(names))
-        if all(topic["error_code"] == 0 and topic["partitions"] for topic in described):
+        hidden = [topic["topic"] for topic in described if topic["error_code"] or not topic["partitions"]]
+        if not hidden:
             return
+        if time.monotonic() > until:
+            raise ServerAway(
+                f"topics {', '.join(hidden)} were created, but {BROKER_PATIENCE_S} s later the broker does not list "
+                "them: look at its log and load, then start again"
+            )
         await asyncio.sleep(0.05)
-    raise ServerAway(f"topics {', '.join(sorted(names))} were created but do not appear on the broker")
 
 
 async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[str, Topic]) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
+from app import topics
 from app.config import Settings
 from app.errors import BadTopic, ServerAway
 from app.topics import Topics, ensure_topics
@@ -62,3 +64,18 @@ def test_a_broker_that_does_not_answer_is_named(settings: Settings, stack: Stack
     nowhere = Settings.from_env({**stack.env, "LATELY_KAFKA": f"127.0.0.1:{free_port()}"})
     with pytest.raises(ServerAway, match="LATELY_KAFKA"):
         asyncio.run(ensure_topics(nowhere))
+
+
+def test_a_topic_that_the_broker_does_not_list_in_time_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(topics, "BROKER_PATIENCE_S", 0.2)
+
+    async def wait() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers)
+        await admin.start()
+        try:
+            await topics._wait_until_listed(admin, {f"{settings.id}-never-created"})
+        finally:
+            await admin.close()
+
+    with pytest.raises(ServerAway, match=r"never-created were created, but 0\.2 s later the broker does not list them"):
+        asyncio.run(wait())
