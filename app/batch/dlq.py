@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import ProducerFenced
 from aiokafka.structs import ConsumerRecord
 
-from app.batch.kafka import PATIENCE_S, reachable
+from app.batch.kafka import PATIENCE_S, consuming, reachable, upto
 from app.config import Settings
 from app.dead_letters import MAX_BYTES, PREFIX
 from app.errors import LatelyError, Unknown
@@ -63,21 +63,13 @@ async def find(settings: Settings, wanted: Callable[[Letter], bool], newest: int
     With `newest` only among so many at the end of each partition.
     """
     found: dict[tuple[int, int], Letter] = {}
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
-        isolation_level="read_committed",
-    )  # fmt: skip
-    async with reachable(settings):
-        try:
-            await asyncio.wait_for(consumer.start(), PATIENCE_S)
-            async for record in _all(consumer, Topics(settings).orders_dead.name, settings.partitions, newest):
-                headers = {name: value.decode(errors="replace") for name, value in record.headers}
-                if SETTLED in headers:
-                    found.pop((record.partition, int(headers[SETTLED])), None)
-                elif wanted(letter := _letter(record, headers)):
-                    found[record.partition, record.offset] = letter
-        finally:
-            await consumer.stop()
+    async with consuming(settings) as consumer:
+        async for record in _all(consumer, Topics(settings).orders_dead.name, settings.partitions, newest):
+            headers = {name: value.decode(errors="replace") for name, value in record.headers}
+            if SETTLED in headers:
+                found.pop((record.partition, int(headers[SETTLED])), None)
+            elif wanted(letter := _letter(record, headers)):
+                found[record.partition, record.offset] = letter
     return [found[place] for place in sorted(found)]
 
 
@@ -124,13 +116,9 @@ async def delete_settled(settings: Settings) -> dict[int, int]:
     """
     topic = Topics(settings).orders_dead.name
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
-    # Of what is not committed yet nobody knows what it will be.
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, isolation_level="read_committed"
-    )
-    async with reachable(settings):
+    async with consuming(settings) as consumer:
         try:
-            await asyncio.wait_for(asyncio.gather(admin.start(), consumer.start()), PATIENCE_S)
+            await asyncio.wait_for(admin.start(), PATIENCE_S)
             tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
             # The ends first: what comes later is not looked at.
             firsts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
@@ -142,7 +130,7 @@ async def delete_settled(settings: Settings) -> dict[int, int]:
                 await admin.delete_records(wanted)
             return {tp.partition: one.before_offset for tp, one in wanted.items()}
         finally:
-            await asyncio.gather(admin.close(), consumer.stop())
+            await admin.close()
 
 
 def obstacle(letter: Letter, orders: str) -> str | None:
@@ -200,7 +188,5 @@ async def _all(
     if newest is not None:
         for tp, first in (await consumer.beginning_offsets(tps)).items():
             consumer.seek(tp, max(first, ends[tp] - newest))
-    while left := [tp for tp in tps if await consumer.position(tp) < ends[tp]]:
-        for records in (await consumer.getmany(*left, timeout_ms=500)).values():
-            for record in records:
-                yield record
+    async for record in upto(consumer, ends):
+        yield record

@@ -12,7 +12,7 @@ from aiokafka.structs import ConsumerRecord
 from app import co_purchases, folds
 from app.batch import dlq
 from app.batch.erase import is_of
-from app.batch.kafka import PATIENCE_S, reachable
+from app.batch.kafka import consuming, upto
 from app.batch.workers import Workers, workers
 from app.config import Settings
 from app.source import reading, state
@@ -37,16 +37,8 @@ async def run(settings: Settings, user: str, worker: str | None) -> list[Place]:
     ]
     async with workers(settings, worker) as tables:
         newer = await _tables(tables, user, places)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
-        isolation_level="read_committed",
-    )  # fmt: skip
-    async with reachable(settings):
-        try:
-            await asyncio.wait_for(consumer.start(), PATIENCE_S)
-            await _topics(_Reader(settings, consumer, user), newer, places)
-        finally:
-            await consumer.stop()
+    async with consuming(settings) as consumer:
+        await _topics(_Reader(settings, consumer, user), newer, places)
     open_letters = await dlq.find(settings, lambda one: is_of(user, one.key, one.value))
     places.append(Place("open dead letters", len(open_letters), bool(open_letters), "`lately dlq drop` drops them"))
     taken = (await state.read(settings)).get(state.SNAPSHOT)
@@ -135,22 +127,17 @@ class _Reader:
         self.topics, self.user = Topics(settings), user
         self._settings, self._consumer = settings, consumer
 
-    async def home(self, topic: str) -> AsyncIterator[ConsumerRecord]:
+    def home(self, topic: str) -> AsyncIterator[ConsumerRecord]:
         """The records of the partition where the user's lie."""
         partition = partition_of(self.user.encode(), self._settings.partitions)
-        async for record in self._read([TopicPartition(topic, partition)]):
-            yield record
+        return self._read([TopicPartition(topic, partition)])
 
-    async def all(self, topic: str) -> AsyncIterator[ConsumerRecord]:
+    def all(self, topic: str) -> AsyncIterator[ConsumerRecord]:
         """All records of a topic."""
-        async for record in self._read([TopicPartition(topic, number) for number in range(self._settings.partitions)]):
-            yield record
+        return self._read([TopicPartition(topic, number) for number in range(self._settings.partitions)])
 
     async def _read(self, tps: list[TopicPartition]) -> AsyncIterator[ConsumerRecord]:
         self._consumer.assign(tps)
         await self._consumer.seek_to_beginning(*tps)
-        ends = await self._consumer.end_offsets(tps)
-        while left := [tp for tp in tps if await self._consumer.position(tp) < ends[tp]]:
-            for records in (await self._consumer.getmany(*left, timeout_ms=500)).values():
-                for record in records:
-                    yield record
+        async for record in upto(self._consumer, await self._consumer.end_offsets(tps)):
+            yield record

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from faust.types import TP
 
-from app.batch.kafka import reachable
+from app.batch.kafka import consuming
 from app.batch.stages import event_of
 from app.config import Settings
 from app.models import ERASED, REPAIRED, Event
 from app.topics import Topics, partition_of
-from chunks.fetch import fetch, tune
+from chunks.fetch import fetch
 
 CHUNK = 2_000
 
@@ -28,34 +28,25 @@ async def events(
     topic = Topics(settings).orders.name
     numbers = range(settings.partitions) if user_id is None else [partition_of(user_id.encode(), settings.partitions)]
     name = msgspec.json.encode(order_id)[1:-1]
-    consumer = tune(
-        AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-    )
-    async with reachable(settings):
-        await consumer.start()
-        try:
-            tps = [TopicPartition(topic, number) for number in numbers]
-            first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-            passed, total = 0, sum(ends.values()) - sum(first.values())
-            for tp in tps:
-                consumer.assign([tp])
-                consumer.seek(tp, at := first[tp])
-                while at < ends[tp]:
-                    for run in (await fetch(consumer, [TP(*tp)], 1.0, CHUNK)).get(TP(*tp), ()):
-                        passed, at = passed + run.next - at, run.next
-                        # Most records are of other orders, and need no decoding.
-                        for offset, key, value in run.records:
-                            if value is not None and name in value:
-                                event = event_of(key, value)
-                                if event is None or event.type == ERASED or str(event.data.order_id) != order_id:
-                                    continue
-                                if user_id in (None, event.data.user_id):
-                                    yield tp.partition, offset, event
-                    progress(passed, total)
-        finally:
-            await consumer.stop()
+    async with consuming(settings) as consumer:
+        tps = [TopicPartition(topic, number) for number in numbers]
+        first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        passed, total = 0, sum(ends.values()) - sum(first.values())
+        for tp in tps:
+            consumer.assign([tp])
+            consumer.seek(tp, at := first[tp])
+            while at < ends[tp]:
+                for run in (await fetch(consumer, [TP(*tp)], 1.0, CHUNK)).get(TP(*tp), ()):
+                    passed, at = passed + run.next - at, run.next
+                    # Most records are of other orders, and need no decoding.
+                    for offset, key, value in run.records:
+                        if value is not None and name in value:
+                            event = event_of(key, value)
+                            if event is None or event.type == ERASED or str(event.data.order_id) != order_id:
+                                continue
+                            if user_id in (None, event.data.user_id):
+                                yield tp.partition, offset, event
+                progress(passed, total)
 
 
 def shown(found: list[tuple[int, int, Event]]) -> list[dict[str, object]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
-from app.batch.kafka import PATIENCE_S, reachable
+from app.batch.kafka import consuming
 from app.config import Settings
 from app.errors import Unknown
 from app.topics import Topics, partition_of
 from chunks.chunk import Run
-from chunks.fetch import fetch, tune
+from chunks.fetch import fetch
 
 RUN_RECORDS = 5_000
 
@@ -79,14 +78,5 @@ class Log:
 @asynccontextmanager
 async def reading(settings: Settings) -> AsyncIterator[Log]:
     """The log, to be read. Raises ServerAway."""
-    consumer = tune(
-        AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-    )
-    async with reachable(settings):
-        try:
-            await asyncio.wait_for(consumer.start(), PATIENCE_S)
-            yield Log(settings, consumer)
-        finally:
-            await consumer.stop()
+    async with consuming(settings) as consumer:
+        yield Log(settings, consumer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from app.batch.kafka import PATIENCE_S, reachable
+from app.batch.kafka import consuming
 from app.config import Settings
 
 #: A fetch brings whole record batches, the first whatever its size.
@@ -60,13 +59,5 @@ class Records:
 @asynccontextmanager
 async def reading(settings: Settings) -> AsyncIterator[Records]:
     """The topics of these settings. Raises ServerAway."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
-        isolation_level="read_committed", max_partition_fetch_bytes=FETCH_BYTES, fetch_max_wait_ms=50,
-    )  # fmt: skip
-    async with reachable(settings):
-        try:
-            await asyncio.wait_for(consumer.start(), PATIENCE_S)
-            yield Records(consumer)
-        finally:
-            await consumer.stop()
+    async with consuming(settings, max_partition_fetch_bytes=FETCH_BYTES) as consumer:
+        yield Records(consumer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer
 from faust.types import TP
 
-from app.batch.kafka import PATIENCE_S, reachable
+from app.batch.kafka import consuming
 from app.batch.report.cache import BATCH_ROWS, Cache, Erased, Row, digest, row
 from app.batch.report.position import Position
 from app.config import Settings
@@ -18,7 +17,7 @@ from app.errors import BadReport, BadTopic, ServerAway, UnreadableEvent
 from app.models import ERASED, read_event
 from app.topics import Topics, missing_topics
 from chunks.chunk import Run
-from chunks.fetch import fetch, tune
+from chunks.fetch import fetch
 
 #: How long Kafka may bring nothing; a transaction that is open holds up what is behind it.
 SILENT_S = 60
@@ -178,14 +177,5 @@ async def reading(settings: Settings) -> AsyncIterator[Log]:
     name = Topics(settings).orders.name
     if name in await missing_topics(settings):
         raise BadTopic(f"there is no topic {name}: set LATELY_TOPIC_PREFIX as the workers have it")
-    consumer = tune(
-        AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-    )
-    async with reachable(settings):
-        try:
-            await asyncio.wait_for(consumer.start(), PATIENCE_S)
-            yield Log(settings, consumer)
-        finally:
-            await asyncio.shield(consumer.stop())
+    async with consuming(settings) as consumer:
+        yield Log(settings, consumer)
