@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-from mode import Service
+from aiokafka.structs import ConsumerRecord
 
 from app import metrics
 from app.comparison import KINDS
 from app.core import app, settings
+from app.follower import Follower
 from app.source import state
 from app.topics import Topics
 
 #: A source says every second how it stands; so many of these are remembered for tables that are behind.
 REMEMBERED = 600
-AGAIN_AFTER_S = 1.0
 
 
 class Freshness(NamedTuple):
@@ -39,42 +36,19 @@ class Freshness(NamedTuple):
     verified_at: int | None = None
 
 
-class SourceView(Service):
+class SourceView(Follower):
     """What the source last said of itself, read from the topic source-state as long as the worker runs."""
 
     def __init__(self, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+        super().__init__(Topics(settings).source_state, **kwargs)
         self._statuses: deque[state.Status] = deque(maxlen=REMEMBERED)
         self._snapshot: state.SnapshotState | None = None
         self._verified: state.Verified | None = None
         self._wish: state.Wish | None = None
 
-    @Service.task
-    async def _follow(self) -> None:
-        while not self.should_stop:
-            try:
-                await self._read_for_ever()
-            except (KafkaError, OSError) as exc:
-                self.log.warning("what the source says cannot be read (%s); trying again", exc)
-                await self.sleep(AGAIN_AFTER_S)
-
-    async def _read_for_ever(self) -> None:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        try:
-            await consumer.start()
-            consumer.assign([TopicPartition(Topics(settings).source_state.name, 0)])
-            while not self.should_stop:
-                for records in (await consumer.getmany(timeout_ms=500)).values():
-                    for record in records:
-                        self.learn(record.key, record.value)
-        finally:
-            await asyncio.shield(consumer.stop())
-
-    def learn(self, key: bytes | None, value: bytes | None) -> None:
+    def learn(self, record: ConsumerRecord) -> None:
         """Take one record of source-state over."""
-        known = state.decode(key, value)
+        known = state.decode(record.key, record.value)
         if known is None:
             return
         if known[0] == state.STATUS:

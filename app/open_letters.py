@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
-from mode import Service
 
 from app.batch import dlq
 from app.core import app, settings
 from app.dead_letters import PREFIX
+from app.follower import Follower
 from app.topics import Topics
 
 #: So many reasons are told apart, however many anybody writes.
 REASONS = 50
 #: More than so many are counted by the first ones only: each takes some 200 bytes.
 MOST = 100_000
-AT_ONCE = 500
-AGAIN_AFTER_S = 1.0
 
 
 class Open(NamedTuple):
@@ -31,49 +26,21 @@ class Open(NamedTuple):
     since: float
 
 
-class OpenLetters(Service):
+class OpenLetters(Follower):
     """Follows `orders-dead` as long as the worker runs; what settles a letter is a record behind it."""
 
     def __init__(self, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+        super().__init__(Topics(settings).orders_dead, **kwargs)
         self._open: dict[tuple[int, int], tuple[str, float]] = {}
         self._reasons: set[str] = set()
         #: None: it has to be summed up again.
         self._summed: list[Open] | None = []
         #: Whether there were more than MOST at once, so that some are not counted.
         self.more = False
-        #: Whether all that was there at the start is read.
-        self.complete = False
 
-    @Service.task
-    async def _follow(self) -> None:
-        while not self.should_stop:
-            try:
-                await self._read_for_ever()
-            except (KafkaError, OSError) as exc:
-                self.log.warning("dead letters cannot be read (%s); trying again", exc)
-                await self.sleep(AGAIN_AFTER_S)
-
-    async def _read_for_ever(self) -> None:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
-            isolation_level="read_committed",
-        )  # fmt: skip
-        self._open, self._summed, self.more, self.complete = {}, None, False, False
-        try:
-            await consumer.start()
-            topic = Topics(settings).orders_dead.name
-            tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
-            consumer.assign(tps)
-            ends = await consumer.end_offsets(tps)
-            while not self.should_stop:
-                for records in (await consumer.getmany(timeout_ms=500, max_records=AT_ONCE)).values():
-                    for record in records:
-                        self.learn(record)
-                if not self.complete:
-                    self.complete = all([await consumer.position(tp) >= ends[tp] for tp in tps])
-        finally:
-            await asyncio.shield(consumer.stop())
+    def forget(self) -> None:
+        """Count anew."""
+        self._open, self._summed, self.more = {}, None, False
 
     def learn(self, record: ConsumerRecord) -> None:
         """Take one record of orders-dead over."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from aiokafka.structs import ConsumerRecord
 
 from app.freshness import SourceView
 from app.source import state
+
+
+def record(key: bytes | None, value: bytes | None) -> ConsumerRecord:
+    return ConsumerRecord("source-state", 0, 0, 0, 0, key, value, None, 0, 0, ())
 
 
 def view(*states) -> SourceView:
     """A view that has heard `states`, oldest first."""
     one = SourceView()
     for said in states:
-        one.learn(*state.encode(said))
+        one.learn(record(*state.encode(said)))
     return one
 
 
@@ -43,8 +48,8 @@ def test_a_source_that_is_still_behind_says_nothing_of_the_moment():
 
 def test_what_another_version_wrote_is_passed_over():
     heard = view(status(1, p0=10))
-    for record in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None)):
-        heard.learn(*record)
+    for key, value in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None)):
+        heard.learn(record(key, value))
     assert heard.freshness(0, 10).as_of == 1
 
 
