@@ -9,7 +9,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from chunks.store import BEGINNING, Store
@@ -62,8 +62,19 @@ def cut(stack: Stack, topic: str, share: float, policy: str = "compact") -> None
         for number in range(PARTITIONS):
             low, high = reader.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
             wanted.append(TopicPartition(topic, number, low + int((high - low) * share)))
-    for one in admin.delete_records(wanted).values():
-        one.result()
+
+    def deleted() -> bool:
+        try:
+            for one in admin.delete_records(wanted).values():
+                one.result()
+        except KafkaException as exc:
+            # The broker takes a new policy over a moment after it has accepted it.
+            if exc.args[0].code() != KafkaError.POLICY_VIOLATION:
+                raise
+            return False
+        return True
+
+    eventually(deleted)
     configure(policy)
 
 
@@ -83,6 +94,7 @@ def pairs(stack: Stack, worker: Worker) -> None:
     said = {}
     for number in range(PRODUCTS):
         answer = worker.get(f"/v1/products/Phone%20{number}/similar?limit=100&fallback=none")
+        assert answer.status == 200, answer.text
         for row in answer.json["similar"]:
             said[f"Phone {number}", row["product_name"]] = row["reason"]["also_bought_by"]
     rows = stack.select(
