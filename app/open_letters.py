@@ -8,7 +8,6 @@ from aiokafka.structs import ConsumerRecord
 
 from app.batch import dlq
 from app.core import app, settings
-from app.dead_letters import PREFIX
 from app.follower import Follower
 from app.topics import Topics
 
@@ -44,12 +43,11 @@ class OpenLetters(Follower):
 
     def learn(self, record: ConsumerRecord) -> None:
         """Take one record of orders-dead over."""
-        headers = dict(record.headers)
-        settled = headers.get(dlq.SETTLED)
+        settled = dlq.settles(record)
         if settled is not None:
-            self._open.pop((record.partition, int(settled) if settled.isdigit() else -1), None)
+            self._open.pop((record.partition, settled), None)
         elif len(self._open) < MOST:
-            reason = (headers.get(f"{PREFIX}exception") or b"unknown").decode(errors="replace")
+            reason = dlq.letter_of(record).reason
             if reason not in self._reasons and len(self._reasons) >= REASONS:
                 reason = "other"
             self._reasons.add(reason)

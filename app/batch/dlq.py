@@ -25,6 +25,8 @@ from app.topics import MAX_REQUEST_BYTES, Topics
 SETTLED, DONE = "lately.settled", "lately.done"
 RETRIED, DROPPED = "retried", "dropped"
 
+#: The largest offset has so many.
+OFFSET_DIGITS = 19
 #: Dead letters that are settled in one transaction.
 AT_ONCE = 500
 
@@ -57,6 +59,31 @@ def text(part: bytes | None) -> str | None:
     return None if part is None else part.decode(errors="backslashreplace")
 
 
+def settles(record: ConsumerRecord) -> int | None:
+    """The offset of the dead letter that this record of orders-dead settles; None: it is a dead letter itself.
+
+    Anyone can write headers: -1 is what is no offset, and settles nothing.
+    """
+    said = dict(record.headers).get(SETTLED)
+    if said is None:
+        return None
+    return int(said) if said.isdigit() and len(said) <= OFFSET_DIGITS else -1
+
+
+def letter_of(record: ConsumerRecord) -> Letter:
+    """A record of orders-dead as a dead letter, whatever its headers say."""
+    said = {
+        name.removeprefix(PREFIX): (value or b"").decode(errors="replace")
+        for name, value in record.headers
+        if name.startswith(PREFIX)
+    }
+    return Letter(
+        f"{record.partition}@{record.offset}", said.get("exception") or "unknown", said.get("message", ""),
+        said.get("topic", ""), said.get("partition", ""), said.get("offset", ""), said.get("first_failed_at", ""),
+        record.key, record.value,
+    )  # fmt: skip
+
+
 async def find(settings: Settings, wanted: Callable[[Letter], bool], newest: int | None = None) -> list[Letter]:
     """The dead letters that are wanted and not settled, in the order of their places. Raises ServerAway.
 
@@ -65,10 +92,10 @@ async def find(settings: Settings, wanted: Callable[[Letter], bool], newest: int
     found: dict[tuple[int, int], Letter] = {}
     async with consuming(settings) as consumer:
         async for record in _all(consumer, Topics(settings).orders_dead.name, settings.partitions, newest):
-            headers = {name: value.decode(errors="replace") for name, value in record.headers}
-            if SETTLED in headers:
-                found.pop((record.partition, int(headers[SETTLED])), None)
-            elif wanted(letter := _letter(record, headers)):
+            settled = settles(record)
+            if settled is not None:
+                found.pop((record.partition, settled), None)
+            elif wanted(letter := letter_of(record)):
                 found[record.partition, record.offset] = letter
     return [found[place] for place in sorted(found)]
 
@@ -165,15 +192,6 @@ async def _write(producer: AIOKafkaProducer, settings: Settings, letters: list[L
         if done == RETRIED:
             sent.append(await producer.send(one.topic, one.value, key=one.key, partition=int(one.partition)))
     await asyncio.gather(*sent)
-
-
-def _letter(record: ConsumerRecord, headers: dict[str, str]) -> Letter:
-    said = {name.removeprefix(PREFIX): value for name, value in headers.items()}
-    return Letter(
-        f"{record.partition}@{record.offset}", said.get("exception", "unknown"), said.get("message", ""),
-        said.get("topic", ""), said.get("partition", ""), said.get("offset", ""), said.get("first_failed_at", ""),
-        record.key, record.value,
-    )  # fmt: skip
 
 
 async def _all(

@@ -58,6 +58,9 @@ def shown_open(worker: Worker) -> dict[str, float]:
 def test_dead_letters_are_listed_and_shown_with_reason_and_origin(stack: Stack, worker: Worker):
     assert letters(stack) == []
     assert dlq(stack, "list") == (0, ["0 dead letters"])
+    anyones = Producer({"bootstrap.servers": stack.servers.kafka})
+    anyones.produce(stack.topic("orders-dead"), b"", b"ann", partition=1, headers=[("lately.settled", b"all of them")])
+    assert anyones.flush(20) == 0
     stack.publish("orders", (b"ann", b"no event"), (b"ann", b"\xff{"), wire(event(user_id="ann")))
     found = eventually(lambda: len(seen := letters(stack)) == 2 and seen, within=20)
     assert [one["value"] for one in found] == ["no event", "\\xff{"]
