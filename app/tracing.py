@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from inspect import iscoroutine
 from typing import Any
 
 from app.config import otel_exporter
@@ -92,7 +93,7 @@ def _timed(kind: str, name: str, about: dict, traced: list[tuple[str, str, dict]
             _span(kind, name, traceparent, began, attributes).end()
 
 
-def traced(answer: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+def traced(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`answer` with a span for each request that carries a traceparent; of its address only the route is told."""
     if _TRACER is None:
         return answer
@@ -100,13 +101,15 @@ def traced(answer: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable
     async def spanned(request: Any) -> Any:
         traceparent = request.headers.get("traceparent")
         if not valid_traceparent(traceparent):
-            return await answer(request)
+            answered = answer(request)
+            return await answered if iscoroutine(answered) else answered
         resource = request.match_info.route.resource
         route = "unknown" if resource is None else resource.canonical
         about = {METHOD: request.method, ROUTE: route}
         span = _span("SERVER", f"{request.method} {route}", traceparent, time.time_ns(), about)
         try:
-            response = await answer(request)
+            answered = answer(request)
+            response = await answered if iscoroutine(answered) else answered
             span.set_attribute(STATUS, response.status)
             return response
         finally:

@@ -62,6 +62,12 @@ def changed(stack: Stack, user: str, change) -> tuple[bytes, bytes]:
     return user.encode(), folds._encode_recent(recent.floor, registers)
 
 
+def is_at_rest(stack: Stack) -> bool:
+    """Whether every agent has read all that those before it have sent."""
+    flow = ("orders", "product-partials", "purchase-changes", "co-purchases")
+    return all(stack.committed(topic) == stack.high_watermark(topic) for topic in flow)
+
+
 def test_replays_change_nothing_where_nothing_is_wrong_and_find_and_mend_exactly_what_is(stack: Stack):
     stack.create_orders()
     stack.insert(*rows(0, 300))
@@ -72,6 +78,7 @@ def test_replays_change_nothing_where_nothing_is_wrong_and_find_and_mend_exactly
     stack.execute("DELETE FROM orders WHERE order_id > 'o00290'")
     eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=60)
     eventually(stack.outbox_is_empty, within=30)
+    eventually(lambda: is_at_rest(stack), within=60)
 
     # Nothing is wrong: nothing is found, nothing is published, and the same events once more change no byte.
     end, before = stack.high_watermark("orders"), content(worker)
@@ -84,6 +91,7 @@ def test_replays_change_nothing_where_nothing_is_wrong_and_find_and_mend_exactly
     eventually(lambda: stack.committed("orders") == 2 * end, within=30)
     again = [one for one in stack.records("orders") if "lately.replay" in dict(one.headers() or [])]
     assert len(again) == end
+    eventually(lambda: is_at_rest(stack), within=60)
     assert content(worker) == before
 
     # A table that is wrong, though no event says so: another price, a purchase too few, one too many.
