@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from app.batch.kafka import PATIENCE_S, reachable
+from app.batch.kafka import PATIENCE_S, RETRY_MS, reachable
 from app.config import Settings
 from app.topics import Topics
 from chunks.fetch import fetch, tune
@@ -107,7 +107,7 @@ async def changelogs(settings: Settings) -> AsyncIterator[Changelogs]:
     """The changelogs of this app. Raises ServerAway."""
     common = {
         "bootstrap_servers": settings.kafka_servers, "enable_auto_commit": False, "auto_offset_reset": "earliest",
-        "max_partition_fetch_bytes": FETCH_BYTES,
+        "max_partition_fetch_bytes": FETCH_BYTES, "retry_backoff_ms": RETRY_MS,
     }  # fmt: skip
     reader, heads = tune(AIOKafkaConsumer(**common)), AIOKafkaConsumer(**common)
     async with reachable(settings):

@@ -16,6 +16,8 @@ from chunks.fetch import FETCH_WAIT_MS
 
 #: How long a client may need to start, s.
 PATIENCE_S = 15
+#: Between two tries, ms. aiokafka's first request for the offsets of a topic always fails: it has not heard of it yet.
+RETRY_MS = 5
 
 
 @asynccontextmanager
@@ -38,7 +40,7 @@ async def consuming(settings: Settings, **more: object) -> AsyncIterator[AIOKafk
     """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
-        isolation_level="read_committed", fetch_max_wait_ms=FETCH_WAIT_MS, **more,
+        isolation_level="read_committed", fetch_max_wait_ms=FETCH_WAIT_MS, retry_backoff_ms=RETRY_MS, **more,
     )  # fmt: skip
     async with reachable(settings):
         try:
