@@ -1,5 +1,7 @@
 """The one Faust app, built from the settings."""
 
+from functools import cache
+
 import faust
 from faust.transport.drivers import TRANSPORTS
 from faust.web.drivers import DRIVERS
@@ -10,6 +12,13 @@ from app.topics import WORKER, Topics
 from chunks import ChunkSchema
 
 settings = Settings.from_env()
+
+
+@cache
+def address() -> str:
+    """The address of this worker, once the command line has said its last word about it (`--web-port`)."""
+    return str(app.conf.canonical_url).rstrip("/")
+
 
 TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
 DRIVERS.aliases["lately"] = "web.server:Web"
@@ -47,7 +56,7 @@ app = faust.App(
 )
 app.settings = settings
 app.tables.check = pulse.check
-app.tables.stamp = [(WORKER, str(app.conf.canonical_url).rstrip("/").encode())]
+app.tables.stamp = lambda: [(WORKER, address().encode())]
 app.tables.cache_bytes = settings.cache_mb * 2**20
 app.tables.block_cache_bytes = settings.block_cache_mb * 2**20
 

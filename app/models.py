@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -158,6 +160,15 @@ def read_event(key: bytes | None, value: bytes | None) -> Event:
     if key != event.data.user_id.encode():
         raise UnreadableEvent("wrong-key", "the record's key is not the user_id of the event")
     return event
+
+
+def readable(
+    records: Iterable[tuple[int, bytes | None, bytes | None]],
+) -> Iterator[tuple[int, bytes, Event]]:
+    """Offset, key and event of the records that can be read; the others are dead letters already."""
+    for offset, key, value in records:
+        with suppress(UnreadableEvent):
+            yield offset, key, read_event(key, value)
 
 
 def read_document(value: bytes | None) -> Event:

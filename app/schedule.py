@@ -13,7 +13,7 @@ from faust.types import TP
 from mode import Service
 
 from app.config import Settings
-from app.core import app, orders, settings
+from app.core import address, app, orders, settings
 
 LOOK_EVERY_S, AGAIN_AFTER_S = 20.0, 300.0
 
@@ -35,7 +35,7 @@ class DailyReports(Service):
         self,
         settings: Settings,
         leads: Callable[[], bool],
-        command: Sequence[str],
+        command: Callable[[], Sequence[str]],
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
         **kwargs: object,
     ) -> None:
@@ -77,7 +77,7 @@ class DailyReports(Service):
         """Exit code, and the last thing that was said."""
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, "--day", day.isoformat(), stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+                *self._command(), "--day", day.isoformat(), stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
             )
         except OSError as exc:
             return 1, str(exc)
@@ -90,7 +90,8 @@ def _leads() -> bool:
     return TP(orders.get_topic_name(), 0) in app.tables.ledgers
 
 
-_command = (
-    sys.executable, "-m", "app", "report", "daily", "--worker", f"http://{app.conf.web_host}:{app.conf.web_port}",
-)  # fmt: skip
+def _command() -> Sequence[str]:
+    return (sys.executable, "-m", "app", "report", "daily", "--worker", address())
+
+
 app.service(DailyReports(settings, _leads, _command))

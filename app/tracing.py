@@ -98,11 +98,11 @@ def traced(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
     if _TRACER is None:
         return answer
 
-    async def spanned(request: Any) -> Any:
+    def begin(request: Any) -> Any:
         traceparent = request.headers.get("traceparent")
-        if not valid_traceparent(traceparent):
-            answered = answer(request)
-            return await answered if iscoroutine(answered) else answered
+        return spanned(request, traceparent) if valid_traceparent(traceparent) else answer(request)
+
+    async def spanned(request: Any, traceparent: str) -> Any:
         resource = request.match_info.route.resource
         route = "unknown" if resource is None else resource.canonical
         about = {METHOD: request.method, ROUTE: route}
@@ -115,7 +115,7 @@ def traced(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
         finally:
             span.end()
 
-    return spanned
+    return begin
 
 
 def _span(kind: str, name: str, traceparent: str, began: int, attributes: dict) -> Any:

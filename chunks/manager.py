@@ -37,7 +37,7 @@ class TableManager(FaustTableManager):
         #: Topics whose agents may be slow: what they have not taken yet waits in Kafka and holds up no other topic.
         self.background: frozenset[str] = frozenset()
         #: Headers of the record with which each transaction ends in a changelog: who wrote it.
-        self.stamp: Headers = []
+        self.stamp: Callable[[], Headers] = list
         #: Called before each step; an app may end the process there.
         self.check: Callable[[], None] = lambda: None
         #: Called before a lost partition of a table is made anew; True: the app brings back what that cannot.

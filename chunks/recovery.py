@@ -144,7 +144,7 @@ class Recovery(Service):
         )
         stores = {self.tables.of_changelog(tp.topic).name: (tp, self.tables.store(tp)) for tp in changelogs}
         patient = source.topic in self.tables.background
-        crash, stamp = self.app.consumer.crash, self.tables.stamp
+        crash, stamp = self.app.consumer.crash, self.tables.stamp()
         started.append(Ledger(source, stores, producer, cache_bytes, crash, patient, stamp))
         await producer.start()
 

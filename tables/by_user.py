@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from app import folds
 from app.core import app, orders, settings
-from app.errors import UnreadableEvent
 from app.freshness import Freshness, source_view
 from app.lists import Filter, Mark
-from app.models import ERASED, Event, read_event
+from app.models import ERASED, Event, readable
 from chunks import Chunk, Watch
 
 T = TypeVar("T")
@@ -19,13 +18,7 @@ T = TypeVar("T")
 
 def _rebuild(chunk: Chunk) -> None:
     """Remember the purchases of a chunk; what follows from them was sent when they were read first."""
-    remember(chunk, list(_readable(chunk)), None)
-
-
-def _readable(chunk: Chunk) -> Iterator[tuple[int, bytes, Event]]:
-    for offset, key, value in chunk.records:
-        with suppress(UnreadableEvent):
-            yield offset, key, read_event(key, value)
+    remember(chunk, list(readable(chunk.records)), None)
 
 
 by_user = app.Table(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-from app.core import app
+from app.core import address
 from app.folds import rfc3339
 from app.freshness import Freshness
 from app.lists import Page
@@ -21,7 +19,7 @@ def meta(query: Query, page: Page, fresh: Freshness, role: str) -> dict[str, obj
         "as_of": None if fresh.as_of is None else rfc3339(fresh.as_of),
         "lag_ms": fresh.lag_ms,
         "role": role,
-        "worker": worker(),
+        "worker": address(),
         "guarantee": fresh.guarantee,
         "unseen": fresh.unseen,
         "verified_at": None if fresh.verified_at is None else rfc3339(fresh.verified_at),
@@ -43,9 +41,3 @@ def require_fresh(query: Query, fresh: Freshness) -> None:
     known = "unknown" if fresh.lag_ms is None else f"{fresh.lag_ms} ms"
     detail = f"the answer's lag is {known}, more than max_lag_ms={query.max_lag_ms}"
     raise Problem(503, "too-stale", detail, retry_after_s=RETRY_AFTER_S)
-
-
-@cache
-def worker() -> str:
-    """The address of this worker."""
-    return str(app.conf.canonical_url).rstrip("/")

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from aiohttp.web import Request, Response
 
-from app.core import app, settings
+from app.core import address, app, settings
 from app.folds import rfc3339
 from app.freshness import source_view
 from app.open_letters import open_letters
@@ -16,7 +16,6 @@ from app.source.state import SILENT_S
 from app.topics import Topics
 from tables import by_user
 from web import parameters
-from web.meta import worker
 from web.pages import page
 from web.routing import ready
 
@@ -31,7 +30,7 @@ async def operator(self, request: Request) -> Response:
     readings = progress.readings()
     return page(
         "operator.html",
-        worker=worker(),
+        worker=address(),
         state=_state(),
         workers=_workers(),
         topics=[(topic, list(rows)) for topic, rows in groupby(readings, lambda one: one.topic)],

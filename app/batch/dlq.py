@@ -122,7 +122,7 @@ async def settle(
             # 2.
             letters = await find(settings, wanted)
             orders = Topics(settings).orders.name
-            fit = [one for one in letters if done == DROPPED or not obstacle(one, orders)]
+            fit = [one for one in letters if done == DROPPED or not obstacle(one, orders, settings.partitions)]
             for start in range(0, 0 if dry_run else len(fit), AT_ONCE):
                 # 3.
                 async with producer.transaction():
@@ -160,10 +160,12 @@ async def delete_settled(settings: Settings) -> dict[int, int]:
             await admin.close()
 
 
-def obstacle(letter: Letter, orders: str) -> str | None:
+def obstacle(letter: Letter, orders: str, partitions: int) -> str | None:
     """Why a dead letter cannot be retried, and what to do instead; None where it can."""
     if letter.topic != orders:
         return "it was a row of the shop: correct the row in the shop's table, which publishes it anew, then drop this"
+    if letter.partition not in map(str, range(partitions)):
+        return f"{orders} has no partition {letter.partition!r}, which its header names: drop this"
     if MAX_BYTES in (len(letter.key or b""), len(letter.value or b"")):
         return "it was too large to be kept as it was"
     return None

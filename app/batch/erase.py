@@ -15,11 +15,12 @@ from time import time_ns
 import msgspec
 
 from app.batch import dlq
+from app.batch.ids import require_user
 from app.batch.workers import Workers, workers
 from app.config import OUTBOX, Settings
-from app.errors import StillThere, Unknown
+from app.errors import StillThere
 from app.folds import rfc3339
-from app.models import ERASED, ERASURE_SCHEMA, Erasure, valid_user_id
+from app.models import ERASED, ERASURE_SCHEMA, Erasure
 from app.source import reading, triggers
 from app.source.events import CLOUDEVENTS, Record
 from app.source.mysql import connect, server_time
@@ -52,8 +53,7 @@ async def run(settings: Settings, user: str, worker: str | None, dry_run: bool =
 
     Raises StillThere, Unknown, ServerAway, BadSource.
     """
-    if not valid_user_id(user):
-        raise Unknown(f"{user!r} is not a user id: 1 to 128 bytes without control characters")
+    require_user(user)
     async with workers(settings, worker) as tables:
         registers = (await tables.registers([user]))[user]
         # 1.

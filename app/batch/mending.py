@@ -4,16 +4,51 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from app.batch.workers import Workers
-from app.comparison import Difference, differences, repair
+from app.comparison import Difference, differences
+from app.comparison import repair as event_of
 from app.config import Settings
 from app.folds import Register, rfc3339
 from app.source.events import record
 from app.source.outbox import Row
 from app.source.publisher import publishing
 from app.topics import Topics
+
+#: Users that are looked at again at once, and how often while their purchases keep changing.
+AT_ONCE, ROUNDS = 500, 5
+
+
+#: A difference that may be real, or on its way: those that are, those that may be, and the version that the event of
+#: one of them takes where the table does not know the purchase.
+Bracket = Callable[[list[str]], Awaitable[tuple[list[Difference], list[Difference], Callable[[Difference], int]]]]
+
+
+async def look_again(
+    users: list[str],
+    bracket: Bracket,
+    tell: Callable[[Difference], None],
+    repair: Callable[[list[Difference], Callable[[Difference], int]], Awaitable[None]] | None,
+) -> int:
+    """Tell what really differs of these users, each difference once, and repair it; how many keep changing.
+
+    `bracket` compares users as of now; those of whom something was touched meanwhile are compared again.
+    """
+    told: set[tuple] = set()
+    touched: list[Difference] = []
+    for _ in range(ROUNDS):
+        confirmed, touched, version = await bracket(users)
+        new = [one for one in confirmed if (one.user, one.identity) not in told]
+        told |= {(one.user, one.identity) for one in new}
+        for one in new:
+            tell(one)
+        if repair is not None and new:
+            await repair(new, version)
+        users = sorted({one.user for one in touched})
+        if not users:
+            break
+    return len(touched)
 
 
 async def mend(
@@ -26,7 +61,7 @@ async def mend(
     topics, now = Topics(settings), rfc3339(time.time_ns() // 1000)
     records = []
     for one in found:
-        kind, at, data = repair(one, version(one))
+        kind, at, data = event_of(one, version(one))
         row = Row(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
         records.append(record(row, source, topics, settings))
     async with publishing(settings) as publisher:

@@ -12,22 +12,23 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from app.batch.ids import require_user
 from app.batch.log import Log, Part, reading
-from app.batch.mending import each, groups, mend, together
+from app.batch.mending import AT_ONCE, each, groups, look_again, mend, together
 from app.batch.shadow import Shadow
 from app.batch.workers import Workers, workers
 from app.comparison import Difference, differences, untouched
 from app.config import Settings
-from app.errors import ServerAway, Unknown, UnreadableEvent
+from app.errors import ServerAway, UnreadableEvent
 from app.folds import Register
-from app.models import ERASED, read_event, valid_user_id
+from app.models import ERASED, read_event
 from app.topics import MAX_REQUEST_BYTES, Topics
 
-AT_ONCE, ROUNDS = 500, 5
 #: What an event that was published again names as its origin.
 HEADER = "lately.replay"
 SOURCE = "/lately/replay"
@@ -86,8 +87,8 @@ async def run(
 
 
 def _check(part: Part) -> None:
-    if part.user is not None and not valid_user_id(part.user):
-        raise Unknown(f"{part.user!r} is not a user id: 1 to 128 bytes without control characters")
+    if part.user is not None:
+        require_user(part.user)
 
 
 class _Comparison:
@@ -100,8 +101,10 @@ class _Comparison:
 
     async def run(self, shadow: Shadow, partition: int, first: int, whole: bool) -> None:
         """Compare a partition."""
+        bracket = partial(self._bracket, shadow, partition, first, whole)
+        repair = self._repair if self._mends else None
         async for users in groups(self._suspects(shadow, partition, whole), AT_ONCE):
-            await self._look_again(users, shadow, partition, first, whole)
+            self._outcome.deferred += await look_again(users, bracket, self._tell, repair)
 
     async def _suspects(self, shadow: Shadow, partition: int, whole: bool) -> AsyncIterator[str]:
         if self._part.user is not None:
@@ -123,46 +126,32 @@ class _Comparison:
             if self._differences(user, rows, registers, whole=True):
                 yield user
 
-    async def _look_again(self, users: list[str], shadow: Shadow, partition: int, first: int, whole: bool) -> None:
-        """Tell what really differs of these users, and mend it.
+    async def _bracket(
+        self, shadow: Shadow, partition: int, first: int, whole: bool, users: list[str]
+    ) -> tuple[list[Difference], list[Difference], Callable[[Difference], int]]:
+        """Differences that are real, those that may be on their way, and the version that the log has of a purchase.
 
         1. Read the table. 2. Fold what the log has by now. 3. Wait until the table has applied that, and read it again.
         What the table knows the same in 1 and 3 comes from events that 2 has seen, and nothing newer is known of it.
         """
-        told: set[tuple] = set()
-        touched: list[Difference] = []
-        for _ in range(ROUNDS):
-            # 1.
-            before = await self._tables.registers(users)
-            # 2.
-            end = await shadow.fold(self._log, first)
-            # 3.
-            after = await self._tables.registers(users, {partition: end})
-            new, touched = [], []
-            for user in users:
-                for one in self._differences(user, shadow.registers(user), after[user], whole):
-                    if not untouched(one, before[user]):
-                        touched.append(one)
-                    elif (user, one.identity) not in told:
-                        told.add((user, one.identity))
-                        new.append(one)
-            for one in new:
-                self._outcome.found[one.kind] += 1
-                self._found(one)
-            if self._mends and new:
-                version = {(one.user, one.identity): one.row.version for one in new if one.row is not None}
-                mended = await mend(
-                    self._settings,
-                    self._tables,
-                    new,
-                    lambda one, by=version: by.get((one.user, one.identity), 0),
-                    SOURCE,
-                )
-                self._outcome.mended += len(mended)
-            users = sorted({one.user for one in touched})
-            if not users:
-                break
-        self._outcome.deferred += len(touched)
+        # 1.
+        before = await self._tables.registers(users)
+        # 2.
+        end = await shadow.fold(self._log, first)
+        # 3.
+        after = await self._tables.registers(users, {partition: end})
+        confirmed, touched = [], []
+        for user in users:
+            for one in self._differences(user, shadow.registers(user), after[user], whole):
+                (confirmed if untouched(one, before[user]) else touched).append(one)
+        return confirmed, touched, lambda one: 0 if one.row is None else one.row.version
+
+    def _tell(self, one: Difference) -> None:
+        self._outcome.found[one.kind] += 1
+        self._found(one)
+
+    async def _repair(self, found: list[Difference], version: Callable[[Difference], int]) -> None:
+        self._outcome.mended += len(await mend(self._settings, self._tables, found, version, SOURCE))
 
     def _differences(
         self, user: str, folded: list[Register], registers: list[Register], whole: bool

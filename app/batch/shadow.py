@@ -12,9 +12,9 @@ from pathlib import Path
 from app import folds
 from app.batch.log import Log, Part
 from app.config import Settings
-from app.errors import BadSource, UnreadableEvent
+from app.errors import BadSource
 from app.folds import Register
-from app.models import ERASED, Event, read_event
+from app.models import ERASED, Event, readable
 from chunks.store import Store, position_key
 
 _POSITION = "orders"
@@ -72,15 +72,10 @@ class Shadow:
 
     def _events(self, records: list[tuple[int, bytes | None, bytes | None]]) -> Iterator[tuple[int, bytes, Event]]:
         user = None if self._part.user is None else self._part.user.encode()
-        for offset, key, value in records:
-            if user is None or key == user:
-                try:
-                    event = read_event(key, value)
-                except UnreadableEvent:
-                    continue  # a dead letter, as it is for the agent
-                # An erasure is of all orders of its user.
-                if self._part.order is None or event.type == ERASED or str(event.data.order_id) == self._part.order:
-                    yield offset, key, event
+        for offset, key, event in readable(one for one in records if user is None or one[1] == user):
+            # An erasure is of all orders of its user.
+            if self._part.order is None or event.type == ERASED or str(event.data.order_id) == self._part.order:
+                yield offset, key, event
 
     def _beside(self, prefix: bytes, changes: Mapping[bytes, bytes | None]) -> list[tuple[bytes, bytes]]:
         """What is kept beside a user's value, with changes that are not written yet."""

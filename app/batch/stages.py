@@ -53,13 +53,13 @@ async def _applied(
     log: Records, settings: Settings, user: bytes, known: Register, partition: int, published_ms: int
 ) -> Stage | None:
     """Where the changelog says it first; None where that was compacted away, or lies too far behind."""
-    changelog = f"{settings.id}-by_user-changelog"
+    topics = Topics(settings)
+    changelog, at = topics.changelog("by_user"), position_key(topics.orders.name)
     for since_ms in (published_ms, published_ms - SKEW_MS):
         offset = await log.since(changelog, partition, since_ms)
         if offset is None:
             continue
         said, passed = None, 0
-        at = position_key(Topics(settings).orders.name)
         async for record in log.after(changelog, partition, offset, MOST_RECORDS):
             passed += 1
             if said is None and _says(record, user, known):

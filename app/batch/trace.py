@@ -16,14 +16,14 @@ from typing import NamedTuple
 import msgspec
 
 from app.batch import dlq
+from app.batch.ids import require_user
 from app.batch.records import Records, reading
 from app.batch.stages import Stage, stages
 from app.batch.workers import workers
 from app.config import Settings
 from app.diagnosis import DIFFERENT, Dead, Evidence, Row, Waiting, diagnose, sum_up
-from app.errors import Unknown
 from app.folds import Register, rfc3339
-from app.models import MAX_ORDER_ID_BYTES, names, valid_order_id, valid_user_id
+from app.models import names, valid_user_id
 from app.source import orders, state
 from app.topics import Topics, partition_of
 
@@ -173,15 +173,7 @@ async def tracing(settings: Settings, worker: str | None) -> AsyncIterator[Trace
 
 async def newest(settings: Settings, user_id: str, last: int, worker: str | None) -> list[Register]:
     """The user's newest purchases, newest first. Raises ServerAway, Unknown."""
-    require(None, user_id)
+    require_user(user_id)
     async with workers(settings, worker) as tables:
         _, registers = await tables.known(user_id)
     return sorted((one for one in registers if one.live), key=lambda one: one.place, reverse=True)[:last]
-
-
-def require(order_id: str | None, user_id: str | None) -> None:
-    """Raise Unknown for an id that nothing can have."""
-    if order_id is not None and not valid_order_id(order_id):
-        raise Unknown(f"{order_id!r} is not an order id: 1 to {MAX_ORDER_ID_BYTES} bytes without control characters")
-    if user_id is not None and not valid_user_id(user_id):
-        raise Unknown(f"{user_id!r} is not a user id: 1 to 128 bytes without control characters")

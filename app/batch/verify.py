@@ -17,20 +17,18 @@ from dataclasses import dataclass, field
 import mysql.connector
 
 from app.batch.copy import Copy
-from app.batch.mending import each, groups, mend, together
+from app.batch.ids import require_user
+from app.batch.mending import AT_ONCE, each, groups, look_again, mend, together
 from app.batch.workers import Workers, workers
 from app.comparison import Difference, differences, untouched
 from app.config import Settings
-from app.errors import ServerAway, Unknown
+from app.errors import ServerAway
 from app.folds import Register, rfc3339
-from app.models import valid_user_id
 from app.source import reading, snapshot, state
 from app.source.mysql import connect, server_name, server_time
 from app.source.publisher import publishing
 from app.source.state import Told, following
 
-#: Users that are looked at again at once, and how often while their purchases keep changing.
-AT_ONCE, ROUNDS = 500, 5
 #: How long the source may need to publish what is committed.
 PATIENCE_S = 60
 AGAIN_AFTER_S = 0.2
@@ -91,8 +89,7 @@ async def run(
     Raises ServerAway, BadSource; then nothing that was told is wrong, but not everything was compared.
     """
     for user in asked.users:
-        if not valid_user_id(user):
-            raise Unknown(f"{user!r} is not a user id: 1 to 128 bytes without control characters")
+        require_user(user)
     outcome, began = Outcome(), time.monotonic()
     async with following(settings) as told, workers(settings, asked.worker) as tables:
         one = _Verification(settings, told, tables, outcome, found, asked.repair)
@@ -132,23 +129,16 @@ class _Verification:
 
     async def look_again(self, users: list[str]) -> None:
         """Tell what really differs of these users, and mend it."""
-        told: set[tuple] = set()
-        touched: list[Difference] = []
-        for _ in range(ROUNDS):
-            confirmed, touched, version = await self._bracket(users)
-            new = [one for one in confirmed if (one.user, one.identity) not in told]
-            told |= {(one.user, one.identity) for one in new}
-            for one in new:
-                self._outcome.found[one.kind] += 1
-                self._found(one)
-            if self._mends and new:
-                self._outcome.mended.update(one.kind for one in await self._mend(new, version))
-            users = sorted({one.user for one in touched})
-            if not users:
-                break
-        self._outcome.deferred += len(touched)
+        repair = self._repair if self._mends else None
+        self._outcome.deferred += await look_again(users, self._bracket, self._tell, repair)
 
-    async def _bracket(self, users: list[str]) -> tuple[list[Difference], list[Difference], int]:
+    def _tell(self, one: Difference) -> None:
+        self._outcome.found[one.kind] += 1
+        self._found(one)
+
+    async def _bracket(
+        self, users: list[str]
+    ) -> tuple[list[Difference], list[Difference], Callable[[Difference], int]]:
         """Differences that are real, those that may be on their way, and a version older than any later change.
 
         1. Read the table. 2. Read the database. 3. Wait until all that was committed up to then is published and
@@ -165,7 +155,7 @@ class _Verification:
         for user in users:
             for one in differences(user, rows[user], after[user], self._expected_since(user)):
                 (confirmed if untouched(one, before[user]) else touched).append(one)
-        return confirmed, touched, version
+        return confirmed, touched, lambda one: version
 
     def _expected_since(self, user: str) -> int | None:
         """Rows ordered before that may be missing: all of a user who was erased, whom no row brings back."""
@@ -187,11 +177,12 @@ class _Verification:
                 raise ServerAway(f"the source has published up to {known} only: `lately source status` says more")
             await asyncio.sleep(AGAIN_AFTER_S)
 
-    async def _mend(self, found: list[Difference], version: int) -> list[Difference]:
-        """Publish what makes the table right, wait until it is applied; which differences are none any more."""
+    async def _repair(self, found: list[Difference], version: Callable[[Difference], int]) -> None:
+        """Publish what makes the table right, and wait until it is applied."""
         server = await asyncio.to_thread(_server, self._settings)
         source = f"/mysql/{server}/{self._settings.mysql_database}/{self._settings.source_table}"
-        return await mend(self._settings, self._tables, found, lambda one: version, source)
+        mended = await mend(self._settings, self._tables, found, version, source)
+        self._outcome.mended.update(one.kind for one in mended)
 
 
 async def _remember(settings: Settings, told: Told, outcome: Outcome) -> None:

@@ -87,7 +87,7 @@ def _settle(
     for one in fit:
         _say_letter({**one.shown(), "outcome": outcome}, as_json, f"{one.id:12}{outcome}")
     for one in unfit:
-        why = letters.obstacle(one, Topics(settings).orders.name)
+        why = letters.obstacle(one, Topics(settings).orders.name, settings.partitions)
         _say_letter({**one.shown(), "outcome": f"kept: {why}"}, as_json, f"{one.id:12}kept: {why}")
     if unfit:
         raise SystemExit(1)

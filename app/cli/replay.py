@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from app.cli.shown import Progress
+from app.cli.shown import Progress, difference
 from app.config import Settings
 from app.errors import EX_DIFFERENT
 
@@ -60,7 +60,7 @@ def replay(
         if as_json:
             click.echo(msgspec.json.encode(_keyed(one.shown())).decode())
         elif shown[one.kind] <= samples:
-            click.echo(_difference(_keyed(one.shown())))
+            click.echo(difference(_keyed(one.shown()), "events", "the events"))
 
     outcome = asyncio.run(replaying.run(settings, part, tell, progress, dry_run, worker))
     click.echo(msgspec.json.encode(outcome.shown()).decode() if as_json else _outcome(outcome, dry_run))
@@ -102,17 +102,4 @@ def _outcome(outcome: Outcome, dry_run: bool) -> str:
             else "\nevents before this part were not read: what no event stands for is not looked for"
         )
         + ("\nwithout --dry-run it is mended" if outcome.left and dry_run else "")
-    )
-
-
-def _difference(shown: dict) -> str:
-    what = f"{shown['kind']:8} user {shown['user_id']}, order {shown['order_id']}, {shown['product_name']}: "
-    events, table = shown["events"], shown["table"]
-    if events is None or table is None:
-        said = events or table
-        return f"{what}{said['price']}, {said['ordered_at']}, only in {'the table' if events is None else 'the events'}"
-    return what + "; ".join(
-        f"{name} {events[name]} in the events, {table[name]} in the table"
-        for name in events
-        if events[name] != table[name]
     )

@@ -27,6 +27,18 @@ def say_findings(findings: Iterable[Finding], as_json: bool) -> bool:
     return failed
 
 
+def difference(shown: dict, side: str, name: str) -> str:
+    """A difference between the table and its other side, which is called `name`, on one line."""
+    what = f"{shown['kind']:8} user {shown['user_id']}, order {shown['order_id']}, {shown['product_name']}: "
+    other, table = shown[side], shown["table"]
+    if other is None or table is None:
+        said = other or table
+        return f"{what}{said['price']}, {said['ordered_at']}, only in {'the table' if other is None else name}"
+    pairs = [f"{field} {other[field]} in {name}, {table[field]} in the table" for field in other
+             if other[field] != table[field]]  # fmt: skip
+    return what + "; ".join(pairs)
+
+
 class Progress:
     """Shows how far a command is: a line that is written over on a terminal, a line now and then elsewhere."""
 

@@ -41,10 +41,14 @@ def trace(
     as_json: bool,
 ) -> None:
     """Show the life of an order, and in one sentence why it is not visible; exit 3 when it is not as MySQL has it."""
+    from app.batch import ids
     from app.batch import trace as tracing
 
     settings = Settings.from_env()
-    tracing.require(order_id, user_id)
+    if order_id is not None:
+        ids.require_order(order_id)
+    if user_id is not None:
+        ids.require_user(user_id)
     if order_id is None:
         if user_id is None or follow or history:
             raise click.UsageError("give an order id, or --user alone")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from app.cli.shown import Progress
+from app.cli.shown import Progress, difference
 from app.config import Settings
 from app.errors import EX_DIFFERENT, ServerAway
 
@@ -56,7 +56,7 @@ def verify(
             if as_json:
                 click.echo(msgspec.json.encode(one.shown()).decode())
             elif shown[one.kind] <= samples:
-                click.echo(_difference(one.shown()))
+                click.echo(difference(one.shown(), "database", "MySQL"))
 
         try:
             outcome = asyncio.run(verifying.run(settings, asked, tell, Progress()))
@@ -86,14 +86,3 @@ def _outcome(outcome: Outcome, repair: bool) -> str:
         if outcome.left and not repair
         else said
     )
-
-
-def _difference(shown: dict) -> str:
-    what = f"{shown['kind']:8} user {shown['user_id']}, order {shown['order_id']}, {shown['product_name']}: "
-    database, table = shown["database"], shown["table"]
-    if database is None or table is None:
-        said = database or table
-        return f"{what}{said['price']}, {said['ordered_at']}, only in {'the table' if database is None else 'MySQL'}"
-    pairs = [f"{name} {database[name]} in MySQL, {table[name]} in the table" for name in database
-             if database[name] != table[name]]  # fmt: skip
-    return what + "; ".join(pairs)

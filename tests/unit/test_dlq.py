@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from app.batch.dlq import DONE, SETTLED, letter_of, settles
+from app.batch.dlq import DONE, SETTLED, letter_of, obstacle, settles
 from app.dead_letters import PREFIX
 
 
@@ -33,3 +33,14 @@ def test_a_dead_letter_is_one_whatever_its_headers_say():
     assert letter_of(record()).reason == "unknown"
     broken = letter_of(record((f"{PREFIX}exception", None), (f"{PREFIX}message", b"\xff"), (f"{PREFIX}offset", b"x")))
     assert (broken.id, broken.reason, broken.message, broken.offset) == ("1@5", "unknown", "\ufffd", "x")
+
+
+@pytest.mark.parametrize("said", [b"2", b"-1", b"", b"x", b"01", "٣".encode(), None])
+def test_a_dead_letter_of_a_partition_that_is_none_is_not_retried(said: bytes | None):
+    letter = letter_of(record((f"{PREFIX}topic", b"orders"), (f"{PREFIX}partition", said)))
+    assert obstacle(letter, "orders", partitions=2).startswith("orders has no partition ")
+
+
+def test_a_dead_letter_of_orders_is_retried():
+    letter = letter_of(record((f"{PREFIX}topic", b"orders"), (f"{PREFIX}partition", b"1")))
+    assert obstacle(letter, "orders", partitions=2) is None

@@ -49,7 +49,8 @@ def service(clock: Clock, log: Path, exits: Path, daily: str = "04:30") -> Daily
         "print('not so fast', file=sys.stderr); sys.exit(int(pathlib.Path(exits).read_text()))"
     )
     return DailyReports(
-        Settings(report_daily=daily), lambda: clock.leads, (sys.executable, "-c", program, str(log), str(exits)),
+        Settings(report_daily=daily), lambda: clock.leads,
+        lambda: (sys.executable, "-c", program, str(log), str(exits)),
         lambda: clock.now,
     )  # fmt: skip
 
@@ -86,6 +87,6 @@ def test_reports_are_made_once_a_day_by_the_leader_and_again_where_that_failed(t
 
 def test_a_program_that_is_not_there_harms_no_worker(tmp_path: Path, caplog):
     clock = Clock()
-    one = DailyReports(Settings(report_daily="04:30"), lambda: True, ("/no/such/program",), lambda: clock.now)
+    one = DailyReports(Settings(report_daily="04:30"), lambda: True, lambda: ("/no/such/program",), lambda: clock.now)
     asyncio.run(one.look())
     assert "trying again" in caplog.text

@@ -1,0 +1,18 @@
+"""Ids that commands are asked about."""
+
+from __future__ import annotations
+
+from app.errors import Unknown
+from app.models import MAX_ID_BYTES, MAX_ORDER_ID_BYTES, valid_order_id, valid_user_id
+
+
+def require_user(user_id: str) -> None:
+    """Raise Unknown for an id that no user can have."""
+    if not valid_user_id(user_id):
+        raise Unknown(f"{user_id!r} is not a user id: 1 to {MAX_ID_BYTES} bytes without control characters")
+
+
+def require_order(order_id: str) -> None:
+    """Raise Unknown for an id that no order can have."""
+    if not valid_order_id(order_id):
+        raise Unknown(f"{order_id!r} is not an order id: 1 to {MAX_ORDER_ID_BYTES} bytes without control characters")
