@@ -1,4 +1,4 @@
-"""Pure functions over a user's purchases: filtered, grouped by order or product, and page by page.
+"""Pure functions over a user's purchases, newest first: filtered, grouped by order or product, and page by page.
 
 A page goes on after a place in the order of the list, not after a number of rows, so what arrives between two pages
 neither repeats nor hides what was there.
@@ -6,13 +6,13 @@ neither repeats nor hides what was there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
 
-from app.folds import EXACT, Register, money, place, rfc3339
+from app.folds import EXACT, Register, money, rfc3339
 
 
 class Filter(NamedTuple):
@@ -48,11 +48,9 @@ class Page(NamedTuple):
     oldest: int | None
 
 
-def purchases(known: Iterable[Register], after: Mark | None, limit: int) -> Page:
+def purchases(known: list[Register], after: Mark | None, limit: int) -> Page:
     """A page of purchases; of what comes after the mark, `known` must hold the newest `limit` + 1, or all."""
-    ranked = sorted(known, key=place, reverse=True)
-    if after is not None:
-        ranked = [one for one in ranked if one.place < after.place]
+    ranked = known if after is None else [one for one in known if one.place < after.place]
     rank = after.rank if after else 0
     shown = ranked[:limit]
     rows = [purchase(one) for one in shown]
@@ -62,12 +60,12 @@ def purchases(known: Iterable[Register], after: Mark | None, limit: int) -> Page
     return Page(rows, mark, shown[-1].ordered_at if shown else None)
 
 
-def orders(known: Iterable[Register], after: Mark | None, limit: int) -> Page:
+def orders(known: list[Register], after: Mark | None, limit: int) -> Page:
     """A page of orders, each at the place of its newest purchase; `known` holds all purchases wanted."""
     return _groups(known, lambda one: one.order_id, _order, after, limit)
 
 
-def products(known: Iterable[Register], after: Mark | None, limit: int) -> Page:
+def products(known: list[Register], after: Mark | None, limit: int) -> Page:
     """A page of products, each at the place of its newest purchase; `known` holds all purchases wanted."""
     return _groups(known, lambda one: one.product_name, _product, after, limit)
 
@@ -112,14 +110,14 @@ def _sum(lines: list[Register]) -> str:
 
 
 def _groups(
-    known: Iterable[Register],
+    known: list[Register],
     key: Callable[[Register], Hashable],
     shape: Callable[[list[Register]], dict[str, object]],
     after: Mark | None,
     limit: int,
 ) -> Page:
     groups: dict[Hashable, list[Register]] = {}
-    for one in sorted(known, key=place, reverse=True):
+    for one in known:
         groups.setdefault(key(one), []).append(one)
     version = after.version if after else max((one.version for lines in groups.values() for one in lines), default=0)
 

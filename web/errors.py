@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from inspect import iscoroutine
+from types import CoroutineType
 
 import msgspec
 from aiohttp import hdrs
@@ -98,7 +98,7 @@ def problems(gate: Handler) -> Handler:
             if request.body_exists and (request.content_length or 0) > request.client_max_size:
                 raise too_large(request)
             answered = gate(request)
-            if iscoroutine(answered):
+            if isinstance(answered, CoroutineType):
                 return later(request, answered)
         except Exception as exc:
             answered = _failed(request, exc)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from inspect import iscoroutine
+from types import CoroutineType
 
 import aiohttp
 from aiohttp.web import Request, Response, StreamResponse
@@ -54,7 +54,7 @@ def routed(request: Request, table: Table, key: bytes, answer: Answer, forward: 
         answered = answer(partition)
     except ClosedPartition:
         raise recovering() from None
-    return _while_open(answered) if iscoroutine(answered) else answered
+    return _while_open(answered) if isinstance(answered, CoroutineType) else answered
 
 
 async def _while_open(answered: Awaitable[StreamResponse]) -> StreamResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from inspect import iscoroutine
+from types import CoroutineType
 
 import faust.web.drivers.aiohttp as driver
 from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
@@ -79,7 +79,7 @@ def _straight(view: Callable[..., Answered]) -> Handler:
     # aiohttp makes a coroutine of every handler that is none.
     async def answer(request: Request) -> StreamResponse:
         answered = begin(request)
-        return await answered if iscoroutine(answered) else answered
+        return await answered if isinstance(answered, CoroutineType) else answered
 
     answer.begin = begin
     return answer
@@ -101,7 +101,7 @@ def gate(settings: Settings) -> Handler:
             return _begin(request)
         media = wanted(request, route)
         answered = _begin(request)
-        if iscoroutine(answered):
+        if isinstance(answered, CoroutineType):
             return _shaped(answered, route, media)
         shape(answered, route, media)
         return answered
@@ -137,7 +137,7 @@ class Runner(AppRunner):
                     if refused is not None:
                         return refused
                 begun = answer(request)
-            return await begun if iscoroutine(begun) else begun
+            return await begun if isinstance(begun, CoroutineType) else begun
 
         return Connections(
             handle,
@@ -164,6 +164,22 @@ class Connections(Server):
     def __init__(self, handler: Handler, at_once: Callable[[Request], Answered | None], **kwargs: object) -> None:
         super().__init__(handler, **kwargs)
         self.at_once = at_once
+        self._answers: list[tuple[asyncio.Transport, bytes]] = []
+
+    def send(self, transport: asyncio.Transport, answer: bytes) -> None:
+        """Send an answer once all that is to be read at this moment is read.
+
+        To send wakes the client's process or the network, which takes the kernel longer than the answer took us; a
+        client that is awake already takes the others on the way.
+        """
+        if not self._answers:
+            self._loop.call_soon(self._send)
+        self._answers.append((transport, answer))
+
+    def _send(self) -> None:
+        answers, self._answers = self._answers, []
+        for transport, answer in answers:
+            transport.write(answer)
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._kwargs)
@@ -210,7 +226,7 @@ class Connection(RequestHandler):
         answered = self._manager.at_once(request)
         if answered is None:
             return False
-        sent = None if iscoroutine(answered) else in_one_piece(request, answered)
+        sent = None if isinstance(answered, CoroutineType) else in_one_piece(request, answered)
         if sent is None:
             self._begun = request, answered
             return False
@@ -218,7 +234,7 @@ class Connection(RequestHandler):
         self._parser.message_consumed()
         self._manager.requests_count += 1
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        self.transport.write(sent)
+        self._manager.send(self.transport, sent)
         return True
 
     def _request(self, message: RawRequestMessage, payload: StreamReader, *rest: object) -> Request:
@@ -274,7 +290,7 @@ class Connection(RequestHandler):
         if self.writing_paused:
             self._given_up.cancel()
         begun = self.take_begun()
-        if iscoroutine(begun):
+        if isinstance(begun, CoroutineType):
             begun.close()
         super().connection_lost(exc)
 

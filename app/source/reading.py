@@ -9,7 +9,7 @@ import mysql.connector
 
 from app.config import Settings
 from app.errors import ServerAway
-from app.folds import Register, microseconds
+from app.folds import Register, microseconds, place
 from app.models import Purchase, broken_rule
 from app.source import triggers
 from app.source.columns import as_text, payload, quoted, shop_columns
@@ -17,16 +17,16 @@ from app.source.mysql import Connection, connect
 
 
 def purchases(settings: Settings, user_id: str) -> list[Register]:
-    """All purchases of a user, in no order; rows that break a rule are left out, as they are in the table.
+    """All purchases of a user, newest first; rows that break a rule are left out, as they are in the table.
 
     Raises ServerAway, BadSource.
     """
     with closing(connect(settings)) as connection:
-        return purchases_of(connection, settings, [user_id])[user_id]
+        return sorted(purchases_of(connection, settings, [user_id])[user_id], key=place, reverse=True)
 
 
 def purchases_of(connection: Connection, settings: Settings, user_ids: list[str]) -> dict[str, list[Register]]:
-    """The same of several users."""
+    """The same of several users, in no order."""
     columns, table = shop_columns(connection, settings), quoted(settings.source_table)
     column = f"{table}.{quoted(columns['user_id'][0])}"
     wanted = ", ".join(["%s"] * len(user_ids))

@@ -42,7 +42,7 @@ def walk(page_of, known, limit: int) -> list[Page]:
     """All pages of `known`, or of what it returns for each page when it is a function."""
     pages, after = [], None
     while True:
-        page = page_of(known() if callable(known) else known, after, limit)
+        page = page_of(newest_first(known() if callable(known) else known), after, limit)
         pages.append(page)
         if page.next is None:
             return pages
@@ -140,7 +140,7 @@ def test_an_amount_is_exact_and_an_empty_list_is_one_empty_page():
 
 
 def test_the_oldest_row_of_a_page_is_told():
-    known = [bought(number, at=number) for number in range(5)]
+    known = newest_first([bought(number, at=number) for number in range(5)])
     assert lists.purchases(known, None, 2).oldest == 3
     assert lists.purchases(known, Mark(known[2].place, 3, 0), 5).oldest == 0
 
