@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from inspect import iscoroutine
+from types import CoroutineType
 from typing import Any
 
 from app.config import otel_exporter
@@ -109,7 +109,7 @@ def traced(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
         span = _span("SERVER", f"{request.method} {route}", traceparent, time.time_ns(), about)
         try:
             answered = answer(request)
-            response = await answered if iscoroutine(answered) else answered
+            response = await answered if isinstance(answered, CoroutineType) else answered
             span.set_attribute(STATUS, response.status)
             return response
         finally:

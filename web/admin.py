@@ -9,7 +9,7 @@ import msgspec
 from aiohttp.web import Request, Response
 from faust.web import View
 
-from app.core import app
+from app.core import address, app
 from web import body, parameters
 from web.errors import Problem
 
@@ -37,6 +37,5 @@ class SetLogLevel(View):
         before = logging.getLevelName(logger.getEffectiveLevel()).lower()
         logger.setLevel(wanted.level.upper())
         log.warning("an operator set the level of %s from %s to %s", logger.name, before, wanted.level)
-        worker = str(app.conf.canonical_url).rstrip("/")
-        answer = {"logger": wanted.logger, "level": wanted.level, "before": before, "worker": worker}
+        answer = {"logger": wanted.logger, "level": wanted.level, "before": before, "worker": address()}
         return Response(body=msgspec.json.encode(answer), content_type="application/json", charset="utf-8")

@@ -102,8 +102,8 @@ async def find(settings: Settings, wanted: Callable[[Letter], bool], newest: int
 
 async def settle(
     settings: Settings, wanted: Callable[[Letter], bool], done: str, dry_run: bool = False
-) -> tuple[list[Letter], list[Letter]]:
-    """Retry or drop what is wanted; which letters that was, and which cannot be retried. Repeating it changes nothing.
+) -> tuple[list[Letter], dict[Letter, str]]:
+    """Retry or drop what is wanted; which letters that was, and why others cannot be retried. To repeat it is harmless.
 
     1. Become the only one who settles: whoever is at it can commit no more. 2. Read what is not settled. 3. In one
     transaction, write each record as it was to where it came from, and behind each dead letter that it is settled.
@@ -122,7 +122,11 @@ async def settle(
             # 2.
             letters = await find(settings, wanted)
             orders = Topics(settings).orders.name
-            fit = [one for one in letters if done == DROPPED or not obstacle(one, orders, settings.partitions)]
+            kept = {}
+            if done == RETRIED:
+                obstacles = {one: obstacle(one, orders, settings.partitions) for one in letters}
+                kept = {one: why for one, why in obstacles.items() if why is not None}
+            fit = [one for one in letters if one not in kept]
             for start in range(0, 0 if dry_run else len(fit), AT_ONCE):
                 # 3.
                 async with producer.transaction():
@@ -133,7 +137,7 @@ async def settle(
             ) from None
         finally:
             await producer.stop()
-    return fit, [one for one in letters if one not in fit]
+    return fit, kept
 
 
 async def delete_settled(settings: Settings) -> dict[int, int]:

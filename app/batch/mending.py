@@ -19,9 +19,8 @@ from app.topics import Topics
 #: Users that are looked at again at once, and how often while their purchases keep changing.
 AT_ONCE, ROUNDS = 500, 5
 
-
-#: A difference that may be real, or on its way: those that are, those that may be, and the version that the event of
-#: one of them takes where the table does not know the purchase.
+#: Compares users as of now: the differences that are real, those that may be on their way, and the version that the
+#: event which repairs one takes where the table does not know the purchase.
 Bracket = Callable[[list[str]], Awaitable[tuple[list[Difference], list[Difference], Callable[[Difference], int]]]]
 
 
@@ -33,7 +32,7 @@ async def look_again(
 ) -> int:
     """Tell what really differs of these users, each difference once, and repair it; how many keep changing.
 
-    `bracket` compares users as of now; those of whom something was touched meanwhile are compared again.
+    Users of whom something may be on its way are compared again.
     """
     told: set[tuple] = set()
     touched: list[Difference] = []

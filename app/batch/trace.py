@@ -22,7 +22,7 @@ from app.batch.stages import Stage, stages
 from app.batch.workers import workers
 from app.config import Settings
 from app.diagnosis import DIFFERENT, Dead, Evidence, Row, Waiting, diagnose, sum_up
-from app.folds import Register, rfc3339
+from app.folds import Register, place, rfc3339
 from app.models import names, valid_user_id
 from app.source import orders, state
 from app.topics import Topics, partition_of
@@ -176,4 +176,4 @@ async def newest(settings: Settings, user_id: str, last: int, worker: str | None
     require_user(user_id)
     async with workers(settings, worker) as tables:
         _, registers = await tables.known(user_id)
-    return sorted((one for one in registers if one.live), key=lambda one: one.place, reverse=True)[:last]
+    return sorted((one for one in registers if one.live), key=place, reverse=True)[:last]

@@ -73,7 +73,6 @@ def _settle(
     places: tuple[str, ...], everything: bool, reason: str | None, dry_run: bool, as_json: bool, done: str
 ) -> None:
     from app.batch import dlq as letters
-    from app.topics import Topics
 
     if not (places or everything or reason):
         raise click.UsageError("say which: places as `lately dlq list` shows them, --reason, or --all")
@@ -82,14 +81,13 @@ def _settle(
     settings = Settings.from_env()
     if places:
         letters.require_all(places, asyncio.run(letters.find(settings, letters.among(places, None))))
-    fit, unfit = asyncio.run(letters.settle(settings, letters.among(places, reason), done, dry_run))
+    fit, kept = asyncio.run(letters.settle(settings, letters.among(places, reason), done, dry_run))
     outcome = f"would be {done}" if dry_run else done
     for one in fit:
         _say_letter({**one.shown(), "outcome": outcome}, as_json, f"{one.id:12}{outcome}")
-    for one in unfit:
-        why = letters.obstacle(one, Topics(settings).orders.name, settings.partitions)
+    for one, why in kept.items():
         _say_letter({**one.shown(), "outcome": f"kept: {why}"}, as_json, f"{one.id:12}kept: {why}")
-    if unfit:
+    if kept:
         raise SystemExit(1)
 
 
