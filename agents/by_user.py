@@ -1,7 +1,12 @@
 """orders -> by_user, the totals by product on to product-partials, and what was bought on to purchase-changes."""
 
+import time
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+
 from agents.reading import readable
-from app import tracing
+from app import metrics, tracing
 from app.core import app, orders, settings
 from tables import baskets, by_user, product_partials
 
@@ -16,3 +21,10 @@ async def remember_purchases(stream):
             differences = by_user.remember(chunk, events, changes)
         if settings.by_product:
             product_partials.add(chunk, differences)
+        if events:
+            chunk.when_shown(partial(_shown, events[-1][2].time))
+
+
+def _shown(captured: str) -> None:
+    with suppress(ValueError):  # other producers of events may write what they like
+        metrics.FRESHNESS.observe(time.time() - datetime.fromisoformat(captured.replace("Z", "+00:00")).timestamp())

@@ -52,6 +52,8 @@ class Progress(Service):
     async def _look(self) -> None:
         positions = {tp: ledger.durable for tp, ledger in app.tables.ledgers.items()}
         self._looks.append(_Look(time.monotonic(), positions, _requests()))
+        for name, table in app.tables.items():
+            metrics.KEYS.labels(name).set(sum(store.keys for store in table.stores.values()))
 
     def readings(self) -> list[Reading]:
         """All partitions that this worker reads now, by topic and partition."""
@@ -77,8 +79,13 @@ class Progress(Service):
 
 def _requests() -> float:
     return sum(
-        one.value for metric in metrics.REQUESTS.collect() for one in metric.samples if one.name.endswith("_total")
+        one.value for metric in metrics.REQUESTS.collect() for one in metric.samples if one.name.endswith("_count")
     )
+
+
+@app.on_partitions_assigned.connect
+async def _assigned(*_: object, **__: object) -> None:
+    metrics.REBALANCES.inc()
 
 
 progress = Progress()

@@ -37,13 +37,14 @@ class Chunk:
     Everything assigned and sent in a step takes effect at once or not at all, together with the source position.
     """
 
-    __slots__ = ("_ledger", "_views", "end", "first", "latest", "next", "outputs", "records", "tp")
+    __slots__ = ("_ledger", "_views", "end", "first", "latest", "next", "outputs", "records", "told", "tp")
 
     def __init__(self, tp: TP, run: Run, ledger: Ledger) -> None:
         self.tp = tp
         self.first, self.next, self.records, self.end = run
         self.outputs: list[tuple[TP, bytes | None, bytes | None, Headers]] = []
         self.latest: dict[tuple[TP, bytes], bytes] = {}
+        self.told: list[Callable[[], None]] = []
         self._ledger = ledger
         self._views: dict[str, View] = {}
 
@@ -63,6 +64,10 @@ class Chunk:
     def send_latest(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
         """The same for a topic of which only the newest value of each key counts: older ones may be left out."""
         self.latest[TP(topic, partition), key] = value
+
+    def when_shown(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once what the chunk has changed is durable and can be read; never where it is not."""
+        self.told.append(tell)
 
     def collect(self, make: Callable[[], T], write: Callable[[Chunk, T], None]) -> T:
         """Something to collect in, made once for all chunks of a transaction.

@@ -49,6 +49,7 @@ class Transaction:
         self.changes: dict[str, Values] = {}
         self.outputs: list[tuple[TP, bytes | None, bytes | None, Headers]] = []
         self.latest: dict[tuple[TP, bytes], bytes] = {}
+        self.told: list[Callable[[], None]] = []
         self.collected: dict[Callable[[Chunk, Any], None], Any] = {}
         self.records = 0
         self.bytes = 0
@@ -173,6 +174,7 @@ class Ledger:
         transaction.outputs += chunk.outputs
         transaction.bytes += sum(len(value or b"") for _, _, value, _ in chunk.outputs)
         transaction.latest.update(chunk.latest)
+        transaction.told += chunk.told
 
     # -- committing
 
@@ -193,6 +195,8 @@ class Ledger:
                 self._waiting = self._new_transaction(self._under_way.position)
                 await _to_its_end(self._commit(self._under_way))
                 self.durable = self._under_way.position
+                for tell in self._under_way.told:
+                    tell()
                 self._under_way = None
                 for name, state in self._states.items():
                     state.uncommitted = [self._waiting.changes[name]]

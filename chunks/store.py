@@ -171,6 +171,11 @@ class Store:
             self._positions[topic] = (writes, position)
         return position
 
+    @property
+    def keys(self) -> int:
+        """About how many keys there are."""
+        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+
     def get(self, key: bytes) -> bytes | None:
         """The value of one key."""
         return self._db.get(key)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from app import folds
+from app import folds, metrics
 from app.core import app, orders, settings
 from app.freshness import Freshness, source_view
 from app.lists import Filter, Mark
@@ -113,6 +113,7 @@ def remember(
     values = table.get_many({user for _, user, _ in events})
     differences: list[folds.Difference] = []
     changed: dict[bytes, bytes | None] = {}
+    unchanged = 0
     fold, earlier, forget = folds.remember, table.get, table.__setitem__
     for offset, user, event in events:
         before = values[user]
@@ -123,5 +124,9 @@ def remember(
             after = fold(user, before, event, offset, earlier, forget, MOST, LEAST, differences, changes)
         if after is not before:
             values[user] = changed[user] = after
+        else:
+            unchanged += 1
     table.update(changed)
+    if unchanged:
+        metrics.DUPLICATES.inc(unchanged)
     return differences

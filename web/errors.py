@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import lru_cache
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from aiohttp.web import (
     StreamResponse,
 )
 from multidict import istr
-from prometheus_client import Counter
+from prometheus_client import Histogram
 
 from app import metrics
 from web.pages import page
@@ -90,26 +91,27 @@ class Problem(Exception):
 
 
 def problems(gate: Handler) -> Handler:
-    """Turn every error of what is behind the gate into a Problem, and count every answer."""
+    """Turn every error of what is behind the gate into a Problem, and time every answer."""
 
     def answer(request: Request) -> Answered:
+        began = time.perf_counter()
         name_request(request)
         try:
             if request.body_exists and (request.content_length or 0) > request.client_max_size:
                 raise too_large(request)
             answered = gate(request)
             if isinstance(answered, CoroutineType):
-                return later(request, answered)
+                return later(request, answered, began)
         except Exception as exc:
             answered = _failed(request, exc)
-        return _counted(request, answered)
+        return _timed(request, answered, began)
 
-    async def later(request: Request, answered: Awaitable[StreamResponse]) -> StreamResponse:
+    async def later(request: Request, answered: Awaitable[StreamResponse], began: float) -> StreamResponse:
         try:
             response = await answered
         except Exception as exc:
             response = _failed(request, exc)
-        return _counted(request, response)
+        return _timed(request, response, began)
 
     return answer
 
@@ -130,13 +132,14 @@ def _failed(request: Request, exc: Exception) -> Response:
     return Problem(500, "internal-error", "the request failed; the log names it by its id").render(request)
 
 
-def _counted(request: Request, response: StreamResponse) -> StreamResponse:
-    _counter(request.match_info.route.resource, request.method, response.status).inc()
+def _timed(request: Request, response: StreamResponse, began: float) -> StreamResponse:
+    timer = _timer(request.match_info.route.resource, request.method, response.status)
+    timer.observe(time.perf_counter() - began)
     return response
 
 
 @lru_cache(maxsize=1024)
-def _counter(resource: AbstractResource | None, method: str, status: int) -> Counter:
+def _timer(resource: AbstractResource | None, method: str, status: int) -> Histogram:
     return metrics.REQUESTS.labels("unknown" if resource is None else resource.canonical, method, status)
 
 

@@ -258,7 +258,7 @@ class Connection(RequestHandler):
             problem = Problem(500, "internal-error", "the request failed")
         if request.writer.output_size:
             raise ConnectionResetError("an answer that has begun cannot become a problem")
-        metrics.REQUESTS.labels("unknown", "unknown", problem.status).inc()
+        metrics.REQUESTS.labels("unknown", "unknown", problem.status).observe(0)
         response = problem.render(request)
         stamp(request, response)
         response.force_close()
