@@ -1,6 +1,6 @@
 """`make bench`: Lately beside its peers on this machine, written to bench/results.md.
 
-`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source` one of them.
+`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source|history` one of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import compare, growth, queries, recovery, source
+from bench import compare, growth, history, queries, recovery, source
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from bench.measure import Bench, clean_folder
@@ -23,7 +23,7 @@ from local.artifacts import DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka
 from local.process import ServerFailed, forget_pid, recorded_pid, stop_leftovers, write_pid
 
-PARTS = ("compare", "growth", "recovery", "queries", "source")
+PARTS = ("compare", "growth", "recovery", "queries", "source", "history")
 PID = FOLDER.with_name("bench.pid")
 
 
@@ -55,6 +55,8 @@ def run(asked: argparse.Namespace) -> None:
         quix_python(FOLDER)
     data = DataSet(asked.orders, asked.users)
     everyone = DataSet(50_000, 50_000) if asked.quick else DataSet(1_000_000, 1_000_000)
+    # Not those of another part: orders are added to it.
+    many = DataSet(60_000, 20_000) if asked.quick else DataSet(5_000_000, 500_000)
     several = DataSet(50_000, 10_000) if asked.quick else DataSet(2_000_000, 1_000_000)
     with start_kafka(resolve(ROOT / ".lately", say), FOLDER / "broker") as kafka:
         bench = Bench(kafka, asked.patience, say)
@@ -67,6 +69,7 @@ def run(asked: argparse.Namespace) -> None:
                 lambda: queries.queries(bench, several, asked.rounds, 3 if asked.quick else 10),
             ),
             "source": (source.HEADING, lambda: source.source(bench, asked.rounds, asked.quick)),
+            "history": (history.HEADING, lambda: history.history(bench, many)),
         }
         for part in parts:
             heading, measure = work[part]

@@ -62,7 +62,11 @@ class Observer:
         found = {name: topic.partitions for name, topic in self.admin.list_topics(timeout=10).topics.items()}
         ours = [name for name in found if name.startswith(self.data.prefix) or self.group in name]
         changelogs = [name for name in ours if "changelog" in name]
-        inner = [name for name in ours if name not in (self.data.topic, *changelogs) and not name.endswith("-dead")]
+        inner = [
+            name
+            for name in ours
+            if name not in (self.data.topic, *changelogs) and not name.endswith(("-dead", "-source-state"))
+        ]
         self.changelogs = [TopicPartition(name, number) for name in changelogs for number in found[name]]
         self.inner = [TopicPartition(name, number) for name in inner for number in found[name]]
 

@@ -48,7 +48,7 @@ _checked = _options(
                  help="Compare the log with the live tables; default: if a worker runs and there is no --as-of."),
     click.option("--worker", default=None,
                  help="Address of any worker; default http://LATELY_WEB_HOST:LATELY_WEB_PORT."),
-    click.option("--memory-mb", type=click.IntRange(64), default=96, show_default=True,
+    click.option("--memory-mb", type=click.IntRange(64), default=128, show_default=True,
                  help="Memory for counting, MiB; what does not fit goes to disk."),
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ from app.config import Settings
 from app.errors import LatelyError
 from app.topics import Topics
 
-MEMORY_MB = 96
+MEMORY_MB = 128
 
 Progress = Callable[[int, int], None]
 
