@@ -1,6 +1,8 @@
 """The whole app, in the order in which an order flows through it."""
 
-from app.core import app  # noqa: I001 - the order of the imports is the order of the flow
+import mode.loop  # noqa: I001 - the order of the imports is the order of the flow
+
+from app.core import app
 from app import lost_state
 from agents import by_user, by_product, baskets, similar
 from tables import by_user as by_user_table, product_partials, by_product as by_product_table
@@ -22,6 +24,9 @@ from web import (
     admin,
     docs,
 )
+
+# A tenth more queries a second than with asyncio's own loop (bench/results.md).
+mode.loop.use("uvloop")
 
 __all__ = [
     "app", "lost_state",
