@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app import secure
 from app.errors import BadSetting
 
 PREFIX = "LATELY_"
@@ -47,6 +48,17 @@ class Settings:
 
     id: str = setting("lately", "name of the app: the consumer group and the prefix of its changelog topics")
     kafka: str = setting("127.0.0.1:9092", "Kafka's bootstrap servers, host:port[,host:port…]")
+    kafka_security: str = setting(
+        "PLAINTEXT", "how Kafka is reached: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL", choices=secure.PROTOCOLS
+    )
+    kafka_ca: str = setting("", "PEM file of the authorities that may sign Kafka's certificate; unset: the system's")
+    kafka_cert: str = setting("", "PEM file of the certificate that Kafka is shown, for mutual TLS")
+    kafka_key: str = setting("", "PEM file of its private key, without a password")
+    kafka_sasl_mechanism: str = setting(
+        "", "how the user logs in to Kafka: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", choices=("", *secure.MECHANISMS)
+    )
+    kafka_sasl_user: str = setting("", "the user of Kafka")
+    kafka_sasl_password: str = setting("", "the password of Kafka's user", secret=True)
     topic_prefix: str = setting("", "put before the name of every topic, so that two shops can share a Kafka")
     partitions: int = setting(4, "partitions of every topic; cannot be changed later", least=1)
     replication: int = setting(1, "replicas of every topic; 3 on a real cluster", least=1)
@@ -84,6 +96,14 @@ class Settings:
     mysql_user: str = setting("root", "its user")
     mysql_password: str = setting("", "the user's password", secret=True)
     mysql_database: str = setting("shop", "the shop's database")
+    mysql_tls: str = setting(
+        "PREFERRED",
+        "TLS to MySQL, in the words of its own clients: DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY",
+        choices=secure.MODES,
+    )
+    mysql_ca: str = setting("", "PEM file of the authorities that may sign MySQL's certificate; unset: the system's")
+    mysql_cert: str = setting("", "PEM file of the certificate that MySQL is shown, for mutual TLS")
+    mysql_key: str = setting("", "PEM file of its private key, without a password")
     source_table: str = setting("orders", "the shop's table of orders")
     source_columns: str = setting(
         "",
@@ -176,6 +196,7 @@ class Settings:
                 f"together at most {MAX_RECENT}, or a user's value would not fit a Kafka record"
             )
         _ = self.columns
+        secure.check(self)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -234,7 +255,7 @@ def _parse(name: str, text: str, spec: dataclasses.Field) -> str | int:
     if not isinstance(spec.default, int):
         choices = spec.metadata["choices"]
         if choices and text not in choices:
-            raise BadSetting(f"{name}: {text!r} is not one of {', '.join(choices)}")
+            raise BadSetting(f"{name}: {text!r} is not one of {', '.join(filter(None, choices))}")
         return text
     least, most = spec.metadata["least"], MAX_PORT if name.endswith("_PORT") else MAX_NUMBER
     if not _number(text, least, most):

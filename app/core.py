@@ -3,9 +3,12 @@
 from functools import cache
 
 import faust
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import TRANSPORTS
+from faust.types.auth import CredentialsT
 from faust.web.drivers import DRIVERS
 
+from app import secure
 from app.config import Settings
 from app.frozen import pulse
 from app.topics import WORKER, Topics
@@ -20,12 +23,25 @@ def address() -> str:
     return str(app.conf.canonical_url).rstrip("/")
 
 
+def _credentials() -> CredentialsT | None:
+    """What secures all clients of Kafka, as Faust and the engine are told it."""
+    told = secure.kafka(settings)
+    context = told.get("ssl_context")
+    if "sasl_mechanism" in told:
+        return SASLCredentials(
+            username=told["sasl_plain_username"], password=told["sasl_plain_password"],
+            mechanism=told["sasl_mechanism"], ssl_context=context,
+        )  # fmt: skip
+    return context and SSLCredentials(context)
+
+
 TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
 DRIVERS.aliases["lately"] = "web.server:Web"
 
 app = faust.App(
     settings.id,
     broker=";".join(f"lately://{server}" for server in settings.kafka_servers),
+    broker_credentials=_credentials(),
     store="memory://",  # chunks.table has stores of its own
     web="lately://",
     datadir=settings.data_dir,

@@ -59,6 +59,12 @@ class BadReport(LatelyError):
     exit_code = EX_USAGE
 
 
+class Refused(LatelyError):
+    """Kafka does not let us in, or shows a certificate that is not trusted: waiting does not help."""
+
+    exit_code = EX_USAGE
+
+
 class PortTaken(LatelyError):
     """Another process listens on the web port."""
 

@@ -11,6 +11,7 @@ from aiokafka.structs import ConsumerRecord
 from mode import Service
 
 from app.core import settings
+from app.kafka import client, obstacle
 from app.topics import Topic
 
 AT_ONCE = 500
@@ -39,12 +40,13 @@ class Follower(Service):
             try:
                 await self._read_for_ever()
             except (KafkaError, OSError) as exc:
-                self.log.warning("%s cannot be read (%s); trying again", self._topic.name, exc)
+                why = await obstacle(settings, exc) or exc
+                self.log.warning("%s cannot be read (%s); trying again", self._topic.name, why)
                 await self.sleep(AGAIN_AFTER_S)
 
     async def _read_for_ever(self) -> None:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
+            **client(settings), enable_auto_commit=False, auto_offset_reset="earliest",
             isolation_level="read_committed",
         )  # fmt: skip
         self.complete = False

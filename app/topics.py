@@ -12,10 +12,11 @@ from functools import lru_cache
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import for_code
 
 from app.config import Settings
 from app.errors import BadTopic, ServerAway
+from app.kafka import client, reachable
 
 FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
 #: A dead letter is the record as it was and its headers, so it may be larger than a record of `orders`.
@@ -140,17 +141,13 @@ async def missing_topics(settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def _administering(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
-    try:
-        await asyncio.wait_for(admin.start(), BROKER_PATIENCE_S)
-        yield admin
-    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(
-            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
-            "start it, or set LATELY_KAFKA to the servers to use"
-        ) from None
-    finally:
-        await admin.close()
+    admin = AIOKafkaAdminClient(**client(settings), request_timeout_ms=10_000)
+    async with reachable(settings):
+        try:
+            await asyncio.wait_for(admin.start(), BROKER_PATIENCE_S)
+            yield admin
+        finally:
+            await admin.close()
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[str, Topic]) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from faust.transport.drivers.aiokafka import server_list
 from faust.types import TP, AppT
 from mode import Service
 
+from chunks.client import client
 from chunks.errors import Gap, HalfRestored
 from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger
 from chunks.lost import Found, judge
@@ -135,7 +135,7 @@ class Recovery(Service):
     async def _ledger(self, source: TP, changelogs: list[TP], cache_bytes: int, started: list[Ledger]) -> None:
         conf = self.app.conf
         producer = AIOKafkaProducer(
-            bootstrap_servers=server_list(self.app.transport.url, self.app.transport.default_port),
+            **client(self.app),
             client_id=f"{conf.broker_client_id}-{source.topic}-{source.partition}",
             transactional_id=f"{conf.id}-{source.topic}-{source.partition}",
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,

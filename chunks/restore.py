@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer
-from faust.transport.drivers.aiokafka import server_list
 from faust.types import TP, AppT
 
+from chunks.client import client
 from chunks.fetch import fetch, tune
 from chunks.store import BEGINNING, Store, off_loop
 
@@ -58,7 +58,7 @@ def changelog_reader(app: AppT, most_bytes: int = FETCH_BYTES) -> AIOKafkaConsum
     """What reads changelogs, to be started; committed records only."""
     return tune(
         AIOKafkaConsumer(
-            bootstrap_servers=server_list(app.transport.url, app.transport.default_port),
+            **client(app),
             client_id=f"{app.conf.broker_client_id}-changelogs",
             enable_auto_commit=False,
             auto_offset_reset="earliest",

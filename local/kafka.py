@@ -55,7 +55,8 @@ log.cleaner.dedupe.buffer.size=16777216
 class Kafka(LocalServer):
     """A broker with its data in `<folder>/kafka`; `address` stays the same over stop and start."""
 
-    def __init__(self, artifacts: Artifacts, folder: Path, port: int) -> None:
+    def __init__(self, artifacts: Artifacts, folder: Path, port: int, more: str = "") -> None:
+        self.more = more
         self.artifacts = artifacts
         self.folder = folder.absolute()
         self.port = port
@@ -71,7 +72,7 @@ class Kafka(LocalServer):
         self.process.demand_stopped()
         demand_port(self.port)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.settings.write_text(SETTINGS.format(port=self.port, controller=free_port()))
+        self.settings.write_text((SETTINGS + self.more).format(port=self.port, controller=free_port()))
         self.format()
         self.process.start()
         try:
@@ -138,13 +139,14 @@ class Kafka(LocalServer):
             return True
 
 
-def start_kafka(artifacts: Artifacts, folder: Path, port: int | None = None) -> Kafka:
+def start_kafka(artifacts: Artifacts, folder: Path, port: int | None = None, more: str = "") -> Kafka:
     """Start a broker with its data in `<folder>/kafka`, and return it ready.
 
     Args: `port` is taken if it is free, else (or without it) another one; ask `.address`.
+    `more` is put behind the broker's settings, of which the last counts; {port} and {controller} in it are our ports.
     Raises ServerFailed.
     """
-    kafka = Kafka(artifacts, folder, free_port(port))
+    kafka = Kafka(artifacts, folder, free_port(port), more)
     kafka.start()
     return kafka
 

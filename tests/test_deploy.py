@@ -219,3 +219,12 @@ def test_a_unit_runs_a_command_there_is_with_settings_there_are(path: Path):
     Settings.from_env({**shared, **own, "LATELY_TOKEN_SECRET": "x" * 16})
     folder = own.get("LATELY_DATA_DIR")
     assert folder is None or f"StateDirectory={Path(folder).parent.relative_to('/var/lib')}" in unit
+
+
+def test_the_drop_in_hands_over_each_file_that_a_setting_names():
+    drop_in = (DEPLOY / "systemd" / "secure.conf").read_text()
+    credentials = dict(re.findall(r"^LoadCredential=(\w+):/etc/lately/(\w+)(?:\.pem)?$", drop_in, re.MULTILINE))
+    assert all(name == file for name, file in credentials.items())
+    assert set(re.findall(r"=%d/(\w+)$", drop_in, re.MULTILINE)) == set(credentials)
+    own = dict(re.findall(r"^Environment=(LATELY_\w+)=([^%\n]*)$", drop_in, re.MULTILINE))
+    Settings.from_env({**own, "LATELY_KAFKA_SASL_PASSWORD": "x"})

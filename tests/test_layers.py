@@ -14,7 +14,9 @@ ORDER = [
     ("chunks",),
     (
         "app.errors",
+        "app.secure",
         "app.config",
+        "app.kafka",
         "app.models",
         "app.folds",
         "app.digests",

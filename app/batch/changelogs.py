@@ -13,8 +13,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from app.batch.kafka import PATIENCE_S, RETRY_MS, reachable
+from app.batch.kafka import PATIENCE_S, RETRY_MS
 from app.config import Settings
+from app.kafka import client, reachable
 from app.topics import Topics
 from chunks.fetch import fetch, tune
 from chunks.store import BEGINNING, RESTORING, Store, position_key
@@ -106,10 +107,11 @@ def _apply(store: Store, records: list[tuple[bytes, bytes | None]], offset: int)
 async def changelogs(settings: Settings) -> AsyncIterator[Changelogs]:
     """The changelogs of this app. Raises ServerAway."""
     common = {
-        "bootstrap_servers": settings.kafka_servers, "enable_auto_commit": False, "auto_offset_reset": "earliest",
+        "enable_auto_commit": False, "auto_offset_reset": "earliest",
         "max_partition_fetch_bytes": FETCH_BYTES, "retry_backoff_ms": RETRY_MS,
     }  # fmt: skip
-    reader, heads = tune(AIOKafkaConsumer(**common)), AIOKafkaConsumer(**common)
+    reader = tune(AIOKafkaConsumer(**client(settings), **common))
+    heads = AIOKafkaConsumer(**client(settings), **common)
     async with reachable(settings):
         try:
             await asyncio.wait_for(asyncio.gather(reader.start(), heads.start()), PATIENCE_S)

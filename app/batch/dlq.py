@@ -15,10 +15,11 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import ProducerFenced
 from aiokafka.structs import ConsumerRecord
 
-from app.batch.kafka import PATIENCE_S, consuming, reachable, upto
+from app.batch.kafka import PATIENCE_S, consuming, upto
 from app.config import Settings
 from app.dead_letters import MAX_BYTES, PREFIX
 from app.errors import LatelyError, Unknown
+from app.kafka import client, reachable
 from app.topics import MAX_REQUEST_BYTES, Topics
 
 #: Header of a record that settles another: its offset, and what was done.
@@ -111,7 +112,7 @@ async def settle(
     Raises ServerAway, LatelyError when somebody else has begun meanwhile.
     """
     producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_servers,
+        **client(settings),
         transactional_id=f"{settings.id}-dlq",
         max_request_size=MAX_REQUEST_BYTES,
     )
@@ -146,7 +147,7 @@ async def delete_settled(settings: Settings) -> dict[int, int]:
     Raises ServerAway.
     """
     topic = Topics(settings).orders_dead.name
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
+    admin = AIOKafkaAdminClient(**client(settings), request_timeout_ms=10_000)
     async with consuming(settings) as consumer:
         try:
             await asyncio.wait_for(admin.start(), PATIENCE_S)

@@ -67,10 +67,12 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 def _kafka(settings: Settings) -> Iterator[Finding]:
     missing = asyncio.run(missing_topics(settings))
     if missing:
-        detail = f"Kafka answers; {len(missing)} topics are not there yet: {', '.join(missing)}"
+        detail = (
+            f"Kafka answers ({settings.kafka_security}); {len(missing)} topics are not there yet: {', '.join(missing)}"
+        )
         yield Finding("kafka", WARNING, detail, "start a worker or `lately source setup`: they make them")
     else:
-        yield Finding("kafka", OK, "Kafka answers, and all topics are as they must be")
+        yield Finding("kafka", OK, f"Kafka answers ({settings.kafka_security}), and all topics are as they must be")
     if settings.replication == 1:
         yield Finding(
             "replication", WARNING, "one broker's disk has the only copy of each topic",

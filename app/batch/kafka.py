@@ -1,4 +1,4 @@
-"""Kafka as commands reach it: patience with a broker, words for one that does not answer, and reading topics."""
+"""Kafka as commands read it: patience with a broker, a consumer of no group, and reading up to an end."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from app.config import Settings
-from app.errors import ServerAway
+from app.kafka import client, reachable
 from chunks.fetch import FETCH_WAIT_MS
 
 #: How long a client may need to start, s.
@@ -21,25 +20,13 @@ RETRY_MS = 5
 
 
 @asynccontextmanager
-async def reachable(settings: Settings) -> AsyncIterator[None]:
-    """Say it in words when Kafka does not answer. Raises ServerAway."""
-    try:
-        yield
-    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(
-            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
-            "start it, or set LATELY_KAFKA to the servers to use"
-        ) from None
-
-
-@asynccontextmanager
 async def consuming(settings: Settings, **more: object) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of no group, which begins where a topic begins; `more` is what else it is told. Raises ServerAway.
 
     What is not committed yet it does not read: nobody knows what it will be.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest",
+        **client(settings), enable_auto_commit=False, auto_offset_reset="earliest",
         isolation_level="read_committed", fetch_max_wait_ms=FETCH_WAIT_MS, retry_backoff_ms=RETRY_MS, **more,
     )  # fmt: skip
     async with reachable(settings):

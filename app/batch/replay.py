@@ -26,6 +26,7 @@ from app.comparison import Difference, differences, untouched
 from app.config import Settings
 from app.errors import ServerAway, UnreadableEvent
 from app.folds import Register
+from app.kafka import client
 from app.models import ERASED, read_event
 from app.topics import MAX_REQUEST_BYTES, Topics
 
@@ -180,12 +181,8 @@ async def again(
     """
     _check(part)
     topic, published = Topics(settings).orders.name, 0
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, isolation_level="read_committed"
-    )
-    producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_servers, enable_idempotence=True, max_request_size=MAX_REQUEST_BYTES
-    )
+    consumer = AIOKafkaConsumer(**client(settings), enable_auto_commit=False, isolation_level="read_committed")
+    producer = AIOKafkaProducer(**client(settings), enable_idempotence=True, max_request_size=MAX_REQUEST_BYTES)
     try:
         async with reading(settings) as log:
             begins = {number: first for number, (first, _) in (await log.begins(part)).items()}

@@ -11,9 +11,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from faust.types import TP
 
-from app.batch.kafka import PATIENCE_S, reachable
+from app.batch.kafka import PATIENCE_S
 from app.config import Settings
 from app.errors import StillRunning
+from app.kafka import client, reachable
 from app.topics import Topics
 from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
 
@@ -25,7 +26,7 @@ Write = Callable[[TP, list[Message]], Awaitable[None]]
 
 async def demand_no_worker(settings: Settings) -> None:
     """Raise StillRunning when the group of this app has members; ServerAway."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=10_000)
+    admin = AIOKafkaAdminClient(**client(settings), request_timeout_ms=10_000)
     async with reachable(settings):
         try:
             await asyncio.wait_for(admin.start(), PATIENCE_S)
@@ -64,7 +65,7 @@ async def writing(settings: Settings, dry_run: bool) -> AsyncIterator[Write]:
             for partition in range(settings.partitions):
                 source = TP(topic, partition)
                 producers[source] = AIOKafkaProducer(
-                    bootstrap_servers=settings.kafka_servers,
+                    **client(settings),
                     transactional_id=f"{settings.id}-{topic}-{partition}",
                     transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
                     max_batch_size=BATCH_BYTES,

@@ -33,7 +33,8 @@ def check(settings: Settings) -> list[Finding]:
     Raises BadSource when the server refuses the user, ServerAway when it does not answer.
     """
     with closing(connect(settings)) as connection:
-        found = [Finding("connection", OK, f"MySQL answers as {_version(connection)}")]
+        tls = "with TLS" if connection.is_secure else "without TLS"
+        found = [Finding("connection", OK, f"MySQL answers as {_version(connection)}, {tls}")]
         looks: list[Callable[[Connection, Settings], Iterator[Finding]]] = [_server, _table]
         looks += [_outbox, _rights] if settings.source_mode == OUTBOX else [_watermark]
         looks.append(_promise)

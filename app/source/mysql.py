@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import suppress
 
 import mysql.connector
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.connection import MySQLConnection
+from mysql.connector.constants import ClientFlag
+from mysql.connector.errorcode import CR_SSL_CONNECTION_ERROR
+from mysql.connector.network import MySQLSocket
 
+from app import secure
 from app.config import Settings
-from app.errors import BadSource, ServerAway
+from app.errors import BadSource, ServerAway, WrongLibrary
 
 Connection = MySQLConnectionAbstract
 
@@ -27,28 +33,30 @@ _REFUSALS = {
 def connect(settings: Settings) -> Connection:
     """Open a connection: UTC, utf8mb4, autocommit, and READ COMMITTED so that no read locks the shop's rows.
 
-    Raises BadSource when the server refuses the user or has no such database, ServerAway when it does not answer.
+    Raises BadSource when the server refuses the user, is not to be trusted or has no such database, ServerAway when it
+    does not answer.
     """
-    where = f"{settings.mysql_user}@{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}"
+    told = {
+        "host": settings.mysql_host,
+        "port": settings.mysql_port,
+        "user": settings.mysql_user,
+        "password": settings.mysql_password,
+        "database": settings.mysql_database,
+        "charset": "utf8mb4",
+        # MariaDB does not know the collation that the connector asks for by itself.
+        "collation": "utf8mb4_general_ci",
+        "time_zone": "+00:00",
+        "autocommit": True,
+        "connection_timeout": 10,
+    }
+    context = secure.mysql(settings)
     try:
-        connection = mysql.connector.connect(
-            host=settings.mysql_host,
-            port=settings.mysql_port,
-            user=settings.mysql_user,
-            password=settings.mysql_password,
-            database=settings.mysql_database,
-            charset="utf8mb4",
-            # MariaDB does not know the collation that the connector asks for by itself.
-            collation="utf8mb4_general_ci",
-            time_zone="+00:00",
-            autocommit=True,
-            connection_timeout=10,
-            use_pure=True,
-        )
+        if context is not None:
+            connection = _Secured(context, **told)
+        else:
+            connection = MySQLConnection(**told, ssl_disabled=settings.mysql_tls == "DISABLED")
     except mysql.connector.Error as exc:
-        if exc.errno in _REFUSALS:
-            raise BadSource(f"MySQL refuses {where}: {exc.msg}; see LATELY_MYSQL_*") from None
-        raise ServerAway(f"no answer from MySQL as {where} ({exc}): start it, or set LATELY_MYSQL_*") from None
+        raise _why(settings, exc) from None
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         # A leader that is frozen, or whose machine is gone, loses its lock with its connection.
@@ -56,6 +64,59 @@ def connect(settings: Settings) -> Connection:
         # Whoever waits for a table's lock makes the shop wait behind him.
         cursor.execute(f"SET SESSION lock_wait_timeout = {LOCK_WAIT_S}")
     return connection
+
+
+def _why(settings: Settings, exc: mysql.connector.Error) -> BadSource | ServerAway:
+    where = f"{settings.mysql_user}@{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}"
+    cause = exc.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return BadSource(
+            f"the certificate of MySQL at {settings.mysql_host}:{settings.mysql_port} is not trusted "
+            f"({cause.verify_message}): set LATELY_MYSQL_CA to the authority that signed it, and LATELY_MYSQL_HOST to "
+            "a name that it has"
+        )
+    if exc.errno == CR_SSL_CONNECTION_ERROR:
+        return BadSource(
+            f"MySQL at {settings.mysql_host}:{settings.mysql_port} has no TLS, and LATELY_MYSQL_TLS is "
+            f"{settings.mysql_tls}: turn it on there, or set that to PREFERRED"
+        )
+    if isinstance(cause, ssl.SSLError):
+        return ServerAway(
+            f"MySQL broke TLS off as {where} ({cause}): it is stopping, or does not trust the certificate in "
+            f"LATELY_MYSQL_CERT ({settings.mysql_cert or 'unset'}): set one that it trusts"
+        )
+    if exc.errno == errorcode.ER_SECURE_TRANSPORT_REQUIRED:
+        return BadSource(
+            f"MySQL at {settings.mysql_host}:{settings.mysql_port} takes TLS only, and LATELY_MYSQL_TLS is "
+            f"{settings.mysql_tls}: set that to VERIFY_IDENTITY or REQUIRED"
+        )
+    if exc.errno in _REFUSALS:
+        return BadSource(f"MySQL refuses {where}: {exc.msg}; see LATELY_MYSQL_*")
+    return ServerAway(f"no answer from MySQL as {where} ({exc}): start it, or set LATELY_MYSQL_*")
+
+
+class _Secured(MySQLConnection):
+    """Replaces: going on in the clear where the server has no TLS, and trusting the system's authorities, too."""
+
+    def __init__(self, context: ssl.SSLContext, **told: object) -> None:
+        self._context = context
+        super().__init__(**told)
+
+    def _do_handshake(self) -> None:
+        super()._do_handshake()
+        # Nothing was sent yet.
+        if not self._client_flags & ClientFlag.SSL:
+            raise mysql.connector.InterfaceError("the server has none", errno=CR_SSL_CONNECTION_ERROR)
+
+    def _get_connection(self) -> MySQLSocket:
+        connection = super()._get_connection()
+        connection.build_ssl_context = lambda **_: self._context
+        return connection
+
+    def _open_connection(self) -> None:
+        super()._open_connection()
+        if getattr(self._socket.sock, "context", None) is not self._context:
+            raise WrongLibrary("mysql-connector-python does not use the TLS that it was given: install an earlier one")
 
 
 def server_name(connection: Connection) -> str:

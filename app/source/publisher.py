@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from app.config import Settings
+from app.kafka import client
 from app.source import state
 from app.source.events import Record
 from app.topics import MAX_REQUEST_BYTES, Topics, partition_of
@@ -78,7 +79,7 @@ def _append(batch: BatchBuilder, record: Record) -> bool:
 async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
     """A publisher with an idempotent producer that waits for all replicas; closed at the end."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_servers,
+        **client(settings),
         client_id=f"{settings.id}-source",
         acks="all",
         enable_idempotence=True,

@@ -17,7 +17,8 @@ from mode import Service
 from app import dead_letters, tracing
 from app import metrics as shared
 from app.config import OUTBOX, Settings
-from app.errors import BadSource, ServerAway
+from app.errors import BadSource, Refused, ServerAway
+from app.kafka import client, obstacle
 from app.logs import about
 from app.models import names
 from app.source import events, guarantee, metrics, state, wishes
@@ -41,6 +42,8 @@ SHORTEST_PAUSE_S = 0.005
 SLOW_POLL_S = 0.5
 
 _PASSING = (mysql.connector.Error, KafkaError, ServerAway, OSError)
+#: Of these waiting does not help.
+_LASTING = (BadSource, Refused)
 
 
 class Source(Service):
@@ -53,8 +56,10 @@ class Source(Service):
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.published = self.reported = 0
         self._leads = False
+        #: When Kafka took something from us last, in seconds of the monotonic clock.
+        self._taken = 0.0
         #: Why the source gave up; whoever runs it shows it and ends with its exit code.
-        self.given_up: BadSource | None = None
+        self.given_up: BadSource | Refused | None = None
 
     @Service.task
     async def _run(self) -> None:
@@ -63,14 +68,15 @@ class Source(Service):
             before = self.published
             try:
                 await self._session()
-            except _PASSING as exc:
+            except (*_PASSING, *_LASTING) as exc:
+                why = (isinstance(exc, KafkaError) and await obstacle(self.settings, exc)) or exc
+                if isinstance(why, _LASTING):
+                    self.given_up = why
+                    raise why from None
                 backoff = FIRST_BACKOFF_S if self.published > before else min(backoff * 2, LONGEST_BACKOFF_S)
                 metrics.FAILURES.labels(_cause(exc)).inc()
-                log.warning("publishing stopped (%s); trying again in %.1f s, nothing is lost", exc, backoff)
+                log.warning("publishing stopped (%s); trying again in %.1f s, nothing is lost", why, backoff)
                 await self.sleep(backoff)
-            except BadSource as exc:
-                self.given_up = exc
-                raise
             finally:
                 self._leads = False
                 metrics.LEADER.set(0)
@@ -82,9 +88,20 @@ class Source(Service):
             try:
                 if self._leads:
                     await wishes.grant(self.settings, lambda: self._leads and not self.should_stop)
-            except (*_PASSING, BadSource) as exc:
+            except (*_PASSING, *_LASTING) as exc:
                 log.warning("a worker wants all rows, but they cannot be published now (%s); trying again", exc)
             await self.sleep(CHECK_EVERY_S)
+
+    @Service.task
+    async def _watch(self) -> None:
+        """While Kafka takes nothing: give up where it lets us in no more, as the producer would try for ever."""
+        while not self.should_stop:
+            await self.sleep(CHECK_EVERY_S)
+            if self._leads and time.monotonic() - self._taken > CHECK_EVERY_S:
+                why = await obstacle(self.settings)
+                if isinstance(why, Refused):
+                    self.given_up = why
+                    raise why
 
     @Service.timer(REPORT_EVERY_S)
     async def _report(self) -> None:
@@ -103,7 +120,7 @@ class Source(Service):
             capture = await self._capture(connection, promised)
             await asyncio.to_thread(capture.check)
             metrics.LEADER.set(1)
-            self._leads = True
+            self._leads, self._taken = True, time.monotonic()
             async with publishing(self.settings) as publisher:
                 publisher.offsets = await _ends(self.settings)
                 log.info(
@@ -159,7 +176,7 @@ class Source(Service):
                 pause = min(SHORTEST_PAUSE_S, longest)
             if now - told > STATUS_EVERY_S:
                 await self._tell(connection, capture, publisher, promised)
-                told = now
+                told, self._taken = now, time.monotonic()
 
     async def _publish_batch(self, capture: Outbox | Watermark, publisher: Publisher, name: str) -> int:
         """Publish the next changes and return their number. The order of the steps makes it safe:
@@ -240,7 +257,7 @@ def _cause(exc: Exception) -> str:
 async def _ends(settings: Settings) -> dict[int, int]:
     """Where `orders` ends: a former leader's last events are below, which it may not have told any more."""
     topic = Topics(settings).orders.name
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_servers, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**client(settings), enable_auto_commit=False)
     try:
         await consumer.start()
         ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(settings.partitions)])

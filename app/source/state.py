@@ -12,11 +12,10 @@ from datetime import datetime, timezone
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from app.config import Settings
-from app.errors import ServerAway
 from app.folds import microseconds
+from app.kafka import client, reachable
 from app.topics import Topics
 
 #: Keys of the topic: how the running source stands, how far a snapshot and the watermark are, what was verified, and
@@ -157,20 +156,14 @@ class Told:
 async def following(settings: Settings) -> AsyncIterator[Told]:
     """What the source has said, and will say; nothing before the topic was created. Raises ServerAway."""
     tp = TopicPartition(Topics(settings).source_state.name, 0)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers, enable_auto_commit=False, auto_offset_reset="earliest"
-    )
+    consumer = AIOKafkaConsumer(**client(settings), enable_auto_commit=False, auto_offset_reset="earliest")
     told = Told(consumer, tp)
-    try:
-        await asyncio.wait_for(consumer.start(), PATIENCE_S)
-        if tp.topic in await consumer.topics():
-            consumer.assign([tp])
-            await told.catch_up()
-        yield told
-    except (KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise ServerAway(
-            f"no answer from Kafka at {settings.kafka} ({exc or type(exc).__name__}): "
-            "start it, or set LATELY_KAFKA to the servers to use"
-        ) from None
-    finally:
-        await consumer.stop()
+    async with reachable(settings):
+        try:
+            await asyncio.wait_for(consumer.start(), PATIENCE_S)
+            if tp.topic in await consumer.topics():
+                consumer.assign([tp])
+                await told.catch_up()
+            yield told
+        finally:
+            await consumer.stop()

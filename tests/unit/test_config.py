@@ -12,6 +12,20 @@ from app.errors import EX_USAGE, BadSetting
 FIELDS = dataclasses.fields(Settings)
 SECRET = "sixteen bytes..."
 NUMBERS = [f.name for f in FIELDS if isinstance(f.default, int)]
+LOGIN = {
+    "kafka_security": "SASL_SSL", "kafka_sasl_mechanism": "PLAIN", "kafka_sasl_user": "x", "kafka_sasl_password": "x",
+}  # fmt: skip
+
+
+def beside(name: str, pems: dict[str, str]) -> dict[str, str]:
+    """What has to be set for a setting to be allowed, itself included where it names a file."""
+    if name == "auth":
+        return {"token_secret": SECRET}
+    if name.startswith("kafka_s"):
+        return LOGIN
+    server, _, what = name.partition("_")
+    mode = {"kafka": {"kafka_security": "SSL"}, "mysql": {"mysql_tls": "VERIFY_CA"}}
+    return {**mode[server], **{f"{server}_{one}": path for one, path in pems.items()}} if what in pems else {}
 
 
 def read(**variables: str) -> Settings:
@@ -34,7 +48,7 @@ def test_without_variables_everything_has_its_default():
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
-def test_every_setting_is_read_from_its_name_in_capitals(field):
+def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
     special = {
         "source_columns": "price=x",
         "id": "x",
@@ -44,14 +58,15 @@ def test_every_setting_is_read_from_its_name_in_capitals(field):
         "report_daily": "04:30",
         "report_tz": "Europe/Berlin",
     }
+    others = beside(field.name, pems)
     text = special.get(field.name, "77" if field.name in NUMBERS else "x:1")
     text = field.metadata["choices"][-1] if field.metadata["choices"] else text
-    secret = {"token_secret": SECRET} if field.name == "auth" else {}
+    text = pems.get(field.name.partition("_")[2], text)
 
-    settings = read(**{f"LATELY_{name.upper()}": value for name, value in {**secret, field.name: text}.items()})
+    settings = read(**{f"LATELY_{name.upper()}": value for name, value in {**others, field.name: text}.items()})
 
     value = int(text) if field.name in NUMBERS else text
-    assert settings == dataclasses.replace(Settings(), **{**secret, field.name: value})
+    assert settings == dataclasses.replace(Settings(), **{**others, field.name: value})
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
@@ -241,7 +256,7 @@ SECRETS = [f.name for f in FIELDS if f.metadata["secret"]]
 
 
 def test_passwords_and_what_things_are_signed_with_are_the_secrets():
-    assert SECRETS == ["token_secret", "cursor_secret", "mysql_password"]
+    assert SECRETS == ["kafka_sasl_password", "token_secret", "cursor_secret", "mysql_password"]
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -250,10 +265,14 @@ def test_a_secret_is_read_from_a_file_without_the_line_end(tmp_path, name, end):
     file = tmp_path / "secret"
     file.write_bytes(f" {SECRET} ü\n{end}".encode())
 
-    settings = read(**{f"LATELY_{name.upper()}_FILE": str(file)})
+    others = {key: text for key, text in beside(name, {}).items() if key != name}
+
+    settings = read(
+        **{f"LATELY_{key.upper()}": text for key, text in others.items()}, **{f"LATELY_{name.upper()}_FILE": str(file)}
+    )
 
     # Only one line end is an editor's; anything else belongs to the secret.
-    assert settings == dataclasses.replace(Settings(), **{name: f" {SECRET} ü" + ("\n" if end else "")})
+    assert settings == dataclasses.replace(Settings(), **others, **{name: f" {SECRET} ü" + ("\n" if end else "")})
     assert settings.shown()[name] == "***"
     assert list(settings.shown()) == [f.name for f in FIELDS]
 
