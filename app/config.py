@@ -24,6 +24,9 @@ MAX_RECENT = 128
 
 MIN_SECRET_BYTES = 16
 
+#: Answers from MySQL per second for want of a table, where a worker was told where MySQL is.
+FALLBACK_PER_S = 20
+
 #: The two ways to capture the shop's changes.
 OUTBOX, WATERMARK = "outbox", "watermark"
 
@@ -79,7 +82,16 @@ class Settings:
     cursor_secret: str = setting("", "signs cursors, the same on all workers; unset: made from LATELY_ID", secret=True)
     heartbeat_s: int = setting(15, "pause after which a stream that has nothing to say sends a comment, s", least=1)
     streams: int = setting(1000, "streams that a worker has open at most", least=1)
-    source_reads: int = setting(4, "requests of consistency=source that a worker has open at MySQL at most", least=1)
+    source_reads: int = setting(4, "reads that a worker has open at MySQL at most to answer requests", least=1)
+    fallback_per_s: int = setting(
+        0,
+        "requests per second that a worker answers from MySQL while no worker has the user's table; 0: none; "
+        f"with LATELY_MYSQL_HOST the default is {FALLBACK_PER_S}",
+        least=0,
+    )
+    fallback_ms: int = setting(1000, "how long a request waits for such a read, ms", least=1)
+    fallback_failures: int = setting(3, "after so many failures of such reads in a row MySQL is left alone", least=1)
+    fallback_pause_s: int = setting(10, "for so long, then it is tried again, s", least=1)
     session_timeout_s: int = setting(10, "after so many silent seconds a worker counts as dead", least=1)
     standby_replicas: int = setting(0, "copies of each partition on other workers, that take over faster", least=0)
     by_product: int = setting(1, "0: keep no totals by product, which makes the rest faster", least=0)
@@ -153,6 +165,9 @@ class Settings:
         chosen = environ.get("F_DATADIR", "")
         if chosen and "{" not in chosen:
             values["data_dir"] = chosen
+        # A worker can do without MySQL, and then it is not to be asked.
+        if PREFIX + "MYSQL_HOST" in environ:
+            values.setdefault("fallback_per_s", FALLBACK_PER_S)
         settings = cls(**values)
         settings.check()
         return settings

@@ -22,6 +22,9 @@ REQUESTS = Histogram(
     ["route", "method", "status"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )  # fmt: skip
+FALLBACKS = Counter(
+    "lately_fallback_answers_total", "Answers about users for want of the owner of their partition, by role", ["role"]
+)
 # Of the source, in its own process and, as far as it was told, in every worker.
 GUARANTEE = Gauge("lately_source_guarantee", "1 for what the source can promise: proven, timed or none", ["level"])
 OLDEST = Gauge("lately_source_oldest_pending_seconds", "Age of the oldest change that is not published yet")

@@ -44,6 +44,8 @@ SIGNATURES = {
     "faust.tables.recovery:Recovery.on_rebalance": "self, assigned, revoked, newly_assigned, generation_id",
     "faust.tables.base:Collection.on_start": "self",
     "faust.tables.base:Collection.on_rebalance": "self, assigned, revoked, newly_assigned, generation_id",
+    "aiokafka.client:AIOKafkaClient.coordinator_lookup": "self, coordinator_type, coordinator_key",
+    "aiokafka.client:AIOKafkaClient.send": "self, node_id, request, group",
     "aiokafka.consumer.fetcher:Fetcher._create_fetch_waiter": "self",
     "aiokafka.consumer.fetcher:Fetcher._notify": "self, future",
     "aiokafka.consumer.fetcher:FetchResult._update_position": "self",

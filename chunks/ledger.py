@@ -34,6 +34,8 @@ PATIENCE_S = 0.5
 #: A background topic's transactions always wait for more records, but not longer than so many seconds.
 BACKGROUND_PATIENCE_S = 0.2
 TRANSACTION_TIMEOUT_MS = 60_000
+#: Behind its records Kafka writes that a transaction was committed.
+MARKERS = 1
 #: What a ledger of a rebuild is called, and may remember.
 REBUILD = "rebuild"
 REBUILD_CACHE_BYTES = 16 * 2**20
@@ -279,7 +281,7 @@ class Ledger:
         # 4.
         for name, values in changes.items():
             store = self._states[name].store
-            await off_loop(store.apply, values.items(), _after_last(batches[name]))
+            await off_loop(store.apply, values.items(), _after_last(batches[name]), MARKERS)
             store.watches.tell(values)
         return {name: batches[name][0][0].result().offset for name in changes}
 

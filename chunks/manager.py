@@ -10,10 +10,11 @@ from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP
 
 from chunks.chunk import Headers
+from chunks.copies import Copies
 from chunks.ledger import Ledger
 from chunks.lost import Loss
 from chunks.recovery import Recovery
-from chunks.store import Store, off_loop
+from chunks.store import Store
 
 CACHE_BYTES = 256 * 2**20
 BLOCK_CACHE_BYTES = 256 * 2**20
@@ -40,6 +41,8 @@ class TableManager(FaustTableManager):
         self.stamp: Callable[[], Headers] = list
         #: Called before each step; an app may end the process there.
         self.check: Callable[[], None] = lambda: None
+        #: What tells whether a partition that this worker does not own can be read here.
+        self.copies = Copies(self.app)
         #: Called before a lost partition of a table is made anew; True: the app brings back what that cannot.
         self.on_loss: Callable[[Loss], Awaitable[bool]] = _brings_nothing_back
 
@@ -64,11 +67,12 @@ class TableManager(FaustTableManager):
 
     async def on_stop(self) -> None:
         """Give up the producers and close the tables."""
+        await self.copies.stop()
         await self.recovery.leave()
         await super().on_stop()
         for table in self.values():
             for partition in list(table.stores):
-                await off_loop(table.close, partition)
+                await table.close(partition)
 
     async def settle(self) -> bool:
         """Wait until all that was folded is durable; False when that cannot be any more."""

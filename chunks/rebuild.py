@@ -19,7 +19,7 @@ from faust.types import TP
 
 from chunks.chunk import CHUNK_RECORDS, Run
 from chunks.fetch import fetch
-from chunks.ledger import Ledger
+from chunks.ledger import MARKERS, Ledger
 from chunks.lost import CUT, EXPIRED, Loss, Verdict
 from chunks.restore import Progress
 from chunks.store import BEGINNING, INCOMPLETE, Store, off_loop, position_key
@@ -78,7 +78,7 @@ class Rebuild:
         for name, offset in offsets.items():
             store = self._store(name)
             await off_loop(store.begin, ids[name], offset, name in empty)
-            await off_loop(store.apply, list(more.items()), offset + 1 + len(more))
+            await off_loop(store.apply, list(more.items()), offset + 1 + len(more), MARKERS)
 
     async def _fold_again(self, table: Any, loss: Loss, flagged: set[str]) -> None:
         """Rebuild a table; killed in between, it is begun again by whoever is next.

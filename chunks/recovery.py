@@ -17,6 +17,7 @@ from chunks.lost import Found, judge
 from chunks.rebuild import Rebuild
 from chunks.restore import Progress, Restore, changelog_reader
 from chunks.store import RESTORING, off_loop
+from chunks.transactions import transactional_id
 
 
 class Recovery(Service):
@@ -121,7 +122,7 @@ class Recovery(Service):
         for table in self.tables.values():
             for partition in list(table.stores):
                 if (table, partition) not in wanted:
-                    await off_loop(table.close, partition)
+                    await table.close(partition)
         await asyncio.gather(*(off_loop(table.open, partition) for table, partition in wanted))
 
     def _sources(self, actives: Iterable[TP]) -> dict[TP, list[TP]]:
@@ -137,7 +138,7 @@ class Recovery(Service):
         producer = AIOKafkaProducer(
             **client(self.app),
             client_id=f"{conf.broker_client_id}-{source.topic}-{source.partition}",
-            transactional_id=f"{conf.id}-{source.topic}-{source.partition}",
+            transactional_id=transactional_id(self.app, source),
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_batch_size=BATCH_BYTES,
             max_request_size=MAX_REQUEST_BYTES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer
@@ -165,7 +165,7 @@ class Restore:
         else:
             return
         log.warning("%s[%s]: the table on disk is made anew, %s", tp.topic, tp.partition, why)
-        await off_loop(store.wipe)
+        await self._hidden(tp, store.wipe)
 
     async def _read(self, changelogs: Iterable[TP]) -> dict[TP, int]:
         """Apply what has arrived; the offset reached by each partition that moved."""
@@ -185,11 +185,15 @@ class Restore:
         return moved
 
     async def _begin_anew(self, tp: TP, store: Store, beginning: bytes, offset: int) -> None:
-        """Forget what lies before a beginning; who reads a standby meanwhile is told that it is closed."""
+        """Forget what lies before a beginning."""
         if store.beginning != (beginning, offset):
-            stores = self._tables.of_changelog(tp.topic).stores
-            del stores[tp.partition]
-            try:
-                await off_loop(store.begin, beginning, offset)
-            finally:
-                stores[tp.partition] = store
+            await self._hidden(tp, store.begin, beginning, offset)
+
+    async def _hidden(self, tp: TP, work: Callable[..., None], *args: object) -> None:
+        """Do something to a store; who reads it meanwhile is told that it is closed."""
+        stores = self._tables.of_changelog(tp.topic).stores
+        store = stores.pop(tp.partition)
+        try:
+            await off_loop(work, *args)
+        finally:
+            stores[tp.partition] = store

@@ -95,6 +95,8 @@ class Store:
         self._db: rocksdict.Rdict | None = None
         #: Whether it was compared with its changelog since it was opened.
         self.trusted = False
+        #: Offsets behind `offset` that hold nothing: the marker of a transaction that this worker has committed.
+        self._markers = 0
         self._unlogged = rocksdict.WriteOptions()
         self._unlogged.disable_wal = True
         #: How often this was written to, and of each source topic the position and after how many writes it was read.
@@ -154,6 +156,19 @@ class Store:
         """The next record of the changelog that is not applied yet; 0 when nothing is."""
         return int(self._db.get(_OFFSET) or 0)
 
+    def is_at(self, end: int, topic: str) -> bool:
+        """Whether this is what its changelog says below the offset `end`, folded from `topic`.
+
+        Not where it has not been compared with it, is being made anew, or is being replaced by a dump.
+        """
+        return (
+            self.trusted
+            and self.offset <= end <= self.offset + self._markers
+            and self.beginning is not None
+            and self.position(topic) is not None
+            and self.get(RESTORING) is None
+        )
+
     @property
     def age_s(self) -> float:
         """Seconds since the last write; 0 when there was none."""
@@ -196,8 +211,11 @@ class Store:
         """The store as it is now, to be read while it is written to."""
         return Moment(self._db.snapshot())
 
-    def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
-        """Write changelog records and the offset after them in one batch; a value of None deletes."""
+    def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int, markers: int = 0) -> None:
+        """Write changelog records and the offset after them in one batch; a value of None deletes.
+
+        Behind them lie `markers` offsets that hold nothing.
+        """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put = batch.put
         for number, (key, value) in enumerate(records):
@@ -209,5 +227,7 @@ class Store:
                 put(key, value)
         put(_OFFSET, b"%d" % offset)
         put(_TIME, b"%d" % time.time())
+        self._markers = 0
         self._db.write(batch, self._unlogged)
+        self._markers = markers
         self._writes += 1

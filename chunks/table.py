@@ -13,7 +13,7 @@ from faust.types import TP, AppT, TopicT
 
 from chunks.chunk import Chunk
 from chunks.errors import ClosedPartition
-from chunks.store import Moment, Store
+from chunks.store import Moment, Store, off_loop
 from chunks.watch import Watch, Watches
 
 
@@ -61,11 +61,12 @@ class Table(faust.Table):
             self.stores[partition] = Store(self.path(partition), self.app.tables.block_cache_bytes, watches).open()
         return self.stores[partition]
 
-    def close(self, partition: int) -> None:
+    async def close(self, partition: int) -> None:
         """Close a partition."""
+        # First: requests are answered meanwhile.
         store = self.stores.pop(partition, None)
         if store is not None:
-            store.close()
+            await off_loop(store.close)
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """The committed value of a key. Raises ClosedPartition when the partition is not open here (any more)."""

@@ -141,6 +141,8 @@ class Stack:
             "LATELY_MYSQL_DATABASE": self.name,
             "LATELY_DATA_DIR": str(folder / "tables"),
             "LATELY_SESSION_TIMEOUT_S": "6",
+            # What a test sees is what the tables say.
+            "LATELY_FALLBACK_PER_S": "0",
         }
 
     def __enter__(self) -> Stack:

@@ -69,7 +69,7 @@ class PurchasesMeta(Struct):
     guarantee: Literal["proven", "timed", "none"]
     unseen: list[Literal["changed", "removed"]]
     verified_at: Time | None
-    role: Literal["active", "source"]
+    role: Literal["active", "standby", "source"]
     worker: str
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from aiohttp.web import HTTPSeeOther, Request, Response
@@ -11,9 +12,10 @@ from app.core import app, settings
 from chunks import ClosedPartition
 from tables import by_user
 from web import parameters
+from web.errors import Answered, Problem
 from web.pages import page
 from web.parameters import Query
-from web.purchases import HEADERS, said
+from web.purchases import HEADERS, Said, said, said_instead
 from web.recommended import Row, recommend
 from web.routing import routed
 
@@ -22,11 +24,12 @@ RECOMMENDED = 5
 
 
 @app.page("/users/{user_id:[^/]*}")
-def home(self, request: Request, user_id: str) -> Response:
+def home(self, request: Request, user_id: str) -> Answered:
     """The home page of one user."""
     parameters.only(request)
     user = parameters.user_id(request, 2)
-    return routed(request, by_user.by_user, user.encode(), lambda partition: _answer(user, partition))
+    query = Query(settings.recent_limit)
+    return _routed(request, user, query, lambda told: _page(user, told, RECOMMENDED))
 
 
 @app.page("/")
@@ -39,17 +42,31 @@ async def front(self, request: Request) -> Response:
 
 
 @app.page("/v1/users/{user_id:[^/]*}/home")
-def blocks(self, request: Request, user_id: str) -> Response:
+def blocks(self, request: Request, user_id: str) -> Answered:
     """Both blocks of the home page in one answer."""
     parameters.only(request, "limit")
     user = parameters.user_id(request, 3)
     query = Query(parameters.limit(request, settings.recent_limit))
-    return routed(request, by_user.by_user, user.encode(), lambda partition: _blocks(user, query, partition))
+    return _routed(request, user, query, lambda told: _blocks(user, told, query.limit))
 
 
-def _blocks(user: str, query: Query, partition: int) -> Response:
-    recommendations = _recommended(user, query.limit)
-    body = b'%b,"recommendations":%b}' % (said(user, query, None, partition).body[:-1], json.encode(recommendations))
+def _routed(request: Request, user: str, query: Query, answer: Callable[[Said], Response]) -> Answered:
+    """The answer that is made of what is said of the user's purchases, by whoever can say it."""
+
+    async def instead(problem: Problem, partition: int) -> Response:
+        return answer(await said_instead(request, user, query, None, partition, problem))
+
+    return routed(
+        request,
+        by_user.by_user,
+        user.encode(),
+        lambda partition: answer(said(user, query, None, partition)),
+        instead=instead,
+    )
+
+
+def _blocks(user: str, told: Said, limit: int) -> Response:
+    body = b'%b,"recommendations":%b}' % (told.body[:-1], json.encode(_recommended(user, limit)))
     return Response(body=body, headers=HEADERS)
 
 
@@ -63,8 +80,7 @@ def _recommended(user: str, limit: int) -> list[Row] | None:
         return None
 
 
-def _answer(user: str, partition: int) -> Response:
-    shown = json.decode(said(user, Query(settings.recent_limit), None, partition).body)
-    recommendations = _recommended(user, RECOMMENDED)
+def _page(user: str, told: Said, limit: int) -> Response:
+    shown = json.decode(told.body)
     values = {name: shown[name] for name in ("purchases", "meta")}
-    return page("home.html", user=user, recommendations=recommendations, **values)
+    return page("home.html", user=user, recommendations=_recommended(user, limit), **values)

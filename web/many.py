@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -14,11 +15,11 @@ from app.core import app, settings
 from app.topics import partition_of
 from chunks import ClosedPartition
 from tables import by_user
-from web import parameters
+from web import fallback, parameters
 from web.errors import Problem
 from web.parameters import Query
-from web.purchases import HEADERS, said
-from web.routing import RETRY_AFTER_S, forwarded, owner_of, recovering
+from web.purchases import HEADERS, Said, said, said_by_source
+from web.routing import RETRY_AFTER_S, forwarded, heard, owner_of, recovering
 
 #: One user's part of the answer: what GET …/purchases says, or `user_id` and `error`.
 Part = dict[str, object]
@@ -26,48 +27,85 @@ Part = dict[str, object]
 
 @app.page("/v1/purchases")
 async def many(self, request: Request) -> Response:
-    """The newest purchases of up to 100 users, each with an error of its own where a worker is away."""
+    """The newest purchases of up to 100 users, each with an error of its own where nobody can say anything of them.
+
+    1. This worker and the owners of the others are asked. 2. Of those for whom they have nothing to say this worker's
+    copies are. 3. For the rest it is MySQL, once.
+    """
     query = parameters.query(request, ("user_id", *parameters.FILTERS), settings.recent_limit)
     users = parameters.user_ids(request)
-    here: dict[str, Part] = {}
+    found: dict[str, Part] = {}
+    missing: dict[str, Problem] = {}
     elsewhere: dict[URL, list[str]] = {}
+    # 1.
     for user in users:
         try:
             owner = owner_of(request, by_user.by_user, _partition(user))
             if owner is None:
-                here[user] = _from_table(user, query)
+                found[user] = _from_table(user, query)
             else:
                 elsewhere.setdefault(owner, []).append(user)
         except Problem as problem:
-            here[user] = _failed(user, problem)
-    parts = await asyncio.gather(*(_ask(request, owner, asked) for owner, asked in elsewhere.items()))
-    found = here | {str(part["user_id"]): part for answered in parts for part in answered}
-    return _answer(query, [found[user] for user in users])
+            missing[user] = problem
+        except ClosedPartition:
+            missing[user] = recovering()
+    for parts, problems in await asyncio.gather(*(_ask(request, owner, asked) for owner, asked in elsewhere.items())):
+        found |= parts
+        missing |= problems
+    # 2.
+    for parts in await asyncio.gather(*(_from_copy(one, query) for one in _by_partition(missing).items())):
+        found |= parts
+    # 3.
+    rest = [user for user in missing if user not in found]
+    known = await fallback.asked(request, rest) if rest else None
+    if known is not None:
+        found |= {user: _part(said_by_source(user, query, None, known[user])) for user in rest}
+    return _answer(query, [found.get(user) or _failed(user, missing[user]) for user in users])
 
 
 def _partition(user: str) -> int:
     return partition_of(user.encode(), settings.partitions)
 
 
-def _from_table(user: str, query: Query) -> Part:
-    try:
-        return msgspec.json.decode(said(user, query, None, _partition(user)).body, type=Part)
-    except ClosedPartition:
-        raise recovering() from None
+def _by_partition(users: Iterable[str]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for user in users:
+        found.setdefault(_partition(user), []).append(user)
+    return found
 
 
-async def _ask(request: Request, owner: URL, users: list[str]) -> list[Part]:
-    """The parts of users whose partitions another worker owns."""
+def _part(told: Said) -> Part:
+    return msgspec.json.decode(told.body, type=Part)
+
+
+def _from_table(user: str, query: Query, role: str = "active") -> Part:
+    return _part(said(user, query, None, _partition(user), role))
+
+
+async def _from_copy(one: tuple[int, list[str]], query: Query) -> dict[str, Part]:
+    partition, users = one
+    parts = await fallback.copied(partition, lambda: {u: _from_table(u, query, fallback.STANDBY) for u in users})
+    return parts or {}
+
+
+async def _ask(request: Request, owner: URL, users: list[str]) -> tuple[dict[str, Part], dict[str, Problem]]:
+    """The parts of users whose partitions another worker owns, and why there are none of the others."""
     pairs = [(name, text) for name, text in request.query.items() if name != "user_id"]
     path = f"{request.rel_url.raw_path}?{urlencode([*pairs, *(('user_id', user) for user in users)])}"
     try:
         answer = await forwarded(request, owner, path=path)
         body = msgspec.json.decode(answer.body, type=dict)
-        if answer.status == HTTPStatus.OK:
-            return body["users"]
-        raise Problem(answer.status, body["code"], body["detail"], retry_after_s=RETRY_AFTER_S)
+        if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise heard(body["code"])
+        if answer.status != HTTPStatus.OK:
+            raise Problem(answer.status, body["code"], body["detail"], retry_after_s=RETRY_AFTER_S)
     except Problem as problem:
-        return [_failed(user, problem) for user in users]
+        return {}, dict.fromkeys(users, problem)
+    parts = {str(part["user_id"]): part for part in body["users"]}
+    return (
+        {user: part for user, part in parts.items() if "error" not in part},
+        {user: heard(part["error"]["code"]) for user, part in parts.items() if "error" in part},
+    )
 
 
 def _failed(user: str, problem: Problem) -> Part:

@@ -23,7 +23,7 @@ from app.freshness import Freshness
 from app.lists import Mark, Page
 from app.source import reading
 from tables import by_user
-from web import cursor, parameters
+from web import cursor, fallback, parameters
 from web.errors import Answered, Problem
 from web.meta import meta, require_fresh
 from web.parameters import Query
@@ -36,7 +36,6 @@ _ETAG = istr("ETag")  # aiohttp writes it otherwise
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
 _PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
 _KEY = cursor.secret(settings)
-source_reads = asyncio.Semaphore(settings.source_reads)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +62,13 @@ def purchases(self, request: Request, user_id: str) -> Answered:
             return _after_arrival(request, user, query, after, partition)
         return _answer(request, said(user, query, after, partition))
 
-    return routed(request, by_user.by_user, user.encode(), answer, partial(forwarded, wait_ms=query.wait_ms))
+    def instead(problem: Problem, partition: int) -> Answered:
+        return _instead(request, user, query, after, partition, problem)
+
+    forward = partial(forwarded, wait_ms=query.wait_ms)
+    return routed(
+        request, by_user.by_user, user.encode(), answer, forward, None if query.consistency == "active" else instead
+    )
 
 
 def mark(user: str, query: Query) -> Mark | None:
@@ -71,13 +76,42 @@ def mark(user: str, query: Query) -> Mark | None:
     return None if query.cursor is None else cursor.read(_KEY, query.bound_to(user), query.cursor)
 
 
-def said(user: str, query: Query, after: Mark | None, partition: int) -> Said:
+def said(user: str, query: Query, after: Mark | None, partition: int, role: str = "active") -> Said:
     """What the table says of a user. Raises Problem 503 too-stale, ClosedPartition."""
     fresh = by_user.freshness(partition)
     limit = query.limit + 1 if query.group_by is None else None
     # A group stands where its newest purchase does, but shows those before it and after it.
     start = after if query.group_by is None else None
-    return _say(user, query, after, by_user.known(user, partition, query.wanted, start, limit), fresh, "active")
+    return _say(user, query, after, by_user.known(user, partition, query.wanted, start, limit), fresh, role)
+
+
+def said_by_source(user: str, query: Query, after: Mark | None, known: list[Register]) -> Said:
+    """What is said of a user of whom the shop's database has `known`, newest first."""
+    fresh = Freshness(time.time_ns() // 1000, 0, "proven", None)
+    return _say(user, query, after, [one for one in known if query.wanted.admits(one)], fresh, fallback.SOURCE)
+
+
+async def said_instead(
+    request: Request, user: str, query: Query, after: Mark | None, partition: int, problem: Problem
+) -> Said:
+    """What is said of a user though the owner of the partition says nothing. Raises Problem, else the given one."""
+
+    def from_copy() -> Said:
+        if query.after_order is not None and not by_user.knows_order(user, partition, query.after_order):
+            raise _not_up_to_position()
+        return said(user, query, after, partition, fallback.STANDBY)
+
+    def from_source(known: list[Register]) -> Said:
+        _demand_order(query, known)
+        return said_by_source(user, query, after, known)
+
+    return await fallback.instead(request, problem, user, partition, from_copy, from_source)
+
+
+async def _instead(
+    request: Request, user: str, query: Query, after: Mark | None, partition: int, problem: Problem
+) -> Response:
+    return _answer(request, await said_instead(request, user, query, after, partition, problem))
 
 
 def _say(user: str, query: Query, after: Mark | None, known: list[Register], fresh: Freshness, role: str) -> Said:
@@ -118,17 +152,19 @@ async def _arrival(user: str, order_id: str, wait_ms: int, partition: int) -> No
 async def _from_source(request: Request, user: str, query: Query, after: Mark | None) -> Response:
     """What the shop's database says. Raises Problem 503 source-away."""
     try:
-        async with source_reads:
-            known = await asyncio.to_thread(reading.purchases, settings, user)
+        async with fallback.source_reads:
+            found = await asyncio.to_thread(reading.purchases, settings, [user])
     except LatelyError as exc:
         log.warning("consistency=source cannot be answered: %s", exc)
         detail = "the shop's database cannot be asked, the worker's log says why; the table still answers"
         raise Problem(503, "source-away", detail, retry_after_s=RETRY_AFTER_S) from None
+    _demand_order(query, found[user])
+    return _answer(request, said_by_source(user, query, after, found[user]))
+
+
+def _demand_order(query: Query, known: list[Register]) -> None:
     if query.after_order is not None and query.after_order not in {str(one.order_id) for one in known}:
         raise _not_up_to_position()
-    fresh = Freshness(time.time_ns() // 1000, 0, "proven", None)
-    wanted = [one for one in known if query.wanted.admits(one)]
-    return _answer(request, _say(user, query, after, wanted, fresh, "source"))
 
 
 def _not_up_to_position() -> Problem:

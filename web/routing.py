@@ -1,6 +1,6 @@
 """The gate in front of every table read: answer here, ask the owner once, or say that it is too early.
 
-Never an empty list for want of a table: while tables recover the answer is 503 with Retry-After.
+Never an empty list for want of a table: where nobody can answer it is 503 with Retry-After.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from faust.types import TP
 from yarl import URL
 
 from app.core import app, settings
+from app.frozen import pulse
 from app.topics import partition_of
 from chunks import ClosedPartition
 from chunks.table import Table
@@ -23,6 +24,10 @@ from web.access import HOP
 from web.errors import Answered, Problem
 
 RETRY_AFTER_S = 1
+
+#: What an answer carries that is none, because the worker does not have what was asked for: whoever forwarded the
+#: request may look elsewhere.
+UNSERVED = "Lately-Unserved"
 
 #: Headers that survive the hop to the owner of a partition, and back; so do all of our own.
 _ASKED = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID", "traceparent")
@@ -39,49 +44,107 @@ def ready() -> bool:
 
 Answer = Callable[[int], Answered]
 Forward = Callable[[Request, URL], Coroutine[None, None, StreamResponse]]
+#: What is done for want of an owner, with the reason and the partition.
+Instead = Callable[[Problem, int], Coroutine[None, None, StreamResponse]]
 
 
-def routed(request: Request, table: Table, key: bytes, answer: Answer, forward: Forward | None = None) -> Answered:
+def routed(
+    request: Request,
+    table: Table,
+    key: bytes,
+    answer: Answer,
+    forward: Forward | None = None,
+    instead: Instead | None = None,
+) -> Answered:
     """Call `answer` with the partition of `key` if this worker owns it, else `forward` to the worker that does.
 
+    Where neither can answer now, `instead` may.
     Raises Problem: 503 recovering or owner-away (with Retry-After), 508 routing-loop.
     """
     partition = partition_of(key, settings.partitions)
-    owner = owner_of(request, table, partition)
-    if owner is not None:
-        return (forward or forwarded)(request, owner)
     try:
-        answered = answer(partition)
+        owner = owner_of(request, table, partition)
+        if owner is None:
+            answered = answer(partition)
+            return _unless_closed(answered, instead, partition) if isinstance(answered, CoroutineType) else answered
     except ClosedPartition:
-        raise recovering() from None
-    return _while_open(answered) if isinstance(answered, CoroutineType) else answered
+        return _otherwise(recovering(), instead, partition)
+    except Problem as problem:
+        if UNSERVED not in problem.headers or problem.status == 508:
+            raise
+        return _otherwise(problem, instead, partition)
+    forward = forward or forwarded
+    return forward(request, owner) if instead is None else _by_owner_or(request, owner, forward, instead, partition)
 
 
-async def _while_open(answered: Awaitable[StreamResponse]) -> StreamResponse:
+def _otherwise(problem: Problem, instead: Instead | None, partition: int) -> Answered:
+    if instead is None:
+        raise problem from None
+    return instead(problem, partition)
+
+
+async def _unless_closed(
+    answered: Awaitable[StreamResponse], instead: Instead | None, partition: int
+) -> StreamResponse:
     try:
         return await answered
     except ClosedPartition:
-        raise recovering() from None
+        return await _otherwise(recovering(), instead, partition)
+
+
+async def _by_owner_or(
+    request: Request, owner: URL, forward: Forward, instead: Instead, partition: int
+) -> StreamResponse:
+    try:
+        response = await forward(request, owner)
+    except Problem as problem:
+        return await instead(problem, partition)
+    if UNSERVED not in response.headers:
+        return response
+    return await instead(heard(response.headers[UNSERVED]), partition)
 
 
 def owner_of(request: Request, table: Table, partition: int) -> URL | None:
     """The worker to ask about a partition, None where that is this one. Raises Problem as `routed` does."""
-    if not ready():
-        raise recovering()
     topic = table.changelog
+    here = ready()
     if app.assignor.is_active(TP(topic, partition)):
-        return None
+        if here:
+            pulse.check()
+            return None
+        raise recovering()
     if HOP in request.headers:
-        raise Problem(508, "routing-loop", "the worker that was asked to answer does not own this partition either")
+        raise unserved("routing-loop") if here else recovering()
+    # While partitions are given out anew, those who have not heard of it yet go on answering for theirs.
     for url, partitions in app.assignor.table_metadata(topic).items():
         if partition in partitions.get(topic, ()):
             return URL(url)
-    raise Problem(503, "owner-away", "no worker owns this partition yet, ask again soon", retry_after_s=RETRY_AFTER_S)
+    raise unserved("owner-away") if here else recovering()
+
+
+_WHY = {
+    "recovering": (503, "the tables are being recovered, ask again soon"),
+    "owner-away": (503, "the worker that owns this partition does not answer, ask again soon"),
+    "routing-loop": (508, "the worker that was asked to answer does not own this partition either"),
+}
+
+
+def unserved(code: str) -> Problem:
+    """The answer of a worker that does not have what was asked for: recovering, owner-away or routing-loop."""
+    status, detail = _WHY[code]
+    return Problem(
+        status, code, detail, retry_after_s=RETRY_AFTER_S if status == 503 else None, headers={UNSERVED: code}
+    )
+
+
+def heard(code: str) -> Problem:
+    """The same where another worker has said so; two who do not agree on the owner will soon."""
+    return unserved("recovering" if code == "recovering" else "owner-away")
 
 
 def recovering() -> Problem:
     """The answer while there is no table to answer from."""
-    return Problem(503, "recovering", "the tables are being recovered, ask again soon", retry_after_s=RETRY_AFTER_S)
+    return unserved("recovering")
 
 
 async def forwarded(request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> Response:
@@ -107,9 +170,7 @@ async def asking(
         async with await asyncio.wait_for(asked, timeout.total or settings.forward_ms / 1000) as answer:
             yield answer
     except (aiohttp.ClientError, asyncio.TimeoutError):
-        raise Problem(
-            503, "owner-away", "the worker that owns this partition does not answer", retry_after_s=RETRY_AFTER_S
-        ) from None
+        raise unserved("owner-away") from None
 
 
 def kept(answer: aiohttp.ClientResponse) -> dict[str, str]:

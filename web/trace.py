@@ -23,7 +23,8 @@ from app.topics import partition_of
 from tables import by_user
 from web import parameters
 from web.errors import Problem
-from web.purchases import HEADERS, source_reads
+from web.fallback import source_reads
+from web.purchases import HEADERS
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 logger = logging.getLogger(__name__)

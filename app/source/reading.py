@@ -16,17 +16,21 @@ from app.source.columns import as_text, payload, quoted, shop_columns
 from app.source.mysql import Connection, connect
 
 
-def purchases(settings: Settings, user_id: str) -> list[Register]:
-    """All purchases of a user, newest first; rows that break a rule are left out, as they are in the table.
+def purchases(settings: Settings, user_ids: list[str]) -> dict[str, list[Register]]:
+    """All purchases of some users, newest first; rows that break a rule are left out, as they are in the table.
 
     Raises ServerAway, BadSource.
     """
-    with closing(connect(settings)) as connection:
-        return sorted(purchases_of(connection, settings, [user_id])[user_id], key=place, reverse=True)
+    try:
+        with closing(connect(settings)) as connection:
+            found = purchases_of(connection, settings, user_ids)
+    except mysql.connector.Error as exc:
+        raise ServerAway(f"MySQL went away in the middle of an answer ({exc}): try again") from None
+    return {user_id: sorted(registers, key=place, reverse=True) for user_id, registers in found.items()}
 
 
 def purchases_of(connection: Connection, settings: Settings, user_ids: list[str]) -> dict[str, list[Register]]:
-    """The same of several users, in no order."""
+    """The same, in no order."""
     columns, table = shop_columns(connection, settings), quoted(settings.source_table)
     column = f"{table}.{quoted(columns['user_id'][0])}"
     wanted = ", ".join(["%s"] * len(user_ids))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunks.store import INCOMPLETE, Store, position_key
+from chunks.store import BEGINNING, INCOMPLETE, RESTORING, Store, position_key
 from tests.stack import ROOT
 
 
@@ -123,12 +123,32 @@ def test_a_closed_store_can_be_wiped(store):
     assert (list(store.scan()), store.offset) == ([], 0)
 
 
+def test_a_partition_is_at_an_end_only_if_it_is_whole_and_was_compared_with_its_changelog(store):
+    whole = [(BEGINNING, b"id"), (position_key("orders"), b"9")]
+    store.begin(b"id", 0)
+    store.apply(whole, 3)
+    assert not store.is_at(3, "orders"), "it may belong to another changelog"
+    store.trusted = True
+    assert [store.is_at(end, "orders") for end in (2, 3, 4)] == [False, True, False]
+    store.apply([], 3, 1)
+    assert [store.is_at(end, "orders") for end in (2, 3, 4, 5)] == [False, True, True, False], "a marker holds nothing"
+    store.apply([], 4)
+    assert not store.is_at(5, "orders"), "what follows a marker may hold something"
+    for key in (BEGINNING, position_key("orders")):
+        store.apply([(key, None)], 4)
+        assert not store.is_at(4, "orders"), key
+        store.apply(whole, 4)
+        assert store.is_at(4, "orders")
+    store.apply([(RESTORING, b"")], 4)
+    assert not store.is_at(4, "orders")
+
+
 # Each batch replaces all values, so that a half-written one would show. Small buffers make RocksDB flush on its own.
 WRITER = """
 import sys
 from pathlib import Path
 import chunks.store
-from chunks.store import Store, position_key
+from chunks.store import BEGINNING, RESTORING, Store, position_key
 chunks.store.WRITE_BUFFER_BYTES = 200_000
 store = Store(Path(sys.argv[1])).open()
 for turn in range(store.offset + 1, 10**9):

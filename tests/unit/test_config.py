@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from app.config import COLUMNS, Settings
+from app.config import COLUMNS, FALLBACK_PER_S, Settings
 from app.errors import EX_USAGE, BadSetting
 
 FIELDS = dataclasses.fields(Settings)
@@ -66,7 +66,14 @@ def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
     settings = read(**{f"LATELY_{name.upper()}": value for name, value in {**others, field.name: text}.items()})
 
     value = int(text) if field.name in NUMBERS else text
-    assert settings == dataclasses.replace(Settings(), **{**others, field.name: value})
+    follows = {"fallback_per_s": FALLBACK_PER_S} if field.name == "mysql_host" else {}
+    assert settings == dataclasses.replace(Settings(), **{**others, **follows, field.name: value})
+
+
+def test_mysql_is_asked_for_want_of_a_table_only_by_a_worker_that_was_told_where_it_is():
+    assert read().fallback_per_s == 0
+    assert read(LATELY_MYSQL_HOST="db").fallback_per_s == FALLBACK_PER_S == 20
+    assert read(LATELY_MYSQL_HOST="db", LATELY_FALLBACK_PER_S="0").fallback_per_s == 0
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
@@ -118,6 +125,7 @@ def test_a_number_below_the_least_is_refused(name):
         "source_metrics_port",
         "auth_insecure",
         "rate_per_s",
+        "fallback_per_s",
         "log_pii",
     )
     least = 0 if name in zero else 1

@@ -1,0 +1,155 @@
+"""What is said of users while the worker that owns their partition says nothing: a copy here, else the shop's database.
+
+1. The copy of the partition on this worker, a standby or active until a moment ago, if it has all that anybody may have
+   been shown. 2. MySQL, as often as LATELY_FALLBACK_PER_S allows, and not while it fails. 3. The problem: 503 with
+   Retry-After. Never an empty list for want of a table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from aiohttp.web import Request
+
+from app import metrics
+from app.core import app, settings
+from app.errors import LatelyError
+from app.folds import Register
+from app.source import reading
+from chunks import ClosedPartition
+from tables import by_user
+from web.access import HOP
+from web.errors import Problem
+from web.limits import Limiter
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Who answers where it is not the owner; and nobody, as it is counted.
+STANDBY, SOURCE, NOBODY = "standby", "source", "nobody"
+
+#: The reads of MySQL that are open, whatever they are for.
+source_reads = asyncio.Semaphore(settings.source_reads)
+
+
+class Breaker:
+    """Keeps everybody from what has failed `most` times in a row, for `pause_s` seconds; then one may try again."""
+
+    def __init__(self, most: int, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._pause_s, self._clock = most, pause_s, clock
+        self._failures, self._again_at = 0, 0.0
+
+    def allows(self) -> bool:
+        """Whether to try now; what comes of it is told by `succeeded` or `failed`."""
+        if self._failures < self._most:
+            return True
+        now = self._clock()
+        if now < self._again_at:
+            return False
+        self._again_at = now + self._pause_s  # for all who come meanwhile
+        return True
+
+    def succeeded(self) -> None:
+        """Everybody may try again."""
+        self._failures = 0
+
+    def failed(self) -> None:
+        """One failure more."""
+        self._failures += 1
+        self._again_at = self._clock() + self._pause_s
+
+
+class Reads:
+    """Reads of MySQL that nobody has asked for: so many a second, within `within_s` seconds, and none while it fails.
+
+    `limiter` None: none at all. What takes longer than `within_s` is a failure, and stays open until it ends.
+    """
+
+    def __init__(
+        self, limiter: Limiter | None, breaker: Breaker, within_s: float, opened: asyncio.Semaphore = source_reads
+    ) -> None:
+        self._limiter, self._breaker, self._within_s, self._opened = limiter, breaker, within_s, opened
+
+    async def ask(self, read: Callable[[], T]) -> T | None:
+        """What `read` returns, which runs in a thread of its own; None where it may not be asked or fails."""
+        if self._limiter is None or self._opened.locked() or self._limiter.take("") or not self._breaker.allows():
+            return None
+        reading_now = asyncio.create_task(self._read(read))
+        reading_now.add_done_callback(_heard)
+        try:
+            answer = await asyncio.wait_for(asyncio.shield(reading_now), self._within_s)
+        except (LatelyError, asyncio.TimeoutError) as exc:
+            self._breaker.failed()
+            log.warning("MySQL does not answer in place of a table: %s", str(exc) or f"not within {self._within_s} s")
+            return None
+        self._breaker.succeeded()
+        return answer
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        async with self._opened:
+            return await asyncio.to_thread(read)
+
+
+def _heard(task: asyncio.Task) -> None:
+    # Whoever asked may have stopped waiting.
+    if not task.cancelled():
+        task.exception()
+
+
+reads = Reads(
+    Limiter(settings.fallback_per_s) if settings.fallback_per_s else None,
+    Breaker(settings.fallback_failures, settings.fallback_pause_s),
+    settings.fallback_ms / 1000,
+)
+
+
+async def instead(
+    request: Request,
+    problem: Problem,
+    user: str,
+    partition: int,
+    from_copy: Callable[[], T],
+    from_source: Callable[[list[Register]], T],
+) -> T:
+    """What can be said of a user though the owner of the partition says nothing; raises the problem if nothing can.
+
+    `from_copy` reads the table, `from_source` is given all that MySQL has of the user, newest first.
+    """
+    try:
+        said = await copied(partition, from_copy)
+    except Problem as exc:
+        said, problem = None, exc  # such as too-stale, which MySQL is not
+    if said is not None:
+        return said
+    found = await asked(request, [user])
+    if found is None:
+        metrics.FALLBACKS.labels(NOBODY).inc()
+        raise problem
+    return from_source(found[user])
+
+
+async def copied(partition: int, read: Callable[[], T]) -> T | None:
+    """What `read` finds in this worker's copy of a partition of by_user; None where something may be missing in it."""
+    if not await app.tables.copies.exact(by_user.by_user, partition, settings.forward_ms / 1000):
+        return None
+    try:
+        said = read()
+    except ClosedPartition:
+        return None
+    metrics.FALLBACKS.labels(STANDBY).inc()
+    return said
+
+
+async def asked(request: Request, users: list[str]) -> dict[str, list[Register]] | None:
+    """All that MySQL has of each user, newest first; None where it may not be asked or does not answer."""
+    if HOP in request.headers:
+        return None  # whoever forwarded the request asks it
+    found = await reads.ask(lambda: reading.purchases(settings, users))
+    if found is not None:
+        metrics.FALLBACKS.labels(SOURCE).inc()
+    return found
