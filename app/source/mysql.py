@@ -55,14 +55,14 @@ def connect(settings: Settings) -> Connection:
             connection = _Secured(context, **told)
         else:
             connection = MySQLConnection(**told, ssl_disabled=settings.mysql_tls == "DISABLED")
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            # A leader that is frozen, or whose machine is gone, loses its lock with its connection.
+            cursor.execute(f"SET SESSION wait_timeout = {IDLE_S}")
+            # Whoever waits for a table's lock makes the shop wait behind him.
+            cursor.execute(f"SET SESSION lock_wait_timeout = {LOCK_WAIT_S}")
     except mysql.connector.Error as exc:
         raise _why(settings, exc) from None
-    with connection.cursor() as cursor:
-        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        # A leader that is frozen, or whose machine is gone, loses its lock with its connection.
-        cursor.execute(f"SET SESSION wait_timeout = {IDLE_S}")
-        # Whoever waits for a table's lock makes the shop wait behind him.
-        cursor.execute(f"SET SESSION lock_wait_timeout = {LOCK_WAIT_S}")
     return connection
 
 
