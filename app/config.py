@@ -63,7 +63,8 @@ class Settings:
     kafka_sasl_user: str = setting("", "the user of Kafka")
     kafka_sasl_password: str = setting("", "the password of Kafka's user", secret=True)
     topic_prefix: str = setting("", "put before the name of every topic, so that two shops can share a Kafka")
-    partitions: int = setting(4, "partitions of every topic; cannot be changed later", least=1)
+    partitions: int = setting(4, "partitions of every topic; `lately rescale` changes them", least=1)
+    generation: int = setting(1, "which generation of topics and tables; `lately rescale` makes the next", least=1)
     replication: int = setting(1, "replicas of every topic; 3 on a real cluster", least=1)
     data_dir: str = setting(".lately/worker", "where a worker keeps its RocksDB tables; one folder per worker")
     web_host: str = setting("127.0.0.1", "address to serve HTTP on; other workers reach this one under it")
@@ -237,6 +238,21 @@ class Settings:
                 raise BadSetting(f"LATELY_SOURCE_COLUMNS: {ours} is named twice")
             named[ours] = theirs
         return named
+
+    @property
+    def group(self) -> str:
+        """The consumer group, which also begins the names of what only this app writes."""
+        return self.id if self.generation == 1 else f"{self.id}-g{self.generation}"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the topics begin with that apps of another id can share."""
+        return self.topic_prefix if self.generation == 1 else f"{self.topic_prefix}g{self.generation}-"
+
+    @property
+    def folder(self) -> str:
+        """Where this generation keeps its tables; what commands keep begins with the same path."""
+        return self.data_dir if self.generation == 1 else f"{self.data_dir}/g{self.generation}"
 
     @property
     def kafka_servers(self) -> list[str]:

@@ -39,12 +39,12 @@ TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
 DRIVERS.aliases["lately"] = "web.server:Web"
 
 app = faust.App(
-    settings.id,
+    settings.group,
     broker=";".join(f"lately://{server}" for server in settings.kafka_servers),
     broker_credentials=_credentials(),
     store="memory://",  # chunks.table has stores of its own
     web="lately://",
-    datadir=settings.data_dir,
+    datadir=settings.folder,
     autodiscover=False,
     topic_partitions=settings.partitions,
     topic_replication_factor=settings.replication,

@@ -23,6 +23,12 @@ class BadTopic(LatelyError):
     exit_code = EX_USAGE
 
 
+class WrongGeneration(LatelyError):
+    """This generation of the topics is not the one that counts, or not yet."""
+
+    exit_code = EX_USAGE
+
+
 class BadSource(LatelyError):
     """The shop's table, the outbox or its triggers are not as the event source needs them."""
 

@@ -14,6 +14,7 @@ from app.comparison import KINDS
 from app.core import app, settings
 from app.follower import Follower
 from app.source import state
+from app.source.generation import taken_over
 from app.topics import Topics
 
 #: A source says every second how it stands; so many of these are remembered for tables that are behind.
@@ -60,6 +61,8 @@ class SourceView(Follower):
             self._snapshot = known[1]
         elif known[0] == state.WISH:
             self._wish = known[1]
+        elif known[0] == state.LAYOUT and known[1].after is not None:
+            self.log.warning("%s; this worker hears of no new order any more", taken_over(settings, known[1]))
         elif known[0] == state.VERIFIED:
             self._verified = known[1]
             for kind in KINDS:

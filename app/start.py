@@ -20,6 +20,7 @@ from app.config import Settings
 from app.errors import BadSetting, FolderTaken, LatelyError, PortTaken, WrongLibrary
 from app.frozen import pulse
 from app.logs import dress
+from app.source.generation import require_begun
 from app.topics import ensure_topics
 from chunks import ChunkError, Unsupported
 from chunks.check import check as check_libraries
@@ -83,6 +84,7 @@ class Worker(FaustWorker):
             if settings.auth == "none" and not settings.auth_insecure:
                 _check_loopback(conf.web_bind)
             _check_port(conf.web_bind, conf.web_port)
+        await require_begun(settings)
         await ensure_topics(settings)
 
 

@@ -81,24 +81,24 @@ class Topics:
     """All topics of one set of settings."""
 
     def __init__(self, settings: Settings) -> None:
-        named = settings.topic_prefix
+        named, group = settings.prefix, settings.group
         #: The event log: key user id, value event. Written by the source, read by agents/by_user.
         self.orders = Topic(f"{named}orders", FOR_EVER)
         #: Totals of a product over one partition of orders; key product and partition, lies where the product's table
         #: does. Written by agents/by_user, read by agents/by_product.
-        self.product_partials = Topic(f"{settings.id}-product-partials", COMPACTED)
+        self.product_partials = Topic(f"{group}-product-partials", COMPACTED)
         #: What was bought and taken back; lies where the user does, no key. Written by agents/by_user, read by
         #: agents/baskets.
-        self.purchase_changes = Topic(f"{settings.id}-purchase-changes", WEEK)
+        self.purchase_changes = Topic(f"{group}-purchase-changes", WEEK)
         #: What that changed about who bought what with what; key product. Written by agents/baskets, read by
         #: agents/similar.
-        self.co_purchases = Topic(f"{settings.id}-co-purchases", WEEK)
+        self.co_purchases = Topic(f"{group}-co-purchases", WEEK)
         #: What could not be read, as it was, with the reason in the headers. Written by the source and all agents.
         self.orders_dead = Topic(f"{named}orders-dead", DEAD)
         #: What the source knows of itself; key a word, value JSON. Written by the source, read by it and all workers.
         self.source_state = Topic(f"{named}source-state", STATE, partitions=1)
         #: The changelogs of the tables: only their table writes and reads them.
-        self.changelogs = tuple(Topic(f"{settings.id}-{table}-changelog", COMPACTED) for table in TABLES)
+        self.changelogs = tuple(Topic(f"{group}-{table}-changelog", COMPACTED) for table in TABLES)
         #: Table -> the name of the topic whose agent writes it.
         self.feeding = {
             "by_user": self.orders.name, "product_partials": self.orders.name, "by_product": self.product_partials.name,
@@ -123,7 +123,7 @@ async def ensure_topics(settings: Settings) -> None:
     Raises ServerAway when no broker answers, BadTopic when a topic has the wrong number of partitions or the wrong
     cleanup policy.
     """
-    async with _administering(settings) as admin:
+    async with administering(settings) as admin:
         topics = {topic.name: topic for topic in Topics(settings).all}
         await _create(admin, settings, topics)
         await _check(admin, settings, topics)
@@ -131,7 +131,7 @@ async def ensure_topics(settings: Settings) -> None:
 
 async def missing_topics(settings: Settings) -> list[str]:
     """The topics that are not there yet; the others are checked. Raises ServerAway, BadTopic."""
-    async with _administering(settings) as admin:
+    async with administering(settings) as admin:
         topics = {topic.name: topic for topic in Topics(settings).all}
         found = set(topics) & set(await admin.list_topics())
         if found:
@@ -140,7 +140,8 @@ async def missing_topics(settings: Settings) -> list[str]:
 
 
 @asynccontextmanager
-async def _administering(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+async def administering(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for what only administrators do. Raises ServerAway."""
     admin = AIOKafkaAdminClient(**client(settings), request_timeout_ms=10_000)
     async with reachable(settings):
         try:
@@ -197,7 +198,7 @@ async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[st
         if wanted is None and count != settings.partitions:
             raise BadTopic(
                 f"topic {name} has {count} partitions, but LATELY_PARTITIONS is {settings.partitions}: "
-                "set it to the topic's number, or use a new LATELY_TOPIC_PREFIX and LATELY_ID"
+                "set it to the topic's number; `lately rescale` changes that"
             )
     resources = [ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": ""}) for name in sorted(topics)]
     for answer in await admin.describe_configs(resources):

@@ -33,9 +33,10 @@ ORDER = [
         "app.tracing",
         "app.logs",
     ),
+    ("app.source",),
     ("app.start",),
     ("app.core",),
-    ("app.source", "app.batch"),
+    ("app.batch",),
     (
         "app.follower",
         "app.freshness",

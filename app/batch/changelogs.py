@@ -51,24 +51,26 @@ class Changelogs:
     async def copy(
         self, table: str, partition: int, store: Store, until: int | None = None, sure: int = 0
     ) -> int | None:
-        """Copy a changelog partition as of now into the empty `store`, whole transactions only; the source position.
+        """Copy a changelog partition as of now into `store`, from where that is on; the source position.
 
-        With `until` only those that end at this source position or before it; the ones below the changelog offset
-        `sure` are known to do so.
+        Whole transactions only. With `until` only those that end at this source position or before it; the ones below
+        the changelog offset `sure` are known to do so.
         """
         tp, marker = self.tp(table, partition), self.position_key(table)
-        end, at, inside = await self.end(tp), 0, False
+        end, at, inside = await self.end(tp), store.offset, False
         waiting: list[tuple[bytes, bytes | None]] = []
         self._reader.assign([tp])
-        self._reader.seek(tp, 0)
+        self._reader.seek(tp, at)
         while at < end or inside:
             runs = (await fetch(self._reader, {tp}, 1.0, AT_ONCE)).get(tp, [])
             if not runs and inside and at >= await self.end(tp):
                 break  # compaction has taken the position away: there is none
             for run in runs:
                 taken: list[tuple[bytes, bytes | None]] = []
+                following = run.next
                 for offset, key, value in run.records:
                     if offset >= end and not inside:
+                        following = offset
                         break
                     inside = key not in (marker, RESTORING)
                     if until is None or offset < sure:
@@ -78,8 +80,8 @@ class Changelogs:
                     if not inside:
                         taken += waiting if int(value or 0) <= until else ()
                         waiting = []
-                _apply(store, taken, run.next)
-                at = run.next
+                _apply(store, taken, following)
+                at = following
                 if at >= end and not inside:
                     break
         return store.position(self._topics.feeding[table])

@@ -46,7 +46,7 @@ class Copy:
 
     def __init__(self, settings: Settings, resume: bool) -> None:
         self._settings = settings
-        self._path = Path(f"{settings.data_dir}-verify")
+        self._path = Path(f"{settings.folder}-verify")
         self._table = f"{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}.{settings.source_table}"
         self._store = self._open()
         said = self._store.get(_HOW_FAR)

@@ -20,6 +20,7 @@ from app.config import Settings
 from app.dead_letters import MAX_BYTES, PREFIX
 from app.errors import LatelyError, Unknown
 from app.kafka import client, reachable
+from app.source.generation import counting
 from app.topics import MAX_REQUEST_BYTES, Topics
 
 #: Header of a record that settles another: its offset, and what was done.
@@ -90,14 +91,21 @@ async def find(settings: Settings, wanted: Callable[[Letter], bool], newest: int
 
     With `newest` only among so many at the end of each partition.
     """
-    found: dict[tuple[int, int], Letter] = {}
+    return [letter_of(record) for record in await records(settings, wanted, newest)]
+
+
+async def records(
+    settings: Settings, wanted: Callable[[Letter], bool], newest: int | None = None
+) -> list[ConsumerRecord]:
+    """The same as they lie in the topic."""
+    found: dict[tuple[int, int], ConsumerRecord] = {}
     async with consuming(settings) as consumer:
         async for record in _all(consumer, Topics(settings).orders_dead.name, settings.partitions, newest):
             settled = settles(record)
             if settled is not None:
                 found.pop((record.partition, settled), None)
-            elif wanted(letter := letter_of(record)):
-                found[record.partition, record.offset] = letter
+            elif wanted(letter_of(record)):
+                found[record.partition, record.offset] = record
     return [found[place] for place in sorted(found)]
 
 
@@ -113,10 +121,10 @@ async def settle(
     """
     producer = AIOKafkaProducer(
         **client(settings),
-        transactional_id=f"{settings.id}-dlq",
+        transactional_id=f"{settings.group}-dlq",
         max_request_size=MAX_REQUEST_BYTES,
     )
-    async with reachable(settings):
+    async with counting(settings), reachable(settings):
         try:
             # 1.
             await asyncio.wait_for(producer.start(), PATIENCE_S)

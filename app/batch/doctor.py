@@ -17,7 +17,7 @@ from app.batch import dlq
 from app.config import Settings
 from app.errors import LatelyError
 from app.folds import rfc3339
-from app.source import state
+from app.source import generation, state
 from app.source.check import FAILED, OK, WARNING, Finding
 from app.source.check import check as check_source
 from app.source.mysql import connect, server_time
@@ -65,6 +65,11 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:
+    asyncio.run(generation.require_begun(settings))
+    for one in asyncio.run(generation.beside(settings)):
+        detail = f"generation {one.generation} of the topics, with {one.partitions} partitions, is there, too"
+        fix = "cleanup" if one.generation < settings.generation else f"partitions {one.partitions}` or `--abandon"
+        yield Finding("rescale", WARNING, detail, f"`lately rescale --{fix}`")
     missing = asyncio.run(missing_topics(settings))
     if missing:
         detail = (

@@ -99,7 +99,7 @@ def _head(settings: Settings, copies: Copies) -> Head:
                 for pair in store.scan():
                     digest.add(*pair)
             parts.append(Part(table, partition, position, digest.keys, digest.hexdigest()))
-    return Head(FORMAT, settings.id, settings.partitions, rfc3339(time.time_ns() // 1000), parts)
+    return Head(FORMAT, settings.group, settings.partitions, rfc3339(time.time_ns() // 1000), parts)
 
 
 def _pairs(part: Part, store: Store) -> Iterator[Pairs]:
@@ -154,21 +154,23 @@ class Stores:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def make(self, table: str, partition: int) -> Store:
-        """An empty store; not many should be open at once, each takes memory."""
-        return Store(self._path / f"{table}-{partition}").open()
+    def make(self, table: str, partition: int, kind: type[Store] = Store) -> Store:
+        """An empty store; not many should be written to at once, each takes memory."""
+        return kind(self._path / f"{table}-{partition}").open()
 
 
 @contextmanager
 def folder(settings: Settings) -> Iterator[Stores]:
     """Room for copies beside the worker's tables, gone at the end."""
-    path = Path(f"{settings.data_dir}-tables")
+    path = Path(f"{settings.folder}-tables")
     path.mkdir(parents=True, exist_ok=True)
     with (path / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BadDump(f"another dump or restore is at work in {path}: wait for its end, or stop it") from None
+            raise BadDump(
+                f"another dump, restore or rescale is at work in {path}: wait for its end, or stop it"
+            ) from None
         copies = path / "copies"
         shutil.rmtree(copies, ignore_errors=True)  # of one that was killed
         try:

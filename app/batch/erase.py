@@ -23,6 +23,7 @@ from app.folds import rfc3339
 from app.models import ERASED, ERASURE_SCHEMA, Erasure
 from app.source import reading, triggers
 from app.source.events import CLOUDEVENTS, Record
+from app.source.generation import counting
 from app.source.mysql import connect, server_time
 from app.source.publisher import publishing
 from app.topics import Topics
@@ -113,7 +114,7 @@ async def _publish(settings: Settings, tables: Workers, user: str, version: int)
         "dataschema": ERASURE_SCHEMA, "data": Erasure(user, version),
     }  # fmt: skip
     erasure = Record(Topics(settings).orders.name, user.encode(), msgspec.json.encode(document), CLOUDEVENTS)
-    async with publishing(settings) as publisher:
+    async with counting(settings), publishing(settings) as publisher:
         await publisher.publish([erasure])
         await tables.registers([user], dict(publisher.offsets))
     for _ in range(int(PATIENCE_S / AGAIN_AFTER_S)):

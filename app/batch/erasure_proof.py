@@ -15,7 +15,7 @@ from app.batch.erase import is_of
 from app.batch.kafka import consuming, upto
 from app.batch.workers import Workers, workers
 from app.config import Settings
-from app.source import reading, state
+from app.source import generation, reading, state
 from app.topics import Topics, partition_of
 
 
@@ -39,6 +39,10 @@ async def run(settings: Settings, user: str, worker: str | None) -> list[Place]:
         newer = await _tables(tables, user, places)
     async with consuming(settings) as consumer:
         await _topics(_Reader(settings, consumer, user), newer, places)
+        for one in await generation.beside(settings):
+            says = "its topics follow; `lately rescale --cleanup` deletes a former one, `--abandon` one being filled"
+            places.append(Place(f"generation {one.generation} of the topics", None, False, says))
+            await _topics(_Reader(one, consumer, user), newer, places)
     open_letters = await dlq.find(settings, lambda one: is_of(user, one.key, one.value))
     places.append(Place("open dead letters", len(open_letters), bool(open_letters), "`lately dlq drop` drops them"))
     taken = (await state.read(settings)).get(state.SNAPSHOT)
@@ -116,7 +120,7 @@ def _not_looked_at(settings: Settings) -> Iterable[Place]:
     yield Place("tables product_partials, by_product, similar, and the topics that feed them", None, False, shop)
     yield Place("disks of workers", None, False, "as the changelogs, after RocksDB's next compaction")
     yield Place("logs", None, False, "Lately logs no user ids and no requests; your proxy may")
-    copies = f"dumps and reports, {settings.data_dir}-report, and -verify and -replay of what was interrupted"
+    copies = f"dumps and reports, {settings.folder}-report, and -verify and -replay of what was interrupted"
     yield Place("files", None, False, f"{copies}: yours to delete; a dump that is restored is erased again")
 
 
@@ -137,6 +141,8 @@ class _Reader:
         return self._read([TopicPartition(topic, number) for number in range(self._settings.partitions)])
 
     async def _read(self, tps: list[TopicPartition]) -> AsyncIterator[ConsumerRecord]:
+        if tps[0].topic not in await self._consumer.topics():
+            return  # of another generation, of which some are deleted already
         self._consumer.assign(tps)
         await self._consumer.seek_to_beginning(*tps)
         async for record in upto(self._consumer, await self._consumer.end_offsets(tps)):

@@ -23,12 +23,12 @@ RETRY_MS = 5
 async def consuming(settings: Settings, **more: object) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of no group, which begins where a topic begins; `more` is what else it is told. Raises ServerAway.
 
-    What is not committed yet it does not read: nobody knows what it will be.
+    What is not committed yet it does not read, unless it is told to: nobody knows what it will be.
     """
-    consumer = AIOKafkaConsumer(
-        **client(settings), enable_auto_commit=False, auto_offset_reset="earliest",
-        isolation_level="read_committed", fetch_max_wait_ms=FETCH_WAIT_MS, retry_backoff_ms=RETRY_MS, **more,
-    )  # fmt: skip
+    consumer = AIOKafkaConsumer(**{
+        **client(settings), "enable_auto_commit": False, "auto_offset_reset": "earliest",
+        "isolation_level": "read_committed", "fetch_max_wait_ms": FETCH_WAIT_MS, "retry_backoff_ms": RETRY_MS, **more,
+    })  # fmt: skip
     async with reachable(settings):
         try:
             await asyncio.wait_for(consumer.start(), PATIENCE_S)

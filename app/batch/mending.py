@@ -12,6 +12,7 @@ from app.comparison import repair as event_of
 from app.config import Settings
 from app.folds import Register, rfc3339
 from app.source.events import record
+from app.source.generation import counting
 from app.source.outbox import Row
 from app.source.publisher import publishing
 from app.topics import Topics
@@ -63,7 +64,7 @@ async def mend(
         kind, at, data = event_of(one, version(one))
         row = Row(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
         records.append(record(row, source, topics, settings))
-    async with publishing(settings) as publisher:
+    async with counting(settings), publishing(settings) as publisher:
         await publisher.publish(records)
         offsets = dict(publisher.offsets)
     applied = await tables.registers(sorted({one.user for one in found}), offsets)

@@ -28,6 +28,7 @@ from app.errors import ServerAway, UnreadableEvent
 from app.folds import Register
 from app.kafka import client
 from app.models import ERASED, read_event
+from app.source.generation import counting
 from app.topics import MAX_REQUEST_BYTES, Topics
 
 #: What an event that was published again names as its origin.
@@ -189,17 +190,18 @@ async def again(
             ends = {number: await log.end(number) for number in begins}
         await consumer.start()
         await producer.start()
-        for number, first in begins.items():
-            async for records in _records(consumer, TopicPartition(topic, number), first, ends[number]):
-                chosen = [one for one in records if _chosen(part, one)]
-                published += len(chosen)
-                sent = []
-                for one in () if dry_run else chosen:
-                    origin = (HEADER, f"{topic}[{number}]@{one.offset}".encode())
-                    headers = [*((name, value) for name, value in one.headers if name != HEADER), origin]
-                    sent.append(await producer.send(topic, one.value, one.key, partition=number, headers=headers))
-                await asyncio.gather(*sent)
-                progress(records[-1].offset + 1, ends[number])
+        async with counting(settings):
+            for number, first in begins.items():
+                async for records in _records(consumer, TopicPartition(topic, number), first, ends[number]):
+                    chosen = [one for one in records if _chosen(part, one)]
+                    published += len(chosen)
+                    sent = []
+                    for one in () if dry_run else chosen:
+                        origin = (HEADER, f"{topic}[{number}]@{one.offset}".encode())
+                        headers = [*((name, value) for name, value in one.headers if name != HEADER), origin]
+                        sent.append(await producer.send(topic, one.value, one.key, partition=number, headers=headers))
+                    await asyncio.gather(*sent)
+                    progress(records[-1].offset + 1, ends[number])
     except (KafkaError, OSError) as exc:
         raise ServerAway(
             f"Kafka at {settings.kafka} did not answer ({exc!r}): run it again, repeats are harmless"

@@ -23,6 +23,7 @@ from app.batch.dump_file import Head, Pair, Pairs, Part, Records, frames, verify
 from app.batch.takeover import Message, Write, demand_no_worker, writing
 from app.config import Settings
 from app.errors import BadDump
+from app.source.generation import require_begun
 from app.topics import Topics, ensure_topics, missing_topics, partition_of
 from chunks.store import BEGINNING, RESTORING, position_key
 
@@ -59,6 +60,7 @@ async def run(
         )
     if dry_run and await missing_topics(settings):
         return Outcome(head, head.keys, 0, 0)
+    await require_begun(settings)
     await ensure_topics(settings)
     async with changelogs(settings) as logs:
         await _demand_orders(settings, logs, head)

@@ -25,7 +25,7 @@ class Shadow:
 
     def __init__(self, settings: Settings, part: Part, partition: int) -> None:
         name = hashlib.blake2b(repr((settings.id, settings.topic_prefix, part)).encode(), digest_size=6).hexdigest()
-        self._folder = Path(f"{settings.data_dir}-replay") / name
+        self._folder = Path(f"{settings.folder}-replay") / name
         self._part, self._partition = part, partition
         self._most = settings.recent_limit + settings.recent_spare
         self._least = settings.recent_limit + settings.recent_spare // 2

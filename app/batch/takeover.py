@@ -7,15 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from faust.types import TP
 
-from app.batch.kafka import PATIENCE_S
+from app.batch.groups import members
 from app.config import Settings
 from app.errors import StillRunning
-from app.kafka import client, reachable
-from app.topics import Topics
+from app.kafka import client
+from app.topics import Topics, administering
 from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
 
 #: Where to, key, value and headers.
@@ -26,17 +25,11 @@ Write = Callable[[TP, list[Message]], Awaitable[None]]
 
 async def demand_no_worker(settings: Settings) -> None:
     """Raise StillRunning when the group of this app has members; ServerAway."""
-    admin = AIOKafkaAdminClient(**client(settings), request_timeout_ms=10_000)
-    async with reachable(settings):
-        try:
-            await asyncio.wait_for(admin.start(), PATIENCE_S)
-            (answer,) = await admin.describe_consumer_groups([settings.id])
-        finally:
-            await admin.close()
-    members = sorted(f"{host.lstrip('/')} ({name})" for group in answer.groups for _, name, host, *_ in group[5])
-    if members:
+    async with administering(settings) as admin:
+        found = await members(admin, settings.group)
+    if found:
         raise StillRunning(
-            f"{len(members)} workers of {settings.id} are running: {', '.join(members)}; stop them, and wait "
+            f"{len(found)} workers of {settings.group} are running: {', '.join(found)}; stop them, and wait "
             f"LATELY_SESSION_TIMEOUT_S ({settings.session_timeout_s} s) for those that were killed"
         )
 
@@ -66,7 +59,7 @@ async def writing(settings: Settings, dry_run: bool) -> AsyncIterator[Write]:
                 source = TP(topic, partition)
                 producers[source] = AIOKafkaProducer(
                     **client(settings),
-                    transactional_id=f"{settings.id}-{topic}-{partition}",
+                    transactional_id=f"{settings.group}-{topic}-{partition}",
                     transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
                     max_batch_size=BATCH_BYTES,
                     max_request_size=MAX_REQUEST_BYTES,

@@ -9,6 +9,7 @@ from app.cli.dlq import dlq
 from app.cli.doctor import doctor
 from app.cli.replay import replay
 from app.cli.report import report
+from app.cli.rescale import rescale
 from app.cli.settings import config, token
 from app.cli.source import source
 from app.cli.tables import tables
@@ -18,7 +19,7 @@ from app.cli.verify import verify
 from app.errors import LatelyError
 
 #: These need no Faust app, and must work while Kafka is away.
-COMMANDS = (config, token, source, verify, trace, replay, report, dlq, tables, users, doctor)
+COMMANDS = (config, token, source, verify, trace, replay, report, dlq, tables, users, doctor, rescale)
 
 
 def main() -> None:

@@ -123,6 +123,7 @@ def _run() -> None:
     from app import metrics
     from app.logs import dress
     from app.source import mysql, triggers
+    from app.source.generation import require_begun
     from app.source.service import Source
     from app.topics import ensure_topics
 
@@ -130,6 +131,7 @@ def _run() -> None:
     with closing(mysql.connect(settings)) as connection:
         if settings.source_mode == OUTBOX:
             triggers.require(connection, settings)
+    asyncio.run(require_begun(settings))
     asyncio.run(ensure_topics(settings))
     for one in metrics.OF_WORKERS:
         REGISTRY.unregister(one)

@@ -17,11 +17,11 @@ from mode import Service
 from app import dead_letters, tracing
 from app import metrics as shared
 from app.config import OUTBOX, Settings
-from app.errors import BadSource, Refused, ServerAway
+from app.errors import BadSource, Refused, ServerAway, WrongGeneration
 from app.kafka import client, obstacle
 from app.logs import about
 from app.models import names
-from app.source import events, guarantee, metrics, state, wishes
+from app.source import events, generation, guarantee, locks, metrics, state, wishes
 from app.source.guarantee import Guarantee
 from app.source.mysql import Connection, connect, server_name, server_time
 from app.source.outbox import Outbox, Row
@@ -43,7 +43,7 @@ SLOW_POLL_S = 0.5
 
 _PASSING = (mysql.connector.Error, KafkaError, ServerAway, OSError)
 #: Of these waiting does not help.
-_LASTING = (BadSource, Refused)
+_LASTING = (BadSource, Refused, WrongGeneration)
 
 
 class Source(Service):
@@ -59,7 +59,7 @@ class Source(Service):
         #: When Kafka took something from us last, in seconds of the monotonic clock.
         self._taken = 0.0
         #: Why the source gave up; whoever runs it shows it and ends with its exit code.
-        self.given_up: BadSource | Refused | None = None
+        self.given_up: BadSource | Refused | WrongGeneration | None = None
 
     @Service.task
     async def _run(self) -> None:
@@ -110,10 +110,11 @@ class Source(Service):
             self.reported = self.published
 
     async def _session(self) -> None:
-        """Publish until something breaks or the service stops: one connection, one producer, one leader's lock."""
+        """Publish until something breaks, the service stops or makes way: one connection, producer, leader's lock."""
         connection = await asyncio.to_thread(connect, self.settings)
         try:
-            await self._lead(connection)
+            async with state.following(self.settings) as told:
+                await self._lead(connection, told)
             if self.should_stop:
                 return
             promised = await asyncio.to_thread(self._assess, connection)
@@ -131,17 +132,31 @@ class Source(Service):
         finally:
             await asyncio.to_thread(connection.close)
 
-    async def _lead(self, connection: Connection) -> None:
-        """Wait for the lock that only one source holds; the server frees it when this connection ends."""
-        what = self.settings.source_outbox if self.settings.source_mode == OUTBOX else self.settings.source_table
-        lock = f"lately:{self.settings.mysql_database}.{what}"[-64:]
-        waiting = False
+    async def _lead(self, connection: Connection, told: state.Told) -> None:
+        """Wait for the lock that only one source holds; the server frees it when this connection ends.
+
+        Raises WrongGeneration where another generation of the topics has taken over.
+        """
+        handover, leaders, before = locks.of_handover(self.settings), locks.of_leader(self.settings), ""
         while not self.should_stop:
-            if await asyncio.to_thread(_get_lock, connection, lock):
+            wanted = await asyncio.to_thread(locks.taken, connection, handover)
+            await told.catch_up()
+            filling = generation.refuse_former(self.settings, told.known).since is None
+            if not (filling or wanted) and await asyncio.to_thread(locks.take, connection, leaders, 1):
+                # A switch to another generation is written down by whoever holds the lock.
+                await told.catch_up()
+                generation.refuse_other(self.settings, told.known)
                 return
-            if not waiting:
-                log.info("another source publishes; waiting to take over")
-                waiting = True
+            why = "another source publishes"
+            if filling:
+                why = f"generation {self.settings.generation} is still being filled"
+            elif wanted:
+                why = "`lately rescale` has asked to make way"
+            if why != before:
+                log.info("%s; waiting to take over", why)
+                before = why
+            if filling or wanted:
+                await self.sleep(SLOW_POLL_S)
 
     async def _capture(self, connection: Connection, promised: Guarantee) -> Outbox | Watermark:
         if self.settings.source_mode == OUTBOX:
@@ -175,6 +190,8 @@ class Source(Service):
             else:
                 pause = min(SHORTEST_PAUSE_S, longest)
             if now - told > STATUS_EVERY_S:
+                if await asyncio.to_thread(locks.taken, connection, locks.of_handover(self.settings)):
+                    return
                 await self._tell(connection, capture, publisher, promised)
                 told, self._taken = now, time.monotonic()
 
@@ -264,9 +281,3 @@ async def _ends(settings: Settings) -> dict[int, int]:
     finally:
         await consumer.stop()
     return {tp.partition: end for tp, end in ends.items()}
-
-
-def _get_lock(connection: Connection, lock: str) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT GET_LOCK(%s, 1)", (lock,))
-        return cursor.fetchone()[0] == 1

@@ -12,7 +12,7 @@ import mysql.connector
 
 from app.config import OUTBOX, Settings
 from app.errors import BadSource
-from app.source import guarantee, snapshot, state, triggers, watermark
+from app.source import generation, guarantee, snapshot, state, triggers, watermark
 from app.source.columns import quoted
 from app.source.mysql import connect
 from app.source.publisher import publishing
@@ -35,18 +35,20 @@ def setup(
     """
     moment = None if since is None else moment_of(since)
     table = f"{settings.mysql_database}.{settings.source_table}"
+    known = asyncio.run(_known(settings))
+    if generation.layout(settings, known).since is None:
+        say(f"generation {settings.generation} is still being filled: what the source knows of {table} comes with it")
+        return
+    before = known.get(state.SNAPSHOT)
     if settings.source_mode == OUTBOX:
         with closing(connect(settings)) as connection:
             triggers.install(connection, settings)
             version = snapshot.version_of(connection, settings)
         say(f"every change of {table} goes to {settings.source_outbox}")
-        known = asyncio.run(_known(settings)).get(state.SNAPSHOT)
-        if known is not None and known.table == table and known.version == version and known.done:
+        if before is not None and before.table == table and before.version == version and before.done:
             say(f"{table} was set up before")
             return
     else:
-        known = asyncio.run(_known(settings))
-        before = known.get(state.SNAPSHOT)
         if state.WATERMARK in known and before is not None and before.table == table and before.done:
             say(f"{table} was set up before")
             return
@@ -56,6 +58,7 @@ def setup(
 
 
 async def _known(settings: Settings) -> dict:
+    await generation.require_begun(settings)
     await ensure_topics(settings)
     return await state.read(settings)
 

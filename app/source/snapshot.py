@@ -20,9 +20,10 @@ from app.config import WATERMARK, Settings
 from app.errors import BadSource
 from app.folds import rfc3339
 from app.models import SNAPSHOT
-from app.source import state, triggers
+from app.source import locks, state, triggers
 from app.source.columns import Columns, payload, primary_key, quoted, shop_columns
 from app.source.events import record
+from app.source.generation import counting, require_begun
 from app.source.mysql import Connection, connect, server_name, server_time, text
 from app.source.outbox import Row
 from app.source.publisher import Publisher, publishing
@@ -119,6 +120,7 @@ async def run(
     the steps makes that safe: 1. read a chunk, 2. publish it and wait for every acknowledgement, 3. remember the key of
     its last row. `progress` is told rows published and rows expected. Raises BadSource, ServerAway.
     """
+    await require_begun(settings)
     await ensure_topics(settings)
     known = await state.read(settings)
     connection = await asyncio.to_thread(connect, settings)
@@ -127,7 +129,7 @@ async def run(
         begun = _begin(connection, settings, since, where, known, resume)
         try:
             with closing(Snapshot(connection, settings, begun)) as snapshot:
-                async with publishing(settings) as publisher:
+                async with counting(settings), publishing(settings) as publisher:
                     return await _publish_all(snapshot, publisher, settings, server_name(connection), progress)
         except mysql.connector.Error as exc:
             raise BadSource(f"the snapshot stopped ({exc}): `lately source snapshot` goes on from there") from None
@@ -228,11 +230,8 @@ def _portable(value: object) -> object:
 
 
 def _only_one(connection: Connection, settings: Settings) -> None:
-    lock = f"lately-snapshot:{settings.mysql_database}.{settings.source_table}"[-64:]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT GET_LOCK(%s, 0)", (lock,))
-        if cursor.fetchone()[0] != 1:
-            raise BadSource("another snapshot of this table is running: wait for its end, or stop it")
+    if not locks.take(connection, locks.of_snapshot(settings), 0):
+        raise BadSource("another snapshot of this table is running: wait for its end, or stop it")
 
 
 def _wanted(columns: Columns, wanted: SnapshotState) -> list[str]:

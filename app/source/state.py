@@ -19,8 +19,10 @@ from app.kafka import client, reachable
 from app.topics import Topics
 
 #: Keys of the topic: how the running source stands, how far a snapshot and the watermark are, what was verified, and
-#: that workers lack rows which only the shop's database has.
+#: that workers lack rows which only the shop's database has; then, of `lately rescale`: what came before this
+#: generation of the topics and what after it, and how much of the one before is copied.
 STATUS, SNAPSHOT, WATERMARK, VERIFIED, WISH = "status", "snapshot", "watermark", "verified", "snapshot-wanted"
+LAYOUT, COPIED = "layout", "copied"
 
 #: What a source can promise: that every committed change is seen, only those of short transactions, or nothing.
 PROVEN, TIMED, NONE = LEVELS = ("proven", "timed", "none")
@@ -107,8 +109,34 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     differences: dict[str, int] = {}
 
 
-State = Status | SnapshotState | WatermarkState | Verified | Wish
-_TYPES = {STATUS: Status, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState, VERIFIED: Verified, WISH: Wish}
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a generation of the topics stands among the others, which are named by generation and partitions."""
+
+    partitions: int
+    #: The one that it is copied from, until that is deleted.
+    before: tuple[int, int] | None = None
+    #: Since when the source publishes to it (microseconds since 1970); None: it is still being filled.
+    since: int | None = None
+    #: The one that the source publishes to instead.
+    after: tuple[int, int] | None = None
+    #: It is being deleted, without having counted.
+    given_up: bool = False
+
+
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the generation before is in this one: partition of `orders` -> the next offset to copy."""
+
+    offsets: dict[int, int] = {}
+    #: Events, and whether the open dead letters are there, too.
+    events: int = 0
+    letters: bool = False
+
+
+State = Status | SnapshotState | WatermarkState | Verified | Wish | Layout | Copied
+_TYPES = {
+    STATUS: Status, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState, VERIFIED: Verified, WISH: Wish,
+    LAYOUT: Layout, COPIED: Copied,
+}  # fmt: skip
 _encode = msgspec.json.Encoder().encode
 
 
@@ -156,7 +184,9 @@ class Told:
 async def following(settings: Settings) -> AsyncIterator[Told]:
     """What the source has said, and will say; nothing before the topic was created. Raises ServerAway."""
     tp = TopicPartition(Topics(settings).source_state.name, 0)
-    consumer = AIOKafkaConsumer(**client(settings), enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(
+        **client(settings), enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed"
+    )
     told = Told(consumer, tp)
     async with reachable(settings):
         try:

@@ -46,7 +46,7 @@ async def run(
     With `check` the log is also compared with the live tables. Raises BadReport, BadSource, ServerAway, LatelyError.
     """
     source = asked[0].source
-    folder = Path(f"{settings.data_dir}-report")
+    folder = Path(f"{settings.folder}-report")
     if source == LOG:
         of = f"topic {Topics(settings).orders.name}"
     else:
