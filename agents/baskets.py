@@ -16,5 +16,5 @@ async def fill_baskets(stream):
         for _offset, _key, record in chunk.records:
             began = time.perf_counter()
             baskets.fill(chunk, record, deltas)
-            await background.rest(began)  # a record is as much work as a step elsewhere
+            await background.rest(began, chunk.tp.topic)  # a record is as much work as a step elsewhere
         baskets.send(chunk, deltas)

@@ -14,4 +14,4 @@ async def count_together(stream):
         for _offset, product, record in chunk.records:
             began = time.perf_counter()
             similar.add(chunk, product, record)
-            await background.rest(began)  # a record is as much work as a step elsewhere
+            await background.rest(began, chunk.tp.topic)  # a record is as much work as a step elsewhere

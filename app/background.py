@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 
 from app.core import app, orders
 
@@ -13,8 +14,13 @@ SHARE, WAITING = 0.04, 1_000
 LONGEST_S = 1.0
 
 
-async def rest(since: float) -> None:
-    """Let others work, after work that began at `since` (of time.perf_counter)."""
+#: Topic -> how many of its records were worked through: a step of many takes long.
+records: Counter[str] = Counter()
+
+
+async def rest(since: float, topic: str) -> None:
+    """Let others work, after work on a record of `topic` that began at `since` (of time.perf_counter)."""
+    records[topic] += 1
     spent = time.perf_counter() - since
     await asyncio.sleep(min(LONGEST_S, spent / SHARE - spent) if _orders_wait() else 0)
 

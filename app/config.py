@@ -94,6 +94,14 @@ class Settings:
     fallback_failures: int = setting(3, "after so many failures of such reads in a row MySQL is left alone", least=1)
     fallback_pause_s: int = setting(10, "for so long, then it is tried again, s", least=1)
     session_timeout_s: int = setting(10, "after so many silent seconds a worker counts as dead", least=1)
+    stuck_s: int = setting(
+        60, "after so many seconds without progress a worker that has work is not ready; 0: never", least=0
+    )
+    stuck_exit_s: int = setting(180, "after so many such seconds it ends with 70; 0: never", least=0)
+    away_s: int = setting(
+        300, "after so many seconds without Kafka or a source a worker is not ready; 0: never", least=0
+    )
+    away_exit_s: int = setting(0, "after so many such seconds it ends with 70; 0: never", least=0)
     standby_replicas: int = setting(0, "copies of each partition on other workers, that take over faster", least=0)
     by_product: int = setting(1, "0: keep no totals by product, which makes the rest faster", least=0)
     similar: int = setting(1, "0: do not count which products are bought by the same users", least=0)
@@ -211,6 +219,13 @@ class Settings:
                 f"LATELY_RECENT_LIMIT and LATELY_RECENT_SPARE are {self.recent_limit} and {self.recent_spare}: "
                 f"together at most {MAX_RECENT}, or a user's value would not fit a Kafka record"
             )
+        for name in ("stuck", "away"):
+            not_ready, ends = getattr(self, f"{name}_s"), getattr(self, f"{name}_exit_s")
+            if 0 < ends <= not_ready:
+                raise BadSetting(
+                    f"LATELY_{name.upper()}_EXIT_S: {ends} must be more than LATELY_{name.upper()}_S, which is "
+                    f"{not_ready}, so that somebody can see what it is before the worker ends; 0: it never ends"
+                )
         _ = self.columns
         secure.check(self)
 

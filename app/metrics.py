@@ -38,6 +38,7 @@ RECOVERY = Gauge("lately_recovery_seconds", "How long the last recovery of the t
 DIFFERENCES = Gauge("lately_verify_differences", "Purchases that differed from MySQL when last compared", ["kind"])
 VERIFY_AGE = Gauge("lately_verify_age_seconds", "Time since a comparison began that left no difference; NaN: none did")
 READY = Gauge("lately_ready", "1 while the tables of this worker are recovered and it may answer")
+STUCK = Gauge("lately_stuck", "1 while something stands still that has to move, by reason", ["reason"])
 #: A source knows none of these, and as 0 they would say something.
 OF_WORKERS = (SILENT, RECOVERY, VERIFY_AGE, READY)
 BUILD = Info("lately_build", "Version of Lately")

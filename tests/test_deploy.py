@@ -193,6 +193,18 @@ def test_the_chart_probes_what_the_worker_serves_and_waits_for_it_to_end():
     assert "enableServiceLinks: false" in pod, "a Service named lately makes LATELY_PORT, which is no setting"
 
 
+def test_a_worker_that_ends_with_70_is_started_again_and_one_that_ends_with_2_by_systemd_is_not():
+    unit = (DEPLOY / "systemd" / "lately-worker@.service").read_text()
+    assert "\nRestart=on-failure\n" in unit, "any exit code but 0"
+    assert "\nRestartPreventExitStatus=2\n" in unit, "and of the others only 2 is left alone"
+    assert "\nStartLimitIntervalSec=0\n" in unit, "however often"
+    workers = [one for name, one in COMPOSE["services"].items() if name.startswith("worker-")]
+    assert {one["restart"] for one in workers} == {"on-failure"}
+    chart = (CHART / "templates" / "workers.yaml").read_text() + (CHART / "templates" / "_pod.tpl").read_text()
+    assert "kind: StatefulSet" in chart, "its pods are always started again"
+    assert "restartPolicy" not in chart
+
+
 def test_the_charts_settings_are_allowed_and_hold_no_secret():
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())

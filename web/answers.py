@@ -319,7 +319,10 @@ class Fault(Struct):
 
 
 class ProblemDetails(Struct):
-    """Every error (RFC 9457). `code` is for programs, `detail` for people, `instance` is the request's id."""
+    """Every error (RFC 9457). `code` is for programs, `detail` for people, `instance` is the request's id.
+
+    `reasons` has the codes of all that is stuck, of which `code` is the first.
+    """
 
     type: Annotated[str, Meta(pattern="^urn:lately:problem:")]
     title: str
@@ -329,6 +332,7 @@ class ProblemDetails(Struct):
     code: str
     errors: list[Fault] | UnsetType = UNSET
     retry_after_ms: Count | UnsetType = UNSET
+    reasons: list[str] | UnsetType = UNSET
     recovery: Recovery | UnsetType = UNSET
     partitions: dict[str, Partitions] | UnsetType = UNSET
 

@@ -14,6 +14,7 @@ from app.core import app
 from app.freshness import source_view
 from app.open_letters import open_letters
 from app.progress import progress
+from app.watchdog import watchdog
 from web import parameters
 from web.errors import Problem
 from web.routing import RETRY_AFTER_S, ready
@@ -27,9 +28,13 @@ async def livez(self, request: Request) -> Response:
 
 @app.page("/readyz")
 async def readyz(self, request: Request) -> Response:
-    """200 once the tables are recovered, 503 until then; with `?verbose` how far that is."""
+    """200 once the tables are recovered, 503 until then and while something is stuck; with `?verbose` how far it is."""
     parameters.only(request, "verbose")
     more = _verbose() if "verbose" in request.query else {}
+    if watchdog.stuck:
+        more["reasons"] = list(dict.fromkeys(one.reason for one in watchdog.stuck))
+        first = watchdog.stuck[0]
+        raise Problem(503, first.reason, str(first), retry_after_s=RETRY_AFTER_S, more=more)
     if not ready():
         detail = "the tables are being recovered" if app.tables.recovery.in_recovery else "waiting for partitions"
         raise Problem(503, "not-ready", detail, retry_after_s=RETRY_AFTER_S, more=more)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 import signal
@@ -16,7 +15,6 @@ import msgspec
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from local.kafka import start_kafka
 from tests.eventually import eventually
 from tests.makers import event
 from tests.stack import Stack, Worker
@@ -40,12 +38,12 @@ def trade(stack: Stack, orders: int, first: int = 0, stopping: threading.Event |
                 return
 
 
-def start(stack: Stack) -> Worker:
+def start(stack: Stack, **env: str) -> Worker:
     """A worker behind a source that follows a shop."""
     stack.create_orders()
     stack.setup()
     stack.source()
-    return stack.worker().start().wait_ready()
+    return stack.worker(**env).start().wait_ready()
 
 
 def test_workers_that_join_leave_and_die_in_mid_stream_lose_and_double_nothing(stack: Stack):
@@ -296,26 +294,6 @@ def test_a_worker_frozen_for_longer_than_its_session_ends_when_it_wakes_and_harm
     assert "another worker has taken over" in frozen.process.tail()
     trade(stack, 60, first=240)
     eventually(lambda: stack.assert_equal_to_sql(other, USERS), within=60)
-
-
-def test_a_worker_that_is_told_to_stop_while_kafka_is_silent_ends_by_itself(artifacts, servers, tmp_path):
-    # Of its own, because the broker is stopped in the middle of a transaction.
-    with start_kafka(artifacts, tmp_path / "broker") as broker:
-        with Stack(dataclasses.replace(servers, kafka=broker.address), tmp_path) as stack:
-            worker = stack.worker().start().wait_ready()
-            stopping = threading.Event()
-            with ThreadPoolExecutor() as pool:
-                feeding = pool.submit(feed, stack, stopping)
-                try:
-                    eventually(lambda: worker.events() > 2_000, within=60)
-                    os.kill(broker.process.pid, signal.SIGSTOP)
-                    worker.process.child.send_signal(signal.SIGTERM)
-                    assert worker.process.child.wait(45) == 1, worker.process.tail()
-                    assert "Kafka does not answer" in worker.process.tail()
-                finally:
-                    stopping.set()
-                    os.kill(broker.process.pid, signal.SIGCONT)
-                feeding.result()
 
 
 def feed(stack: Stack, stopping: threading.Event) -> None:

@@ -57,6 +57,7 @@ def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
         "token_secret": SECRET,
         "report_daily": "04:30",
         "report_tz": "Europe/Berlin",
+        "away_exit_s": "301",
     }
     others = beside(field.name, pems)
     text = special.get(field.name, "77" if field.name in NUMBERS else "x:1")
@@ -127,6 +128,10 @@ def test_a_number_below_the_least_is_refused(name):
         "rate_per_s",
         "fallback_per_s",
         "log_pii",
+        "stuck_s",
+        "stuck_exit_s",
+        "away_s",
+        "away_exit_s",
     )
     least = 0 if name in zero else 1
 
