@@ -15,17 +15,18 @@ from chunks import Chunk
 log = logging.getLogger(__name__)
 
 
-def readable(chunk: Chunk, agent: str) -> list[tuple[int, bytes, Event]]:
+def readable(chunk: Chunk, agent: str, bury: bool = True) -> list[tuple[int, bytes, Event]]:
     """The events of `chunk` that can be read, each with its offset and key.
 
-    The others go to `orders-dead` with the chunk.
+    The others go to `orders-dead` with the chunk, unless another agent sees to that.
     """
     found = []
     for offset, key, value in chunk.records:
         try:
             found.append((offset, key, read_event(key, value)))
         except UnreadableEvent as exc:
-            _bury(chunk, offset, key, value, exc, agent)
+            if bury:
+                _bury(chunk, offset, key, value, exc, agent)
     for kind, count in Counter([event.type for _, _, event in found]).items():
         metrics.EVENTS.labels(agent, kind, "applied").inc(count)
     return found

@@ -103,6 +103,7 @@ class Settings:
     )
     away_exit_s: int = setting(0, "after so many such seconds it ends with 70; 0: never", least=0)
     standby_replicas: int = setting(0, "copies of each partition on other workers, that take over faster", least=0)
+    agents: str = setting("", "agents that this process runs: by_user,by_product,baskets,similar; empty: all")
     by_product: int = setting(1, "0: keep no totals by product, which makes the rest faster", least=0)
     similar: int = setting(1, "0: do not count which products are bought by the same users", least=0)
     cache_mb: int = setting(256, "memory for the values changed last, MiB per worker", least=1)

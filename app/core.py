@@ -11,7 +11,7 @@ from faust.web.drivers import DRIVERS
 from app import secure
 from app.config import Settings
 from app.frozen import pulse
-from app.topics import WORKER, Topics
+from app.topics import FOR_EVER, WORKER, Topic, Topics
 from chunks import ChunkSchema
 
 settings = Settings.from_env()
@@ -71,6 +71,11 @@ app = faust.App(
     web_application_options={"client_max_size": 64 * 1024},  # bytes of a body
 )
 app.settings = settings
+#: The agents that this process runs, and of all there are the topics that they read; see app.selection.
+app.runs: tuple[str, ...] = ()
+app.readers: dict[str, str] = {}
+#: Topics of agents that are no part of Lately itself, to be made at the start.
+app.own_topics: list[Topic] = []
 app.tables.check = pulse.check
 app.tables.stamp = lambda: [(WORKER, address().encode())]
 app.tables.cache_bytes = settings.cache_mb * 2**20
@@ -95,3 +100,10 @@ product_partials = _chunked(_topics.product_partials)
 purchase_changes = _chunked(_topics.purchase_changes)
 co_purchases = _chunked(_topics.co_purchases)
 orders_dead = app.topic(_topics.orders_dead.name, key_type=bytes, value_type=bytes)
+
+
+def own_topic(name: str, config: dict[str, str] = FOR_EVER) -> str:
+    """The full name of a topic that an agent of your own writes: LATELY_ID and `name`. It is made at the start."""
+    topic = Topic(f"{settings.group}-{name}", config)
+    app.own_topics.append(topic)
+    return topic.name

@@ -7,7 +7,7 @@ from app import lost_state
 from agents import by_user, by_product, baskets, similar
 from tables import by_user as by_user_table, product_partials, by_product as by_product_table
 from tables import baskets as baskets_table, similar as similar_table
-from app import schedule
+from app import schedule, selection
 from web import (
     purchases,
     many,
@@ -24,6 +24,8 @@ from web import (
     admin,
     docs,
 )
+
+selection.select()
 
 # A tenth more queries a second than with asyncio's own loop (bench/results.md).
 mode.loop.use("uvloop")

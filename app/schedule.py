@@ -87,7 +87,7 @@ class DailyReports(Service):
 
 def _leads() -> bool:
     """Whether this worker owns the first partition of `orders`; no other one does."""
-    return TP(orders.get_topic_name(), 0) in app.tables.ledgers
+    return "by_user" in app.tables and TP(orders.get_topic_name(), 0) in app.tables.ledgers
 
 
 def _command() -> Sequence[str]:

@@ -19,6 +19,7 @@ from faust.worker import Worker as FaustWorker
 from app.config import Settings
 from app.errors import BadSetting, FolderTaken, LatelyError, PortTaken, WrongLibrary
 from app.frozen import pulse
+from app.groups import demand_no_other
 from app.logs import dress
 from app.source.generation import require_begun
 from app.topics import ensure_topics
@@ -85,7 +86,8 @@ class Worker(FaustWorker):
                 _check_loopback(conf.web_bind)
             _check_port(conf.web_bind, conf.web_port)
         await require_begun(settings)
-        await ensure_topics(settings)
+        await ensure_topics(settings, self.app.own_topics)
+        await demand_no_other(settings, self.app.tables.group, self.app.runs, self.app.readers)
 
 
 def _end() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,14 +117,14 @@ class Topics:
         )  # fmt: skip
 
 
-async def ensure_topics(settings: Settings) -> None:
-    """Create the topics that are missing and check the others.
+async def ensure_topics(settings: Settings, more: Iterable[Topic] = ()) -> None:
+    """Create the topics that are missing and check the others; `more` are those of agents of your own.
 
     Raises ServerAway when no broker answers, BadTopic when a topic has the wrong number of partitions or the wrong
     cleanup policy.
     """
     async with administering(settings) as admin:
-        topics = {topic.name: topic for topic in Topics(settings).all}
+        topics = {topic.name: topic for topic in (*Topics(settings).all, *more)}
         await _create(admin, settings, topics)
         await _check(admin, settings, topics)
 

@@ -24,6 +24,7 @@ from app import background, metrics
 from app.core import app, settings
 from app.freshness import source_view
 from app.frozen import EX_SOFTWARE
+from app.kafka import client
 from app.stuck import (
     KAFKA_AWAY,
     NO_PROGRESS,
@@ -127,7 +128,7 @@ class Watchdog(Service):
         try:
             if self._consumer is None:
                 self._consumer = AIOKafkaConsumer(
-                    bootstrap_servers=settings.kafka_servers, request_timeout_ms=int(PATIENCE_S * 1000),
+                    **client(settings), request_timeout_ms=int(PATIENCE_S * 1000),
                     enable_auto_commit=False, isolation_level="read_committed",
                 )  # fmt: skip
                 await asyncio.wait_for(self._consumer.start(), PATIENCE_S)
@@ -177,7 +178,7 @@ def _not_ready() -> tuple[str, Work]:
         return "recovery", Work(token, True, RECOVERY_STALLED, where)
     # Kafka waits for members that were killed until their session has passed, and for those that are slow to rejoin.
     patience_s = settings.session_timeout_s + app.conf.broker_rebalance_timeout
-    where = f"no partitions have come from the group {settings.id}"
+    where = f"no partitions have come from the group {app.tables.group}"
     return "group", Work((app.rebalancing_count, app.consumer_generation_id), True, RECOVERY_STALLED, where, patience_s)
 
 

@@ -19,10 +19,13 @@ LOOK_AGAIN_S = 0.02
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Replaces: one object per record, and a fetch of idle partitions that holds up the others for 1.5 s."""
+    """Replaces: one object per record, a fetch of idle partitions that holds up the others for 1.5 s, and the group."""
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
-        return tune(super()._create_worker_consumer(transport))
+        consumer = tune(super()._create_worker_consumer(transport))
+        if self.app.tables.group is not None:
+            consumer._group_id = self.app.tables.group  # noqa: SLF001 - Faust knows no group but the app's id
+        return consumer
 
     async def _fetch_records(
         self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None,

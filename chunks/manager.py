@@ -46,6 +46,16 @@ class TableManager(FaustTableManager):
         #: Called before a lost partition of a table is made anew; True: the app brings back what that cannot.
         self.on_loss: Callable[[Loss], Awaitable[bool]] = _brings_nothing_back
 
+        #: The consumer group; None: the app's id.
+        self.group: str | None = None
+        #: Source topic -> what its transactional ids begin with; by default the app's id.
+        self.writers: dict[str, str] = {}
+
+    def leave_out(self, table: Any) -> None:
+        """Do not keep a table in this process: no agent of it writes that."""
+        del self[table.name]
+        del self._changelogs[table.changelog]
+
     @property
     def recovery(self) -> Recovery:
         if self._recovery is None:

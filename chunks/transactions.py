@@ -20,7 +20,7 @@ _TEXT = CompactString("utf-8")
 
 def transactional_id(app: AppT, source: TP) -> str:
     """The id under which whoever owns a source partition writes."""
-    return f"{app.conf.id}-{source.topic}-{source.partition}"
+    return f"{app.tables.writers.get(source.topic, app.conf.id)}-{source.topic}-{source.partition}"
 
 
 class _Described(Response):

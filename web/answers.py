@@ -183,7 +183,7 @@ class Sales(Struct):
 
 
 class ProductTotals(Struct):
-    """How a product sells; `sales` is not there with LATELY_SIMILAR=0."""
+    """How a product sells; `sales` is not there with LATELY_SIMILAR=0, nor where the agent similar does not run."""
 
     product_name: Id
     purchases: Count

@@ -19,7 +19,7 @@ from web import fallback, parameters
 from web.errors import Problem
 from web.parameters import Query
 from web.purchases import HEADERS, Said, said, said_by_source
-from web.routing import RETRY_AFTER_S, forwarded, heard, owner_of, recovering
+from web.routing import RETRY_AFTER_S, demand_kept, forwarded, heard, owner_of, recovering
 
 #: One user's part of the answer: what GET …/purchases says, or `user_id` and `error`.
 Part = dict[str, object]
@@ -34,6 +34,7 @@ async def many(self, request: Request) -> Response:
     """
     query = parameters.query(request, ("user_id", *parameters.FILTERS), settings.recent_limit)
     users = parameters.user_ids(request)
+    demand_kept(by_user.by_user)
     found: dict[str, Part] = {}
     missing: dict[str, Problem] = {}
     elsewhere: dict[URL, list[str]] = {}

@@ -14,7 +14,6 @@ from app.open_letters import open_letters
 from app.progress import progress
 from app.source.state import SILENT_S
 from app.topics import Topics
-from tables import by_user
 from web import parameters
 from web.pages import page
 from web.routing import ready
@@ -54,8 +53,8 @@ def _state() -> str:
 
 
 def _workers() -> list[tuple[str, list[int]]]:
-    """Address and partitions of `orders` of every worker that has some."""
-    topic = by_user.by_user.changelog
+    """Address and partitions of every worker with the same agents."""
+    topic = (app.tables.get("by_user") or next(iter(app.tables.values()))).changelog
     known = app.assignor.table_metadata(topic)
     return sorted((str(url).rstrip("/"), sorted(partitions.get(topic, ()))) for url, partitions in known.items())
 

@@ -83,6 +83,7 @@ PROBLEMS = {
     "headers-too-large": (431, "a header has at most 8 KiB, a request at most 100 of them"),
     "internal-error": (500, "the log has the request's id"),
     "not-ready": (503, "the worker recovers or waits for its group"),
+    "agent-elsewhere": (421, "this process does not run the agent that is needed, see LATELY_AGENTS"),
     "no-progress": (503, "the worker has records to read, and reads none"),
     "recovery-stalled": (503, "the tables are to be recovered, and nothing moves"),
     "kafka-away": (503, "Kafka does not answer"),
@@ -97,7 +98,7 @@ PROBLEMS = {
     "routing-loop": (508, "a request that was forwarded once arrived at the wrong worker again"),
 }
 
-_ROUTED = ("recovering", "owner-away", "routing-loop")
+_ROUTED = ("agent-elsewhere", "recovering", "owner-away", "routing-loop")
 _QUERY = ("unknown-parameter", "invalid-parameter")
 
 USER = Parameter(

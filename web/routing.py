@@ -15,6 +15,7 @@ from aiohttp.web import Request, Response, StreamResponse
 from faust.types import TP
 from yarl import URL
 
+from app import groups
 from app.core import app, settings
 from app.frozen import pulse
 from app.topics import partition_of
@@ -59,7 +60,7 @@ def routed(
     """Call `answer` with the partition of `key` if this worker owns it, else `forward` to the worker that does.
 
     Where neither can answer now, `instead` may.
-    Raises Problem: 503 recovering or owner-away (with Retry-After), 508 routing-loop.
+    Raises Problem: 421 agent-elsewhere, 503 recovering or owner-away (with Retry-After), 508 routing-loop.
     """
     partition = partition_of(key, settings.partitions)
     try:
@@ -105,7 +106,10 @@ async def _by_owner_or(
 
 
 def owner_of(request: Request, table: Table, partition: int) -> URL | None:
-    """The worker to ask about a partition, None where that is this one. Raises Problem as `routed` does."""
+    """The worker to ask about a partition, None where that is this one.
+
+    Raises Problem as `routed` does, and 421 agent-elsewhere.
+    """
     topic = table.changelog
     here = ready()
     if app.assignor.is_active(TP(topic, partition)):
@@ -113,6 +117,7 @@ def owner_of(request: Request, table: Table, partition: int) -> URL | None:
             pulse.check()
             return None
         raise recovering()
+    demand_kept(table)
     if HOP in request.headers:
         raise unserved("routing-loop") if here else recovering()
     # While partitions are given out anew, those who have not heard of it yet go on answering for theirs.
@@ -140,6 +145,18 @@ def unserved(code: str) -> Problem:
 def heard(code: str) -> Problem:
     """The same where another worker has said so; two who do not agree on the owner will soon."""
     return unserved("recovering" if code == "recovering" else "owner-away")
+
+
+def demand_kept(table: Table) -> None:
+    """Raise Problem 421 agent-elsewhere where this process does not run the agent that writes the table."""
+    if table.name not in app.tables:
+        agent = groups.owner(table.name, table.fed_by, app.readers)
+        raise Problem(
+            421,
+            "agent-elsewhere",
+            f"this process does not run the agent {agent}: ask one that does, or add it to LATELY_AGENTS, "
+            f"which here is {','.join(app.runs)}",
+        )
 
 
 def recovering() -> Problem:

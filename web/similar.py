@@ -11,7 +11,7 @@ from tables import similar as table
 from web import parameters
 from web.errors import Problem
 from web.recommended import LONGEST, WINDOWS, popular, purchased, recommend, similar_to
-from web.routing import routed
+from web.routing import demand_kept, routed
 
 DEFAULT_LIMIT = 10
 
@@ -67,9 +67,10 @@ def recommendations(self, request: Request, user_id: str) -> Response:
 
 
 def switched_on() -> None:
-    """Raise Problem 404 not-found where nothing is counted together."""
+    """Raise Problem where nothing is counted together: 404 not-found nowhere, 421 agent-elsewhere not here."""
     if not settings.similar:
         raise Problem(404, "not-found", "this is switched off: LATELY_SIMILAR is 0")
+    demand_kept(table.similar)
 
 
 def _answer(body: dict[str, object]) -> Response:

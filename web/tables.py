@@ -13,15 +13,19 @@ from app.digests import Digest
 from chunks import ClosedPartition
 from chunks.store import Moment, position_key
 from chunks.table import Table
+from tables import baskets, by_product, by_user, product_partials, similar
 from web import parameters
 from web.errors import Problem
 from web.routes import MSGPACK
-from web.routing import forwarded, owner_of, ready, recovering
+from web.routing import demand_kept, forwarded, owner_of, ready, recovering
 
 #: A page ends with the key that reaches one of these.
 PAGE_KEYS, PAGE_BYTES = 2_000, 2**19
 #: Between so many keys of a digest other requests are answered; and how long the worker that owns it may take.
 KEYS_AT_ONCE, DIGEST_MS = 500, 600_000
+
+#: Those that some process keeps; an agent of your own may have more.
+LATELYS = (by_user.by_user, product_partials.product_partials, by_product.by_product, baskets.baskets, similar.similar)
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -84,6 +88,9 @@ async def digested(self, request: Request, table: str, partition: str) -> Respon
 
 
 def _known(table: str) -> Table:
+    for one in LATELYS:
+        if one.name == table:
+            demand_kept(one)
     if table not in app.tables:
         raise Problem(404, "not-found", f"there is no such table; there are {', '.join(sorted(app.tables))}")
     return app.tables[table]

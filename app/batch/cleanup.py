@@ -11,11 +11,11 @@ import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
-from app.batch.groups import members
 from app.batch.next_generation import require_unused, write_down
 from app.config import Settings
 from app.errors import BadTopic, ServerAway, StillRunning, WrongGeneration
 from app.folds import rfc3339
+from app.groups import members_of
 from app.source import generation, state
 from app.source.state import Layout
 from app.topics import Topics, administering
@@ -112,7 +112,7 @@ async def _require_unread(admin: AIOKafkaAdminClient, names: list[str]) -> None:
     for group, *_ in await admin.list_consumer_groups():
         offsets = await admin.list_consumer_group_offsets(group)
         reads = {tp.topic for tp in offsets} & set(names)
-        if reads and (found := await members(admin, group)):
+        if reads and (found := await members_of(admin, group)):
             raise StillRunning(
                 f"the group {group} still reads {', '.join(sorted(reads))}: stop {', '.join(found)}; one that was "
                 "killed counts until LATELY_SESSION_TIMEOUT_S has passed"

@@ -25,10 +25,11 @@ async def consuming(settings: Settings, **more: object) -> AsyncIterator[AIOKafk
 
     What is not committed yet it does not read, unless it is told to: nobody knows what it will be.
     """
-    consumer = AIOKafkaConsumer(**{
-        **client(settings), "enable_auto_commit": False, "auto_offset_reset": "earliest",
-        "isolation_level": "read_committed", "fetch_max_wait_ms": FETCH_WAIT_MS, "retry_backoff_ms": RETRY_MS, **more,
-    })  # fmt: skip
+    told = {
+        "enable_auto_commit": False, "auto_offset_reset": "earliest", "isolation_level": "read_committed",
+        "fetch_max_wait_ms": FETCH_WAIT_MS, "retry_backoff_ms": RETRY_MS, **more,
+    }  # fmt: skip
+    consumer = AIOKafkaConsumer(**client(settings), **told)
     async with reachable(settings):
         try:
             await asyncio.wait_for(consumer.start(), PATIENCE_S)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from aiokafka import TopicPartition
 
 from app.batch.audit import Audit
+from app.batch.behind import behind
 from app.batch.changelogs import changelogs
 from app.batch.dump import folder
-from app.batch.groups import behind
 from app.batch.handover import leading
 from app.batch.kafka import consuming
 from app.batch.log_copy import copying

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from app.batch.groups import Behind
+from app.batch.behind import Behind
 from app.batch.handover import Lead
 from app.batch.log_copy import LogCopy
 from app.batch.next_generation import write_down

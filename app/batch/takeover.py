@@ -10,11 +10,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from faust.types import TP
 
-from app.batch.groups import members
+from app import groups
 from app.config import Settings
 from app.errors import StillRunning
 from app.kafka import client
-from app.topics import Topics, administering
+from app.topics import Topics
 from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
 
 #: Where to, key, value and headers.
@@ -24,9 +24,8 @@ Write = Callable[[TP, list[Message]], Awaitable[None]]
 
 
 async def demand_no_worker(settings: Settings) -> None:
-    """Raise StillRunning when the group of this app has members; ServerAway."""
-    async with administering(settings) as admin:
-        found = await members(admin, settings.group)
+    """Raise StillRunning when a group of this app has members; ServerAway."""
+    found = sorted(one for some in (await groups.members(settings)).values() for one in some)
     if found:
         raise StillRunning(
             f"{len(found)} workers of {settings.group} are running: {', '.join(found)}; stop them, and wait "

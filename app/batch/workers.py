@@ -197,6 +197,8 @@ class Workers:
                     f"{self._url} refuses to show its tables ({answer.status}): "
                     "give --worker and LATELY_TOKEN_SECRET of the app that you mean"
                 )
+            if answer is not None and answer.status == 421:
+                raise BadSetting(f"{self._url}: {msgspec.json.decode(said)['detail']}; --worker says which to ask")
             if time.monotonic() - since > (AWAY_S if answer is None else PATIENCE_S):
                 raise ServerAway(f"no answer from the worker at {self._url} ({said[:200]}): start it, or give --worker")
             await asyncio.sleep(AGAIN_AFTER_S)

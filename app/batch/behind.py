@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from app import groups
 from app.batch.kafka import consuming
 from app.config import Settings
 from app.topics import Topics, administering
@@ -19,12 +20,6 @@ FETCH_BYTES = 64 * 2**10
 Ends = dict[TopicPartition, int]
 
 
-async def members(admin: AIOKafkaAdminClient, group: str) -> list[str]:
-    """Who is in a consumer group: host and client."""
-    (answer,) = await admin.describe_consumer_groups([group])
-    return sorted(f"{host.lstrip('/')} ({name})" for one in answer.groups for _, name, host, *_ in one[5])
-
-
 class Behind:
     """How much the workers of one app have still to read."""
 
@@ -32,8 +27,12 @@ class Behind:
         self._settings, self._admin, self._consumer = settings, admin, consumer
 
     async def members(self) -> list[str]:
-        """Its workers."""
-        return await members(self._admin, self._settings.group)
+        """Its workers, in whatever group."""
+        return [one for some in (await self._groups()).values() for one in some]
+
+    async def _groups(self) -> dict[str, list[str]]:
+        known = await groups.known(self._admin, self._settings)
+        return {name: await groups.members_of(self._admin, name) for name in known}
 
     async def ends(self) -> Ends:
         """Where all topics that feed a table end now."""
@@ -47,10 +46,12 @@ class Behind:
         """Offsets that are left up to these ends, or those of now; 0 only where no record is among them."""
         if ends is None:
             ends = await self.ends()
-        committed, unread = await self._admin.list_consumer_group_offsets(self._settings.group), {}
+        # Of a group without workers the agents may run in others by now.
+        live = [name for name, workers in (await self._groups()).items() if workers]
+        committed = [await self._admin.list_consumer_group_offsets(name) for name in live]
+        unread = {}
         for tp, end in ends.items():
-            known = committed.get(tp)
-            position = 0 if known is None else max(0, known.offset)
+            position = min((max(0, one[tp].offset) for one in committed if tp in one), default=0)
             if position < end:
                 unread[tp] = position
         return sum([ends[tp] - unread[tp] for tp in await self._with_records(unread, ends)])

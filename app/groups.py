@@ -1,0 +1,105 @@
+"""The agents of a process and its consumer group: processes with other agents are in other groups."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from app.config import Settings
+from app.errors import BadSetting, StillRunning
+from app.topics import administering
+
+#: Between the app's name, which cannot have one, and the agents of a group.
+PLUS = "+"
+LOOK_AGAIN_S = 0.5
+
+
+def by_default(readers: Mapping[str, str]) -> tuple[str, ...]:
+    """Of all agents, each with the topic that it reads, those that a process runs when nothing else is said.
+
+    A process reads a topic once, so of agents that read the same one it is the first.
+    """
+    first: dict[str, str] = {}
+    for agent, topic in readers.items():
+        first.setdefault(topic, agent)
+    return tuple(first.values())
+
+
+def chosen(readers: Mapping[str, str], named: str) -> tuple[str, ...]:
+    """The agents that LATELY_AGENTS names, in the order of `readers`; empty: those by default. Raises BadSetting."""
+    names = [name.strip() for name in named.split(",") if name.strip()]
+    if not names:
+        return by_default(readers)
+    for name in names:
+        if name not in readers:
+            raise BadSetting(f"LATELY_AGENTS: there is no agent {name!r}; there are {', '.join(readers)}")
+    found: dict[str, str] = {}
+    for agent in (agent for agent in readers if agent in names):
+        other = found.setdefault(readers[agent], agent)
+        if other != agent:
+            raise BadSetting(
+                f"LATELY_AGENTS: {other} and {agent} both read {readers[agent]}, which a process does once: "
+                "give each of them a process of its own"
+            )
+    return tuple(found.values())
+
+
+def owner(table: str, fed_by: str, readers: Mapping[str, str]) -> str | None:
+    """The agent that writes a table: that of the same name, else the first that reads the topic it is fed by."""
+    if table in readers:
+        return table
+    return next((agent for agent, topic in readers.items() if topic == fed_by), None)
+
+
+def group(app_id: str, agents: Sequence[str], readers: Mapping[str, str]) -> str:
+    """The consumer group of the processes that run these agents; by default it is the app's name."""
+    return app_id if tuple(agents) == by_default(readers) else PLUS.join([app_id, *agents])
+
+
+async def demand_no_other(settings: Settings, own: str, agents: Sequence[str], readers: Mapping[str, str]) -> None:
+    """Wait for workers of other groups than `own` that run one of these agents to end, as long as a killed one counts.
+
+    Both would take the partitions from each other again and again. Raises StillRunning, ServerAway.
+    """
+    until = time.monotonic() + 2 * settings.session_timeout_s
+    while rival := _rival(await members(settings), own, agents, readers):
+        if time.monotonic() > until:
+            raise StillRunning(rival)
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _rival(
+    found: Mapping[str, list[str]], own: str, agents: Sequence[str], readers: Mapping[str, str]
+) -> str | None:  # fmt: skip
+    for name, workers in found.items():
+        theirs = name.split(PLUS)[1:] or by_default(readers)
+        twice = [agent for agent in agents if agent in theirs]
+        if name != own and workers and twice:
+            return (
+                f"{', '.join(twice)} would run twice: {len(workers)} workers run {','.join(theirs)} already "
+                f"({', '.join(workers)}); stop them, or give this one the same LATELY_AGENTS"
+            )
+    return None
+
+
+async def members(settings: Settings) -> dict[str, list[str]]:
+    """Group -> its workers, of all groups of this app. Raises ServerAway."""
+    async with administering(settings) as admin:
+        return {name: await members_of(admin, name) for name in await known(admin, settings)}
+
+
+async def known(admin: AIOKafkaAdminClient, settings: Settings) -> list[str]:
+    """The groups of this app that Kafka knows."""
+    names = [name for name, *_ in await admin.list_consumer_groups()]
+    return sorted(name for name in names if name.split(PLUS)[0] == settings.group)
+
+
+async def members_of(admin: AIOKafkaAdminClient, group: str) -> list[str]:
+    """Who is in one group: host and client. Several groups have to be asked about one by one: aiokafka cannot read an
+    answer about two.
+    """
+    (answer,) = await admin.describe_consumer_groups([group])
+    return sorted(f"{host.lstrip('/')} ({name})" for one in answer.groups for _, name, host, *_ in one[5])

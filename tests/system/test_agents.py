@@ -1,0 +1,149 @@
+"""Agents in processes of their own: each goes on where the tables end, none disturbs another."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from local.process import free_port
+from tests.eventually import eventually
+from tests.makers import event, wire
+from tests.stack import ROOT, Stack, Worker
+from tests.system.test_failures import USERS, start, trade
+from tests.system.test_similar import together
+from tests.system.test_start import FAUST, ending
+
+
+def assert_elsewhere(worker: Worker, path: str, agent: str) -> None:
+    answer = worker.get(path)
+    assert (answer.status, answer.json["code"]) == (421, "agent-elsewhere"), answer
+    assert f"does not run the agent {agent}" in answer.json["detail"]
+    assert "LATELY_AGENTS" in answer.json["detail"]
+
+
+def neighbours(stack: Stack, product: str) -> dict[str, int]:
+    """What SQL says: with each other product, how many users have both."""
+    rows = stack.select(
+        "SELECT other.product_name, COUNT(DISTINCT other.user_id) FROM orders JOIN orders other USING (user_id)"
+        " WHERE orders.product_name = %s AND other.product_name <> %s GROUP BY other.product_name",
+        (product, product),
+    )
+    return dict(rows)
+
+
+def assert_all_equal_to_sql(stack: Stack, users: Worker, products: Worker, pairs: Worker) -> None:
+    for user in USERS:
+        assert users.purchases(user) == stack.truth(user), user
+    for product, totals in stack.product_truth().items():
+        assert products.totals(product) == totals, product
+    assert together(pairs, "Phone 1") == neighbours(stack, "Phone 1")
+
+
+def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_counted_twice(stack: Stack):
+    whole = start(stack)
+    trade(stack, 120)
+    eventually(lambda: assert_all_equal_to_sql(stack, whole, whole, whole), within=60)
+    eventually(lambda: stack.committed("orders") == 120, within=10)
+    whole.stop()
+
+    users, products, _ = workers = [
+        stack.worker(name, LATELY_AGENTS=agents).start()
+        for name, agents in (("users", "by_user"), ("products", "by_product"), ("pairs", "similar,baskets"))
+    ]
+    for worker in workers:
+        worker.wait_ready()
+    # Those who do the same in another group are waited for, as if they had been killed.
+    second = stack.worker("second").start()
+    trade(stack, 60, first=120)
+    eventually(lambda: assert_all_equal_to_sql(stack, *workers), within=60)
+    assert users.events() == 60
+    assert stack.committed("orders") == 120, "the group of all agents is left as it was"
+
+    for path in ("/v1/products/Phone%201", "/v1/products/Phone%201/similar", "/v1/products/popular"):
+        assert_elsewhere(users, path, "by_product" if path.endswith("201") else "similar")
+    assert_elsewhere(users, "/v1/users/user-1/recommendations", "similar")
+    assert_elsewhere(users, "/v1/tables/baskets/0", "baskets")
+    for path in ("/v1/users/user-1/purchases", "/v1/purchases?user_id=user-1", "/v1/tables/product_partials/0"):
+        assert_elsewhere(products, path, "by_user")
+    assert users.get("/v1/users/user-1/home").json["recommendations"] is None
+    assert users.get("/users/user-1").status == 200
+
+    # One of them is changed and comes back; the others do not even have a rebalance.
+    products.stop()
+    trade(stack, 60, first=180)
+    products.start().wait_ready()
+    eventually(lambda: assert_all_equal_to_sql(stack, *workers), within=60)
+    assert [one.process.tail(10_000).count("Worker ready") for one in workers] == [1, 1, 1]
+    assert users.events() == 120
+
+    eventually(lambda: not second.process.alive, within=30)
+    assert second.process.child.returncode == 2
+    assert "would run twice: 1 workers run" in second.process.tail(1)
+    for worker in workers:
+        worker.stop()
+    whole.start().wait_ready()
+    trade(stack, 60, first=240)
+    eventually(lambda: assert_all_equal_to_sql(stack, whole, whole, whole), within=60)
+    assert whole.events() == 60
+
+
+def test_an_agent_that_does_not_exist_or_is_switched_off_ends_with_2(stack: Stack):
+    code, output = ending(stack, FAUST, LATELY_AGENTS="by_user,by_usr")
+    assert (code, output) == (
+        2, "lately: LATELY_AGENTS: there is no agent 'by_usr'; there are by_user, by_product, baskets, similar"
+    )  # fmt: skip
+    code, output = ending(stack, FAUST, LATELY_AGENTS="baskets", LATELY_SIMILAR="0")
+    assert (code, output) == (2, "lately: LATELY_AGENTS: baskets has nothing to do, LATELY_SIMILAR is 0")
+
+
+def with_the_tutorial(folder: Path) -> Path:
+    """A copy of the tree in which somebody has followed docs/tutorial.md."""
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text()
+    for package in ("app", "agents", "chunks", "tables", "web"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    name = re.search(r"The file `(.+?)`", tutorial).group(1)
+    (folder / name).write_text(re.search(r"```python\n(.*?)```", tutorial, re.DOTALL).group(1))
+    before, after = re.search(r"```diff\n-(.*)\n\+(.*)\n```", tutorial).groups()
+    main = (folder / "app" / "main.py").read_text()
+    assert main.count(before) == 1
+    (folder / "app" / "main.py").write_text(main.replace(before, after))
+    return folder
+
+
+def test_the_processor_of_the_tutorial_sends_its_alerts_beside_the_others(stack: Stack, tmp_path: Path):
+    tree = with_the_tutorial(tmp_path / "tree")
+    command = re.search(r"^(LATELY_AGENTS=.*) lately worker", (ROOT / "docs" / "tutorial.md").read_text(), re.MULTILINE)
+    said = dict(word.split("=") for word in command.group(1).split())
+    folder = str(tmp_path / said["LATELY_DATA_DIR"])
+
+    # The copy runs all of Lately as before, too.
+    whole = stack.worker("whole")
+    refunds = stack.worker("refunds", **{**said, "LATELY_WEB_PORT": str(free_port()), "LATELY_DATA_DIR": folder})
+    for worker in (whole, refunds):
+        worker.process.cwd = tree
+        worker.start()
+    refunds.port = int(refunds.env["LATELY_WEB_PORT"])
+    for worker in (whole, refunds):
+        worker.wait_ready()
+
+    placed = [event(order_id=f"o-{n}", product_name=name, version=1) for n in range(1, 6) for name in ("tea", "cup")]
+    gone = [event("order.removed", order_id=one.data.order_id, product_name=one.data.product_name, version=2)
+            for one in placed]  # fmt: skip
+    stack.publish("orders", *map(wire, placed), (b"ann", b"unreadable"), *map(wire, gone[:6]), *map(wire, gone[:2]))
+    alert = {"user_id": "ann", "orders": ["o-1", "o-2", "o-3"]}
+    alerts = lambda: [(one.key(), json.loads(one.value())) for one in stack.records("refund-alerts")]  # noqa: E731
+    eventually(lambda: alerts() == [(b"ann", alert)], within=30)
+    eventually(lambda: len(whole.purchases("ann")) == 4, within=30)
+
+    # Killed and started again it goes on where it was: two more are not three, and the sixth order is.
+    refunds.kill()
+    eventually(lambda: not refunds.process.alive)
+    stack.publish("orders", *map(wire, gone[6:]), wire(event("order.removed", order_id="o-9", version=9)))
+    refunds.start().wait_ready()
+    more = {"user_id": "ann", "orders": ["o-4", "o-5", "o-9"]}
+    eventually(lambda: alerts() == [(b"ann", alert), (b"ann", more)], within=30)
+    eventually(lambda: whole.purchases("ann") == [], within=30)
+    assert len(stack.records("orders-dead")) == 1
+    assert [one.process.tail(10_000).count("Worker ready") for one in (whole, refunds)] == [1, 1]
