@@ -83,6 +83,10 @@ class FolderTaken(LatelyError):
     exit_code = EX_USAGE
 
 
+class BadFolder(LatelyError):
+    """A worker cannot write to the folder for its tables; it may be tried again."""
+
+
 class ServerAway(LatelyError):
     """Kafka or MySQL cannot be reached; trying again later may help."""
 

@@ -17,7 +17,7 @@ import faust
 from faust.worker import Worker as FaustWorker
 
 from app.config import Settings
-from app.errors import BadSetting, FolderTaken, LatelyError, PortTaken, WrongLibrary
+from app.errors import BadFolder, BadSetting, FolderTaken, LatelyError, PortTaken, WrongLibrary
 from app.frozen import pulse
 from app.groups import demand_no_other
 from app.logs import dress
@@ -61,6 +61,8 @@ class Worker(FaustWorker):
             cause = self.app.crash_reason
             if not isinstance(cause, LatelyError | ChunkError):
                 raise
+            # What is still said of futures and tasks follows from the cause.
+            logging.disable()
             print(f"lately: {cause}", file=sys.stderr, flush=True)  # noqa: T201 - the last line a person sees
             raise SystemExit(1) from None
 
@@ -92,7 +94,7 @@ class Worker(FaustWorker):
 
 def _end() -> None:
     sys.stderr.write(
-        f"lately: not stopped after {LONGEST_STOP_S} s, Kafka does not answer: ending at once; "
+        f"lately: not stopped after {LONGEST_STOP_S} s, Kafka does not answer (or the disk is full): ending at once; "
         "what is not committed will be done again\n"
     )
     sys.stderr.flush()
@@ -101,11 +103,14 @@ def _end() -> None:
 
 def _lock_folder(folder: Path) -> TextIO:
     # Two workers on one RocksDB would each wait for the other's partitions. The lock ends with the process.
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("a+")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as exc:
+        raise _unusable(folder, exc) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         lock.seek(0)
         owner = lock.read().strip()
         lock.close()
@@ -114,9 +119,18 @@ def _lock_folder(folder: Path) -> TextIO:
             "give each worker a folder of its own with LATELY_DATA_DIR"
         ) from None
     lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    try:
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+    except OSError as exc:
+        raise _unusable(folder, exc) from None
     return lock
+
+
+def _unusable(folder: Path, exc: OSError) -> BadFolder:
+    return BadFolder(
+        f"{folder} cannot be written to ({exc.strerror}): make room there, or let LATELY_DATA_DIR name another folder"
+    )
 
 
 def _check_port(host: str, port: int) -> None:

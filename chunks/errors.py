@@ -25,5 +25,9 @@ class ClosedPartition(ChunkError):
     """A table was asked for a partition that is not open on this worker (any more)."""
 
 
+class DiskFailed(ClosedPartition):
+    """Files of a table cannot be read or written; what they hold is in the changelog."""
+
+
 class Unsupported(ChunkError):
     """An installed library is not the one this engine was tested with."""

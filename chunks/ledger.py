@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, InvalidTimestampError, KafkaError, ProducerFenced
 from faust.types import TP
 
 from chunks.chunk import CHUNK_RECORDS, Chunk, Headers, Run
@@ -111,7 +111,7 @@ class Ledger:
 
     async def write(self, changes: Mapping[str, Values]) -> dict[str, int]:
         """Write values of some tables in a transaction of their own; the offset of the first one of each."""
-        return await _to_its_end(self._write(changes, {}, self.durable))
+        return await to_its_end(self._write(changes, {}, self.durable))
 
     def apart(self, name: str, on_failure: Callable[[BaseException], Awaitable[None]]) -> Ledger:
         """A ledger for one table, to be used instead of this one before it is open: of a source called `rebuild`."""
@@ -195,7 +195,7 @@ class Ledger:
                 self._seal()
                 self._under_way = self._waiting
                 self._waiting = self._new_transaction(self._under_way.position)
-                await _to_its_end(self._commit(self._under_way))
+                await to_its_end(self._commit(self._under_way))
                 self.durable = self._under_way.position
                 for tell in self._under_way.told:
                     tell()
@@ -273,6 +273,11 @@ class Ledger:
                 f"another worker has taken over {self.tp.topic}[{self.tp.partition}] while this one was silent; "
                 "what it had not committed is discarded: start this worker again"
             ) from None
+        except InvalidTimestampError as exc:
+            raise Refused(
+                "Kafka refused records for their time: set the clock of this machine, or the broker's, then start the "
+                f"worker again; nothing of {self.tp.topic}[{self.tp.partition}] from offset {since} on is committed"
+            ) from exc
         except (KafkaError, IllegalOperation) as exc:
             raise Refused(
                 f"Kafka refused a record that follows from {self.tp.topic}[{self.tp.partition}], or did not answer "
@@ -315,7 +320,7 @@ class Ledger:
         await submit()
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, which must not be left half done: whoever is cancelled meanwhile waits for its end."""
     task = asyncio.ensure_future(work)
     try:

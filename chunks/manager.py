@@ -70,6 +70,10 @@ class TableManager(FaustTableManager):
         """The partition on disk that a changelog partition is of; KeyError where it is not open here."""
         return self.of_changelog(changelog.topic).stores[changelog.partition]
 
+    def on_disk_failure(self, exc: Exception) -> None:
+        """End the worker, in whichever thread this is: also a view may be the first to meet it."""
+        asyncio.run_coroutine_threadsafe(self.app.consumer.crash(exc), self.app.loop)
+
     async def on_start(self) -> None:
         """Register the changelogs and start recovery."""
         await self._update_channels()

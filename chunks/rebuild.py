@@ -19,7 +19,7 @@ from faust.types import TP
 
 from chunks.chunk import CHUNK_RECORDS, Run
 from chunks.fetch import fetch
-from chunks.ledger import MARKERS, Ledger
+from chunks.ledger import MARKERS, Ledger, to_its_end
 from chunks.lost import CUT, EXPIRED, Loss, Verdict
 from chunks.restore import Progress
 from chunks.store import BEGINNING, INCOMPLETE, Store, off_loop, position_key
@@ -47,7 +47,7 @@ class Rebuild:
             if not await self._tell(loss):
                 flagged.add(loss.table)
         if self._verdict.new:
-            await self._begin(self._verdict.new, flagged, self._position)
+            await to_its_end(self._begin(self._verdict.new, flagged, self._position))
             return
         for loss in self._verdict.losses:
             table = self._table(loss.table)
@@ -71,7 +71,10 @@ class Rebuild:
         return not loss.missing or brought
 
     async def _begin(self, names: Iterable[str], flagged: set[str], more: dict[bytes, bytes | None]) -> None:
-        """Write a new beginning of some tables, behind which only `more` counts."""
+        """Write a new beginning of some tables, behind which only `more` counts.
+
+        It must not be left half done: `write` has put the new beginning on the disk, over what it makes void.
+        """
         ids = {name: uuid.uuid4().hex.encode() + (INCOMPLETE if name in flagged else b"") for name in names}
         empty = {name for name in names if not self._store(name).offset}
         offsets = await self._ledger.write({name: {BEGINNING: value, **more} for name, value in ids.items()})
@@ -80,6 +83,12 @@ class Rebuild:
             await off_loop(store.begin, ids[name], offset, name in empty)
             await off_loop(store.apply, list(more.items()), offset + 1 + len(more), MARKERS)
 
+    async def _begin_over(self, name: str, store: Store, beginning: bytes, position: bytes) -> None:
+        """Write a new beginning of a table whose pairs are kept, and that it has no position."""
+        offsets = await self._ledger.write({name: {BEGINNING: beginning, position: None}})
+        await off_loop(store.begin, beginning, offsets[name], True)
+        await off_loop(store.apply, [], offsets[name] + 2)
+
     async def _fold_again(self, table: Any, loss: Loss, flagged: set[str]) -> None:
         """Rebuild a table; killed in between, it is begun again by whoever is next.
 
@@ -87,7 +96,7 @@ class Rebuild:
         the position: from now on the table counts.
         """
         # 1.
-        await self._begin([loss.table], flagged, {})
+        await to_its_end(self._begin([loss.table], flagged, {}))
         # 2.
         began, position = time.monotonic(), max(self._verdict.position, self._verdict.first)
         base = table.rebuilt_from
@@ -159,9 +168,7 @@ class Rebuild:
         (value, _), key = store.beginning, next(iter(self._position))
         value = uuid.uuid4().hex.encode() + (INCOMPLETE if value.endswith(INCOMPLETE) else b"")
         # 1.
-        offsets = await self._ledger.write({name: {BEGINNING: value, key: None}})
-        await off_loop(store.begin, value, offsets[name], True)
-        await off_loop(store.apply, [], offsets[name] + 2)
+        await to_its_end(self._begin_over(name, store, value, key))
         # 2.
         pairs, records = store.moment().scan(), 0
         while some := dict(islice(pairs, 10 * CHUNK_RECORDS)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,10 @@ from typing import Any, TypeVar
 
 import rocksdict
 
+from chunks import disk
 from chunks.watch import Watches
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -64,21 +68,46 @@ def position_key(topic: str) -> bytes:
 class Moment:
     """A store as it was at one moment."""
 
-    def __init__(self, snapshot: rocksdict.Snapshot) -> None:
+    def __init__(self, snapshot: rocksdict.Snapshot, failed: Callable[[Exception], Exception]) -> None:
         self._snapshot = snapshot
+        self._failed = failed
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of one key."""
+        """The value of one key. Raises DiskFailed."""
         found = next(self._snapshot.items(from_key=key), None)
+        if found is None:
+            _demand_end(self._snapshot, key, b"", self._failed)
         return found[1] if found is not None and found[0] == key else None
 
     def scan(self, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """All keys that start with `prefix` and come after `after`, and their values, in the order of the keys."""
-        for key, value in self._snapshot.items(from_key=max(prefix, after or b"") or None):
-            if not key.startswith(prefix):
-                return
-            if key != after and not key.startswith(RESERVED):
-                yield key, value
+        """All keys that start with `prefix` and come after `after`, and their values, in the order of the keys.
+
+        Raises DiskFailed.
+        """
+        return _scan(self._snapshot, prefix, after, self._failed)
+
+
+def _scan(
+    rows: rocksdict.Rdict | rocksdict.Snapshot, prefix: bytes, after: bytes | None, failed: Callable[..., Exception]
+) -> Iterator[tuple[bytes, bytes]]:
+    key = b""
+    for key, value in rows.items(from_key=max(prefix, after or b"") or None):
+        if not key.startswith(prefix):
+            return
+        if key != after and not key.startswith(RESERVED):
+            yield key, value
+    # A store ends with keys of the engine: a loop that has seen none of them was broken off, or the store is empty.
+    if not key.startswith(RESERVED):
+        _demand_end(rows, max(prefix, after or b""), key, failed)
+
+
+def _demand_end(
+    rows: rocksdict.Rdict | rocksdict.Snapshot, first: bytes, last: bytes, failed: Callable[..., Exception]
+) -> None:
+    try:
+        disk.demand_end(rows, first, last)
+    except Exception as exc:
+        raise failed(exc) from None
 
 
 class Store:
@@ -88,8 +117,13 @@ class Store:
     is as it was at its last flush, `offset` included, and the changelog has the rest.
     """
 
-    def __init__(self, path: Path, block_cache_bytes: int = 8 * 2**20, watches: Watches | None = None) -> None:
+    def __init__(
+        self, path: Path, block_cache_bytes: int = 8 * 2**20, watches: Watches | None = None,
+        on_failure: Callable[[Exception], None] = lambda exc: None,
+    ) -> None:  # fmt: skip
         self.path = path
+        #: Told of each DiskFailed that is raised, in whichever thread.
+        self._on_failure = on_failure
         self.watches = watches or Watches()
         self._cache_bytes = block_cache_bytes
         self._db: rocksdict.Rdict | None = None
@@ -104,8 +138,19 @@ class Store:
         self._positions: dict[str, tuple[int, int | None]] = {}
 
     def open(self) -> Store:
-        """Open the files, made when they are missing."""
+        """Open the files, made when they are missing, and anew when they are damaged. Raises DiskFailed."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        disk.forget_damaged(self.path)
+        try:
+            self._db = self._opened()
+        except Exception as exc:  # rocksdict raises nothing else
+            if not disk.is_damage(exc):
+                raise self._failed(exc) from None
+            disk.forget(self.path, exc)
+            self._db = self._opened()
+        return self
+
+    def _opened(self) -> rocksdict.Rdict:
         table_options = rocksdict.BlockBasedOptions()
         table_options.set_block_cache(_block_cache(self._cache_bytes))
         table_options.set_bloom_filter(BLOOM_BITS, block_based=False)
@@ -115,15 +160,23 @@ class Store:
         options.set_max_open_files(256)
         options.set_keep_log_file_num(2)
         options.set_block_based_table_factory(table_options)
-        self._db = rocksdict.Rdict(str(self.path), options=options)
-        return self
+        return rocksdict.Rdict(str(self.path), options=options)
 
     def close(self) -> None:
         """Flush and close; whoever reads asks `Table`, which no longer has it then."""
         if self._db is not None:
             db, self._db = self._db, None
-            db.flush()
-            db.close()
+            try:
+                db.flush()
+                db.close()
+            except Exception as exc:
+                log.warning("%s: not all is on disk (%s); the rest is read from the changelog again", self.path, exc)
+
+    def _failed(self, exc: Exception) -> Exception:
+        failure = disk.failure(self.path, exc)
+        if failure is not exc:
+            self._on_failure(failure)
+        return failure
 
     def wipe(self) -> None:
         """Forget everything on disk and start empty."""
@@ -143,18 +196,18 @@ class Store:
     @property
     def beginning(self) -> tuple[bytes, int] | None:
         """The beginning and its offset in the changelog; None: the changelog had none, so something is missing."""
-        value = self._db.get(BEGINNING)
-        return None if value is None else (value, int(self._db.get(_BEGUN_AT)))
+        value, at = self.get(BEGINNING), self.get(_BEGUN_AT)
+        return None if value is None or at is None else (value, int(at))
 
     @property
     def incomplete(self) -> bool:
         """Whether it is known that something is missing for good."""
-        return (self._db.get(BEGINNING) or b"").endswith(INCOMPLETE)
+        return (self.get(BEGINNING) or b"").endswith(INCOMPLETE)
 
     @property
     def offset(self) -> int:
         """The next record of the changelog that is not applied yet; 0 when nothing is."""
-        return int(self._db.get(_OFFSET) or 0)
+        return int(self.get(_OFFSET) or 0)
 
     def is_at(self, end: int, topic: str) -> bool:
         """Whether this is what its changelog says below the offset `end`, folded from `topic`.
@@ -172,7 +225,7 @@ class Store:
     @property
     def age_s(self) -> float:
         """Seconds since the last write; 0 when there was none."""
-        value = self._db.get(_TIME)
+        value = self.get(_TIME)
         return 0.0 if value is None else time.time() - float(value)
 
     def position(self, topic: str) -> int | None:
@@ -180,7 +233,7 @@ class Store:
         writes = self._writes
         known, position = self._positions.get(topic, (-1, None))
         if known != writes:
-            value = self._db.get(position_key(topic))
+            value = self.get(position_key(topic))
             position = None if value is None else int(value)
             # What is written meanwhile, in another thread, makes this one old at once.
             self._positions[topic] = (writes, position)
@@ -192,29 +245,31 @@ class Store:
         return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of one key."""
-        return self._db.get(key)
+        """The value of one key. Raises DiskFailed."""
+        try:
+            return self._db.get(key)
+        except Exception as exc:
+            raise self._failed(exc) from None
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
-        """The values of many keys in one call."""
-        return self._db.get(keys)
+        """The values of many keys in one call. Raises DiskFailed."""
+        try:
+            return self._db.get(keys)
+        except Exception as exc:
+            raise self._failed(exc) from None
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """All keys that start with `prefix`, and their values, in the order of the keys."""
-        for key, value in self._db.items(from_key=prefix or None):
-            if not key.startswith(prefix):
-                return
-            if not key.startswith(RESERVED):
-                yield key, value
+        """All keys that start with `prefix`, and their values, in the order of the keys. Raises DiskFailed."""
+        return _scan(self._db, prefix, None, self._failed)
 
     def moment(self) -> Moment:
         """The store as it is now, to be read while it is written to."""
-        return Moment(self._db.snapshot())
+        return Moment(self._db.snapshot(), self._failed)
 
     def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int, markers: int = 0) -> None:
         """Write changelog records and the offset after them in one batch; a value of None deletes.
 
-        Behind them lie `markers` offsets that hold nothing.
+        Behind them lie `markers` offsets that hold nothing. Raises DiskFailed.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put = batch.put
@@ -228,6 +283,9 @@ class Store:
         put(_OFFSET, b"%d" % offset)
         put(_TIME, b"%d" % time.time())
         self._markers = 0
-        self._db.write(batch, self._unlogged)
+        try:
+            self._db.write(batch, self._unlogged)
+        except Exception as exc:
+            raise self._failed(exc) from None
         self._markers = markers
         self._writes += 1

@@ -57,8 +57,9 @@ class Table(faust.Table):
     def open(self, partition: int) -> Store:
         """Open a partition, or return it when it is open."""
         if partition not in self.stores:
-            watches = Watches(self.watched_as)
-            self.stores[partition] = Store(self.path(partition), self.app.tables.block_cache_bytes, watches).open()
+            tables, watches = self.app.tables, Watches(self.watched_as)
+            store = Store(self.path(partition), tables.block_cache_bytes, watches, tables.on_disk_failure)
+            self.stores[partition] = store.open()
         return self.stores[partition]
 
     async def close(self, partition: int) -> None:

@@ -19,7 +19,10 @@ import chunks.ledger
 from chunks.chunk import Chunk, Run
 from chunks.errors import Fenced, Refused
 from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger
-from chunks.store import Store, position_key
+from chunks.lost import EMPTIED, Loss, Verdict
+from chunks.rebuild import Rebuild
+from chunks.restore import Progress
+from chunks.store import BEGINNING, Store, position_key
 from tests.real.broker import messages, new_topic, records
 
 SOURCE = TP("orders", 0)
@@ -560,3 +563,41 @@ def test_in_a_backlog_a_transaction_waits_for_more_and_settling_ends_the_wait(pa
             assert (owner.producer.commits, owner.ledger.durable) == (1, 3)
 
     within_limit(work)
+
+
+class Tables(dict):
+    """As much of a table manager as a rebuild needs."""
+
+    def __init__(self, stores: dict[str, Store]) -> None:
+        super().__init__((name, SimpleNamespace(stores={0: one}, rebuilt_from=None)) for name, one in stores.items())
+
+    async def on_loss(self, loss: Loss) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("life", ["first", "next"])
+def test_a_table_that_begins_while_partitions_are_given_out_anew_has_begun_whole(partition, life):
+    async def work() -> None:
+        async with partition.owner() as owner:
+            tables = Tables(owner.stores)
+            if life == "first":
+                verdict = Verdict(0, 0, TABLES, ())
+            else:
+                await owner.step(by_user={b"ann": b"1"})
+                assert await owner.settled()
+                verdict = Verdict(1, 1, (), (Loss("by_user", 0, EMPTIED, False),))
+            owner.producer.hold()
+            beginning = asyncio.create_task(Rebuild(tables, owner.ledger, None, verdict, Progress()).run())
+            await owner.producer.reached.wait()
+            beginning.cancel()
+            owner.producer.go_on.set()
+            await asyncio.wait([beginning])
+
+            assert beginning.cancelled()
+            for name in TABLES if life == "first" else TABLES[:1]:
+                log = await seen(messages, partition.kafka, partition.changelogs[name])
+                begun = [(one.value(), one.offset()) for one in log if one.key() == BEGINNING]
+                assert owner.stores[name].beginning == begun[-1]
+                assert list(owner.stores[name].scan()) == []
+
+    assert within_limit(work) == []

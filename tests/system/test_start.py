@@ -47,6 +47,15 @@ def test_a_folder_that_another_worker_uses_ends_with_2(stack: Stack):
     assert worker.get("/readyz").status == 200
 
 
+def test_a_folder_that_cannot_be_written_to_ends_with_1(stack: Stack):
+    (stack.folder / "file").touch()
+    folder = stack.folder / "file" / "worker"
+    code, output = ending(stack, FAUST, LATELY_WEB_PORT=str(free_port()), LATELY_DATA_DIR=str(folder))
+    assert code == 1
+    assert f"lately: {folder} cannot be written to (Not a directory): make room there" in output
+    assert "Traceback" not in output
+
+
 def test_a_topic_with_the_wrong_partitions_ends_with_2(stack: Stack, kafka: str):
     name = stack.topic("orders")
     admin = AdminClient({"bootstrap.servers": kafka})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chunks.errors import DiskFailed
 from chunks.store import BEGINNING, INCOMPLETE, RESTORING, Store, position_key
 from tests.stack import ROOT
 
@@ -216,3 +219,66 @@ def test_a_beginning_voids_what_was_there_or_keeps_it_and_knows_its_place(store)
     store.begin(b"second" + INCOMPLETE, 20)
     assert (store.beginning, store.offset, store.incomplete) == ((b"second" + INCOMPLETE, 20), 21, True)
     assert (list(store.scan()), store.position("orders")) == ([], None)
+
+
+def damage(path: Path) -> None:
+    """Overwrite the middle of the files that hold keys and values."""
+    files = sorted(path.glob("*.sst"))
+    assert files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 3 : len(content) // 2] = b"\x5a" * (len(content) // 2 - len(content) // 3)
+        file.write_bytes(content)
+
+
+READS = {
+    "get": lambda store: [store.get(b"%05d" % number) for number in range(20_000)],
+    "get_many": lambda store: store.get_many([b"%05d" % number for number in range(20_000)]),
+    "scan": lambda store: list(store.scan()),
+    "scan of a prefix": lambda store: [list(store.scan(b"%02d" % number)) for number in range(20)],
+    "scan of a moment": lambda store: list(store.moment().scan()),
+    "get of a moment": lambda store: [store.moment().get(b"%05d" % number) for number in range(20_000)],
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_damaged_file_is_an_error_and_never_less_than_there_was_and_the_next_start_begins_anew(path, read):
+    met: list[str] = []
+    store = Store(path, on_failure=lambda exc: met.append(str(exc))).open()
+    store.apply([(b"%05d" % number, os.urandom(50)) for number in range(20_000)], 5)
+    store.close()
+    damage(path)
+    store.open()
+
+    try:
+        read(store)
+        pytest.fail("nothing was raised")
+    except DiskFailed as exc:
+        said = str(exc)
+    assert re.search("are damaged .* makes them anew from their changelog", said)
+    assert met == [said]
+    store.close()
+    store.open()
+    assert (store.offset, list(store.scan())) == (0, [])
+    store.apply([(b"ann", b"1")], 1)
+    store.close()
+    assert dict(store.open().scan()) == {b"ann": b"1"}
+    store.close()
+
+
+@pytest.mark.parametrize("lost", ["CURRENT", "MANIFEST-*", "*.sst"])
+def test_a_store_that_misses_a_file_begins_anew(path, lost):
+    store = Store(path).open()
+    store.apply([(b"ann", b"1")], 5)
+    store.close()
+    for file in path.glob(lost):
+        file.unlink()
+
+    try:
+        store.open()
+        assert list(store.scan()) == []
+    except DiskFailed:
+        store.close()
+        store.open()
+    assert (store.offset, list(store.scan())) == (0, [])
+    store.close()
