@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup demo test check audit crash bench screenshots
+.PHONY: help setup demo test check audit crash faults soak bench screenshots
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
@@ -17,6 +17,12 @@ test: setup check ## install what is missing and run every test against real ser
 
 crash: setup ## run workers into every kind of failure and compare all tables after each (some 20 minutes)
 	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest tests/crash/matrix.py
+
+faults: setup ## break servers, disks, networks and clocks under running workers, and compare all answers after each
+	@$(RUN) -m pytest -m "faults or not faults" tests/faults
+
+soak: setup ## run all of it under random faults (SOAK_MINUTES=30), compare all answers, and write bench/soak.md
+	@$(RUN) -m tests.faults.soak
 
 bench: setup ## measure Lately beside its peers and write bench/results.md (some 20 minutes)
 	@$(RUN) -m bench $(BENCH)

@@ -57,8 +57,15 @@ def test_every_route_of_the_readme_is_served():
 
 def test_every_link_of_the_documents_leads_somewhere():
     for document in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+        for target in re.findall(r"\]\((?!https?:)([^)# ]+)[^)]*\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_test_in_the_table_of_faults_exists():
+    named = re.findall(r"\]\(\.\./(tests/\S+) \"(\w+)\"\)", OPERATIONS)
+    assert len(named) > 20
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / file).read_text(), test
 
 
 def test_nothing_speaks_of_the_machine_it_was_written_on():
