@@ -1,6 +1,6 @@
 """`make bench`: Lately beside its peers on this machine, written to bench/results.md.
 
-`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source|history` one of them.
+`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source|history|elastic` one of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import compare, growth, history, queries, recovery, source
+from bench import compare, elastic, growth, history, queries, recovery, source
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from bench.measure import Bench, clean_folder
@@ -23,7 +23,7 @@ from local.artifacts import DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka
 from local.process import ServerFailed, forget_pid, recorded_pid, stop_leftovers, write_pid
 
-PARTS = ("compare", "growth", "recovery", "queries", "source", "history")
+PARTS = ("compare", "growth", "recovery", "queries", "source", "history", "elastic")
 PID = FOLDER.with_name("bench.pid")
 
 
@@ -70,6 +70,7 @@ def run(asked: argparse.Namespace) -> None:
             ),
             "source": (source.HEADING, lambda: source.source(bench, asked.rounds, asked.quick)),
             "history": (history.HEADING, lambda: history.history(bench, many)),
+            "elastic": (elastic.HEADING, lambda: elastic.elastic(bench, 5 if asked.quick else 20)),
         }
         for part in parts:
             heading, measure = work[part]

@@ -28,6 +28,7 @@ def partition(kafka: str, tmp_path) -> Partition:
     made.app = SimpleNamespace(
         conf=SimpleNamespace(id=made.id, broker_client_id="test", broker_credentials=None, ssl_context=None),
         transport=SimpleNamespace(url=[URL(f"kafka://{kafka}")], default_port=9092),
+        tables=SimpleNamespace(writers={}),
     )
     made.id = transactional_id(made.app, SOURCE)
     return made
