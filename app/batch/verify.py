@@ -31,6 +31,8 @@ from app.source.state import Told, following
 
 #: How long the source may need to publish what is committed.
 PATIENCE_S = 60
+#: How long a source that has just been started may need until it says how it stands.
+START_S = 5
 AGAIN_AFTER_S = 0.2
 #: No row is ordered so late (microseconds).
 NEVER = 2**63
@@ -168,10 +170,11 @@ class _Verification:
             await self._told.catch_up()
             said = self._told.known.get(state.STATUS)
             waited = time.monotonic() - began
-            if said is None or (moment - said.at) / 1e6 + waited > state.SILENT_S:
-                raise ServerAway("no source is running, so what is on its way cannot be told: start `lately source`")
-            if said.as_of is not None and said.as_of >= moment:
+            if said is not None and said.as_of is not None and said.as_of >= moment:
                 return said.offsets
+            silent = said is None or (moment - said.at) / 1e6 + waited > state.SILENT_S
+            if silent and waited > START_S:
+                raise ServerAway("no source is running, so what is on its way cannot be told: start `lately source`")
             if waited > PATIENCE_S:
                 known = "an unknown moment" if said.as_of is None else rfc3339(said.as_of)
                 raise ServerAway(f"the source has published up to {known} only: `lately source status` says more")
