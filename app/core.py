@@ -53,7 +53,8 @@ app = faust.App(
     table_standby_replicas=settings.standby_replicas,
     consumer_auto_offset_reset="earliest",
     broker_session_timeout=settings.session_timeout_s,
-    broker_heartbeat_interval=settings.session_timeout_s / 3,
+    # By its next heartbeat a worker hears that another one is gone.
+    broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 3),
     # aiokafka leaves the group when nobody fetches for so long, and here nobody does while tables are restored, or on a
     # worker that only has standbys. A worker that hangs is noticed by its session, a frozen one by app/frozen.py.
     broker_max_poll_interval=7 * 86_400.0,

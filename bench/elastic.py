@@ -190,7 +190,7 @@ def elastic(bench: Bench, pause_s: float) -> str:
     folder = FOLDER / "run" / "database"
     with start_mariadb(resolve(ROOT / ".lately", bench.say), folder) as server:
         shop, steps, seen, wrote, differences, compared = measured(bench, server, pause_s)
-    for used in (folder, FOLDER / "run" / shop.name):
+    for used in (folder, *(FOLDER / "run" / shop.name).glob("*/state")):
         shutil.rmtree(used, ignore_errors=True)
     keep_raw("elastic", {"steps": steps, "seen": seen})
     rows = [row(name, [one for one in seen if begins <= one.at < ends]) for name, begins, ends in steps]
