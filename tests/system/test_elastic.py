@@ -61,7 +61,8 @@ def seconds_until_visible(stack: Stack, worker: Worker, minute: int) -> float:
 
     def shown() -> bool:
         for user in sorted(left):
-            if worker.purchases(user)[0][3] == f"{at.isoformat()}Z":
+            newest = worker.purchases(user)[:1]
+            if newest and newest[0][3] == f"{at.isoformat()}Z":
                 left.discard(user)
         return not left
 
