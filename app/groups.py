@@ -65,10 +65,11 @@ async def demand_no_other(settings: Settings, own: str, agents: Sequence[str], r
     Both would take the partitions from each other again and again. Raises StillRunning, ServerAway.
     """
     until = time.monotonic() + 2 * settings.session_timeout_s
-    while rival := _rival(await members(settings), own, agents, readers):
-        if time.monotonic() > until:
-            raise StillRunning(rival)
-        await asyncio.sleep(LOOK_AGAIN_S)
+    async with administering(settings) as admin:
+        while rival := _rival(await members(admin, settings), own, agents, readers):
+            if time.monotonic() > until:
+                raise StillRunning(rival)
+            await asyncio.sleep(LOOK_AGAIN_S)
 
 
 def _rival(
@@ -85,16 +86,10 @@ def _rival(
     return None
 
 
-async def members(settings: Settings) -> dict[str, list[str]]:
-    """Group -> its workers, of all groups of this app. Raises ServerAway."""
-    async with administering(settings) as admin:
-        return {name: await members_of(admin, name) for name in await known(admin, settings)}
-
-
-async def known(admin: AIOKafkaAdminClient, settings: Settings) -> list[str]:
-    """The groups of this app that Kafka knows."""
-    names = [name for name, *_ in await admin.list_consumer_groups()]
-    return sorted(name for name in names if name.split(PLUS)[0] == settings.group)
+async def members(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, list[str]]:
+    """Group -> its workers, of all groups of this app that Kafka knows."""
+    known = sorted(name for name, *_ in await admin.list_consumer_groups() if name.split(PLUS)[0] == settings.group)
+    return {name: await members_of(admin, name) for name in known}
 
 
 async def members_of(admin: AIOKafkaAdminClient, group: str) -> list[str]:

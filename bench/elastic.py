@@ -17,11 +17,12 @@ from typing import NamedTuple
 import aiohttp
 
 from app.topics import partition_of
+from bench.data import user_id
 from bench.measure import Bench
 from bench.queries import part
 from bench.report import circumstances, keep_raw, table
 from bench.sides import FOLDER, ROOT
-from bench.source import Shop, answers
+from bench.source import INSERT, Shop, answers
 from local.artifacts import resolve
 from local.mariadb import MariaDB, start_mariadb
 from local.process import LocalProcess, free_port, wait_ready
@@ -32,7 +33,6 @@ BATCH = 20
 USERS, PRODUCTS, PARTITIONS = 5_000, 200, 4
 SECONDS_TO_START = 90
 SECONDS_TO_CATCH_UP = 60
-_INSERT = "INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)"
 HOW = """\
 A shop commits {orders} orders a second, {batch} in a transaction, of {users} users; a client asks {reads} times a
 second for a random user's purchases at a random worker and, like any load balancer, another where nothing listens any
@@ -118,7 +118,7 @@ class Reader:
             while not self._stopping:
                 ports = list(self._fleet.ports.values())
                 dice.shuffle(ports)
-                task = asyncio.create_task(self._ask(session, user(dice.randrange(USERS)), ports))
+                task = asyncio.create_task(self._ask(session, user_id(dice.randrange(USERS)), ports))
                 asked.add(task)
                 task.add_done_callback(asked.discard)
                 number += 1
@@ -168,9 +168,9 @@ class Writer:
         with closing(self._shop.connect()) as connection, closing(connection.cursor()) as cursor:
             while not self._stopping.wait(max(0.0, began + self.committed / ORDERS_PER_S - time.monotonic())):
                 cursor.executemany(
-                    _INSERT,
+                    INSERT,
                     [
-                        (f"e-{number}", f"Product {dice.randrange(PRODUCTS)}", user(dice.randrange(USERS)), "19.90",
+                        (f"e-{number}", f"Product {dice.randrange(PRODUCTS)}", user_id(dice.randrange(USERS)), "19.90",
                          (first + timedelta(seconds=number)).isoformat(sep=" "), "card", "phones")
                         for number in range(self.committed, self.committed + BATCH)
                     ],
@@ -178,11 +178,6 @@ class Writer:
                 connection.commit()
                 self.committed += BATCH
         self.spent_s = time.monotonic() - began
-
-
-def user(number: int) -> str:
-    """The name of a user."""
-    return f"user-{number}"
 
 
 def elastic(bench: Bench, pause_s: float) -> str:

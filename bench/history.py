@@ -10,12 +10,12 @@ from contextlib import closing
 from pathlib import Path
 
 from bench.data import DataSet
-from bench.measure import Bench
+from bench.measure import SECONDS_BETWEEN_LOOKS, Bench
 from bench.queries import ask, part, told
 from bench.recovery import serves
 from bench.report import circumstances, keep_raw, rounded, table
 from bench.sides import BY_USER, FOLDER, ROOT, Place, side
-from bench.source import Shop, row
+from bench.source import INSERT, Shop, row
 from bench.usage import Usage
 from local.artifacts import resolve
 from local.mariadb import start_mariadb
@@ -29,8 +29,8 @@ Trace: {traces} orders are placed in MySQL while the source and a worker run and
 then `GET /v1/orders/<order>/trace` of each, with the milliseconds and the number of records that its answer names, and
 one whole process `lately trace`. Report: `lately report sales --by day` over all events, the first time, when all of
 them are read, and again, when they are folded anew; meanwhile {rate} queries a second for random users at fixed times,
-as in "Queries", and the same without a report for as long as the first one took. Every {traces} ms the report's memory
-is looked at; it is the peak of the whole process."""
+as in "Queries", and the same without a report for as long as the first one took. Every {every:.0f} ms the report's
+memory is looked at; it is the peak of the whole process."""
 
 
 def history(bench: Bench, data: DataSet) -> str:
@@ -64,7 +64,7 @@ def traces(shop: Shop, place: Place) -> tuple[list[dict], float]:
     """What the traces of orders placed now say of themselves, and the seconds of a whole command."""
     with shop.publishing(), closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
         for number in range(TRACES):
-            cursor.execute("INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)", row(number))
+            cursor.execute(INSERT, row(number))
             connection.commit()
         for number in range(TRACES):
             order, _, user, *_ = row(number)
@@ -91,7 +91,7 @@ def report(bench: Bench, shop: Shop, place: Place) -> dict:
         usage, began = Usage(process.pid, (bench.broker.pid,)), time.monotonic()
         while process.child.poll() is None:
             usage.look()
-            time.sleep(TRACES / 1000)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
         spent = time.monotonic() - began
         if process.child.returncode != 0:
             raise RuntimeError(f"the report failed:\n{process.tail()}")
@@ -124,7 +124,7 @@ def text(data: DataSet, traced: list[dict], command_s: float, reports: list[dict
             [f"{RATE} queries/s meanwhile, p50 and p99 ms", f"{part(times, 0.5):.2f} and {part(times, 0.99):.2f}"],
         ]
     rows.append(["its file of all events, MiB", f"{size / 2**20:.0f}"])
-    how = HOW.format(traces=TRACES, rate=RATE)
+    how = HOW.format(traces=TRACES, rate=RATE, every=SECONDS_BETWEEN_LOOKS * 1000)
     return f"One worker, {BY_USER}; {data}.\n\n{table(['what', 'measured'], rows)}\n\n{how}\n\n{circumstances()}"
 
 

@@ -32,7 +32,7 @@ HEADING = "Event source"
 LIVE_RATE = 500
 #: Of so many orders one is asked for over HTTP.
 ASK_EVERY = 25
-WRITERS, ROWS_PER_INSERT = 4, 100
+WRITERS, ROWS_PERINSERT = 4, 100
 USERS = 200_000
 HOW = """\
 Snapshot: `lately source snapshot --all`, the whole process, beside a plain `SELECT *` of the same table by the same
@@ -44,7 +44,7 @@ single-row transactions over {writers} connections as fast as they can, without 
 them, and with them while the source publishes; and the time that the database server computes for one."""
 
 Row = tuple[str, str, str, str, str, str, str]
-_INSERT = "INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)"
+INSERT = "INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)"
 
 
 class Cost(NamedTuple):
@@ -179,7 +179,7 @@ def source(bench: Bench, rounds: int, quick: bool) -> str:
             ["with triggers", f"{triggered.cpu_us:.0f} ({triggered.cpu_us / plain.cpu_us - 1:+.0%})"],
         ],
     )
-    how = HOW.format(rate=LIVE_RATE, every=ASK_EVERY, writers=WRITERS, rows=ROWS_PER_INSERT)
+    how = HOW.format(rate=LIVE_RATE, every=ASK_EVERY, writers=WRITERS, rows=ROWS_PERINSERT)
     return f"Medians of {rounds}; times of all rounds together.\n\n{shown}\n\n{how}\n\n{circumstances()}"
 
 
@@ -211,7 +211,7 @@ def live(shop: Shop, seconds: int) -> tuple[list[float], int]:
                 pause = begun + number / LIVE_RATE - time.monotonic()
                 if pause > 0:
                     time.sleep(pause)
-                cursor.execute(_INSERT, row(number))
+                cursor.execute(INSERT, row(number))
                 connection.commit()
                 committed[f"live-{number}"] = time.time()
                 if number % LIVE_RATE == 0:
@@ -238,7 +238,7 @@ def visible(shop: Shop, seconds: int) -> list[float]:
                     pause = begun + number / LIVE_RATE - time.monotonic()
                     if pause > 0:
                         time.sleep(pause)
-                    cursor.execute(_INSERT, row(number))
+                    cursor.execute(INSERT, row(number))
                     connection.commit()
                     if number % ASK_EVERY == 0:
                         asked.append(pool.submit(_seen, port, number, time.monotonic()))
@@ -312,10 +312,10 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _insert_some(shop: Shop, first: int, count: int, at_once: int = ROWS_PER_INSERT) -> None:
+def _insert_some(shop: Shop, first: int, count: int, at_once: int = ROWS_PERINSERT) -> None:
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
         for start in range(first, first + count, at_once):
-            cursor.executemany(_INSERT, [row(number) for number in range(start, start + at_once)])
+            cursor.executemany(INSERT, [row(number) for number in range(start, start + at_once)])
             connection.commit()
 
 

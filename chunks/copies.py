@@ -70,7 +70,7 @@ class Copies:
         if changelog not in self._next:
             asking = self._ask(changelog, TP(table.fed_by, partition), self._asked.get(changelog))
             self._next[changelog] = asyncio.create_task(asking)
-            self._next[changelog].add_done_callback(_heard)
+            self._next[changelog].add_done_callback(unheard)
         return await asyncio.shield(self._next[changelog])
 
     async def _ask(self, changelog: TP, source: TP, before: asyncio.Task | None) -> int:
@@ -109,7 +109,7 @@ class Copies:
             return self._consumer
 
 
-def _heard(task: asyncio.Task) -> None:
-    # Whoever asked may have stopped waiting.
+def unheard(task: asyncio.Task) -> None:
+    """Say nothing of how a task failed that nobody may be waiting for any more."""
     if not task.cancelled():
         task.exception()

@@ -20,7 +20,12 @@ _TEXT = CompactString("utf-8")
 
 def transactional_id(app: AppT, source: TP) -> str:
     """The id under which whoever owns a source partition writes."""
-    return f"{app.tables.writers.get(source.topic, app.conf.id)}-{source.topic}-{source.partition}"
+    return written_as(app.tables.writers.get(source.topic, app.conf.id), source)
+
+
+def written_as(writer: str, source: TP) -> str:
+    """The same where `writer`, what the ids of the app begin with, is known."""
+    return f"{writer}-{source.topic}-{source.partition}"
 
 
 class _Described(Response):

@@ -21,6 +21,7 @@ from app.errors import LatelyError
 from app.folds import Register
 from app.source import reading
 from chunks import ClosedPartition
+from chunks.copies import unheard
 from tables import by_user
 from web.access import HOP
 from web.errors import Problem
@@ -80,7 +81,7 @@ class Reads:
         if self._limiter is None or self._opened.locked() or self._limiter.take("") or not self._breaker.allows():
             return None
         reading_now = asyncio.create_task(self._read(read))
-        reading_now.add_done_callback(_heard)
+        reading_now.add_done_callback(unheard)
         try:
             answer = await asyncio.wait_for(asyncio.shield(reading_now), self._within_s)
         except (LatelyError, asyncio.TimeoutError) as exc:
@@ -93,12 +94,6 @@ class Reads:
     async def _read(self, read: Callable[[], T]) -> T:
         async with self._opened:
             return await asyncio.to_thread(read)
-
-
-def _heard(task: asyncio.Task) -> None:
-    # Whoever asked may have stopped waiting.
-    if not task.cancelled():
-        task.exception()
 
 
 reads = Reads(

@@ -28,11 +28,7 @@ class Behind:
 
     async def members(self) -> list[str]:
         """Its workers, in whatever group."""
-        return [one for some in (await self._groups()).values() for one in some]
-
-    async def _groups(self) -> dict[str, list[str]]:
-        known = await groups.known(self._admin, self._settings)
-        return {name: await groups.members_of(self._admin, name) for name in known}
+        return [one for some in (await groups.members(self._admin, self._settings)).values() for one in some]
 
     async def ends(self) -> Ends:
         """Where all topics that feed a table end now."""
@@ -47,7 +43,7 @@ class Behind:
         if ends is None:
             ends = await self.ends()
         # Of a group without workers the agents may run in others by now.
-        live = [name for name, workers in (await self._groups()).items() if workers]
+        live = [name for name, workers in (await groups.members(self._admin, self._settings)).items() if workers]
         committed = [await self._admin.list_consumer_group_offsets(name) for name in live]
         unread = {}
         for tp, end in ends.items():

@@ -25,6 +25,7 @@ from app.errors import StillRunning, UnreadableEvent
 from app.kafka import client, reachable
 from app.models import read_event
 from app.source import state
+from app.source.publisher import send_batches
 from app.source.state import Copied
 from app.topics import MAX_REQUEST_BYTES, Topics, partition_of
 from chunks.ledger import BATCH_BYTES, TRANSACTION_TIMEOUT_MS
@@ -96,22 +97,16 @@ class LogCopy:
             for one in chosen:
                 batches.setdefault(self._partition(one.key), []).append(one)
             sent = [await self._send(number, some) for number, some in batches.items()]
-            await asyncio.gather(*(future for futures in sent for future in futures))
+            await asyncio.gather(*(future for futures in sent for future, _ in futures))
             events = self.copied.events + len(chosen)
             await self._remember(msgspec.structs.replace(self.copied, offsets=offsets, events=events))
 
-    async def _send(self, number: int, records: Iterable[ConsumerRecord]) -> list[asyncio.Future]:
-        topic, sent = self._target.orders.name, []
-        batch = self._producer.create_batch()
-        for one in records:
-            message = {"timestamp": one.timestamp, "key": one.key, "value": one.value, "headers": list(one.headers)}
-            if batch.append(**message) is None:
-                sent.append(await self._producer.send_batch(batch, topic, partition=number))
-                batch = self._producer.create_batch()
-                # An empty batch takes a record of any size.
-                batch.append(**message)
-        sent.append(await self._producer.send_batch(batch, topic, partition=number))
-        return sent
+    async def _send(self, number: int, records: Iterable[ConsumerRecord]) -> list[tuple[asyncio.Future, int]]:
+        messages = (
+            {"timestamp": one.timestamp, "key": one.key, "value": one.value, "headers": list(one.headers)}
+            for one in records
+        )
+        return await send_batches(self._producer, self._target.orders.name, number, messages)
 
     async def _remember(self, copied: Copied) -> None:
         key, value = state.encode(copied)

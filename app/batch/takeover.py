@@ -14,8 +14,9 @@ from app import groups
 from app.config import Settings
 from app.errors import StillRunning
 from app.kafka import client
-from app.topics import Topics
+from app.topics import Topics, administering
 from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
+from chunks.transactions import written_as
 
 #: Where to, key, value and headers.
 Message = tuple[TP, bytes | None, bytes | None, list[tuple[str, bytes]]]
@@ -25,7 +26,8 @@ Write = Callable[[TP, list[Message]], Awaitable[None]]
 
 async def demand_no_worker(settings: Settings) -> None:
     """Raise StillRunning when a group of this app has members; ServerAway."""
-    found = sorted(one for some in (await groups.members(settings)).values() for one in some)
+    async with administering(settings) as admin:
+        found = sorted(one for some in (await groups.members(admin, settings)).values() for one in some)
     if found:
         raise StillRunning(
             f"{len(found)} workers of {settings.group} are running: {', '.join(found)}; stop them, and wait "
@@ -58,7 +60,7 @@ async def writing(settings: Settings, dry_run: bool) -> AsyncIterator[Write]:
                 source = TP(topic, partition)
                 producers[source] = AIOKafkaProducer(
                     **client(settings),
-                    transactional_id=f"{settings.group}-{topic}-{partition}",
+                    transactional_id=written_as(settings.group, source),
                     transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
                     max_batch_size=BATCH_BYTES,
                     max_request_size=MAX_REQUEST_BYTES,

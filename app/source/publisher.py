@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from app.config import Settings
 from app.kafka import client
@@ -39,14 +39,9 @@ class Publisher:
         """
         sent = []
         for (topic, partition), some in self._by_partition(records).items():
-            batch = self._producer.create_batch()
-            for record in some:
-                if not _append(batch, record):
-                    sent.append(await self._send(batch, topic, partition))
-                    batch = self._producer.create_batch()
-                    # An empty batch takes a record of any size.
-                    _append(batch, record)
-            sent.append(await self._send(batch, topic, partition))
+            messages = ({"timestamp": None, "key": one.key, "value": one.value, "headers": one.headers} for one in some)
+            batches = await send_batches(self._producer, topic, partition, messages)
+            sent += [(future, topic, partition, count) for future, count in batches]
         await asyncio.gather(*(future for future, *_ in sent))
         for future, topic, partition, count in sent:
             if topic == self._topics.orders.name:
@@ -66,13 +61,25 @@ class Publisher:
             found.setdefault((record.topic, partition), []).append(record)
         return found
 
-    async def _send(self, batch: BatchBuilder, topic: str, partition: int) -> tuple[asyncio.Future, str, int, int]:
+
+async def send_batches(
+    producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Mapping[str, Any]]
+) -> list[tuple[asyncio.Future, int]]:
+    """Send messages (timestamp, key, value, headers) in as few batches as possible; of each its future and its size."""
+    sent, batch = [], producer.create_batch()
+
+    async def send() -> None:
         count = batch.record_count()
-        return await self._producer.send_batch(batch, topic, partition=partition), topic, partition, count
+        sent.append((await producer.send_batch(batch, topic, partition=partition), count))
 
-
-def _append(batch: BatchBuilder, record: Record) -> bool:
-    return batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers) is not None
+    for message in messages:
+        if batch.append(**message) is None:
+            await send()
+            batch = producer.create_batch()
+            # An empty batch takes a record of any size.
+            batch.append(**message)
+    await send()
+    return sent
 
 
 @asynccontextmanager

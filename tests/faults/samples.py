@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from tests.beside import beside
+
 EVERY_S = 2.0
 MIB = 2**20
 
@@ -54,19 +56,13 @@ class Samples:
     @contextmanager
     def taking(self) -> Iterator[None]:
         """Take samples for as long as this is entered."""
-        stopping = threading.Event()
 
-        def take() -> None:
-            while not stopping.wait(EVERY_S):
+        def take(ended: threading.Event) -> None:
+            while not ended.wait(EVERY_S):
                 self._take()
 
-        thread = threading.Thread(target=take, name="samples")
-        thread.start()
-        try:
+        with beside(take):
             yield
-        finally:
-            stopping.set()
-            thread.join()
 
     def _take(self) -> None:
         at = time.monotonic() - self.start

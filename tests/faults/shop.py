@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import mysql.connector
 
+from tests.beside import beside
 from tests.stack import Stack, Worker
 
 NOW = datetime(2026, 1, 31, 12)
@@ -45,24 +46,8 @@ class Shop:
     @contextmanager
     def trading(self, per_s: float | None = None) -> Iterator[None]:
         """Trade for as long as this is entered, `per_s` transactions a second at most."""
-        stopping = threading.Event()
-        failures: list[BaseException] = []
-
-        def trade() -> None:
-            try:
-                self._trade(stopping, per_s or self.per_s)
-            except BaseException as exc:
-                failures.append(exc)
-
-        thread = threading.Thread(target=trade, name="shop")
-        thread.start()
-        try:
+        with beside(lambda ended: self._trade(ended, per_s or self.per_s), within_s=30):
             yield
-        finally:
-            stopping.set()
-            thread.join(30)
-        if failures:
-            raise failures[0]
 
     def _trade(self, stopping: threading.Event, per_s: float) -> None:
         while not stopping.is_set():

@@ -7,11 +7,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import cycle
 
+from tests.beside import beside
 from tests.eventually import eventually
 from tests.stack import Stack, Worker
 from tests.system.test_rescale import assert_equal_to_sql, trading
@@ -27,9 +27,9 @@ def looking(workers: list[Worker], bought: list[tuple]) -> Iterator[Counter]:
 
     Whoever answers shows everything that was bought.
     """
-    ended, said = threading.Event(), Counter()
+    said: Counter = Counter()
 
-    def look() -> None:
+    def look(ended: threading.Event) -> None:
         for worker in cycle(workers):
             if ended.wait(0.02):
                 return
@@ -44,13 +44,8 @@ def looking(workers: list[Worker], bought: list[tuple]) -> Iterator[Counter]:
             else:
                 assert (answer.status, "Retry-After" in answer.headers) == (503, True), answer
 
-    with ThreadPoolExecutor() as threads:
-        running = threads.submit(look)
-        try:
-            yield said
-        finally:
-            ended.set()
-        running.result()
+    with beside(look):
+        yield said
 
 
 def seconds_until_visible(stack: Stack, worker: Worker, minute: int) -> float:

@@ -8,12 +8,11 @@ import random
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 
 from aiokafka import TopicPartition
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from app import folds
@@ -23,11 +22,13 @@ from app.config import Settings
 from app.source.state import Layout
 from app.topics import Topics, ensure_topics, partition_of
 from local.process import LocalProcess
+from tests.beside import beside
 from tests.eventually import eventually
 from tests.stack import PYTHON, ROOT, Stack, Worker
 from tests.system.test_erasure import proof
 from tests.system.test_main_job import UNREADABLE
 from tests.system.test_similar import NOW, PRODUCTS, USERS, buy, cancel, together
+from tests.system.test_source import published
 
 #: So many rows that copying them takes some transactions.
 ROWS = 8_000
@@ -54,9 +55,9 @@ def fill(stack: Stack) -> None:
 @contextmanager
 def trading(stack: Stack, at_once: int = 1) -> Iterator[None]:
     """Orders come, `at_once` twenty times a second, change and go."""
-    ended, dice = threading.Event(), random.Random(5)
+    dice = random.Random(5)
 
-    def trade() -> None:
+    def trade(ended: threading.Event) -> None:
         number = 0
         while not ended.wait(0.05):
             number += 1
@@ -67,13 +68,8 @@ def trading(stack: Stack, at_once: int = 1) -> Iterator[None]:
             if number % 5 == 0:
                 stack.execute("UPDATE orders SET price = price + 1 WHERE user_id = %s LIMIT 2", (dice.choice(USERS),))
 
-    with ThreadPoolExecutor() as threads:
-        running = threads.submit(trade)
-        try:
-            yield
-        finally:
-            ended.set()
-        running.result()
+    with beside(trade):
+        yield
 
 
 def rescale(stack: Stack, *words: str, code: int = 0, **env: str) -> list[dict]:
@@ -162,14 +158,6 @@ def write(stack: Stack, topic: str, partition: int, key: bytes, value: bytes | N
     assert producer.flush(20) == 0
 
 
-def copied(stack: Stack) -> int:
-    """Where the new topic `orders` ends; 0 before it is there."""
-    try:
-        return stack.high_watermark("g2-orders")
-    except (KeyError, KafkaException):
-        return 0
-
-
 def topics(stack: Stack) -> set[str]:
     """All topics of this stack, without its name."""
     names = AdminClient({"bootstrap.servers": stack.servers.kafka}).list_topics(timeout=10).topics
@@ -206,7 +194,7 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
     with trading(stack):
         # Killed in the middle of the copy, it goes on without a repeat.
         copying = start(stack, "rescale", "--partitions", "6")
-        eventually(lambda: copied(stack) > 0, within=30)
+        eventually(lambda: published(stack, "g2-orders") > 0, within=30)
         copying.kill()
         assert rescale(stack, "--partitions", "6", "--within", "1", code=75) == []
         new_source = stack.source(**NEW)

@@ -6,7 +6,6 @@ import json
 import random
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 from app.batch import dump_file
 from app.topics import TABLES
 from local.process import LocalProcess
+from tests.beside import beside
 from tests.eventually import eventually
 from tests.stack import PYTHON, ROOT, Stack, Worker
 from tests.system.test_similar import NOW, PRODUCTS, USERS, assert_equal_to_sql, buy, cancel, trade
@@ -55,9 +55,9 @@ def ends(stack: Stack) -> list[int]:
 @contextmanager
 def trading(shop: Stack) -> Iterator[None]:
     """Orders come and go all the time."""
-    ended, dice = threading.Event(), random.Random(5)
+    dice = random.Random(5)
 
-    def trade_on() -> None:
+    def trade_on(ended: threading.Event) -> None:
         number = 0
         while not ended.is_set():
             number += 1
@@ -65,13 +65,8 @@ def trading(shop: Stack) -> Iterator[None]:
             if number % 3 == 0:
                 cancel(shop, dice.choice(USERS), dice.choice(PRODUCTS))
 
-    with ThreadPoolExecutor() as threads:
-        shop_is = threads.submit(trade_on)
-        try:
-            yield
-        finally:
-            ended.set()
-        shop_is.result()
+    with beside(trade_on):
+        yield
 
 
 def wait_equal(shop: Stack, worker: Worker) -> None:
