@@ -94,6 +94,9 @@ class Settings:
     fallback_failures: int = setting(3, "after so many failures of such reads in a row MySQL is left alone", least=1)
     fallback_pause_s: int = setting(10, "for so long, then it is tried again, s", least=1)
     session_timeout_s: int = setting(10, "after so many silent seconds a worker counts as dead", least=1)
+    instance_id: str = setting(
+        "", "a name of this worker's own that a restart keeps: within the session timeout nothing is given to others"
+    )
     stuck_s: int = setting(
         60, "after so many seconds without progress a worker that has work is not ready; 0: never", least=0
     )
@@ -188,7 +191,7 @@ class Settings:
             host, _, port = server.rpartition(":")
             if not re.fullmatch(r"[^\s/:;]+|\[[0-9a-fA-F:]+\]", host) or not _number(port, 1, MAX_PORT):
                 raise BadSetting(f"LATELY_KAFKA: {server!r} is not host:port, for example 127.0.0.1:9092")
-        for name in ("id", "topic_prefix"):
+        for name in ("id", "topic_prefix", "instance_id"):
             if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", getattr(self, name)) or (name == "id" and not self.id):
                 raise BadSetting(
                     f"LATELY_{name.upper()}: {getattr(self, name)!r} must be letters, digits, '.', '_' and '-'"

@@ -52,6 +52,7 @@ app = faust.App(
     topic_disable_leader=True,
     table_standby_replicas=settings.standby_replicas,
     consumer_auto_offset_reset="earliest",
+    consumer_group_instance_id=settings.instance_id or None,
     broker_session_timeout=settings.session_timeout_s,
     # By its next heartbeat a worker hears that another one is gone.
     broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 3),
@@ -64,6 +65,7 @@ app = faust.App(
     broker_commit_interval=0.5,
     Stream="chunks.stream:Stream",
     Table="chunks.table:Table",
+    PartitionAssignor="chunks.assignor:Assignor",
     TableManager="chunks.manager:TableManager",
     Worker="app.start:Worker",
     web_host=settings.web_host,

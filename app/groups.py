@@ -59,14 +59,17 @@ def group(app_id: str, agents: Sequence[str], readers: Mapping[str, str]) -> str
     return app_id if tuple(agents) == by_default(readers) else PLUS.join([app_id, *agents])
 
 
-async def demand_no_other(settings: Settings, own: str, agents: Sequence[str], readers: Mapping[str, str]) -> None:
-    """Wait for workers of other groups than `own` that run one of these agents to end, as long as a killed one counts.
+async def demand_no_other(
+    settings: Settings, own: str, agents: Sequence[str], readers: Mapping[str, str], protocol: str
+) -> None:
+    """Wait for workers to end with which one of `own` cannot run, as long as a killed one counts.
 
-    Both would take the partitions from each other again and again. Raises StillRunning, ServerAway.
+    Those of other groups that run one of these agents: both would take the partitions from each other again and again.
+    Those of its own group whose assignment is not called `protocol`. Raises StillRunning, ServerAway.
     """
     until = time.monotonic() + 2 * settings.session_timeout_s
     async with administering(settings) as admin:
-        while rival := _rival(await members(admin, settings), own, agents, readers):
+        while rival := await _rivals(admin, settings, own, agents, readers, protocol):
             if time.monotonic() > until:
                 raise StillRunning(rival)
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -83,6 +86,23 @@ def _rival(
                 f"{', '.join(twice)} would run twice: {len(workers)} workers run {','.join(theirs)} already "
                 f"({', '.join(workers)}); stop them, or give this one the same LATELY_AGENTS"
             )
+    return None
+
+
+async def _rivals(
+    admin: AIOKafkaAdminClient, settings: Settings, own: str, agents: Sequence[str], readers: Mapping[str, str],
+    protocol: str,
+) -> str | None:  # fmt: skip
+    found = await members(admin, settings)
+    rival = _rival(found, own, agents, readers)
+    return await _of_another_version(admin, own, protocol) if rival is None and found.get(own) else rival
+
+
+async def _of_another_version(admin: AIOKafkaAdminClient, own: str, protocol: str) -> str | None:
+    (answer,) = await admin.describe_consumer_groups([own])
+    for _, _, _, _, spoken, found, *_ in answer.groups:
+        if found and spoken not in ("", protocol):
+            return f"{len(found)} workers of another version run in the group {own}: stop them all, then start this one"
     return None
 
 

@@ -24,6 +24,7 @@ from app.logs import dress
 from app.source.generation import require_begun
 from app.topics import ensure_topics
 from chunks import ChunkError, Unsupported
+from chunks.assignment import PROTOCOL
 from chunks.check import check as check_libraries
 
 #: A worker whose Kafka answers stops within a few seconds.
@@ -89,7 +90,7 @@ class Worker(FaustWorker):
             _check_port(conf.web_bind, conf.web_port)
         await require_begun(settings)
         await ensure_topics(settings, self.app.own_topics)
-        await demand_no_other(settings, self.app.tables.group, self.app.runs, self.app.readers)
+        await demand_no_other(settings, self.app.tables.group, self.app.runs, self.app.readers, PROTOCOL)
 
 
 def _end() -> None:

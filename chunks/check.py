@@ -14,6 +14,14 @@ VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": 
 
 #: What is overridden, or called although it is private: "module:Class.method" -> its parameters.
 SIGNATURES = {
+    "faust.assignor.partition_assignor:PartitionAssignor._compress": "raw",
+    "faust.assignor.partition_assignor:PartitionAssignor._decompress": "compressed",
+    "faust.assignor.partition_assignor:PartitionAssignor._get_copartitioned_groups": "topics, cluster, subscriptions",
+    "faust.assignor.partition_assignor:PartitionAssignor._non_table_topics_filtered": "assignment, topics",
+    "faust.assignor.partition_assignor:PartitionAssignor._perform_assignment": "self, cluster, member_metadata",
+    "faust.assignor.partition_assignor:PartitionAssignor._topics_filtered": "assignment, topics",
+    "faust.assignor.partition_assignor:PartitionAssignor.metadata": "self, topics",
+    "faust.assignor.partition_assignor:PartitionAssignor.on_assignment": "self, assignment",
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "self, transport",
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": (
         "self, consumer, active_partitions, timeout, max_records"
@@ -46,6 +54,8 @@ SIGNATURES = {
     "faust.tables.base:Collection.on_rebalance": "self, assigned, revoked, newly_assigned, generation_id",
     "aiokafka.client:AIOKafkaClient.coordinator_lookup": "self, coordinator_type, coordinator_key",
     "aiokafka.client:AIOKafkaClient.send": "self, node_id, request, group",
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.check_errors": "self",
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.request_rejoin": "self",
     "aiokafka.consumer.fetcher:Fetcher._create_fetch_waiter": "self",
     "aiokafka.consumer.fetcher:Fetcher._notify": "self, future",
     "aiokafka.consumer.fetcher:FetchResult._update_position": "self",

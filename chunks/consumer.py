@@ -10,10 +10,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+from mode import Service
 
 from chunks.chunk import CHUNK_RECORDS, Run
+from chunks.errors import NoGroup
 from chunks.fetch import end_of, fetch, tune
 
+#: How often to ask whether the group is well, in seconds.
+HEAR_EVERY_S = 1.0
 #: How soon to look again whether a background topic can go on, in seconds.
 LOOK_AGAIN_S = 0.02
 
@@ -43,6 +47,25 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def committed(self, tp: TP) -> int | None:
         """The offset that the group has committed, None where there is none."""
         return await self.call_thread(self._ensure_consumer().committed, TopicPartition(*tp))
+
+    async def hear_of_the_group(self) -> None:
+        """Raise NoGroup for what has kept this worker from joining its group, or ended its part in it."""
+        await self.call_thread(self._demand_group)
+
+    async def _demand_group(self) -> None:
+        consumer = self._ensure_consumer()
+        try:
+            consumer._coordinator.check_errors()  # noqa: SLF001 - each fetch of aiokafka's own asks that
+        except Exception as exc:
+            raise NoGroup(
+                f"the group {consumer._group_id} cannot be joined or was lost ({exc!r}): if workers of another "  # noqa: SLF001
+                "version run in it, or one with the same instance id, stop them; then start this one again"
+            ) from exc
+
+    def rejoin(self) -> None:
+        """Ask for another rebalance."""
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - aiokafka has no other way to ask for it
+        self.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
 
     def _pause_background(self, consumer: AIOKafkaConsumer, active_partitions: set[TP]) -> None:
         # What aiokafka has fetched and nobody takes would hold up the other partitions of its broker.
@@ -80,6 +103,20 @@ class Consumer(driver.Consumer):
     async def committed(self, tp: TP) -> int | None:
         """The offset that the group has committed in a source partition, None where there is none."""
         return await self._thread.committed(tp)
+
+    def rejoin(self) -> None:
+        """Ask for another rebalance, because this worker has something by now that others should know of."""
+        self._thread.rejoin()
+
+    @Service.task
+    async def _hear_of_the_group(self) -> None:
+        # aiokafka tells nobody but who fetches, which here is not done before the group has been joined.
+        while not self.should_stop:
+            await self.sleep(HEAR_EVERY_S)
+            try:
+                await self._thread.hear_of_the_group()
+            except NoGroup as exc:
+                await self.crash(exc)
 
     # -- delivering
 
@@ -135,7 +172,7 @@ class Consumer(driver.Consumer):
         """Leave nothing behind that could reach Kafka after the next owner's records.
 
         1. Let no more records in. 2. Wait until what the agents have begun is durable, and commit it, before the base
-        class forgets what to commit. 3. End recovery and give up the producers.
+        class forgets what to commit. 3. End recovery and give up the producers. 4. Note for the group how far it got.
         """
         if self.assignment() and not self.should_stop:
             # 1.
@@ -146,6 +183,8 @@ class Consumer(driver.Consumer):
             await self._unless_stopping(self.wait_empty())
             # 3.
             await self.app.tables.recovery.leave()
+            # 4.
+            self.app.tables.note_held()
         await super().on_partitions_revoked(revoked)
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> None:

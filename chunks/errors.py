@@ -13,6 +13,10 @@ class Refused(ChunkError):
     """Kafka refused a record that the state depends on, so nothing after it is committed."""
 
 
+class NoGroup(ChunkError):
+    """The group of workers cannot be joined, or was lost, for a reason that no waiting mends."""
+
+
 class Gap(ChunkError):
     """Records between the last chunk of a partition and the next one are missing."""
 

@@ -12,7 +12,7 @@ from faust.types import TP
 
 from chunks.chunk import CHUNK_RECORDS, Chunk, Headers, Run
 from chunks.errors import Fenced, Gap, Refused
-from chunks.store import Store, off_loop, position_key
+from chunks.store import MARKERS, Store, off_loop, position_key
 from chunks.view import Cache, State, Values, View
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ PATIENCE_S = 0.5
 #: A background topic's transactions always wait for more records, but not longer than so many seconds.
 BACKGROUND_PATIENCE_S = 0.2
 TRANSACTION_TIMEOUT_MS = 60_000
-#: Behind its records Kafka writes that a transaction was committed.
-MARKERS = 1
 #: What a ledger of a rebuild is called, and may remember.
 REBUILD = "rebuild"
 REBUILD_CACHE_BYTES = 16 * 2**20
@@ -96,10 +94,22 @@ class Ledger:
         self._waiting = self._new_transaction(position)
         self._task = asyncio.create_task(self._commit_for_ever(), name=f"commit {self.tp}")
 
+    async def start(self) -> None:
+        """Become the only one who can write: this ends what former owners have open, and shuts them out."""
+        await self._producer.start()
+
     async def close(self) -> None:
         """Let the transaction under way end, begin no other, and give up the producer."""
         await self.end_commits()
         await self._producer.stop()
+
+    async def release(self) -> AIOKafkaProducer | None:
+        """Close, but leave the producer to whoever is next, if all that it has begun has ended well."""
+        await self.end_commits()
+        if self._failed or self._under_way is not None:
+            await self._producer.stop()
+            return None
+        return self._producer
 
     async def end_commits(self) -> None:
         """Let the transaction under way end, and begin no other."""

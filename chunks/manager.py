@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from chunks.copies import Copies
 from chunks.ledger import Ledger
 from chunks.lost import Loss
 from chunks.recovery import Recovery
-from chunks.store import Store
+from chunks.store import Held, Store, off_loop
 
 CACHE_BYTES = 256 * 2**20
 BLOCK_CACHE_BYTES = 256 * 2**20
@@ -46,6 +47,10 @@ class TableManager(FaustTableManager):
         #: Called before a lost partition of a table is made anew; True: the app brings back what that cannot.
         self.on_loss: Callable[[Loss], Awaitable[bool]] = _brings_nothing_back
 
+        #: Changelog -> partition -> what is on disk of it; as it was when the worker last gave its partitions up.
+        self.held: dict[str, dict[int, Held]] = {}
+        #: Changelog -> partition -> where it ended when this worker began to restore it.
+        self.ends: dict[str, dict[int, int]] = {}
         #: The consumer group; None: the app's id.
         self.group: str | None = None
         #: Source topic -> what its transactional ids begin with; by default the app's id.
@@ -74,8 +79,20 @@ class TableManager(FaustTableManager):
         """End the worker, in whichever thread this is: also a view may be the first to meet it."""
         asyncio.run_coroutine_threadsafe(self.app.consumer.crash(exc), self.app.loop)
 
+    def note_held(self) -> None:
+        """Note how far the partitions on disk are, for the group to know where they are best given to."""
+        now = time.time()
+        self.held = {
+            table.changelog: {
+                **self.held.get(table.changelog, {}),
+                **{number: Held(store.offset, now) for number, store in table.stores.items() if store.trusted},
+            }
+            for table in self.values()
+        }
+
     async def on_start(self) -> None:
-        """Register the changelogs and start recovery."""
+        """Look at what earlier starts have left on disk, register the changelogs and start recovery."""
+        self.held = {table.changelog: await off_loop(table.on_disk) for table in self.values()}
         await self._update_channels()
         await self.recovery.start()
 

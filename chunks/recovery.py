@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -32,6 +32,10 @@ class Recovery(Service):
         self.progress = Progress()
         self._work: asyncio.Task | None = None
         self._rebalance = 0
+        #: The producers of the partitions that were given up last, and the group's generation in which that was.
+        self._kept: dict[TP, AIOKafkaProducer] = {}
+        self._kept_in = 0
+        self._generation = 0
 
     # -- called by Faust
 
@@ -56,13 +60,17 @@ class Recovery(Service):
         for table in self.tables.values():
             for store in table.stores.values():
                 store.watches.end()
-        ledgers = list(self.tables.ledgers.values())
+        ledgers = dict(self.tables.ledgers)
         self.tables.ledgers.clear()
-        await asyncio.gather(*(ledger.close() for ledger in ledgers))
+        if ledgers:
+            released = await asyncio.gather(*(ledger.release() for ledger in ledgers.values()))
+            self._kept |= {tp: one for tp, one in zip(ledgers, released, strict=True) if one is not None}
+            self._kept_in = self._generation
 
     async def on_stop(self) -> None:
-        """Leave."""
+        """Leave, and give up all producers."""
         await self.leave()
+        await asyncio.gather(*(producer.stop() for producer in self._kept.values()))
 
     # -- the work
 
@@ -80,6 +88,9 @@ class Recovery(Service):
         1. Open the partitions that are assigned, close the others. 2. Become the only one who can write: start the
         producers, which ends open transactions of former owners. 3. Read the changelogs to their ends as of now.
         4. Make anew what they have lost. 5. Each source partition goes on where its state ends.
+
+        Of a partition that was this worker's in the generation before nobody else can be the owner since: its producer
+        goes on, which makes the pause of a rebalance shorter.
         """
         actives = self._changelogs(self.app.assignor.assigned_actives())
         standbys = self._changelogs(self.app.assignor.assigned_standbys())
@@ -88,13 +99,13 @@ class Recovery(Service):
         # 2.
         sources = self._sources(actives)
         share = self.tables.cache_bytes // max(1, len(sources))
-        ledgers: list[Ledger] = []
+        kept, others = self._take_kept(sources if generation_id - self._kept_in <= 1 else ())
+        ledgers = [self._ledger(tp, changelogs, share, kept.get(tp)) for tp, changelogs in sources.items()]
+        reader = changelog_reader(self.app)
         try:
-            starting = [self._ledger(tp, changelogs, share, ledgers) for tp, changelogs in sources.items()]
-            await asyncio.gather(*starting)
-            reader = changelog_reader(self.app)
-            await reader.start()
             try:
+                starting = [one.start() for one in ledgers if one.tp not in kept]
+                await asyncio.gather(reader.start(), *starting, *(producer.stop() for producer in others))
                 # 3.
                 self.progress = Progress()
                 restore = Restore(self.app, reader, self.progress)
@@ -106,9 +117,10 @@ class Recovery(Service):
                 for ledger in ledgers:
                     ledger.open(positions[ledger.tp])
                 self.tables.ledgers.update((ledger.tp, ledger) for ledger in ledgers)
+                self._generation = generation_id
                 ledgers.clear()
                 await self._resume(positions, generation_id)
-                await restore.follow(standbys)
+                await restore.follow(standbys, self.app.assignor.warming)
             finally:
                 await reader.stop()
         finally:
@@ -133,11 +145,18 @@ class Recovery(Service):
             sources.setdefault(source, []).append(changelog)
         return sources
 
-    async def _ledger(self, source: TP, changelogs: list[TP], cache_bytes: int, started: list[Ledger]) -> None:
-        conf = self.app.conf
-        producer = AIOKafkaProducer(
+    def _take_kept(self, sources: Collection[TP]) -> tuple[dict[TP, AIOKafkaProducer], list[AIOKafkaProducer]]:
+        """The producers that were kept for these, and those that nobody needs any more."""
+        kept, self._kept = self._kept, {}
+        others = [producer for tp, producer in kept.items() if tp not in sources]
+        return {tp: producer for tp, producer in kept.items() if tp in sources}, others
+
+    def _ledger(
+        self, source: TP, changelogs: list[TP], cache_bytes: int, producer: AIOKafkaProducer | None
+    ) -> Ledger:  # fmt: skip
+        producer = producer or AIOKafkaProducer(
             **client(self.app),
-            client_id=f"{conf.broker_client_id}-{source.topic}-{source.partition}",
+            client_id=f"{self.app.conf.broker_client_id}-{source.topic}-{source.partition}",
             transactional_id=transactional_id(self.app, source),
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_batch_size=BATCH_BYTES,
@@ -146,8 +165,7 @@ class Recovery(Service):
         stores = {self.tables.of_changelog(tp.topic).name: (tp, self.tables.store(tp)) for tp in changelogs}
         patient = source.topic in self.tables.background
         crash, stamp = self.app.consumer.crash, self.tables.stamp()
-        started.append(Ledger(source, stores, producer, cache_bytes, crash, patient, stamp))
-        await producer.start()
+        return Ledger(source, stores, producer, cache_bytes, crash, patient, stamp)
 
     def _demand_whole(self, actives: Iterable[TP]) -> None:
         """Raise HalfRestored where a restore from a dump has begun and not ended."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP, AppT
 
 from chunks.client import client
-from chunks.fetch import fetch, tune
-from chunks.store import BEGINNING, Store, off_loop
+from chunks.fetch import end_of, fetch, tune
+from chunks.store import BEGINNING, MARKERS, MAX_AGE_S, Store, off_loop
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,8 @@ RESTORE_RECORDS = 5_000
 FETCH_BYTES = 4 * 2**20
 SMALL_BYTES = 2**14
 LOG_EVERY_S = 1.0
-#: Kafka keeps the markers of deleted keys for a day (delete.retention.ms); a disk that missed one would show the key
-#: for ever.
-MAX_AGE_S = 12 * 3600
+#: A copy that lacks so few is as good as its owner's.
+NEAR_RECORDS = 5_000
 
 
 @dataclass
@@ -72,16 +71,29 @@ class Restore:
 
     def __init__(self, app: AppT, reader: AIOKafkaConsumer, progress: Progress) -> None:
         self._app, self._tables, self._reader, self._progress = app, app.tables, reader, progress
+        #: Where the changelogs began and ended when the restore did.
+        self._first: Mapping[TP, int] = {}
+        self._ends: Mapping[TP, int] = {}
 
     async def run(self, actives: Iterable[TP], standbys: Iterable[TP]) -> tuple[set[TP], set[TP]]:
-        """Apply the changelogs to the disks; those that have lost their beginning, which is on disk, or their end."""
+        """Apply the changelogs of active partitions to the disks, those of others are only made ready for it.
+
+        Returns those that have lost their beginning, which is on disk, or their end.
+        """
+        actives = list(actives)
         changelogs = [*actives, *standbys]
         if not changelogs:
             return set(), set()
         reader, progress = self._reader, self._progress
         first, ends = await reader.beginning_offsets(changelogs), await reader.end_offsets(changelogs)
+        self._first, self._ends = first, ends
+        self._tables.ends = {}
+        for topic, partition in changelogs:
+            self._tables.ends.setdefault(topic, {})[partition] = ends[TopicPartition(topic, partition)]
         strange = await self._strange(changelogs, first, ends)
-        reader.assign(changelogs)
+        # Copies have time: what is processed here waits for nothing else.
+        if actives:
+            reader.assign(actives)
         ahead: dict[TP, tuple[bytes, int] | None] = {}
         for tp in changelogs:
             store = self._tables.store(tp)
@@ -89,14 +101,15 @@ class Restore:
                 ahead[tp] = store.beginning
             await self._wipe_if_unfit(tp, store, first[tp], ends[tp], tp in strange)
             store.trusted = True
-            reader.seek(tp, max(store.offset, first[tp]))
+        for tp in actives:
+            reader.seek(tp, max(self._tables.store(tp).offset, first[tp]))
         missing = {tp: ends[tp] for tp in actives if max(self._tables.store(tp).offset, first[tp]) < ends[tp]}
         progress.total = sum(end - max(self._tables.store(tp).offset, first[tp]) for tp, end in missing.items())
         log.info("restoring %s records of %s changelog partitions", progress.total, len(missing))
         progress.started = time.monotonic()
         logged = time.monotonic()
         while missing:
-            for tp, offset in (await self._read(changelogs)).items():
+            for tp, offset in (await self._read(actives)).items():
                 if offset >= missing.get(tp, offset + 1):
                     del missing[tp]
             left = sum(end - max(self._tables.store(tp).offset, first[tp]) for tp, end in missing.items())
@@ -110,17 +123,27 @@ class Restore:
         cut = {tp for tp, one in beginnings.items() if one is not None and one[1] < first[tp]}
         return cut, {tp for tp, one in ahead.items() if one is not None and one == beginnings.get(tp)}
 
-    async def follow(self, standbys: Iterable[TP]) -> None:
-        """Keep the standbys as their changelogs are, until the next rebalance."""
-        standbys = list(standbys)
+    async def follow(self, standbys: Iterable[TP], warming: Collection[TP]) -> None:
+        """Keep the standbys as their changelogs are, until the next rebalance; asks for it when the `warming` are."""
+        standbys, cold = list(standbys), list(warming)
         if not standbys:
             return
         self._reader.assign(standbys)
         for tp in standbys:
-            self._reader.seek(tp, self._tables.store(tp).offset)
+            self._reader.seek(tp, max(self._tables.store(tp).offset, self._first[tp]))
         self._tables.on_standbys_ready()
         while True:
             await self._read(standbys)
+            if cold:
+                cold = [tp for tp in cold if not self._is_near(tp)]
+                if not cold:
+                    log.info("%s copies are warm: asking to take over", len(warming))
+                    self._app.assignor.warmed()
+                    self._app.consumer.rejoin()
+
+    def _is_near(self, tp: TP) -> bool:
+        end = max(self._ends[tp], end_of(self._reader, tp) or 0)
+        return end - self._tables.store(tp).offset <= NEAR_RECORDS
 
     async def _strange(self, changelogs: list[TP], first: Mapping[TP, int], ends: Mapping[TP, int]) -> set[TP]:
         """The partitions on disk that belong to another changelog: it has no such beginning where theirs was."""
@@ -160,7 +183,8 @@ class Restore:
             why = f"it is at {store.offset}, but the changelog ends at {end}"
         elif 0 < store.offset < first:
             why = f"it is at {store.offset}, but the changelog begins at {first}: what lay between was deleted"
-        elif store.age_s > MAX_AGE_S:
+        # What was followed until now, or lacks the marker of a transaction only, has missed nothing.
+        elif not store.trusted and end - store.offset > MARKERS and store.age_s > MAX_AGE_S:
             why = f"it was left alone for {store.age_s / 3600:.0f} h: the changelog may have forgotten deletions since"
         else:
             return

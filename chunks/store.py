@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import rocksdict
 
@@ -38,6 +38,12 @@ RESTORING = RESERVED + b"restoring"
 #: After so many a thread that fills a batch offers Python's lock to the one that answers requests.
 PUTS_BETWEEN_PAUSES = 100
 
+#: Behind the records of a transaction Kafka writes that it was committed.
+MARKERS = 1
+#: Kafka keeps the markers of deleted keys for a day (delete.retention.ms); a disk that missed one would show the key
+#: for ever.
+MAX_AGE_S = 12 * 3600
+
 WRITE_BUFFER_BYTES = 16 * 2**20
 BLOOM_BITS = 10
 
@@ -63,6 +69,13 @@ def _block_cache(size: int) -> rocksdict.Cache:
 def position_key(topic: str) -> bytes:
     """Where a table notes up to which offset of `topic` its state goes."""
     return _POSITION + topic.encode()
+
+
+class Held(NamedTuple):
+    """What is on disk of a changelog: all before `offset`, as it was at the time `at` (s since 1970)."""
+
+    offset: int
+    at: float
 
 
 class Moment:
@@ -223,10 +236,15 @@ class Store:
         )
 
     @property
-    def age_s(self) -> float:
-        """Seconds since the last write; 0 when there was none."""
+    def written_at(self) -> float:
+        """When it was last written to (s since 1970); now when it never was."""
         value = self.get(_TIME)
-        return 0.0 if value is None else time.time() - float(value)
+        return time.time() if value is None else float(value)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since then."""
+        return time.time() - self.written_at
 
     def position(self, topic: str) -> int | None:
         """The next offset of the source topic that the state does not contain yet; None when it contains nothing."""

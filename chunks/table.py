@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from faust.types import TP, AppT, TopicT
 
 from chunks.chunk import Chunk
 from chunks.errors import ClosedPartition
-from chunks.store import Moment, Store, off_loop
+from chunks.store import Held, Moment, Store, off_loop
 from chunks.watch import Watch, Watches
+
+_FILE = re.compile(r"(?P<table>.+)-(?P<partition>[0-9]+)\.db")
 
 
 class Table(faust.Table):
@@ -53,6 +56,19 @@ class Table(faust.Table):
     def path(self, partition: int) -> Path:
         """Where a partition is kept."""
         return Path(self.app.conf.tabledir) / f"{self.name}-{partition}.db"
+
+    def on_disk(self) -> dict[int, Held]:
+        """Partition -> what is there of it, of all that earlier starts have left; to be asked while none is open."""
+        found = {}
+        for path in Path(self.app.conf.tabledir).glob(f"{self.name}-*.db"):
+            name = _FILE.fullmatch(path.name)
+            if name is not None and name["table"] == self.name:
+                # What cannot be opened is met again, and said, where it is needed.
+                with suppress(Exception):
+                    store = Store(path).open()
+                    found[int(name["partition"])] = Held(store.offset, store.written_at)
+                    store.close()
+        return found
 
     def open(self, partition: int) -> Store:
         """Open a partition, or return it when it is open."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 import msgspec
 from aiohttp.web import Request, Response
+from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app import metrics
@@ -15,6 +17,7 @@ from app.freshness import source_view
 from app.open_letters import open_letters
 from app.progress import progress
 from app.watchdog import watchdog
+from chunks.table import Table
 from web import parameters
 from web.errors import Problem
 from web.routing import RETRY_AFTER_S, ready
@@ -53,14 +56,17 @@ def _verbose() -> dict[str, object]:
         },
         "partitions": {
             table.name: {
-                "active": sorted(tp.partition for tp in app.assignor.assigned_actives() if tp.topic == table.changelog),
-                "standby": sorted(
-                    tp.partition for tp in app.assignor.assigned_standbys() if tp.topic == table.changelog
-                ),
+                "active": _of(table, app.assignor.assigned_actives()),
+                "standby": _of(table, app.assignor.assigned_standbys()),
+                "warming": _of(table, app.assignor.warming),
             }
             for table in app.tables.values()
         },
     }
+
+
+def _of(table: Table, changelogs: Iterable[TP]) -> list[int]:
+    return sorted(tp.partition for tp in changelogs if tp.topic == table.changelog)
 
 
 @app.page("/metrics")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 import time
 from collections import Counter
@@ -11,8 +12,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import cycle
 
+from chunks.assignment import WARM_RECORDS
+from chunks.restore import NEAR_RECORDS
 from tests.beside import beside
 from tests.eventually import eventually
+from tests.makers import event, wire
 from tests.stack import Stack, Worker
 from tests.system.test_rescale import assert_equal_to_sql, trading
 from tests.system.test_similar import NOW, USERS, buy
@@ -94,3 +98,57 @@ def test_one_worker_becomes_three_then_two_and_each_is_restarted_while_orders_fl
         f"new orders of all users were visible {calm:.1f} s after their commit with three workers, {dead:.1f} s after "
         f"one was killed, {restarted:.1f} s after a restart of each; answers by status: {dict(said)}"
     )
+
+
+def placed(user: str, order: str) -> tuple[bytes, bytes]:
+    """The event of somebody's order."""
+    return wire(event(user_id=user, order_id=order))
+
+
+def active(worker: Worker) -> list[int]:
+    """The partitions of purchases that a worker owns."""
+    return worker.get("/readyz?verbose").json["partitions"]["by_user"]["active"]
+
+
+def rebalances(worker: Worker) -> float:
+    """How often partitions were given out anew to a worker."""
+    (line,) = [one for one in worker.get("/metrics").text.splitlines() if one.startswith("lately_rebalances_total ")]
+    return float(line.split()[1])
+
+
+def test_a_worker_that_joins_reads_the_tables_beside_the_owner_and_takes_over_when_it_has_them(stack: Stack):
+    stack.env |= {"LATELY_PARTITIONS": "2", "LATELY_SIMILAR": "0", "LATELY_BY_PRODUCT": "0"}
+    first, second = stack.worker("first").start().wait_ready(), stack.worker("second")
+    users = 2 * WARM_RECORDS + 20_000
+    for begin in range(0, users, 40_000):  # more do not fit a producer's queue
+        stack.publish("orders", *(placed(f"u{n}", f"o-{n}") for n in range(begin, begin + 40_000)))
+    eventually(lambda: first.events() == users, within=60)
+    second.start().wait_ready()
+    eventually(lambda: len(active(first)) == len(active(second)) == 1, within=60)
+    second.wait_ready()
+    log = second.process.log.read_text()
+    begun, asked = log.find("restored 0 records"), log.find("copies are warm: asking to take over")
+    assert 0 <= begun < asked, log
+    restored = [int(found) for found in re.findall(r"restored (\d+) records in", log[asked:])]
+    assert restored, log
+    assert max(restored) <= NEAR_RECORDS, "it had to read more than it said it lacked"
+    for worker in (first, second):
+        for n in range(0, users, 5_000):
+            assert [one[0] for one in worker.purchases(f"u{n}")] == [f"o-{n}"]
+
+
+def test_a_worker_with_a_name_of_its_own_comes_back_to_its_partitions_and_stops_no_other(stack: Stack):
+    stack.env["LATELY_SESSION_TIMEOUT_S"] = "20"
+    first = stack.worker("first", LATELY_INSTANCE_ID="one").start().wait_ready()
+    second = stack.worker("second", LATELY_INSTANCE_ID="two").start().wait_ready()
+    eventually(lambda: len(active(first)) == len(active(second)) == 2, within=30)
+    had, before = active(first), rebalances(second)
+    stack.publish("orders", *(placed(user, f"{user}-1") for user in USERS))
+    first.kill()
+    stack.publish("orders", *(placed(user, f"{user}-2") for user in USERS))
+    first.start().wait_ready()
+    for user in USERS:
+        eventually(lambda user=user: {one[0] for one in first.purchases(user)} == {f"{user}-1", f"{user}-2"})
+    first.stop()
+    first.start().wait_ready()
+    assert (active(first), rebalances(second)) == (had, before)

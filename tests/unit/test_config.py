@@ -53,6 +53,7 @@ def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
         "source_columns": "price=x",
         "id": "x",
         "topic_prefix": "x",
+        "instance_id": "x",
         "auth_insecure": "1",
         "token_secret": SECRET,
         "report_daily": "04:30",

@@ -1,0 +1,118 @@
+"""What workers tell their group of themselves, and what its leader hands out, over the wire and back."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from faust.types import TP
+
+from chunks.assignor import Assignor
+from chunks.store import MAX_AGE_S, Held
+
+TOPICS, CHANGELOG, PARTITIONS = ["orders", "app-by_user-changelog"], "app-by_user-changelog", 4
+CLUSTER = SimpleNamespace(partitions_for_topic=lambda topic: set(range(PARTITIONS)))
+MANY = 10**6
+
+
+class Member:
+    """A worker as its assignor sees it."""
+
+    def __init__(self, url: str, held: dict[int, int], instance: str | None = None, age_s: float = 0) -> None:
+        self.rejoins = 0
+        self.tables = SimpleNamespace(
+            changelog_topics={CHANGELOG},
+            held={CHANGELOG: {number: Held(offset, time.time() - age_s) for number, offset in held.items()}},
+            ends={},
+        )
+        conf = SimpleNamespace(canonical_url=url, consumer_group_instance_id=instance)
+        consumer = SimpleNamespace(rejoin=self._rejoin)
+        self.assignor = Assignor(SimpleNamespace(tables=self.tables, conf=conf, consumer=consumer))
+
+    def _rejoin(self) -> None:
+        self.rejoins += 1
+
+    def has(self) -> tuple[list[int], list[int], list[int]]:
+        """Its partitions of the table: active, copies, and of these the ones it makes to take over."""
+        found = (self.assignor.assigned_actives(), self.assignor.assigned_standbys(), self.assignor.warming)
+        return tuple(sorted(tp.partition for tp in tps if tp.topic == CHANGELOG) for tps in found)
+
+
+def rebalanced(*members: Member) -> dict[int, list[tuple[str, list[int]]]]:
+    """Let the first of them be the leader, and give out what it decides."""
+    told = {
+        str(number): ConsumerProtocolMemberMetadata.decode(member.assignor.metadata(TOPICS).encode())
+        for number, member in enumerate(members)
+    }
+    given = members[0].assignor._perform_assignment(CLUSTER, told)
+    for number, member in enumerate(members):
+        member.assignor.on_assignment(given[str(number)])
+    return {number: given[str(number)].assignment for number in range(len(members))}
+
+
+def test_a_worker_alone_gets_everything_and_all_know_where_it_is():
+    member = Member("http://a", {})
+    given = rebalanced(member)
+    assert given[0] == [(CHANGELOG, [0, 1, 2, 3]), ("orders", [0, 1, 2, 3])]
+    assert member.has() == ([0, 1, 2, 3], [], [])
+    assert member.assignor.is_active(TP("orders", 3))
+    assert member.assignor.table_metadata(CHANGELOG) == {"http://a": {CHANGELOG: [0, 1, 2, 3]}}
+
+
+def test_one_that_joins_makes_copies_says_when_they_are_warm_and_is_believed_once():
+    first, second = Member("http://a", dict.fromkeys(range(4), MANY)), Member("http://b", {})
+    rebalanced(first)
+    given = rebalanced(first, second)
+    assert (first.has(), second.has()) == (([0, 1, 2, 3], [], []), ([], [0, 1], [0, 1]))
+    assert given[1] == [(CHANGELOG, [0, 1]), ("orders", [])], "it reads the changelog, and no orders"
+    second.assignor.warmed()
+    rebalanced(first, second)
+    assert (first.has(), second.has()) == (([2, 3], [], []), ([0, 1], [], []))
+    third = Member("http://c", {})
+    rebalanced(first, third)
+    assert third.has() == ([], [0, 1], [0, 1]) or third.has() == ([], [2, 3], [2, 3])
+
+
+def test_what_is_on_the_disk_of_a_worker_counts_unless_it_is_too_old():
+    fresh, old = (Member(name, dict.fromkeys(range(4), MANY)) for name in ("http://a", "http://b"))
+    old.tables.held[CHANGELOG] = {number: Held(MANY, time.time() - MAX_AGE_S - 60) for number in range(4)}
+    rebalanced(fresh)
+    rebalanced(fresh, old)
+    assert old.has() == ([], [0, 1], [0, 1])
+    back = Member("http://c", {0: MANY - 10, 1: MANY - 10})
+    rebalanced(fresh, back)
+    assert back.has()[0] == [0, 1]
+
+
+def test_an_owner_that_is_still_reading_is_no_reason_to_wait_for():
+    reading, joins = Member("http://a", dict.fromkeys(range(4), 10)), Member("http://b", {})
+    rebalanced(reading)
+    reading.tables.ends = {CHANGELOG: dict.fromkeys(range(4), MANY)}
+    rebalanced(reading, joins)
+    assert joins.has()[::2] == ([0, 1], [])
+
+
+def test_a_leader_without_a_table_still_shares_out_the_tables_of_others():
+    leader, other = Member("http://a", {}), Member("http://b", dict.fromkeys(range(4), MANY))
+    leader.tables.changelog_topics, leader.tables.held = set(), {}
+    told = {
+        "0": leader.assignor.metadata(["orders"]),
+        "1": other.assignor.metadata(TOPICS),
+    }
+    given = leader.assignor._perform_assignment(CLUSTER, told)
+    assert dict(given["1"].assignment)[CHANGELOG] == [0, 1, 2, 3]
+
+
+def test_a_static_worker_that_is_not_what_it_was_asks_to_be_given_something_else():
+    before = Member("http://a", {}, instance="one")
+    rebalanced(before)
+    kept = before.assignor._perform_assignment(CLUSTER, {"0": before.assignor.metadata(TOPICS)})["0"]
+    for changed, member in {
+        False: Member("http://a", dict.fromkeys(range(4), 5), "one"),
+        True: Member("http://a", {}, "one"),
+        "url": Member("http://b", dict.fromkeys(range(4), 5), "one"),
+    }.items():
+        member.assignor.metadata(TOPICS)
+        member.assignor.on_assignment(kept)
+        assert bool(member.rejoins) is bool(changed), changed
