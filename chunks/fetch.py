@@ -31,21 +31,25 @@ async def fetch(consumer: AIOKafkaConsumer, wanted: Collection[TP], timeout_s: f
     """What has arrived for the partitions `wanted`, in runs of at most `most` records.
 
     Waits up to `timeout_s` for the first. A run may be empty: then its offsets hold nothing to read, such as markers of
-    transactions. Raises what the fetch met: KafkaError.
+    transactions. An assignment ends the wait. Raises what the fetch met: KafkaError.
     """
     fetcher = consumer._fetcher
     if consumer._closed or fetcher._closed:
         raise ConsumerStoppedError()
     with fetcher._subscriptions.fetch_context():
         if fetcher._subscriptions.reassignment_in_progress:
+            # What is wanted then is another question.
             await fetcher._subscriptions.wait_for_assignment()
+            return {}
         found = _take(fetcher, wanted, most)
         if not found and timeout_s:
             waiter = fetcher._create_fetch_waiter()
-            done, _ = await asyncio.wait([waiter], timeout=timeout_s)
+            # Whoever gets other partitions waits for the end of this.
+            given_up = fetcher._subscriptions.subscription.assignment.unassign_future
+            await asyncio.wait([waiter, given_up], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if fetcher._closed:
                 return {}
-            if not done:
+            if not waiter.done():
                 waiter.cancel()
                 return {}
             waiter.result()

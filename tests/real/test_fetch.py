@@ -306,6 +306,18 @@ def test_records_that_arrive_while_a_fetch_waits_are_delivered_by_it(kafka, topi
     within_limit(work)
 
 
+def test_an_assignment_ends_a_fetch_that_waits(kafka, topic):
+    async def work() -> None:
+        async with reading(kafka, TP(topic, 0)) as consumer:
+            waiting = asyncio.create_task(fetch(consumer, {TP(topic, 0)}, 10 * LIMIT_S, 100))
+            await asyncio.wait([waiting], timeout=0.2)
+            assert not waiting.done()
+            consumer.assign([TopicPartition(topic, 0)])
+            assert await waiting == {}
+
+    within_limit(work)
+
+
 def test_an_offset_that_does_not_exist_is_an_error(kafka, topic):
     async def work() -> None:
         tp = TP(topic, 0)
