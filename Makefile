@@ -24,7 +24,7 @@ faults: setup ## break servers, disks, networks and clocks under running workers
 soak: setup ## run all of it under random faults (SOAK_MINUTES=30), compare all answers, and write bench/soak.md
 	@$(RUN) -m tests.faults.soak
 
-bench: setup ## measure Lately beside its peers and write bench/results.md (some 20 minutes)
+bench: setup ## measure Lately beside its peers and write bench/results.md (some 30 minutes)
 	@$(RUN) -m bench $(BENCH)
 
 screenshots: setup ## take the pictures of the README from the running demo (URL=http://127.0.0.1:6066)

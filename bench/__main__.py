@@ -1,6 +1,7 @@
 """`make bench`: Lately beside its peers on this machine, written to bench/results.md.
 
-`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source|history|elastic` one of them.
+`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source|history|elastic|flow|kept|
+partitions` one of them, `python -m bench capacity` the last three.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import compare, elastic, growth, history, queries, recovery, source
+from bench import capacity, compare, elastic, growth, history, queries, recovery, source
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from bench.measure import Bench, clean_folder
@@ -23,14 +24,15 @@ from local.artifacts import DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka
 from local.process import ServerFailed, forget_pid, recorded_pid, stop_leftovers, write_pid
 
-PARTS = ("compare", "growth", "recovery", "queries", "source", "history", "elastic")
+PARTS = ("compare", "growth", "recovery", "queries", "source", "history", "elastic", "flow", "kept", "partitions")
+SEVERAL = {"all": PARTS, "capacity": PARTS[-3:]}
 PID = FOLDER.with_name("bench.pid")
 
 
 def options() -> argparse.Namespace:
     """What was asked for on the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=("all", *PARTS), default="all")
+    parser.add_argument("part", nargs="?", choices=(*SEVERAL, *PARTS), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many rounds (3)")
     parser.add_argument("--quick", action="store_true", help="one round with few orders, to try it all out")
     parser.add_argument("--orders", type=int, default=1_000_000, help="orders of compare (1,000,000)")
@@ -48,7 +50,7 @@ def options() -> argparse.Namespace:
 
 def run(asked: argparse.Namespace) -> None:
     """Start the broker, run the parts and write each section as soon as it is known."""
-    parts = PARTS if asked.part == "all" else (asked.part,)
+    parts = SEVERAL.get(asked.part, (asked.part,))
     if {"compare", "recovery"} & set(parts):
         say("getting the peers, once …")
         streams_class_path(FOLDER)
@@ -71,6 +73,9 @@ def run(asked: argparse.Namespace) -> None:
             "source": (source.HEADING, lambda: source.source(bench, asked.rounds, asked.quick)),
             "history": (history.HEADING, lambda: history.history(bench, many)),
             "elastic": (elastic.HEADING, lambda: elastic.elastic(bench, 5 if asked.quick else 20)),
+            "flow": (capacity.FLOW_HEADING, lambda: capacity.on_the_way(bench, asked.quick)),
+            "kept": (capacity.KEPT_HEADING, lambda: capacity.left_behind(bench, asked.quick)),
+            "partitions": (capacity.SPREAD_HEADING, lambda: capacity.partitions(bench, asked.quick)),
         }
         for part in parts:
             heading, measure = work[part]

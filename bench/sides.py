@@ -38,10 +38,12 @@ class Place:
     data: DataSet
     group: str
     port: int = field(default_factory=free_port)
+    #: Of several workers of one group, which one.
+    name: str = ""
 
     @property
     def folder(self) -> Path:
-        return FOLDER / "run" / self.group
+        return FOLDER / "run" / self.group / self.name
 
     @property
     def env(self) -> dict[str, str]:

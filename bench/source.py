@@ -103,13 +103,13 @@ class Shop:
         return time.monotonic() - begun
 
     @contextmanager
-    def publishing(self) -> Iterator[None]:
+    def publishing(self) -> Iterator[LocalProcess]:
         """`lately source` runs."""
         process = self.lately("source")
         process.start()
         try:
             wait_ready(process, lambda: "publishing" in process.tail(), 60, "line about what it publishes")
-            yield
+            yield process
         finally:
             process.stop()
 
@@ -271,7 +271,7 @@ def sustained(shop: Shop, rows: int) -> float:
     with shop.publishing(), ThreadPoolExecutor() as pool:
         arriving = pool.submit(shop.arrivals, stopping, rows)
         each = rows // WRITERS
-        for one in [pool.submit(_insert_some, shop, number * each, each) for number in range(WRITERS)]:
+        for one in [pool.submit(insert_some, shop, number * each, each) for number in range(WRITERS)]:
             one.result()
         arrived = _all_of(arriving, stopping)
     times = sorted(arrived.values())
@@ -300,7 +300,7 @@ def _insert_singly(shop: Shop, first: int, count: int) -> Cost:
     each = count // WRITERS
     begun, computed = time.monotonic(), _cpu_s(shop.server.process.pid)
     with ThreadPoolExecutor(WRITERS) as pool:
-        for one in [pool.submit(_insert_some, shop, first + number * each, each, 1) for number in range(WRITERS)]:
+        for one in [pool.submit(insert_some, shop, first + number * each, each, 1) for number in range(WRITERS)]:
             one.result()
     spent = time.monotonic() - begun
     return Cost(count / spent, (_cpu_s(shop.server.process.pid) - computed) / count * 1e6)
@@ -312,7 +312,8 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _insert_some(shop: Shop, first: int, count: int, at_once: int = ROWS_PERINSERT) -> None:
+def insert_some(shop: Shop, first: int, count: int, at_once: int = ROWS_PERINSERT) -> None:
+    """Let the shop commit these orders, so many in a transaction."""
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
         for start in range(first, first + count, at_once):
             cursor.executemany(INSERT, [row(number) for number in range(start, start + at_once)])

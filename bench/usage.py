@@ -65,11 +65,21 @@ def processes() -> list[tuple[int, int, float]]:
 
 def peak_kib(pid: int) -> int:
     """The peak resident memory of one process; 0 when it is gone."""
+    return status(pid, "VmHWM")
+
+
+def status(pid: int, name: str) -> int:
+    """A number of the kernel's about one process, as VmRSS (KiB) and Threads; 0 when it is gone."""
     try:
-        status = (PROC / str(pid) / "status").read_text()
+        lines = (PROC / str(pid) / "status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time of the session of process `pid` so far."""
+    return sum(seconds for _, session, seconds in processes() if session == pid)
 
 
 def busy_seconds() -> float:

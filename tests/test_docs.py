@@ -11,6 +11,7 @@ from app.config import Settings
 from app.models import TYPES
 from app.source import metrics as source_metrics
 from app.topics import Topics
+from bench.sizing import CASES, shown
 from tests.stack import ROOT
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -66,6 +67,10 @@ def test_every_test_in_the_table_of_faults_exists():
     assert len(named) > 20
     for file, test in named:
         assert f"\ndef {test}(" in (ROOT / file).read_text(), test
+
+
+def test_the_table_of_the_capacity_is_what_its_formulas_give():
+    assert shown(CASES) in (ROOT / "docs" / "capacity.md").read_text(), "`python -m bench.sizing` prints the new one"
 
 
 def test_nothing_speaks_of_the_machine_it_was_written_on():
