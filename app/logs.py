@@ -8,7 +8,7 @@ import re
 from datetime import datetime, timezone
 
 from app.config import Settings
-from app.models import valid_traceparent
+from app.models import trace_id_of
 
 MASK = "***"
 #: What a log call may say in `extra` of the event that it is about.
@@ -25,8 +25,8 @@ def mask(text: str) -> str:
 
 def about(order_id: object = None, traceparent: str | None = None, **place: object) -> dict[str, object]:
     """The `extra` of a log call about an event: what is known of it."""
-    trace_id = traceparent.split("-")[1] if valid_traceparent(traceparent) else None
-    said = {**place, "order_id": None if order_id is None else str(order_id), "trace_id": trace_id}
+    known = None if order_id is None else str(order_id)
+    said = {**place, "order_id": known, "trace_id": trace_id_of(traceparent)}
     return {name: value for name, value in said.items() if value is not None}
 
 

@@ -47,7 +47,8 @@ _PRICE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,10})?", re.ASCII)
 
 
 # https://www.w3.org/TR/trace-context/#traceparent-header
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}", re.ASCII)
+_TRACEPARENT = re.compile(rf"(?!ff)[0-9a-f]{{2}}-{_TRACE_ID.pattern}-(?!0{{16}})[0-9a-f]{{16}}-[0-9a-f]{{2}}", re.ASCII)
 
 
 class Purchase(msgspec.Struct, frozen=True, gc=False):
@@ -267,6 +268,16 @@ def valid_order_id(order_id: str) -> bool:
 def valid_traceparent(text: str | None) -> bool:
     """Whether `text` is a trace context of the W3C."""
     return text is not None and _TRACEPARENT.fullmatch(text) is not None
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace that a trace context names, None for what is none."""
+    return traceparent.split("-")[1] if valid_traceparent(traceparent) else None
+
+
+def valid_trace_id(text: str) -> bool:
+    """Whether `text` is the id of a trace, as a traceparent has it."""
+    return _TRACE_ID.fullmatch(text) is not None
 
 
 class _NamesOfData(msgspec.Struct):

@@ -1,8 +1,9 @@
-"""All events of one order, read from the log from its beginning: for what the tables do not remember."""
+"""All events of an order or of a trace, read from the log from its beginning: for what the tables do not remember."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 import msgspec
 from aiokafka import TopicPartition
@@ -11,23 +12,39 @@ from faust.types import TP
 from app.batch.kafka import consuming
 from app.batch.stages import event_of
 from app.config import Settings
-from app.models import ERASED, REPAIRED, Event
+from app.models import ERASED, REPAIRED, Event, trace_id_of
 from app.topics import Topics, partition_of
 from chunks.fetch import fetch
 
 CHUNK = 2_000
 
 
+class Wanted(NamedTuple):
+    """Which events: what their bytes hold, by which most others are left undecoded, and what they say."""
+
+    text: bytes
+    says: Callable[[Event], bool]
+
+
+def of_order(order_id: str) -> Wanted:
+    """The events of an order."""
+    return Wanted(msgspec.json.encode(order_id)[1:-1], lambda event: str(event.data.order_id) == order_id)
+
+
+def of_trace(trace_id: str) -> Wanted:
+    """The events of a W3C trace."""
+    return Wanted(trace_id.encode(), lambda event: trace_id_of(event.traceparent) == trace_id)
+
+
 async def events(
-    settings: Settings, order_id: str, user_id: str | None, progress: Callable[[int, int], None]
+    settings: Settings, wanted: Wanted, user_id: str | None, progress: Callable[[int, int], None]
 ) -> AsyncIterator[tuple[int, int, Event]]:
-    """(partition, offset, event) of the order, in the order of their offsets; a user has one partition only.
+    """(partition, offset, event) of what is wanted, in the order of their offsets; a user has one partition only.
 
     `progress` is told how many records were passed, and how many there are. Raises ServerAway.
     """
     topic = Topics(settings).orders.name
     numbers = range(settings.partitions) if user_id is None else [partition_of(user_id.encode(), settings.partitions)]
-    name = msgspec.json.encode(order_id)[1:-1]
     async with consuming(settings) as consumer:
         tps = [TopicPartition(topic, number) for number in numbers]
         first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
@@ -38,19 +55,27 @@ async def events(
             while at < ends[tp]:
                 for run in (await fetch(consumer, [TP(*tp)], 1.0, CHUNK)).get(TP(*tp), ()):
                     passed, at = passed + run.next - at, run.next
-                    # Most records are of other orders, and need no decoding.
                     for offset, key, value in run.records:
-                        if value is not None and name in value:
+                        if value is not None and wanted.text in value:
                             event = event_of(key, value)
-                            if event is None or event.type == ERASED or str(event.data.order_id) != order_id:
+                            if event is None or event.type == ERASED or not wanted.says(event):
                                 continue
                             if user_id in (None, event.data.user_id):
                                 yield tp.partition, offset, event
                 progress(passed, total)
 
 
-def shown(found: list[tuple[int, int, Event]]) -> list[dict[str, object]]:
-    """The events for people and programs, each with what became of it: applied, repeated, or superseded by a version.
+def shown(partition: int, offset: int, event: Event) -> dict[str, object]:
+    """An event for people and programs."""
+    return {
+        "partition": partition, "offset": offset, "time": event.time, "type": event.type, "event_id": event.id,
+        "order_id": str(event.data.order_id), "user_id": event.data.user_id, "product_name": event.data.product_name,
+        "version": event.data.version, "traceparent": event.traceparent,
+    }  # fmt: skip
+
+
+def judged(found: list[tuple[int, int, Event]]) -> list[dict[str, object]]:
+    """All events of an order, each with what became of it: applied, repeated, or superseded by a version.
 
     Of equal versions the first counts, and a repair replaces it.
     """
@@ -69,9 +94,5 @@ def shown(found: list[tuple[int, int, Event]]) -> list[dict[str, object]]:
             became = "repeated"
         else:
             became = f"superseded by version {version}"
-        rows.append({
-            "partition": partition, "offset": offset, "time": event.time, "type": event.type, "event_id": event.id,
-            "user_id": event.data.user_id, "product_name": event.data.product_name, "version": event.data.version,
-            "traceparent": event.traceparent, "state": became,
-        })  # fmt: skip
+        rows.append({**shown(partition, offset, event), "state": became})
     return rows

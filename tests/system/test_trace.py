@@ -73,6 +73,7 @@ def test_the_life_of_an_order_is_told_without_a_search_and_is_what_the_topics_sa
         check_stages(shop, worker, said)
 
         check_traceparents(shop)
+        check_trace_without_a_column(shop)
         check_changes(shop, worker)
         check_what_no_trigger_sees(shop, worker)
 
@@ -133,6 +134,20 @@ def check_traceparents(shop: Stack) -> None:
     eventually(lambda: shop.outbox_is_empty(), within=20)
     said = {one["data"]["order_id"]: one.get("traceparent") for one in shop.events() if one["subject"].startswith("t-")}
     assert said == events
+
+
+def check_trace_without_a_column(shop: Stack) -> None:
+    """The shop's rows do not say what a session was told: then it is said what does."""
+    trace_id = TRACE.split("-")[1]
+    refused = shop.lately("trace", "--trace-id", trace_id)
+    assert refused.child.returncode == 2
+    assert "LATELY_SOURCE_COLUMNS" in refused.tail(1)
+    assert "--history" in refused.tail(1)
+    lines = shop.lately("trace", "--trace-id", trace_id, "--history", "--json").tail(100).splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    assert sorted(one["order_id"] for one in events) == ["t-0", "t-3"]
+    assert {one["traceparent"] for one in events} == {TRACE}
+    assert shop.lately("trace", "--trace-id", trace_id[1:]).child.returncode == 2
 
 
 def check_changes(shop: Stack, worker: Worker) -> None:
@@ -202,6 +217,8 @@ def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_ro
         (NOW, TRACE),
     )
 
+    assert of_trace(stack, worker) == (3, {"o-1": "different"})
+
     def status(path: str, user: str | None) -> tuple[int, str]:
         token = tokens.issue(SECRET, user=user) if user else tokens.issue(SECRET, operator=True)
         answer = worker.get(path, Authorization=f"Bearer {token}", traceparent=TRACE)
@@ -210,6 +227,7 @@ def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_ro
     with publishing(stack, **logs) as source:
         eventually(lambda: status("/v1/orders/o-1/trace", None) == (200, "visible"), within=30)
         assert [one["traceparent"] for one in stack.events()] == [TRACE]
+        assert of_trace(stack, worker) == (0, {"o-1": "visible"})
         assert status("/v1/orders/o-1/trace?user_id=ann", "ann") == (200, "visible")
         assert status("/v1/orders/o-1/trace?user_id=ann", "bob") == (403, "not-your-data")
         assert status("/v1/orders/o-1/trace", "ann") == (403, "operators-only")
@@ -222,12 +240,21 @@ def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_ro
             (NOW, TRACE),
         )
         eventually(lambda: stack.outbox_is_empty(), within=20)
+        assert of_trace(stack, worker) == (3, {"o-1": "visible", "o-2": "different"})
     [event] = stack.events()
     check_spans(stack, collector, event)
     strange = event | {"type": "secret-type", "data": event["data"] | {"order_id": "o-3", "user_id": "secret-user"}}
     stack.publish("orders", (b"secret-user", json.dumps(strange).encode()))
     eventually(lambda: len(stack.records("orders-dead")) == 2, within=20)
     check_logs(stack, worker, source)
+
+
+def of_trace(stack: Stack, worker: Worker) -> tuple[int, dict[str, str]]:
+    """Exit code and outcomes of `lately trace --trace-id`."""
+    words = ("trace", "--trace-id", TRACE.split("-")[1].upper(), "--json")
+    process = stack.lately(*words, LATELY_WEB_PORT=str(worker.port), **TOKEN_MODE)
+    said = [json.loads(line) for line in process.tail(100).splitlines() if line.startswith("{")]
+    return process.child.returncode, {one["order_id"]: one["outcome"] for one in said}
 
 
 def check_spans(stack: Stack, collector: Collector, event: dict) -> None:

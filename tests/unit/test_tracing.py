@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from app.config import otel_exporter
-from app.models import valid_traceparent
+from app.models import trace_id_of, valid_trace_id, valid_traceparent
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -76,3 +76,12 @@ def test_an_exporter_that_is_not_installed_is_a_warning_and_no_error():
 @pytest.mark.parametrize(("text", "valid"), [(TRACE, True), (None, False), ("", False), (TRACE + "-00", False)])
 def test_a_traceparent_is_that_of_the_w3c(text, valid):
     assert valid_traceparent(text) is valid
+    assert trace_id_of(text) == (TRACE.split("-")[1] if valid else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [("af" * 16, True), ("0" * 32, False), ("AF" * 16, False), ("af" * 15, False), ("", False)],
+)
+def test_the_id_of_a_trace_is_that_of_the_w3c(text, valid):
+    assert valid_trace_id(text) is valid
