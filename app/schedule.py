@@ -91,7 +91,8 @@ def _leads() -> bool:
 
 
 def _command() -> Sequence[str]:
-    return (sys.executable, "-m", "app", "report", "daily", "--worker", address())
+    # It is in the session and the cgroup of the worker.
+    return (sys.executable, "-m", "app", "report", "daily", "--idle", "--worker", address())
 
 
 app.service(DailyReports(settings, _leads, _command))

@@ -27,10 +27,11 @@ RATE = 200
 HOW = """\
 Trace: {traces} orders are placed in MySQL while the source and a worker run and the topic has all these events already;
 then `GET /v1/orders/<order>/trace` of each, with the milliseconds and the number of records that its answer names, and
-one whole process `lately trace`. Report: `lately report sales --by day` over all events, the first time, when all of
-them are read, and again, when they are folded anew; meanwhile {rate} queries a second for random users at fixed times,
-as in "Queries", and the same without a report for as long as the first one took. Every {every:.0f} ms the report's
-memory is looked at; it is the peak of the whole process."""
+one whole process `lately trace`. Report: `lately report sales --by day` over all events: the first time, when all of
+them are read, and again, when they are folded anew, both from a session of its own, as another terminal or service
+has it; and again with `--idle` in the session of the worker, as `LATELY_REPORT_DAILY` does it. Meanwhile {rate}
+queries a second for random users at fixed times, as in "Queries", and the same without a report for as long as the
+first one took. Every {every:.0f} ms the report's memory is looked at; it is the peak of the whole process."""
 
 
 def history(bench: Bench, data: DataSet) -> str:
@@ -40,6 +41,7 @@ def history(bench: Bench, data: DataSet) -> str:
     with start_mariadb(resolve(ROOT / ".lately", bench.say), folder) as server:
         place = bench.place(data)
         worker = side(BY_USER).make(place)
+        worker.own_session = False
         shop = Shop(server, bench.kafka)
         shop.env |= {name: value for name, value in worker.env.items() if name.startswith("LATELY_")}
         worker.env |= shop.env
@@ -51,6 +53,7 @@ def history(bench: Bench, data: DataSet) -> str:
             traced, command_s = traces(shop, place)
             bench.say("history: traced")
             reports = [report(bench, shop, place) for _ in range(2)]
+            reports.append(report(bench, shop, place, "--idle"))
             alone = told(ask(place, RATE, max(5.0, reports[0]["seconds"])))
             kept = Path(f"{place.folder / 'state'}-report")
             size = sum(one.stat().st_size for one in kept.iterdir())
@@ -81,22 +84,28 @@ def get(place: Place, path: str) -> dict:
         return json.load(answer)
 
 
-def report(bench: Bench, shop: Shop, place: Place) -> dict:
-    """Seconds and peak MiB of a report, and how queries were answered meanwhile."""
-    process = shop.lately("report", "sales", "--from", "2026-01-01", "--to", "2026-12-31", "--no-check")
+def report(bench: Bench, shop: Shop, place: Place, *idle: str) -> dict:
+    """Seconds and peak MiB of a report, and how queries were answered meanwhile.
+
+    With `--idle` it is in the session of the worker and of the queries, which is also that of this process.
+    """
+    process = shop.lately("report", "sales", "--from", "2026-01-01", "--to", "2026-12-31", "--no-check", *idle)
+    process.own_session = not idle
     asking = ask(place, RATE, 0)
     try:
         time.sleep(1)
         process.start()
-        usage, began = Usage(process.pid, (bench.broker.pid,)), time.monotonic()
+        usage, began = None if idle else Usage(process.pid, (bench.broker.pid,)), time.monotonic()
         while process.child.poll() is None:
-            usage.look()
+            if usage is not None:
+                usage.look()
             time.sleep(SECONDS_BETWEEN_LOOKS)
         spent = time.monotonic() - began
         if process.child.returncode != 0:
             raise RuntimeError(f"the report failed:\n{process.tail()}")
         bench.say(f"history: a report took {spent:.1f} s")
-        return {"seconds": spent, "peak MiB": usage.peak_mib, **{"answers": told(asking)["answers"]}}
+        peak = None if usage is None else usage.peak_mib
+        return {"seconds": spent, "peak MiB": peak, "answers": told(asking)["answers"]}
     finally:
         asking.kill()
         asking.wait()
@@ -116,13 +125,15 @@ def text(data: DataSet, traced: list[dict], command_s: float, reports: list[dict
     rows.append(
         [f"{RATE} queries/s without a report, p50 and p99 ms", f"{part(quiet, 0.5):.2f} and {part(quiet, 0.99):.2f}"]
     )
-    for name, one in zip(("the first report", "the same report again"), reports, strict=True):
+    names = ("the first report", "the same report again", "the same with `--idle`, in the session of the worker")
+    for name, one in zip(names, reports, strict=True):
         times = _times(one)
-        rows += [
-            [f"{name}, s", f"{one['seconds']:.1f}"],
-            ["its peak memory, MiB", f"{one['peak MiB']:.0f}"],
-            [f"{RATE} queries/s meanwhile, p50 and p99 ms", f"{part(times, 0.5):.2f} and {part(times, 0.99):.2f}"],
-        ]
+        rows.append([f"{name}, s", f"{one['seconds']:.1f}"])
+        if one["peak MiB"] is not None:
+            rows.append(["its peak memory, MiB", f"{one['peak MiB']:.0f}"])
+        rows.append(
+            [f"{RATE} queries/s meanwhile, p50 and p99 ms", f"{part(times, 0.5):.2f} and {part(times, 0.99):.2f}"]
+        )
     rows.append(["its file of all events, MiB", f"{size / 2**20:.0f}"])
     how = HOW.format(traces=TRACES, rate=RATE, every=SECONDS_BETWEEN_LOOKS * 1000)
     return f"One worker, {BY_USER}; {data}.\n\n{table(['what', 'measured'], rows)}\n\n{how}\n\n{circumstances()}"

@@ -20,7 +20,7 @@ class ServerFailed(Exception):
 
 
 class LocalProcess:
-    """One process in a session of its own, with `<folder>/<name>.log` and `<folder>/<name>.pid`."""
+    """One process in a session of its own, or in ours, with `<folder>/<name>.log` and `<folder>/<name>.pid`."""
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class LocalProcess:
         folder: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        own_session: bool = True,
     ) -> None:
         """Only remember what to run; `env` is added to this process's environment."""
         self.name = name
@@ -36,6 +37,7 @@ class LocalProcess:
         self.folder = folder
         self.env = env
         self.cwd = cwd
+        self.own_session = own_session
         self.log = folder / f"{name}.log"
         self.pid_file = folder / f"{name}.pid"
         self.log_start = 0
@@ -58,7 +60,7 @@ class LocalProcess:
         with self.log.open("ab") as log:
             self.log_start = log.tell()
             try:
-                # A session of its own: Ctrl-C in the terminal is ours to handle, not the server's.
+                # A group of its own, at least: Ctrl-C in the terminal is ours to handle, not the server's.
                 self.child = subprocess.Popen(
                     self.command,
                     stdin=subprocess.DEVNULL,
@@ -66,7 +68,8 @@ class LocalProcess:
                     stderr=subprocess.STDOUT,
                     cwd=self.cwd,
                     env={**os.environ, **(self.env or {})},
-                    start_new_session=True,
+                    start_new_session=self.own_session,
+                    preexec_fn=None if self.own_session else os.setpgrp,
                 )
             except OSError as error:
                 raise ServerFailed(f"{self.name} cannot be run: {error}") from error

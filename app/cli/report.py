@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from app.cli.priority import give_way
 from app.cli.shown import Progress
 from app.config import Settings
 from app.errors import EX_DIFFERENT, ServerAway
@@ -17,9 +17,6 @@ from app.errors import EX_DIFFERENT, ServerAway
 if TYPE_CHECKING:
     from app.batch.report import Made
     from app.batch.report.model import Report
-
-#: A report gives way to the workers on the same machine.
-NICE = 10
 
 
 @click.group()
@@ -50,6 +47,8 @@ _checked = _options(
                  help="Address of any worker; default http://LATELY_WEB_HOST:LATELY_WEB_PORT."),
     click.option("--memory-mb", type=click.IntRange(64), default=128, show_default=True,
                  help="Memory for counting, MiB; what does not fit goes to disk."),
+    click.option("--idle", is_flag=True, help="Take only processor time that nobody else wants: for a report in the "
+                 "session, container or cgroup of a worker."),
 )  # fmt: skip
 
 _asked = _options(
@@ -150,12 +149,13 @@ def list_(folder: Path | None, as_json: bool) -> None:
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=None, help="Default LATELY_REPORT_DIR.")
 @_checked
 def daily(
-    day: str | None, tz: str | None, folder: Path | None, check: bool | None, worker: str | None, memory_mb: int
-) -> None:
+    day: str | None, tz: str | None, folder: Path | None, check: bool | None, worker: str | None, memory_mb: int,
+    idle: bool,
+) -> None:  # fmt: skip
     """Keep all reports of one day as JSON and as pages; files that are there already stay as they are."""
     from app.batch.report import days
 
-    os.nice(NICE)
+    give_way(idle)
     settings = Settings.from_env()
     made, paths = asyncio.run(
         days.keep(settings, day, tz or settings.report_tz, folder or Path(settings.report_dir), check is not False,
@@ -170,7 +170,7 @@ def daily(
 def _report(
     name: str, *, since: str, until: str, by: str | None, tz: str, source: str, as_of: str | None, compare: Path | None,
     form: str | None, out: Path | None, force: bool, check: bool | None, worker: str | None, memory_mb: int,
-    rank: str = "revenue", limit: int = 100,
+    idle: bool, rank: str = "revenue", limit: int = 100,
 ) -> None:  # fmt: skip
     from app.batch import report as reports
     from app.batch.report import calendar, restated
@@ -186,7 +186,7 @@ def _report(
     asked = Asked(name, begins, ends, by, zone, tz, rank, limit, source)
     calendar.buckets(begins, ends, by, zone)
     earlier = None if compare is None else _kept(compare)
-    os.nice(NICE)
+    give_way(idle)
     checks = source == "log" and (as_of is None if check is None else check)
     made = asyncio.run(
         reports.run(
