@@ -1,7 +1,7 @@
 """`make bench`: Lately beside its peers on this machine, written to bench/results.md.
 
-`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source|history|elastic|flow|kept|
-partitions` one of them, `python -m bench capacity` the last three.
+`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source|history|elastic|pause|flow|
+kept|partitions` one of them, `python -m bench capacity` the last three.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import capacity, compare, elastic, growth, history, queries, recovery, source
+from bench import capacity, compare, elastic, growth, history, pause, queries, recovery, source
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from bench.measure import Bench, clean_folder
@@ -24,7 +24,9 @@ from local.artifacts import DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka
 from local.process import ServerFailed, forget_pid, recorded_pid, stop_leftovers, write_pid
 
-PARTS = ("compare", "growth", "recovery", "queries", "source", "history", "elastic", "flow", "kept", "partitions")
+PARTS = (
+    "compare", "growth", "recovery", "queries", "source", "history", "elastic", "pause", "flow", "kept", "partitions",
+)  # fmt: skip
 SEVERAL = {"all": PARTS, "capacity": PARTS[-3:]}
 PID = FOLDER.with_name("bench.pid")
 
@@ -35,9 +37,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("part", nargs="?", choices=(*SEVERAL, *PARTS), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many rounds (3)")
     parser.add_argument("--quick", action="store_true", help="one round with few orders, to try it all out")
-    parser.add_argument("--orders", type=int, default=1_000_000, help="orders of compare (1,000,000)")
+    parser.add_argument("--orders", type=int, help="orders of compare (1,000,000), and before pause (100,000)")
     parser.add_argument("--users", type=int, default=200_000, help="users of compare (200,000)")
-    parser.add_argument("--only", action="append", help="compare only the sides with this in their name; repeatable")
+    parser.add_argument(
+        "--only", action="append", help="compare, pause: only the sides with this in their name; repeatable"
+    )
     parser.add_argument("--patience", type=float, default=120, help="seconds a side may take for one data set (120)")
     parser.add_argument("--results", type=Path, help="the file to write (bench/results.md, or .lately/bench/quick.md)")
     asked = parser.parse_args()
@@ -55,7 +59,7 @@ def run(asked: argparse.Namespace) -> None:
         say("getting the peers, once …")
         streams_class_path(FOLDER)
         quix_python(FOLDER)
-    data = DataSet(asked.orders, asked.users)
+    data = DataSet(asked.orders or 1_000_000, asked.users)
     everyone = DataSet(50_000, 50_000) if asked.quick else DataSet(1_000_000, 1_000_000)
     # Not those of another part: orders are added to it.
     many = DataSet(60_000, 20_000) if asked.quick else DataSet(5_000_000, 500_000)
@@ -73,6 +77,10 @@ def run(asked: argparse.Namespace) -> None:
             "source": (source.HEADING, lambda: source.source(bench, asked.rounds, asked.quick)),
             "history": (history.HEADING, lambda: history.history(bench, many)),
             "elastic": (elastic.HEADING, lambda: elastic.elastic(bench, 5 if asked.quick else 20)),
+            "pause": (
+                pause.HEADING,
+                lambda: pause.pause(bench, asked.orders or 100_000, 5 if asked.quick else 15, asked.only),
+            ),
             "flow": (capacity.FLOW_HEADING, lambda: capacity.on_the_way(bench, asked.quick)),
             "kept": (capacity.KEPT_HEADING, lambda: capacity.left_behind(bench, asked.quick)),
             "partitions": (capacity.SPREAD_HEADING, lambda: capacity.partitions(bench, asked.quick)),
@@ -99,7 +107,7 @@ def main() -> int:
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         write_pid(PID, os.getpid())
-        for folder in (FOLDER / "broker", *sorted((FOLDER / "run").glob("*"))):
+        for folder in (FOLDER / "broker", *{pid.parent for pid in (FOLDER / "run").rglob("*.pid")}):
             stop_leftovers(folder)
         clean_folder()
         run(asked)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -83,33 +84,51 @@ def records(data: DataSet) -> Iterator[tuple[bytes, bytes]]:
             yield name.encode(), value.encode()
 
 
+class Feed:
+    """Writes the orders of a data set into its topic, which is made here, as many at a time as it is told to."""
+
+    def __init__(self, kafka: str, data: DataSet) -> None:
+        self.data = data
+        self.written = 0
+        self._left = records(data)
+        self._lost: list[object] = []
+        admin = AdminClient({"bootstrap.servers": kafka})
+        config = {"cleanup.policy": "delete", "retention.ms": "-1"}
+        admin.create_topics([NewTopic(data.topic, data.partitions, 1, config=config)])[data.topic].result()
+        # Murmur2, as every writer of this topic; batches of a size that a busy source would send.
+        self._producer = Producer({
+            "bootstrap.servers": kafka, "partitioner": "murmur2_random", "linger.ms": 20, "batch.size": 262_144,
+            "queue.buffering.max.messages": 1_000_000, "enable.idempotence": True,
+            "log_level": 3,
+        })  # fmt: skip
+
+    def write(self, count: int) -> None:
+        """Send the next so many orders."""
+        for key, value in islice(self._left, count):
+            while True:
+                try:
+                    self._producer.produce(self.data.topic, value, key, headers=HEADERS, on_delivery=self._noted)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+            self.written += 1
+            if self.written % 1000 == 0:
+                self._producer.poll(0)
+
+    def flush(self) -> None:
+        """Return when Kafka has all of them."""
+        if self._producer.flush(120) or self._lost:
+            raise RuntimeError(f"Kafka did not take all orders of {self.data.topic}: {self._lost[:1]}")
+
+    def _noted(self, error: object, _message: object) -> None:
+        if error is not None:
+            self._lost.append(error)
+
+
 def ensure_written(kafka: str, data: DataSet) -> None:
     """Create the topic of `data` and fill it, unless an earlier part of this run has done so."""
-    admin = AdminClient({"bootstrap.servers": kafka})
-    if data.topic in admin.list_topics(timeout=10).topics:
+    if data.topic in AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics:
         return
-    config = {"cleanup.policy": "delete", "retention.ms": "-1"}
-    admin.create_topics([NewTopic(data.topic, data.partitions, 1, config=config)])[data.topic].result()
-    # Murmur2, as every writer of this topic; batches of a size that a busy source would send.
-    producer = Producer({
-        "bootstrap.servers": kafka, "partitioner": "murmur2_random", "linger.ms": 20, "batch.size": 262_144,
-        "queue.buffering.max.messages": 1_000_000, "enable.idempotence": True,
-        "log_level": 3,
-    })  # fmt: skip
-    lost = []
-
-    def noted(error: object, _message: object) -> None:
-        if error is not None:
-            lost.append(error)
-
-    for number, (key, value) in enumerate(records(data)):
-        while True:
-            try:
-                producer.produce(data.topic, value, key, headers=HEADERS, on_delivery=noted)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        if number % 1000 == 0:
-            producer.poll(0)
-    if producer.flush(120) or lost:
-        raise RuntimeError(f"Kafka did not take all orders of {data.topic}: {lost[:1]}")
+    feed = Feed(kafka, data)
+    feed.write(data.orders)
+    feed.flush()
