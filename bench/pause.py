@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
-from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
+from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 
 from app.folds import decode_recent
+from bench.beside import SECONDS_A_LOOK, Follower, Load, Machine, longest
 from bench.data import DataSet, Feed
 from bench.measure import SECONDS_BETWEEN_LOOKS, Bench
 from bench.observer import Observer
 from bench.report import circumstances, keep_raw, median, table
 from bench.sides import BY_USER, STOCK, Place, lately, stock_faust
+from bench.usage import Usage
 from local.process import LocalProcess
 
 HEADING = "The pause of a rebalance"
@@ -29,14 +28,13 @@ USERS = 100_000
 #: Before the first step: what wakes up is no standstill.
 SECONDS_TO_WARM_UP = 3
 SESSION_S, HEARTBEAT_S = 10, 1
-#: The changelog is read in steps of so many seconds, which is as exact as a standstill can be told.
-SECONDS_A_LOOK = 0.02
 #: A partition that had nothing new for so long is not yet over the step.
 SECONDS_STILL = 1.0
 SECONDS_TO_STOP = 40
 SECONDS_TO_FILL = 240
 #: A step that is not over by then is a result, too, and ends the run of that side.
 SECONDS_TO_GO_ON = 60
+SECONDS_TO_CATCH_UP = 30
 HOW = """\
 Both sides keep the purchases by user in RocksDB, with a standby of each partition on another worker
 (`LATELY_STANDBY_REPLICAS=1`; Faust's `table_standby_replicas=1`), a session timeout of {session} s and a heartbeat
@@ -49,9 +47,10 @@ same for both: a consumer that sees only what is committed reads the changelog o
 the start, the kill or the SIGTERM of a worker. It ends when it is {pause:g} s old, the group is stable with all its
 members, and each partition had something new in the last second; or after {bound} s, and then the other steps are
 not tried. "Longest" is the partition that stood longest, "median" the median of all. "Orders behind": what the group
-had yet to commit at the end of the step (stock Faust commits every 0.5 s). When no more orders are written and all
-are read, or after {bound} s, the newest values of the changelog are compared with what was written. Stock Faust's
-lists are plain ones, where an order that is read again counts twice; Lately knows it by its version."""
+had yet to commit at the end of the step (stock Faust commits every 0.5 s). "Elsewhere": the share of the machine
+that others had; where it is large, run again. When no more orders are written and all are read, or after {catch_up}
+s, the newest values of the changelog are compared with what was written. Stock Faust's lists are plain ones, where
+an order that is read again counts twice; Lately knows it by its version."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ class Seen:
     step: str
     still: list[float]
     behind: int
+    elsewhere: float
     remarks: list[str]
     over: bool
 
@@ -101,6 +101,8 @@ class Group:
         self._side, self._place = side, place
         self._admin = AdminClient({"bootstrap.servers": place.kafka, "log_level": 0})
         self.running: dict[str, LocalProcess] = {}
+        #: Of all that were ever started.
+        self.pids: set[int] = set()
         self._made: dict[str, LocalProcess] = {}
 
     def start(self, name: str) -> None:
@@ -112,6 +114,7 @@ class Group:
             self._made[name].env |= self._side.env
         self.running[name] = self._made[name]
         self.running[name].start()
+        self.pids.add(self.running[name].pid)
 
     def kill(self, name: str) -> None:
         """Kill -9."""
@@ -150,72 +153,6 @@ STEPS: tuple[tuple[str, Callable[[Group], None]], ...] = (
 )
 
 
-class Beside:
-    """Something done again and again in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-
-class Load(Beside):
-    """Writes orders at a steady rate."""
-
-    def __init__(self, feed: Feed) -> None:
-        super().__init__()
-        self._feed = feed
-
-    def _run(self) -> None:
-        began, before = time.monotonic(), self._feed.written
-        while not self._ended.wait(0.01):
-            due = int((time.monotonic() - began) * ORDERS_PER_S)
-            self._feed.write(before + due - self._feed.written)
-
-
-class Follower(Beside):
-    """Reads a changelog from its beginning, and notes when each partition had something new, and all newest values."""
-
-    def __init__(self, kafka: str, topic: str, partitions: int) -> None:
-        super().__init__()
-        self.moved: list[list[float]] = [[] for _ in range(partitions)]
-        self.newest: dict[bytes, bytes] = {}
-        self._reader = Consumer({
-            "bootstrap.servers": kafka, "group.id": f"{topic}-follower", "enable.auto.commit": False,
-            "isolation.level": "read_committed", "fetch.wait.max.ms": int(SECONDS_A_LOOK * 1000), "log_level": 0,
-        })  # fmt: skip
-        self._reader.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            records = self._reader.consume(10_000, SECONDS_A_LOOK)
-            now = time.monotonic()
-            # Notes of a side about itself, as the positions of Lately, are no work that was done.
-            seen = [record for record in records if not record.error() and b"user-" in (record.key() or b"")]
-            self.newest.update((record.key(), record.value()) for record in seen)
-            for partition in {record.partition() for record in seen}:
-                self.moved[partition].append(now)
-        self._reader.close()
-
-    def idle_s(self) -> list[float]:
-        """For how long each partition has had nothing new."""
-        now = time.monotonic()
-        return [now - times[-1] if times else 0.0 for times in self.moved]
-
-
-def longest(moved: list[float], begins: float, ends: float) -> float:
-    """The longest time between two moments of `moved`, which is sorted, from `begins` to `ends`."""
-    within = [begins, *moved[bisect_right(moved, begins) : bisect_left(moved, ends)], ends]
-    return max(later - earlier for earlier, later in pairwise(within))
-
-
 def within(seconds: float, check: Callable[[], bool]) -> bool:
     """Wait until `check()`, but not for longer; whether it came true."""
     until = time.monotonic() + seconds
@@ -252,7 +189,7 @@ class Trial:
                 self._flow()
             else:
                 remarks = [f"{self._behind():,} of the first orders were not read within {SECONDS_TO_FILL} s"]
-                self.seen.append(Seen("the first orders", [], self._behind(), remarks, over=False))
+                self.seen.append(Seen("the first orders", [], self._behind(), 0.0, remarks, over=False))
         finally:
             self._group.stop()
             self._observer.close()
@@ -263,14 +200,14 @@ class Trial:
         changelog = f"{self._place.group}-{self._side.table}-changelog"
         with Follower(self._bench.kafka, changelog, PARTITIONS) as follower:
             within(SECONDS_TO_GO_ON, lambda: min(follower.idle_s()) > SECONDS_STILL)
-            with Load(self._feed):
+            with Load(self._feed, ORDERS_PER_S):
                 time.sleep(SECONDS_TO_WARM_UP)
                 for name, act in STEPS:
                     if not self.seen or self.seen[-1].over:
                         self.seen.append(self._step(name, act, follower))
             self._feed.flush()
-            within(SECONDS_TO_GO_ON, lambda: self._behind() == 0)
-            within(SECONDS_TO_GO_ON, lambda: min(follower.idle_s()) > SECONDS_STILL)
+            if within(SECONDS_TO_CATCH_UP, lambda: self._behind() == 0):
+                within(SECONDS_TO_CATCH_UP, lambda: min(follower.idle_s()) > SECONDS_STILL)
             behind = self._behind()
         orders = [order for value in follower.newest.values() for order in self._side.orders(value)]
         different = len(set(orders))
@@ -282,25 +219,25 @@ class Trial:
         }  # fmt: skip
 
     def _step(self, name: str, act: Callable[[Group], None], follower: Follower) -> Seen:
-        begins = time.monotonic()
-        act(self._group)
-        remarks: list[str] = []
+        usage, remarks = Usage(self._bench.broker.pid, self._group.pids), []
 
         def over() -> bool:
             remarks.extend(self._group.bury())
             aged = time.monotonic() > begins + self._pause_s
             return aged and max(follower.idle_s()) < SECONDS_STILL and self._group.complete()
 
-        went_on = within(begins + SECONDS_TO_GO_ON - time.monotonic(), over)
-        ends = time.monotonic()
+        with Machine(usage):
+            begins = time.monotonic()
+            act(self._group)
+            went_on = within(begins + SECONDS_TO_GO_ON - time.monotonic(), over)
+            ends = time.monotonic()
         if not went_on:
             standing = [str(number) for number, idle_s in enumerate(follower.idle_s()) if idle_s > SECONDS_STILL]
             what = f"partitions {', '.join(standing)} stand" if standing else "the group is not complete"
             remarks.append(f"{what} after {SECONDS_TO_GO_ON} s")
         still = [longest(times, begins, ends) for times in follower.moved]
-        seen = Seen(name, still, self._behind(), remarks, went_on)
         self._bench.say(f"pause: {self._side.name}, {name}: {max(still):.2f} s")
-        return seen
+        return Seen(name, still, self._behind(), usage.elsewhere, remarks, went_on)
 
     def _behind(self) -> int:
         return self._feed.written - self._observer.look().committed
@@ -313,14 +250,14 @@ def pause(bench: Bench, fill: int, pause_s: float, only: list[str] | None = None
     keep_raw("pause", {name: {"steps": trial.seen, "end": trial.end} for name, trial in trials.items()})
     how = HOW.format(
         session=SESSION_S, heartbeat=HEARTBEAT_S, fill=fill, users=USERS, rate=ORDERS_PER_S, partitions=PARTITIONS,
-        look=SECONDS_A_LOOK * 1000, pause=pause_s, bound=SECONDS_TO_GO_ON,
+        look=SECONDS_A_LOOK * 1000, pause=pause_s, bound=SECONDS_TO_GO_ON, catch_up=SECONDS_TO_CATCH_UP,
     )  # fmt: skip
     return f"{shown(trials)}\n\n{how}\n\n{circumstances()}"
 
 
 def shown(trials: dict[str, Trial]) -> str:
     """The two tables: the steps of all sides, and what became of the orders."""
-    head = ["side", "step", "longest s", "median s", "each partition s", "orders behind", "remarks"]
+    head = ["side", "step", "longest s", "median s", "each partition s", "orders behind", "elsewhere", "remarks"]
     rows = [row(name, seen) for name, trial in trials.items() for seen in trial.seen]
     for name, trial in trials.items():
         reached = {seen.step for seen in trial.seen}
@@ -334,4 +271,4 @@ def row(name: str, seen: Seen) -> list[str]:
     """One line of the first table."""
     told = [f"**{max(seen.still):.2f}**", f"{median(seen.still):.2f}"] if seen.still else ["-", "-"]
     each = ", ".join(f"{one:.2f}" for one in sorted(seen.still)) or "-"
-    return [name, seen.step, *told, each, f"{seen.behind:,}", "; ".join(seen.remarks) or "-"]
+    return [name, seen.step, *told, each, f"{seen.behind:,}", f"{seen.elsewhere:.0%}", "; ".join(seen.remarks) or "-"]

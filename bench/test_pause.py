@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.pause import Seen, longest, row
+from bench.beside import longest
+from bench.pause import Seen, row
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,15 @@ def test_the_longest_standstill_of_a_step_from_10_to_15(moved, expected):
 
 
 def test_a_row_tells_the_longest_and_the_median_partition_and_each():
-    seen = Seen("a second joins", [0.1, 4.0, 0.2, 0.4], 1_234, ["worker a ended with 1"], over=True)
-    told = ["us", "a second joins", "**4.00**", "0.30", "0.10, 0.20, 0.40, 4.00", "1,234", "worker a ended with 1"]
+    seen = Seen("a second joins", [0.1, 4.0, 0.2, 0.4], 1_234, 0.05, ["worker a ended with 1"], over=True)
+    told = [
+        "us",
+        "a second joins",
+        "**4.00**",
+        "0.30",
+        "0.10, 0.20, 0.40, 4.00",
+        "1,234",
+        "5%",
+        "worker a ended with 1",
+    ]
     assert row("us", seen) == told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -13,12 +14,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Usage:
     """Peak memory and processor time of the session of process `pid`; look() now and then.
 
-    `known` are the sessions of the benchmark's other processes: what neither they nor `pid` used is somebody else's.
+    `known` are the sessions of the benchmark's other processes, and may grow: what neither they nor `pid` used is
+    somebody else's.
     """
 
-    def __init__(self, pid: int, known: tuple[int, ...] = ()) -> None:
+    def __init__(self, pid: int, known: Collection[int] = ()) -> None:
         self.pid = pid
         self.known = known
+        self._ours: dict[int, float] = {}
         self.peaks: dict[int, int] = {}
         self.seconds: dict[int, float] = {}
         self.began: tuple[float, float] | None = None
@@ -26,14 +29,14 @@ class Usage:
 
     def look(self) -> None:
         """Note the present numbers; those of a process that has ended stay as they were seen last."""
-        ours = {self.pid: 0.0, **dict.fromkeys(self.known, 0.0), os.getsid(0): 0.0}
+        ours = {self.pid, *self.known, os.getsid(0)}
         for pid, session, seconds in processes():
             if session in ours:
-                ours[session] += seconds
+                self._ours[pid] = seconds
             if session == self.pid:
                 self.seconds[pid] = seconds
                 self.peaks[pid] = max(self.peaks.get(pid, 0), peak_kib(pid))
-        now, others = time.monotonic(), busy_seconds() - sum(ours.values())
+        now, others = time.monotonic(), busy_seconds() - sum(self._ours.values())
         if self.began is None:
             self.began = now, others
         elif now > self.began[0]:
