@@ -93,7 +93,7 @@ class Settings:
     fallback_ms: int = setting(1000, "how long a request waits for such a read, ms", least=1)
     fallback_failures: int = setting(3, "after so many failures of such reads in a row MySQL is left alone", least=1)
     fallback_pause_s: int = setting(10, "for so long, then it is tried again, s", least=1)
-    session_timeout_s: int = setting(10, "after so many silent seconds a worker counts as dead", least=1)
+    session_timeout_s: int = setting(8, "after so many silent seconds a worker counts as dead", least=1)
     instance_id: str = setting(
         "", "a name of this worker's own that a restart keeps: within the session timeout nothing is given to others"
     )

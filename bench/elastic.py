@@ -36,7 +36,7 @@ SECONDS_TO_CATCH_UP = 60
 HOW = """\
 A shop commits {orders} orders a second, {batch} in a transaction, of {users} users; a client asks {reads} times a
 second for a random user's purchases at a random worker and, like any load balancer, another where nothing listens any
-more. Workers have all agents, a standby of each partition (`LATELY_STANDBY_REPLICAS=1`), the session timeout of 10 s,
+more. Workers have all agents, a standby of each partition (`LATELY_STANDBY_REPLICAS=1`), the session timeout of 8 s,
 and know MySQL. "Failed": answers that were no 200, by their code. "Longest failure": the longest time in which all
 answers about the users of a partition failed. "Oldest answer": the largest `meta.lag_ms`, which grows while nobody
 reads the new orders of a partition. "Answered by": the roles of the answers, where not all were `active`. At the end

@@ -27,7 +27,7 @@ ORDERS_PER_S, PARTITIONS = 2_000, 4
 USERS = 100_000
 #: Before the first step: what wakes up is no standstill.
 SECONDS_TO_WARM_UP = 3
-SESSION_S, HEARTBEAT_S = 10, 1
+SESSION_S, HEARTBEAT_S = 8, 1
 #: A partition that had nothing new for so long is not yet over the step.
 SECONDS_STILL = 1.0
 SECONDS_TO_STOP = 40
@@ -109,7 +109,7 @@ class Group:
         """Start a worker; a restarted one has the disk and the port that it had."""
         if name not in self._made:
             # A place gives its worker a port of its own.
-            place = Place(self._place.kafka, self._place.data, self._place.group, worker=name)
+            place = Place(self._place.kafka, self._place.data, self._place.group, name=name)
             self._made[name] = self._side.make(place)
             self._made[name].env |= self._side.env
         self.running[name] = self._made[name]

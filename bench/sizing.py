@@ -52,7 +52,7 @@ WORKER_MIB, PARTITION_MIB = 88, 1.45
 PAUSE_S = 1.8
 
 # Set, see docs/operations.md and chunks/store.py.
-SESSION_S, CACHES_MIB, TABLES, MEMTABLE_MIB = 10, 512, 5, 16
+SESSION_S, CACHES_MIB, TABLES, MEMTABLE_MIB = 8, 512, 5, 16
 
 # Assumed: the machines, and how full they may be.
 CORES, PROCESSES, FULL = 4, 3, 0.7
