@@ -182,14 +182,16 @@ async def asking(
     url = URL(f"{str(owner).rstrip('/')}{path or request.rel_url.raw_path_qs}", encoded=True)
     headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
     headers |= {"X-Request-ID": request["request_id"], HOP: "1"}
-    if app.http_client.closed:  # this worker stops
-        raise unserved("owner-away")
     asked = app.http_client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
     try:
         async with await asyncio.wait_for(asked, timeout.total or settings.forward_ms / 1000) as answer:
             yield answer
     except (aiohttp.ClientError, asyncio.TimeoutError):
         raise unserved("owner-away") from None
+    except RuntimeError:
+        if app.http_client.closed:  # this worker stops
+            raise unserved("owner-away") from None
+        raise
 
 
 def kept(answer: aiohttp.ClientResponse) -> dict[str, str]:

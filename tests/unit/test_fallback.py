@@ -6,9 +6,11 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
+import aiohttp
 import pytest
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Request, Response
+from yarl import URL
 
 from app.core import app, settings
 from app.errors import ServerAway
@@ -262,3 +264,17 @@ def test_what_is_wrong_with_a_request_is_said_by_the_owner_and_nobody_else(owned
     with pytest.raises(Problem) as caught:
         routed(STALE)
     assert caught.value is STALE
+
+
+def test_a_worker_that_stops_while_it_forwards_says_that_the_owner_is_away(monkeypatch: pytest.MonkeyPatch):
+    async def forward() -> None:
+        session = aiohttp.ClientSession()
+        monkeypatch.setattr(app, "_http_client", session)
+        await session.close()
+        asked = request()
+        asked._state["request_id"] = "1"
+        await routing.forwarded(asked, URL("http://127.0.0.1:9"))
+
+    with pytest.raises(Problem) as raised:
+        asyncio.run(forward())
+    assert (raised.value.status, raised.value.code) == (503, "owner-away")
