@@ -35,6 +35,11 @@ def _credentials() -> CredentialsT | None:
     return context and SSLCredentials(context)
 
 
+def _instance() -> str | None:
+    """This worker's own name in the group, where it has one."""
+    return f"{settings.instance_id}-{settings.by_product}{settings.similar}" if settings.instance_id else None
+
+
 TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
 DRIVERS.aliases["lately"] = "web.server:Web"
 
@@ -52,7 +57,8 @@ app = faust.App(
     topic_disable_leader=True,
     table_standby_replicas=settings.standby_replicas,
     consumer_auto_offset_reset="earliest",
-    consumer_group_instance_id=settings.instance_id or None,
+    # Who comes back is given what it had: with other agents it is another member.
+    consumer_group_instance_id=_instance(),
     broker_session_timeout=settings.session_timeout_s,
     # By its next heartbeat a worker hears that another one is gone.
     broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import gc
 import ipaddress
@@ -54,6 +55,8 @@ class Worker(FaustWorker):
         # What was imported stays; young objects are many here and hardly ever part of a cycle.
         gc.freeze()
         gc.set_threshold(10_000, 10, 10)
+        # Where a library written in C ends the process, its log says in what.
+        faulthandler.enable()
         pulse.start(self.app.settings.session_timeout_s)
         try:
             super().execute_from_commandline()

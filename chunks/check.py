@@ -39,6 +39,7 @@ SIGNATURES = {
     "faust.transport.consumer:Consumer.on_partitions_revoked": "self, revoked",
     "faust.transport.consumer:Consumer.wait_empty": "self",
     "faust.transport.consumer:ConsumerThread.on_partitions_assigned": "self, assigned, generation_id",
+    "faust.transport.consumer:ConsumerThread.on_partitions_revoked": "self, revoked",
     "faust.transport.consumer:ConsumerThread.seek_wait": "self, partitions",
     "faust.transport.consumer:ThreadDelegateConsumer._getmany": "self, active_partitions, timeout",
     "faust.transport.consumer:ThreadDelegateConsumer.perform_seek": "self",

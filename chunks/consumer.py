@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
@@ -16,14 +18,16 @@ from chunks.chunk import CHUNK_RECORDS, Run
 from chunks.errors import NoGroup
 from chunks.fetch import end_of, fetch, tune
 
-#: How often to ask whether the group is well, in seconds.
-HEAR_EVERY_S = 1.0
+#: How often to ask whether the group is well, and within which time a second trouble with it is one too many (s).
+HEAR_EVERY_S, TROUBLE_S = 1.0, 60.0
 #: How soon to look again whether a background topic can go on, in seconds.
 LOOK_AGAIN_S = 0.02
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Replaces: one object per record, a fetch of idle partitions that holds up the others for 1.5 s, and the group."""
+
+    _trouble_at = -math.inf
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = tune(super()._create_worker_consumer(transport))
@@ -57,6 +61,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             consumer._coordinator.check_errors()  # noqa: SLF001 - each fetch of aiokafka's own asks that
         except Exception as exc:
+            # It tries again once it was asked.
+            before, self._trouble_at = self._trouble_at, time.monotonic()
+            if self._trouble_at - before > TROUBLE_S:
+                self.log.warning("trying once more to join the group %s: %r", consumer._group_id, exc)  # noqa: SLF001
+                return
             raise NoGroup(
                 f"the group {consumer._group_id} cannot be joined or was lost ({exc!r}): if workers of another "  # noqa: SLF001
                 "version run in it, or one with the same instance id, stop them; then start this one again"
@@ -77,10 +86,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Fetch nothing of the changelogs here: Faust's own pausing only keeps what was fetched."""
+        if self._is_ending():
+            return
         consumer = self._ensure_consumer()
         changelogs = self.app.tables.changelog_topics
         consumer.pause(*(tp for tp in consumer.assignment() if tp.topic in changelogs))
         await super().on_partitions_assigned(assigned, generation_id)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Ask the app to give its partitions up, unless it has: it may wait for the end of this thread by then."""
+        if not self._is_ending():
+            await super().on_partitions_revoked(revoked)
+
+    def _is_ending(self) -> bool:
+        return self.app.should_stop or self.consumer.should_stop
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Do nothing: stock Faust warns of partitions that stand still, and changelogs are read elsewhere here."""
@@ -94,7 +113,9 @@ class Consumer(driver.Consumer):
         self._fetching = asyncio.Lock()
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        # asyncio's own loop, whatever the app's is: a uvloop that is stopped from another thread may end the process.
+        loop = asyncio.SelectorEventLoop()
+        return ConsumerThread(self, loop=self.loop, thread_loop=loop, beacon=self.beacon)
 
     def end_of(self, tp: TP) -> int | None:
         """Where a source partition ended when it was last fetched, None where that is not known."""
@@ -106,7 +127,8 @@ class Consumer(driver.Consumer):
 
     def rejoin(self) -> None:
         """Ask for another rebalance, because this worker has something by now that others should know of."""
-        self._thread.rejoin()
+        if not self.should_stop:
+            self._thread.rejoin()
 
     @Service.task
     async def _hear_of_the_group(self) -> None:

@@ -12,7 +12,7 @@ from mode import Service
 
 from chunks.client import client
 from chunks.errors import Gap, HalfRestored
-from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger
+from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger, to_its_end
 from chunks.lost import Found, judge
 from chunks.rebuild import Rebuild
 from chunks.restore import Progress, Restore, changelog_reader
@@ -66,11 +66,13 @@ class Recovery(Service):
             released = await asyncio.gather(*(ledger.release() for ledger in ledgers.values()))
             self._kept |= {tp: one for tp, one in zip(ledgers, released, strict=True) if one is not None}
             self._kept_in = self._generation
+        if self.should_stop:
+            _, kept = self._take_kept(())
+            await asyncio.gather(*(producer.stop() for producer in kept))
 
     async def on_stop(self) -> None:
         """Leave, and give up all producers."""
         await self.leave()
-        await asyncio.gather(*(producer.stop() for producer in self._kept.values()))
 
     # -- the work
 
@@ -99,13 +101,13 @@ class Recovery(Service):
         # 2.
         sources = self._sources(actives)
         share = self.tables.cache_bytes // max(1, len(sources))
-        kept, others = self._take_kept(sources if generation_id - self._kept_in <= 1 else ())
+        kept, others = self._take_kept(sources if 0 <= generation_id - self._kept_in <= 1 else ())
         ledgers = [self._ledger(tp, changelogs, share, kept.get(tp)) for tp, changelogs in sources.items()]
         reader = changelog_reader(self.app)
         try:
             try:
                 starting = [one.start() for one in ledgers if one.tp not in kept]
-                await asyncio.gather(reader.start(), *starting, *(producer.stop() for producer in others))
+                await asyncio.gather(reader.start(), *starting, *(to_its_end(producer.stop()) for producer in others))
                 # 3.
                 self.progress = Progress()
                 restore = Restore(self.app, reader, self.progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -21,6 +22,8 @@ RESTORE_RECORDS = 5_000
 FETCH_BYTES = 4 * 2**20
 SMALL_BYTES = 2**14
 LOG_EVERY_S = 1.0
+#: How long Kafka may take to tell readers of a commit, and how soon to ask it again, in seconds.
+LATE_S, LOOK_AGAIN_S = 60.0, 0.02
 #: A copy that lacks so few is as good as its owner's.
 NEAR_RECORDS = 5_000
 
@@ -85,7 +88,7 @@ class Restore:
         if not changelogs:
             return set(), set()
         reader, progress = self._reader, self._progress
-        first, ends = await reader.beginning_offsets(changelogs), await reader.end_offsets(changelogs)
+        first, ends = await reader.beginning_offsets(changelogs), await self._committed_ends(changelogs)
         self._first, self._ends = first, ends
         self._tables.ends = {}
         for topic, partition in changelogs:
@@ -144,6 +147,23 @@ class Restore:
     def _is_near(self, tp: TP) -> bool:
         end = max(self._ends[tp], end_of(self._reader, tp) or 0)
         return end - self._tables.store(tp).offset <= NEAR_RECORDS
+
+    async def _committed_ends(self, changelogs: list[TP]) -> Mapping[TP, int]:
+        """Where readers may read to.
+
+        Readers are told of a commit a moment after its owner, so a store that was followed until now may seem to be
+        ahead of them: then they are waited for, and only what stays behind for so long has lost its end.
+        """
+        until = time.monotonic() + LATE_S
+        ends = await self._reader.end_offsets(changelogs)
+        while time.monotonic() < until and any(self._is_ahead(tp, end) for tp, end in ends.items()):
+            await asyncio.sleep(LOOK_AGAIN_S)
+            ends = await self._reader.end_offsets(changelogs)
+        return ends
+
+    def _is_ahead(self, tp: TP, end: int) -> bool:
+        store = self._tables.store(tp)
+        return store.trusted and store.offset > end
 
     async def _strange(self, changelogs: list[TP], first: Mapping[TP, int], ends: Mapping[TP, int]) -> set[TP]:
         """The partitions on disk that belong to another changelog: it has no such beginning where theirs was."""
