@@ -19,6 +19,9 @@ from chunks.restore import Progress, Restore, changelog_reader
 from chunks.store import RESTORING, off_loop
 from chunks.transactions import transactional_id
 
+#: How soon to ask again for what is about to come, in seconds.
+LOOK_AGAIN_S = 0.1
+
 
 class Recovery(Service):
     """Replaces: recovery through the streams' queues. The changelogs have a consumer of their own, in chunks."""
@@ -106,8 +109,10 @@ class Recovery(Service):
         reader = changelog_reader(self.app)
         try:
             try:
+                await reader.start()
+                await _brokers_known(reader)
                 starting = [one.start() for one in ledgers if one.tp not in kept]
-                await asyncio.gather(reader.start(), *starting, *(to_its_end(producer.stop()) for producer in others))
+                await asyncio.gather(*starting, *(to_its_end(producer.stop()) for producer in others))
                 # 3.
                 self.progress = Progress()
                 restore = Restore(self.app, reader, self.progress)
@@ -254,3 +259,10 @@ class Recovery(Service):
             self.tables.on_rebalance_start()
             return
         self.log.info("Worker ready")
+
+
+async def _brokers_known(reader: AIOKafkaConsumer) -> None:
+    """Wait until Kafka names brokers: one that wakes up names none for a moment, and a producer's start fails then."""
+    while not reader._client.cluster.brokers():
+        await asyncio.sleep(LOOK_AGAIN_S)
+        await reader._client.force_metadata_update()

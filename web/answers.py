@@ -278,6 +278,8 @@ class Partitions(Struct):
 
     active: list[int]
     standby: list[int]
+    #: Of the copies those that it makes in order to take over.
+    warming: list[int]
 
 
 class Ready(Struct):

@@ -108,7 +108,10 @@ class Run:
             for worker in self.workers.values():
                 if not worker.process.alive:
                     raise Ended(worker.process.tail())
-                assert worker.get("/readyz").status == 200, worker.process.name
+                ready = worker.get("/readyz?verbose")
+                assert ready.status == 200, worker.process.name
+                # Who makes copies to take over soon asks for another rebalance.
+                assert not any(one["warming"] for one in ready.json["partitions"].values()), worker.process.name
             done = log.committed(self.kafka, self.name, self.orders, PARTITIONS)
             assert self.is_through(), f"committed {done} of {self.truth.ends}"
 

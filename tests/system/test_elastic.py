@@ -93,7 +93,7 @@ def test_one_worker_becomes_three_then_two_and_each_is_restarted_while_orders_fl
         restarted = seconds_until_visible(stack, first, 3)
     for worker in (first, third):
         eventually(lambda worker=worker: assert_equal_to_sql(stack, worker), within=30)
-    assert said[200] > 200
+    assert said[200] > 100
     print(  # noqa: T201 - a measurement, which depends on the machine
         f"new orders of all users were visible {calm:.1f} s after their commit with three workers, {dead:.1f} s after "
         f"one was killed, {restarted:.1f} s after a restart of each; answers by status: {dict(said)}"
