@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
@@ -16,8 +15,6 @@ from chunks.chunk import Chunk
 from chunks.errors import ClosedPartition
 from chunks.store import Held, Moment, Store, off_loop
 from chunks.watch import Watch, Watches
-
-_FILE = re.compile(r"(?P<table>.+)-(?P<partition>[0-9]+)\.db")
 
 
 class Table(faust.Table):
@@ -61,12 +58,12 @@ class Table(faust.Table):
         """Partition -> what is there of it, of all that earlier starts have left; to be asked while none is open."""
         found = {}
         for path in Path(self.app.conf.tabledir).glob(f"{self.name}-*.db"):
-            name = _FILE.fullmatch(path.name)
-            if name is not None and name["table"] == self.name:
+            number = path.stem.removeprefix(f"{self.name}-")
+            if number.isdecimal():  # else it is of a table whose name begins like this one's
                 # What cannot be opened is met again, and said, where it is needed.
                 with suppress(Exception):
                     store = Store(path).open()
-                    found[int(name["partition"])] = Held(store.offset, store.written_at)
+                    found[int(number)] = Held(store.offset, store.written_at)
                     store.close()
         return found
 
