@@ -54,6 +54,7 @@ class Breaking:
             last_for(min(self.dice.uniform(*PAUSE_S), max(0.0, until - time.monotonic())))
             if time.monotonic() >= until:
                 return
+            self.whole()  # a worker may have ended in peace, too: that is told, and no fault meets a dead one
             name = self.dice.choice(names)
             self.done.append((time.monotonic() - start, name))
             self.say(f"  {self.done[-1][0]:5.0f} s  {name}")

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -17,12 +17,17 @@ def last_for(seconds: float) -> None:
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Stop a process meanwhile (SIGSTOP)."""
-    os.kill(pid, signal.SIGSTOP)
+    """Stop a process meanwhile (SIGSTOP); one that has ended by itself stays as it is."""
+    _tell(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        _tell(pid, signal.SIGCONT)
+
+
+def _tell(pid: int, what: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # whoever looks next whether all is whole finds that it has ended
+        os.kill(pid, what)
 
 
 def damage(tables: Path, name: str) -> int:
