@@ -210,6 +210,26 @@ def test_whoever_watches_a_key_is_told_when_its_value_is_committed_and_not_befor
     within_limit(work)
 
 
+def test_what_arrives_soon_after_a_transaction_goes_into_the_next_one_together(partition, monkeypatch):
+    monkeypatch.setattr(chunks.ledger, "BETWEEN_S", 2.0)
+
+    async def work() -> None:
+        async with partition.owner() as owner:
+            await owner.step(by_user={b"ann": b"0"})
+            assert await owner.settled()
+            for number in range(1, 4):
+                await owner.step(by_user={b"ann": b"%d" % number})
+                assert await still_waits(owner.ledger._task)
+            assert await owner.settled()
+
+            assert owner.producer.commits == 2
+            assert await seen(partition.changelog, "by_user") == [
+                (b"ann", b"0"), (POSITION, b"1"), (b"ann", b"3"), (POSITION, b"4")
+            ]  # fmt: skip
+
+    within_limit(work)
+
+
 def test_a_deletion_is_a_record_without_a_value(partition):
     async def work() -> None:
         async with partition.owner() as owner:
