@@ -1,10 +1,13 @@
-"""What the log looks like: text or a JSON object per line, and without what it may quote of the shop's data."""
+"""What the log looks like: text or a JSON object per line, without what it may quote of the shop's data, and without
+what libraries say hundreds of times a second while a server is away."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 
 from app.config import Settings
@@ -13,6 +16,12 @@ from app.models import trace_id_of
 MASK = "***"
 #: What a log call may say in `extra` of the event that it is about.
 FIELDS = ("topic", "partition", "offset", "order_id", "trace_id")
+
+#: A library may complain of one thing once in so many seconds; Lately's own loggers say all that they have to say.
+SELDOM_S = 10.0
+LIBRARIES = ("aiokafka", "faust", "kafka", "mode")
+#: So many complaints are told apart.
+_MOST = 1_000
 
 # MySQL quotes values in its errors, and so do the reasons of dead letters.
 _QUOTED = re.compile(r"\b((?:entry|value|type|dataschema):? )(['\"])(?:(?!\2)[^\\]|\\.)*\2?", re.IGNORECASE)
@@ -38,14 +47,18 @@ class Formatter(logging.Formatter):
         self._plain, self._personal = plain, personal
 
     def format(self, record: logging.LogRecord) -> str:
+        again = getattr(record, "again", 0)
         if self._plain is not None:
-            return self._masked(self._plain.format(record))
+            text = self._masked(self._plain.format(record))
+            return f"{text.rstrip()} (and {again:,} times more since it was said last)" if again else text
         at = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         said = {
             "time": at.replace("+00:00", "Z"), "level": record.levelname.lower(), "logger": record.name,
             "message": self._masked(record.getMessage()).rstrip(),
         }  # fmt: skip
         said |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        if again:
+            said["again"] = again
         if record.exc_info:
             said["exception"] = self._masked(self.formatException(record.exc_info))
         return json.dumps(said, ensure_ascii=False, default=str)
@@ -54,8 +67,37 @@ class Formatter(logging.Formatter):
         return text if self._personal else mask(text)
 
 
+class Seldom(logging.Filter):
+    """Lets pass what a library complains of, a warning or worse, once in SELDOM_S, with the number of times since then.
+
+    While Kafka is away each of its clients complains ten times a second. Complaints are told apart by their wording
+    before values are filled in; what has a traceback always passes.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        #: When a complaint passed last, and how often it was held back since.
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING or record.exc_info or record.name.partition(".")[0] not in LIBRARIES:
+            return True
+        complaint, now = (record.name, str(record.msg)), self._clock()
+        last, held_back = self._said.get(complaint, (now - SELDOM_S, 0))
+        if now - last < SELDOM_S:
+            self._said[complaint] = last, held_back + 1
+            return False
+        if len(self._said) >= _MOST:
+            self._said.clear()
+        self._said[complaint] = now, 0
+        record.again = held_back
+        return True
+
+
 def dress(root: logging.Logger, settings: Settings) -> None:
-    """Give all handlers of `root` the form that the settings ask for."""
+    """Give all handlers of `root` the form that the settings ask for, and hold back what libraries repeat."""
     for handler in root.handlers:
+        handler.addFilter(Seldom())
         plain = None if settings.log == "json" else handler.formatter or logging.Formatter()
         handler.setFormatter(Formatter(plain, bool(settings.log_pii)))

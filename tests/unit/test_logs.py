@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from app.config import Settings
-from app.logs import about, dress, mask
+from app.logs import SELDOM_S, Formatter, Seldom, about, dress, mask
 from app.models import names
 from tests.makers import event, wire
 
@@ -74,3 +74,70 @@ def test_what_cannot_be_read_names_no_order(value):
 def test_an_event_that_breaks_a_rule_names_its_order_and_its_trace():
     assert names(wire(event(order_id="o-7", price="x", traceparent=TRACE))[1]) == ("o-7", TRACE)
     assert about("o-7", "no trace") == {"order_id": "o-7"}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def complaining(name: str, form: Formatter) -> tuple[logging.Logger, Clock, io.StringIO]:
+    """A logger, the clock that its filter looks at, and what comes out."""
+    stream, clock, logger = io.StringIO(), Clock(), logging.Logger(name)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(form)
+    handler.addFilter(Seldom(clock))
+    logger.addHandler(handler)
+    return logger, clock, stream
+
+
+def test_what_a_library_repeats_is_said_once_in_a_while_with_the_number_of_times():
+    logger, clock, stream = complaining("aiokafka.conn", Formatter(logging.Formatter(), False))
+    for node in range(400):
+        logger.error("Unable connect to node with id %s", node)
+    logger.error("Unable to update metadata")
+    clock.now += SELDOM_S
+    for node in range(2):
+        logger.error("Unable connect to node with id %s", node)
+    assert stream.getvalue().splitlines() == [
+        "Unable connect to node with id 0",
+        "Unable to update metadata",
+        "Unable connect to node with id 0 (and 399 times more since it was said last)",
+    ]
+
+
+def test_in_json_the_number_of_times_is_a_field():
+    logger, clock, stream = complaining("aiokafka.conn", Formatter(None, False))
+    for _ in range(3):
+        logger.error("no")
+    clock.now += SELDOM_S
+    logger.error("no")
+    first, again = map(json.loads, stream.getvalue().splitlines())
+    assert "again" not in first
+    assert again["again"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "exc_info"),
+    [
+        ("app.source", logging.ERROR, None),
+        ("aiokafka.conn", logging.INFO, None),
+        ("aiokafka.conn", logging.ERROR, ValueError("no")),
+    ],
+)
+def test_what_lately_says_what_is_no_complaint_and_what_has_a_traceback_is_never_held_back(name, level, exc_info):
+    logger, _, stream = complaining(name, Formatter(logging.Formatter(), False))
+    for _ in range(3):
+        logger.log(level, "said", exc_info=exc_info)
+    assert stream.getvalue().splitlines().count("said") == 3
+
+
+def test_complaints_that_never_come_again_are_not_remembered_for_ever():
+    logger, _, stream = complaining("faust.app", Formatter(logging.Formatter(), False))
+    seldom = logger.handlers[0].filters[0]
+    for number in range(5_000):
+        logger.error(f"no {number}")
+    assert len(stream.getvalue().splitlines()) == 5_000
+    assert len(seldom._said) <= 1_000
