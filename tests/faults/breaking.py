@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import time
 from collections import Counter
@@ -69,7 +70,7 @@ class Breaking:
             self.rig.source.start()
         for end in self.rig.wait_whole():
             said = end.words.splitlines()[-1]
-            self.ends[f"{end.code}: {said[:100]}"] += 1
+            self.ends[f"{end.code}: {_kind(said)}"] += 1
             self.say(f"           worker {end.name} ended with {end.code}: {said[:160]}")
 
     def _worker(self) -> Worker:
@@ -119,3 +120,10 @@ class Breaking:
         assert self.rig.stop(name) == [0], self.rig.workers[name].process.tail()
         damage(self.rig.workers[name].folder, self.dice.choice(TABLES))
         self.rig.workers[name].start()
+
+
+def _kind(said: str) -> str:
+    """The last words of a worker without its time, its folder and all numbers: those of one kind are the same."""
+    without_time = re.sub(r"^(\[[^]]*\] )*", "", said.strip())
+    without_folder = re.sub(r"/\S*/", "", without_time)
+    return re.sub(r"\b(t[0-9a-f]{10}-)|\d+", lambda found: "" if found[1] else "N", without_folder)[:100]
