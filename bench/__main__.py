@@ -64,7 +64,7 @@ def run(asked: argparse.Namespace) -> None:
     # Not those of another part: orders are added to it.
     many = DataSet(60_000, 20_000) if asked.quick else DataSet(5_000_000, 500_000)
     several = DataSet(50_000, 10_000) if asked.quick else DataSet(2_000_000, 1_000_000)
-    with start_kafka(resolve(ROOT / ".lately", say), FOLDER / "broker") as kafka:
+    with start_kafka(resolve(ROOT / ".lately", say), FOLDER / "broker", lasting=True) as kafka:
         bench = Bench(kafka, asked.patience, say)
         work = {
             "compare": (compare.HEADING, lambda: compare.compare(bench, data, asked.rounds, asked.only)),

@@ -256,7 +256,7 @@ class Stack:
                 low, high = reader.get_watermark_offsets(tp, timeout=10)
                 reader.assign([TopicPartition(tp.topic, tp.partition, low)])
                 while low < high and reader.position([tp])[0].offset < high:
-                    found += [message for message in reader.consume(1000, 1.0) if not message.error()]
+                    found += [message for message in reader.consume(1000, 0.05) if not message.error()]
         return found
 
     def high_watermark(self, topic: str) -> int:
@@ -272,7 +272,11 @@ class Stack:
             return sum(max(one.offset, 0) for one in offsets)
 
     def _reader(self) -> Consumer:
-        return Consumer({"bootstrap.servers": self.servers.kafka, "group.id": self.name, "enable.auto.commit": False})
+        # By default a fetch waits half a second at the end of a partition, and whatever is asked next waits behind it.
+        return Consumer({
+            "bootstrap.servers": self.servers.kafka, "group.id": self.name, "enable.auto.commit": False,
+            "fetch.wait.max.ms": 10, "fetch.error.backoff.ms": 10,
+        })  # fmt: skip
 
     def _partitions(self, reader: Consumer, topic: str) -> list[TopicPartition]:
         described = reader.list_topics(timeout=10).topics[topic]

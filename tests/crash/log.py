@@ -15,7 +15,7 @@ def reader(kafka: str, group: str = "crash") -> Consumer:
     """A consumer that commits nothing."""
     return Consumer({
         "bootstrap.servers": kafka, "group.id": group, "enable.auto.commit": False, "enable.partition.eof": True,
-        "isolation.level": "read_committed", "auto.offset.reset": "error",
+        "isolation.level": "read_committed", "auto.offset.reset": "error", "fetch.wait.max.ms": 10,
     })  # fmt: skip
 
 

@@ -25,6 +25,7 @@ def messages(kafka: str, topic: str, partition: int = 0, isolation: str = "read_
         "group.id": "nobody",
         "enable.auto.commit": False,
         "enable.partition.eof": True,
+        "fetch.wait.max.ms": 10,
         "isolation.level": isolation,
     }
     found = []

@@ -24,7 +24,7 @@ from tests.stack import PYTHON, ROOT, Stack, Worker
 USERS = [f"user-{number}" for number in range(30)]
 
 #: How long the tables are compared again and again while orders flow; a release is tried with 600.
-SECONDS_UNDER_LOAD = float(os.environ.get("VERIFY_SECONDS", "60"))
+SECONDS_UNDER_LOAD = float(os.environ.get("VERIFY_SECONDS", "30"))
 
 
 @pytest.fixture
