@@ -25,7 +25,6 @@ EARLIER_FORMAT = 1
 PARTIAL_FORMAT = 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_BEGIN = _EPOCH.replace(tzinfo=None)
 # Prices have up to 28 digits, Python's default precision; a sum of 10^32 of them stays exact in 60.
 EXACT = Context(prec=60)
 
@@ -119,6 +118,11 @@ def microseconds(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
+def moment(microseconds: int) -> datetime:
+    """Whole microseconds since 1970 UTC as a moment, exactly; as JSON it reads as `rfc3339` writes it."""
+    return _EPOCH + timedelta(0, 0, microseconds)
+
+
 def money(amount: Decimal) -> str:
     """An amount as text with two decimals, or as many more as it needs."""
     whole, _, decimals = format(amount, "f").partition(".")
@@ -127,7 +131,7 @@ def money(amount: Decimal) -> str:
 
 def rfc3339(microseconds: int) -> str:
     """Microseconds since 1970 UTC as RFC 3339 text with Z, without a fraction where it is zero."""
-    return f"{(_BEGIN + timedelta(0, 0, microseconds)).isoformat()}Z"
+    return f"{moment(microseconds).isoformat()[:-6]}Z"
 
 
 # -- by user: the bytes of a Recent can be appended to without decoding them

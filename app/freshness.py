@@ -46,6 +46,8 @@ class SourceView(Follower):
         self._snapshot: state.SnapshotState | None = None
         self._verified: state.Verified | None = None
         self._wish: state.Wish | None = None
+        #: Rows ordered before may be missing: worked out when something is heard, as each answer tells it.
+        self._horizon: int | None = None
 
     def learn(self, record: ConsumerRecord) -> None:
         """Take one record of source-state over."""
@@ -67,6 +69,10 @@ class SourceView(Follower):
             self._verified = known[1]
             for kind in KINDS:
                 metrics.DIFFERENCES.labels(kind).set(known[1].differences.get(kind, 0))
+        if state.ungranted(self._wish, self._snapshot):
+            self._horizon = state.moment(state.EVERYTHING)
+        else:
+            self._horizon = None if self._snapshot is None else state.moment(self._snapshot.horizon)
 
     @property
     def newest(self) -> state.Status | None:
@@ -88,22 +94,13 @@ class SourceView(Follower):
 
         Where no `lately source` has ever run, nothing is known of rows that may be missing.
         """
-        now = time.time_ns() // 1000
-        newest = self.newest
+        verified_at = None if self._verified is None else self._verified.clean_at
+        if not self._statuses:
+            return Freshness(None, None, state.NONE, self._horizon, (), verified_at)
+        newest = self._statuses[-1]
         as_of = _as_of(reversed(self._statuses), partition, position or 0)
-        return Freshness(
-            as_of,
-            None if as_of is None else max(0, now - as_of) // 1000,
-            state.NONE if newest is None else newest.guarantee,
-            self._horizon(),
-            () if newest is None else newest.unseen,
-            None if self._verified is None else self._verified.clean_at,
-        )
-
-    def _horizon(self) -> int | None:
-        if state.ungranted(self._wish, self._snapshot):
-            return state.moment(state.EVERYTHING)
-        return None if self._snapshot is None else state.moment(self._snapshot.horizon)
+        lag_ms = None if as_of is None else max(0, time.time_ns() // 1000 - as_of) // 1000
+        return Freshness(as_of, lag_ms, newest.guarantee, self._horizon, newest.unseen, verified_at)
 
 
 def _as_of(newest_first: Iterable[state.Status], partition: int, position: int) -> int | None:

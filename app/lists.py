@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.folds import EXACT, Register, money, rfc3339
+from app.folds import EXACT, Register, moment, money
 
 
 class Filter(NamedTuple):
@@ -71,12 +71,12 @@ def products(known: list[Register], after: Mark | None, limit: int) -> Page:
 
 
 def purchase(one: Register) -> dict[str, object]:
-    """A purchase as programs and pages see it: order id and price as text, time in RFC 3339."""
+    """A purchase as programs and pages see it once it is JSON: order id and price as text, time in RFC 3339."""
     return {
         "order_id": str(one.order_id),
         "product_name": one.product_name,
         "price": one.price,
-        "ordered_at": rfc3339(one.ordered_at),
+        "ordered_at": moment(one.ordered_at),
         "payment_method": one.payment_method,
         "category": one.category,
     }
@@ -97,7 +97,7 @@ def _product(lines: list[Register]) -> dict[str, object]:
     return {
         "product_name": lines[0].product_name,
         "purchases": len(lines),
-        "last_ordered_at": rfc3339(lines[0].ordered_at),
+        "last_ordered_at": moment(lines[0].ordered_at),
         "spent": _sum(lines),
     }
 

@@ -13,6 +13,7 @@ from faust.types import TP, AppT, TopicT
 
 from chunks.chunk import Chunk
 from chunks.errors import ClosedPartition
+from chunks.ledger import Ledger
 from chunks.store import Held, Moment, Store, off_loop
 from chunks.watch import Watch, Watches
 
@@ -49,6 +50,10 @@ class Table(faust.Table):
     def changelog(self) -> str:
         """The name of the changelog topic."""
         return self.changelog_topic.get_topic_name()
+
+    @cached_property
+    def _ledgers(self) -> dict[TP, Ledger]:
+        return self.app.tables.ledgers
 
     def path(self, partition: int) -> Path:
         """Where a partition is kept."""
@@ -93,7 +98,7 @@ class Table(faust.Table):
         """
         written = self._open_store(partition).position(self.fed_by)
         # Offsets without records, such as the markers of transactions, are not written down.
-        ledger = self.app.tables.ledgers.get(TP(self.fed_by, partition))
+        ledger = self._ledgers.get((self.fed_by, partition))
         return max(written or 0, ledger.durable) if ledger is not None and ledger.durable else written
 
     def scan(self, partition: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:

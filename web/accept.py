@@ -12,6 +12,7 @@ from aiohttp.web import Request, StreamResponse
 from web.access import HOP
 from web.errors import Problem
 from web.pages import render
+from web.ready import Ready
 from web.routes import HTML, JSON, Route
 
 _RANGE = re.compile(r"\s*([\w!#$&^.+*-]+)/([\w!#$&^.+*-]+)\s*(?:;(.*))?", re.ASCII)
@@ -32,14 +33,19 @@ def wanted(request: Request, route: Route) -> str:
     return chosen
 
 
-def shape(response: StreamResponse, route: Route, media: str) -> None:
-    """Make a fragment of HTML of JSON where that is what is wanted."""
-    if len(route.media) > 1 and not response.prepared:
-        response.headers[hdrs.VARY] = "Accept"
-        if media == HTML and response.content_type == JSON:
-            response.body = render("fragment.html", value=msgspec.json.decode(response.body)).encode()
-            response.content_type = HTML
-            response.headers.update(_FRAGMENT_HEADERS)
+def shape(answer: StreamResponse | Ready, route: Route, media: str) -> StreamResponse | Ready:
+    """The answer, made a fragment of HTML of JSON where that is what is wanted."""
+    if isinstance(answer, Ready):
+        if media == JSON:
+            return answer
+        answer = answer.response()
+    if len(route.media) > 1 and not answer.prepared:
+        answer.headers[hdrs.VARY] = "Accept"
+        if media == HTML and answer.content_type == JSON:
+            answer.body = render("fragment.html", value=msgspec.json.decode(answer.body)).encode()
+            answer.content_type = HTML
+            answer.headers.update(_FRAGMENT_HEADERS)
+    return answer
 
 
 @lru_cache(maxsize=256)

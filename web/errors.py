@@ -27,13 +27,14 @@ from prometheus_client import Histogram
 
 from app import metrics
 from web.pages import page
+from web.ready import Ready
 
 log = logging.getLogger(__name__)
 
 _REQUEST_ID, _CONTENT_TYPE_OPTIONS = istr("X-Request-ID"), istr("X-Content-Type-Options")
 
 #: An answer, or a coroutine where it has to wait for something.
-Answered = StreamResponse | Coroutine[None, None, StreamResponse]
+Answered = StreamResponse | Ready | Coroutine[None, None, StreamResponse | Ready]
 Handler = Callable[[Request], Answered]
 
 
@@ -106,7 +107,9 @@ def problems(gate: Handler) -> Handler:
             answered = _failed(request, exc)
         return _timed(request, answered, began)
 
-    async def later(request: Request, answered: Awaitable[StreamResponse], began: float) -> StreamResponse:
+    async def later(
+        request: Request, answered: Awaitable[StreamResponse | Ready], began: float
+    ) -> StreamResponse | Ready:
         try:
             response = await answered
         except Exception as exc:
@@ -132,7 +135,7 @@ def _failed(request: Request, exc: Exception) -> Response:
     return Problem(500, "internal-error", "the request failed; the log names it by its id").render(request)
 
 
-def _timed(request: Request, response: StreamResponse, began: float) -> StreamResponse:
+def _timed(request: Request, response: StreamResponse | Ready, began: float) -> StreamResponse | Ready:
     timer = _timer(request.match_info.route.resource, request.method, response.status)
     timer.observe(time.perf_counter() - began)
     return response

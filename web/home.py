@@ -15,7 +15,8 @@ from web import parameters
 from web.errors import Answered, Problem
 from web.pages import page
 from web.parameters import Query
-from web.purchases import HEADERS, Said, said, said_instead
+from web.purchases import Said, said, said_instead
+from web.ready import HEADERS
 from web.recommended import Row, recommend
 from web.routing import routed
 

@@ -18,7 +18,8 @@ from tables import by_user
 from web import fallback, parameters
 from web.errors import Problem
 from web.parameters import Query
-from web.purchases import HEADERS, Said, said, said_by_source
+from web.purchases import Said, said, said_by_source
+from web.ready import HEADERS
 from web.routing import RETRY_AFTER_S, demand_kept, forwarded, heard, owner_of, recovering
 
 #: One user's part of the answer: what GET …/purchases says, or `user_id` and `error`.

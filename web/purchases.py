@@ -27,11 +27,11 @@ from web import cursor, fallback, parameters
 from web.errors import Answered, Problem
 from web.meta import meta, require_fresh
 from web.parameters import Query
+from web.ready import HEADERS, Ready
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 log = logging.getLogger(__name__)
 
-HEADERS = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.CONTENT_TYPE: "application/json; charset=utf-8"}
 _ETAG = istr("ETag")  # aiohttp writes it otherwise
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
 _PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
@@ -110,7 +110,7 @@ async def said_instead(
 
 async def _instead(
     request: Request, user: str, query: Query, after: Mark | None, partition: int, problem: Problem
-) -> Response:
+) -> Response | Ready:
     return _answer(request, await said_instead(request, user, query, after, partition, problem))
 
 
@@ -134,7 +134,9 @@ def _terms(limit: int, complete: bool, role: str) -> bytes:
     return _encode((limit, complete, role))
 
 
-async def _after_arrival(request: Request, user: str, query: Query, after: Mark | None, partition: int) -> Response:
+async def _after_arrival(
+    request: Request, user: str, query: Query, after: Mark | None, partition: int
+) -> Response | Ready:
     await _arrival(user, query.after_order, query.wait_ms, partition)
     return _answer(request, said(user, query, after, partition))
 
@@ -149,7 +151,7 @@ async def _arrival(user: str, order_id: str, wait_ms: int, partition: int) -> No
                 raise _not_up_to_position()
 
 
-async def _from_source(request: Request, user: str, query: Query, after: Mark | None) -> Response:
+async def _from_source(request: Request, user: str, query: Query, after: Mark | None) -> Response | Ready:
     """What the shop's database says. Raises Problem 503 source-away."""
     try:
         async with fallback.source_reads:
@@ -172,11 +174,14 @@ def _not_up_to_position() -> Problem:
     return Problem(503, "not-up-to-position", detail, parameter="after_order", retry_after_s=RETRY_AFTER_S)
 
 
-def _answer(request: Request, said: Said) -> Response:
+def _answer(request: Request, said: Said) -> Response | Ready:
+    known = _known(request, said.etag)
+    if said.next_cursor is None and not known:
+        return Ready(said.body, said.etag)
     headers = {**HEADERS, _ETAG: said.etag}
     if said.next_cursor is not None:
         headers[hdrs.LINK] = f'<{_next(request, said.next_cursor)}>; rel="next"'
-    if _known(request, said.etag):
+    if known:
         del headers[hdrs.CONTENT_TYPE]
         return Response(status=304, headers=headers)
     return Response(body=said.body, headers=headers)

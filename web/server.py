@@ -31,6 +31,7 @@ from web import limits, routes
 from web.accept import shape, wanted
 from web.access import access
 from web.errors import Answered, Handler, Problem, from_http, problems, stamp, stamped
+from web.ready import Ready
 from web.routes import Route
 from web.shortcut import in_one_piece, shortcut
 
@@ -103,16 +104,13 @@ def gate(settings: Settings) -> Handler:
         answered = _begin(request)
         if isinstance(answered, CoroutineType):
             return _shaped(answered, route, media)
-        shape(answered, route, media)
-        return answered
+        return shape(answered, route, media)
 
     return gated
 
 
-async def _shaped(answered: Awaitable[StreamResponse], route: Route, media: str) -> StreamResponse:
-    response = await answered
-    shape(response, route, media)
-    return response
+async def _shaped(answered: Awaitable[StreamResponse | Ready], route: Route, media: str) -> StreamResponse | Ready:
+    return shape(await answered, route, media)
 
 
 class Runner(AppRunner):
@@ -137,7 +135,8 @@ class Runner(AppRunner):
                     if refused is not None:
                         return refused
                 begun = answer(request)
-            return await begun if isinstance(begun, CoroutineType) else begun
+            answered = await begun if isinstance(begun, CoroutineType) else begun
+            return answered.response() if isinstance(answered, Ready) else answered
 
         return Connections(
             handle,

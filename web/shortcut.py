@@ -10,21 +10,37 @@ from collections.abc import Callable
 from aiohttp import hdrs
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
-from aiohttp.web import AbstractRoute, Application, Request, Response, UrlDispatcher, UrlMappingMatchInfo
+from aiohttp.web import (
+    AbstractRoute,
+    Application,
+    Request,
+    Response,
+    StreamResponse,
+    UrlDispatcher,
+    UrlMappingMatchInfo,
+)
 
-from web.errors import Answered, Handler, stamp
+from web.errors import Answered, Handler, request_id, stamp
+from web.ready import Ready
 
-#: A path with None in place of each variable part.
-Shape = tuple[str | None, ...]
+
+class _Place:
+    """A place in a path: what may follow as it is written, what follows in place of anything, and who ends here."""
+
+    __slots__ = ("fixed", "names", "route", "variable")
+
+    def __init__(self) -> None:
+        self.fixed: dict[str, _Place] = {}
+        self.variable: _Place | None = None
+        self.route: AbstractRoute | None = None
+        self.names: tuple[str, ...] = ()
 
 
 class Paths:
-    """The routes of GET by the shape of their paths. Where none is found the router may still have one."""
+    """The routes of GET as a tree of their parts. Where none is found the router may still have one."""
 
     def __init__(self, router: UrlDispatcher) -> None:
-        self._routes: dict[Shape, tuple[AbstractRoute, dict[int, str]]] = {}
-        #: Number of parts -> where parts may be variable, fixed ones first.
-        self._variable: dict[int, list[tuple[int, ...]]] = {}
+        self._root = _Place()
         for route in router.routes():
             if route.method == "GET":
                 self._add(route)
@@ -35,27 +51,32 @@ class Paths:
         pattern = "/".join(f"(?P<{names[place]}>[^/]*)" if place in names else part for place, part in enumerate(parts))
         if names and route.resource.get_info()["pattern"].pattern != pattern:
             return  # a part that may not be just anything is the router's affair
-        shape = tuple(None if place in names else part for place, part in enumerate(parts))
-        self._routes.setdefault(shape, (route, names))
-        variable = self._variable.setdefault(len(parts), [])
-        if tuple(names) not in variable:
-            variable.append(tuple(names))
-            variable.sort(key=lambda places: (len(places), places))
+        here = self._root
+        for place, part in enumerate(parts):
+            if place in names:
+                here.variable = here.variable or _Place()
+                here = here.variable
+            else:
+                here = here.fixed.setdefault(part, _Place())
+        here.route = here.route or route
+        here.names = here.names or tuple(names.values())
 
     def find(self, path: str) -> UrlMappingMatchInfo | None:
         """The route of a path as it was sent; None also where a part of it is encoded."""
         if "%" in path:
             return None
-        parts = path.split("/")
-        for places in self._variable.get(len(parts), ()):
-            shape = parts.copy()
-            for place in places:
-                shape[place] = None
-            found = self._routes.get(tuple(shape))
-            if found is not None:
-                route, names = found
-                return UrlMappingMatchInfo({name: parts[place] for place, name in names.items()}, route)
-        return None
+        here, values = self._root, []
+        for part in path.split("/"):
+            following = here.fixed.get(part)
+            if following is None:
+                following = here.variable
+                if following is None:
+                    return None
+                values.append(part)
+            here = following
+        if here.route is None:
+            return None
+        return UrlMappingMatchInfo(dict(zip(here.names, values, strict=True)), here.route)
 
 
 def shortcut(app: Application, answer: Handler) -> Callable[[Request], Answered | None]:
@@ -81,11 +102,13 @@ async def _raised(exc: Exception) -> Response:
     raise exc
 
 
-def in_one_piece(request: Request, response: Response) -> bytes | None:
+def in_one_piece(request: Request, response: StreamResponse | Ready) -> bytes | None:
     """All bytes of the answer to a GET over a connection that stays open; None for one that has to be sent otherwise.
 
     The same bytes as aiohttp would send.
     """
+    if response.__class__ is Ready:
+        return response.in_one_piece(request_id(request))
     body = response.body if response.__class__ is Response else None
     if (
         body.__class__ is not bytes

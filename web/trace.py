@@ -24,7 +24,7 @@ from tables import by_user
 from web import parameters
 from web.errors import Problem
 from web.fallback import source_reads
-from web.purchases import HEADERS
+from web.ready import HEADERS
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 logger = logging.getLogger(__name__)

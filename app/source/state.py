@@ -72,6 +72,10 @@ class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
     wanted: int = 0
     granted: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a horizon that is no time: what holds one was written by another version."""
+        moment(self.horizon)
+
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """A worker wants a snapshot of all rows, since `at` (microseconds since 1970, which only names it)."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,8 @@ from tests.stack import Answer, Stack, Worker
 
 HOSTILE = "<script>alert(1)</script>"
 ANN = "/v1/users/ann/purchases"
+#: What differs between two answers of which one came a moment later.
+SOON = dict.fromkeys(("Date", "Content-Length"))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +113,18 @@ def test_head_is_get_without_its_body(worker: Worker, path):
     head, get = worker.get(path, method="HEAD"), worker.get(path)
     assert (head.status, head.body) == (200, b"")
     assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+
+@pytest.mark.parametrize("path", [ANN, f"{ANN}?limit=1", "/v1/users/ann/home", "/v1/nothing"])
+def test_the_first_answer_of_a_connection_is_like_those_after_it(worker: Worker, path):
+    # The first one is aiohttp's to send, most others are not.
+    with closing(http.client.HTTPConnection("127.0.0.1", worker.port, timeout=10)) as connection:
+        answers = []
+        for _ in range(3):
+            connection.request("GET", path, headers={"X-Request-ID": "one"})
+            answer = connection.getresponse()
+            answers.append((answer.status, dict(answer.headers) | SOON, json.loads(answer.read()).get("purchases")))
+    assert answers == [answers[0]] * 3
 
 
 @pytest.mark.parametrize(

@@ -836,6 +836,7 @@ def test_totals_are_written_with_the_same_digits_whatever_the_order(history, dat
 def test_a_moment_survives_to_the_microsecond(moment):
     text = rfc3339(microseconds(moment))
 
+    assert msgspec.json.encode(folds.moment(microseconds(moment))) == f'"{text}"'.encode()
     assert microseconds(moment) == since_1970(moment)
     assert text.endswith("Z")
     assert datetime.fromisoformat(text[:-1]).replace(tzinfo=timezone.utc) == moment
@@ -854,6 +855,7 @@ def test_a_moment_survives_to_the_microsecond(moment):
 )
 def test_microseconds_read_as_rfc_3339(number, text):
     assert rfc3339(number) == text
+    assert msgspec.json.encode(folds.moment(number)) == f'"{text}"'.encode()
     assert microseconds(datetime.fromisoformat(text.replace("Z", "+00:00"))) == number
 
 

@@ -48,9 +48,11 @@ def test_a_source_that_is_still_behind_says_nothing_of_the_moment():
 
 def test_what_another_version_wrote_is_passed_over():
     heard = view(status(1, p0=10))
-    for key, value in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None)):
+    later = b'{"table":"shop.orders","version":1,"horizon":"yesterday"}'
+    for key, value in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None), (b"snapshot", later)):
         heard.learn(record(key, value))
-    assert heard.freshness(0, 10).as_of == 1
+    fresh = heard.freshness(0, 10)
+    assert (fresh.as_of, fresh.horizon) == (1, None)
 
 
 def test_rows_from_before_the_snapshot_may_be_missing():

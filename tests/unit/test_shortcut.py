@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from aiohttp.base_protocol import BaseProtocol
@@ -12,7 +13,9 @@ from aiohttp.web import Request, Response, StreamResponse, UrlDispatcher
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.routes import ROUTES
+from web.accept import shape
+from web.ready import Ready
+from web.routes import HTML, JSON, ROUTES
 from web.shortcut import Paths, in_one_piece
 
 
@@ -112,6 +115,27 @@ def test_what_is_sent_in_one_piece_is_what_aiohttp_sends(said):
     theirs = Response(**said)
     theirs.headers.update({"X-Request-ID": "mine", "X-Content-Type-Options": "nosniff", "Server": "lately"})
     assert parts(in_one_piece(request, Response(**said))) == parts(by_aiohttp(theirs))
+
+
+@pytest.mark.filterwarnings("ignore:It is recommended to use web.RequestKey")
+def test_what_is_ready_is_sent_as_aiohttp_sends_it():
+    request = make_mocked_request("GET", "/", headers={"X-Request-ID": "mine"})
+    ready = Ready('{"é":1}'.encode(), 'W/"0a"')
+    theirs = ready.response()
+    theirs.headers.update({"X-Request-ID": "mine", "X-Content-Type-Options": "nosniff", "Server": "lately"})
+    ours, expected = (in_one_piece(request, ready), by_aiohttp(theirs))
+    date = re.compile(rb"\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
+    assert len(date.findall(ours)) == 1
+    assert parts(date.sub(b"", ours)) == parts(date.sub(b"", expected))
+
+
+def test_what_is_ready_is_shaped_like_any_answer():
+    route = ROUTES["/v1/users/{user_id}/purchases"]
+    ready = Ready(b'{"a":"<b>"}', 'W/"0a"')
+    fragment = shape(ready, route, HTML)
+    assert shape(ready, route, JSON) is ready
+    assert (fragment.content_type, fragment.headers["Vary"], fragment.headers["ETag"]) == (HTML, "Accept", 'W/"0a"')
+    assert b"&lt;b&gt;" in fragment.body
 
 
 @pytest.mark.filterwarnings("ignore:It is recommended to use web.RequestKey")
