@@ -47,8 +47,8 @@ MAX_AGE_S = 12 * 3600
 WRITE_BUFFER_BYTES = 16 * 2**20
 BLOOM_BITS = 10
 #: Of a write buffer, for a Bloom filter of its own: most keys are not among the newest, and to find that out in a skip
-#: list took a tenth of a query's time. 10 bits a key where key and value have 125 bytes.
-WRITE_BUFFER_BLOOM = 0.01
+#: list took a tenth of a query's time. 10 bits a key where key and value have 250 bytes; 82 KiB of each store's memory.
+WRITE_BUFFER_BLOOM = 0.005
 
 # One thread: a batch is some megabytes, each thread has an arena of its own in malloc, and the disk is one anyway.
 _threads = ThreadPoolExecutor(1, thread_name_prefix="store")
