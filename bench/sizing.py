@@ -40,16 +40,16 @@ BUSY = Ratios(298, 66, 594, 368, 722, 19.5)
 #: A full outbox is published at 18,400 a second; four fifths of that.
 SOURCE_ROWS = 15_000
 #: "Queries": one worker, without orders.
-QUERIES = 9_580
+QUERIES = 11_200
 #: "What orders leave behind": of one purchase in by_user and baskets, and of one pair of products in similar.
 PURCHASE_LOG_B, PURCHASE_DISK_B = 98, 57
 PAIR_LOG_B, PAIR_DISK_B = 37, 15
 #: Records of changelogs that a worker restores in a second.
 RESTORED = 250_000
 #: "Partitions and workers": of a worker that has next to nothing, and of each partition more.
-WORKER_MIB, PARTITION_MIB = 88, 1.45
+WORKER_MIB, PARTITION_MIB = 89, 1.82
 #: How long a join stops the others, with up to 64 partitions.
-PAUSE_S = 1.8
+PAUSE_S = 1.5
 
 # Set, see docs/operations.md and chunks/store.py.
 SESSION_S, CACHES_MIB, TABLES, MEMTABLE_MIB = 8, 512, 5, 16
