@@ -143,7 +143,7 @@ class Settings:
         300, "without proof, a missing id is passed after so many seconds (watermark)", least=1
     )
     source_outbox: str = setting("purchase_outbox", "the outbox table that the triggers write to")
-    source_poll_ms: int = setting(100, "pause between two looks at an empty outbox, ms", least=1)
+    source_poll_ms: int = setting(100, "longest pause between two looks at an empty outbox, ms", least=1)
     source_batch_rows: int = setting(500, "rows read and published at once", least=1)
     source_metrics_port: int = setting(0, "port on which `lately source` serves /metrics; 0: it does not", least=0)
 

@@ -61,8 +61,8 @@ app = faust.App(
     consumer_group_instance_id=_instance(),
     broker_session_timeout=settings.session_timeout_s,
     # A broker that was killed may, back again, know the members of before, and wait for them although they have become
-    # others: so long all of them stand still. (Who needs longer to let its transactions end joins as another member.)
-    broker_rebalance_timeout=20.0,
+    # others: so long all of them stand still. Who needs longer to let its transactions end is taken over from.
+    broker_rebalance_timeout=max(20.0, settings.session_timeout_s),
     # By its next heartbeat a worker hears that another one is gone.
     broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 3),
     # aiokafka leaves the group when nobody fetches for so long, and here nobody does while tables are restored, or on a

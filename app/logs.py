@@ -20,6 +20,8 @@ FIELDS = ("topic", "partition", "offset", "order_id", "trace_id")
 #: A library may complain of one thing once in so many seconds; Lately's own loggers say all that they have to say.
 SELDOM_S = 10.0
 LIBRARIES = ("aiokafka", "faust", "kafka", "mode")
+#: What the process prints is logged under this name, also tracebacks, line by line.
+_PRINTED = "mode.redirect"
 #: So many complaints are told apart.
 _MOST = 1_000
 
@@ -70,8 +72,8 @@ class Formatter(logging.Formatter):
 class Seldom(logging.Filter):
     """Lets pass what a library complains of, a warning or worse, once in SELDOM_S, with the number of times since then.
 
-    While Kafka is away each of its clients complains ten times a second. Complaints are told apart by their wording
-    before values are filled in; what has a traceback always passes.
+    While Kafka is away each of its clients complains ten times a second. What has a traceback always passes, and so
+    does what the process prints.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,9 +83,10 @@ class Seldom(logging.Filter):
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING or record.exc_info or record.name.partition(".")[0] not in LIBRARIES:
+        ours = record.name.partition(".")[0] not in LIBRARIES or record.name == _PRINTED
+        if record.levelno < logging.WARNING or record.exc_info or ours:
             return True
-        complaint, now = (record.name, str(record.msg)), self._clock()
+        complaint, now = (record.name, record.getMessage()), self._clock()
         last, held_back = self._said.get(complaint, (now - SELDOM_S, 0))
         if now - last < SELDOM_S:
             self._said[complaint] = last, held_back + 1

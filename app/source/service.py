@@ -190,7 +190,7 @@ class Source(Service):
             published = await self._publish_batch(capture, publisher, name)
             if published:
                 pause = min(SHORTEST_PAUSE_S, longest)
-            if published < FEW_ROWS:
+            if published < min(FEW_ROWS, self.settings.source_batch_rows):
                 await self.sleep(pause)
             if not published:
                 pause = min(pause * 2, longest)

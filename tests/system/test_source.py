@@ -393,6 +393,7 @@ def test_an_xa_transaction_that_was_prepared_before_a_restart_is_not_passed(own_
     server, stack = own_database
     ready(stack, "watermark")
     source = stack.source()
+    eventually(lambda: "publishing" in source.tail(), within=30)  # one that starts without a database ends
     with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
         cursor.execute("XA START 'late'")
         cursor.execute(f"INSERT INTO orders ({COLUMNS}) VALUES ('slow', 'Phone', 'ann', 1, NOW(6), 'card')")

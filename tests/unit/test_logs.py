@@ -95,17 +95,25 @@ def complaining(name: str, form: Formatter) -> tuple[logging.Logger, Clock, io.S
 
 def test_what_a_library_repeats_is_said_once_in_a_while_with_the_number_of_times():
     logger, clock, stream = complaining("aiokafka.conn", Formatter(logging.Formatter(), False))
-    for node in range(400):
-        logger.error("Unable connect to node with id %s", node)
-    logger.error("Unable to update metadata")
+    for _ in range(400):
+        for node in range(2):
+            logger.error("Unable connect to node with id %s", node)
     clock.now += SELDOM_S
-    for node in range(2):
-        logger.error("Unable connect to node with id %s", node)
+    logger.error("Unable connect to node with id %s", 0)
     assert stream.getvalue().splitlines() == [
         "Unable connect to node with id 0",
-        "Unable to update metadata",
+        "Unable connect to node with id 1",
         "Unable connect to node with id 0 (and 399 times more since it was said last)",
     ]
+
+
+def test_a_worker_holds_back_what_libraries_repeat():
+    stream, root = io.StringIO(), logging.Logger("aiokafka.conn")
+    root.addHandler(logging.StreamHandler(stream))
+    dress(root, Settings())
+    for _ in range(3):
+        root.error("no")
+    assert stream.getvalue().splitlines() == ["no"]
 
 
 def test_in_json_the_number_of_times_is_a_field():
@@ -125,6 +133,7 @@ def test_in_json_the_number_of_times_is_a_field():
         ("app.source", logging.ERROR, None),
         ("aiokafka.conn", logging.INFO, None),
         ("aiokafka.conn", logging.ERROR, ValueError("no")),
+        ("mode.redirect", logging.WARNING, None),
     ],
 )
 def test_what_lately_says_what_is_no_complaint_and_what_has_a_traceback_is_never_held_back(name, level, exc_info):
