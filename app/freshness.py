@@ -95,9 +95,9 @@ class SourceView(Follower):
         Where no `lately source` has ever run, nothing is known of rows that may be missing.
         """
         verified_at = None if self._verified is None else self._verified.clean_at
-        if not self._statuses:
+        newest = self.newest
+        if newest is None:
             return Freshness(None, None, state.NONE, self._horizon, (), verified_at)
-        newest = self._statuses[-1]
         as_of = _as_of(reversed(self._statuses), partition, position or 0)
         lag_ms = None if as_of is None else max(0, time.time_ns() // 1000 - as_of) // 1000
         return Freshness(as_of, lag_ms, newest.guarantee, self._horizon, newest.unseen, verified_at)

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from types import CoroutineType
 
 import msgspec
-from aiohttp import hdrs
 from aiohttp.web import (
     AbstractResource,
     BaseRequest,
@@ -27,11 +26,11 @@ from prometheus_client import Histogram
 
 from app import metrics
 from web.pages import page
-from web.ready import Ready
+from web.ready import ALWAYS, Ready
 
 log = logging.getLogger(__name__)
 
-_REQUEST_ID, _CONTENT_TYPE_OPTIONS = istr("X-Request-ID"), istr("X-Content-Type-Options")
+_REQUEST_ID = istr("X-Request-ID")
 
 #: An answer, or a coroutine where it has to wait for something.
 Answered = StreamResponse | Ready | Coroutine[None, None, StreamResponse | Ready]
@@ -153,10 +152,8 @@ async def stamped(request: Request, response: StreamResponse) -> None:
 
 def stamp(request: BaseRequest, response: StreamResponse) -> None:
     """Put on an answer what all have: the request's id, and that its type is not to be guessed."""
-    headers = response.headers
-    headers[_REQUEST_ID] = request_id(request)
-    headers[_CONTENT_TYPE_OPTIONS] = "nosniff"
-    headers[hdrs.SERVER] = "lately"
+    response.headers[_REQUEST_ID] = request_id(request)
+    response.headers.update(ALWAYS)
 
 
 def from_http(exc: HTTPException, request: BaseRequest) -> Response:

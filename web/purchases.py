@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import hdrs
 from aiohttp.web import Request, Response
-from multidict import istr
 
 from app import lists
 from app.core import app, settings
@@ -27,12 +26,11 @@ from web import cursor, fallback, parameters
 from web.errors import Answered, Problem
 from web.meta import meta, require_fresh
 from web.parameters import Query
-from web.ready import HEADERS, Ready
+from web.ready import ETAG, HEADERS, Ready
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 log = logging.getLogger(__name__)
 
-_ETAG = istr("ETag")  # aiohttp writes it otherwise
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
 _PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
 _KEY = cursor.secret(settings)
@@ -178,7 +176,7 @@ def _answer(request: Request, said: Said) -> Response | Ready:
     known = _known(request, said.etag)
     if said.next_cursor is None and not known:
         return Ready(said.body, said.etag)
-    headers = {**HEADERS, _ETAG: said.etag}
+    headers = {**HEADERS, ETAG: said.etag}
     if said.next_cursor is not None:
         headers[hdrs.LINK] = f'<{_next(request, said.next_cursor)}>; rel="next"'
     if known:

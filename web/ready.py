@@ -11,15 +11,16 @@ from multidict import istr
 
 #: Of all answers about a user.
 HEADERS = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.CONTENT_TYPE: "application/json; charset=utf-8"}
+#: Of all answers whatsoever, beside the id of the request.
+ALWAYS = {istr("X-Content-Type-Options"): "nosniff", hdrs.SERVER: "lately"}
+ETAG = istr("ETag")  # aiohttp writes it otherwise
 
-_ETAG = istr("ETag")  # aiohttp writes it otherwise
-
+_SAID = {**HEADERS, hdrs.VARY: "Accept"}
 # None of what is filled in holds a line break: an ETag is hex, and a request's id is visible ASCII.
 _WHOLE = (
     b"HTTP/1.1 200 OK\r\n"
-    + b"".join(b"%b: %b\r\n" % (name.encode(), said.encode()) for name, said in HEADERS.items())
-    + b"Vary: Accept\r\nX-Content-Type-Options: nosniff\r\nServer: lately\r\n"
-    b"ETag: %b\r\nContent-Length: %d\r\nDate: %b\r\nX-Request-ID: %b\r\n\r\n%b"
+    + "".join(f"{name}: {said}\r\n" for name, said in {**_SAID, **ALWAYS}.items()).encode()
+    + b"ETag: %b\r\nContent-Length: %d\r\nDate: %b\r\nX-Request-ID: %b\r\n\r\n%b"
 )
 
 
@@ -33,7 +34,7 @@ class Ready(NamedTuple):
 
     def response(self) -> Response:
         """The same for aiohttp to send, which is to be stamped like any other."""
-        return Response(body=self.body, headers={**HEADERS, hdrs.VARY: "Accept", _ETAG: self.etag})
+        return Response(body=self.body, headers={**_SAID, ETAG: self.etag})
 
     def in_one_piece(self, request_id: str) -> bytes:
         """All bytes of the answer to a GET over a connection that stays open."""
