@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from contextlib import closing
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from tests.eventually import eventually
 
 
 def new_topic(kafka: str, partitions: int = 1, **config: str) -> str:
@@ -18,8 +20,23 @@ def new_topic(kafka: str, partitions: int = 1, **config: str) -> str:
     return name
 
 
+def end_of(
+    kafka: str, topic: str, partition: int = 0, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
+) -> int:
+    """The offset after the last record or marker, or (READ_COMMITTED) of the first that no marker decides yet."""
+    place = TopicPartition(topic, partition)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    return admin.list_offsets({place: OffsetSpec.latest()}, isolation_level=isolation)[place].result(30).offset
+
+
 def messages(kafka: str, topic: str, partition: int = 0, isolation: str = "read_committed") -> list[Message]:
-    """All records that a reader gets to see, up to the end or to the first transaction that is still open."""
+    """All records that a reader gets to see; none of their transactions may be open when committed ones are asked for.
+
+    A broker answers a commit before its markers are in the log: this waits for them.
+    """
+    if isolation == "read_committed":
+        at = (kafka, topic, partition)
+        eventually(lambda: end_of(*at) == end_of(*at, IsolationLevel.READ_COMMITTED))
     settings = {
         "bootstrap.servers": kafka,
         "group.id": "nobody",

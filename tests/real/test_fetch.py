@@ -6,19 +6,19 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError
-from confluent_kafka import Consumer, Producer
-from confluent_kafka import TopicPartition as Place
+from confluent_kafka import Producer
 from faust.types import TP
 
 from chunks.chunk import Run
 from chunks.fetch import fetch, tune
-from tests.real.broker import messages, new_topic
+from tests.eventually import eventually
+from tests.real.broker import end_of, messages, new_topic
 
 LIMIT_S = 60
 WAIT_S = 1.0
@@ -53,12 +53,6 @@ def within_limit(work: Callable[[], Coroutine]) -> None:
     asyncio.run(asyncio.wait_for(work(), LIMIT_S))
 
 
-def end_of(kafka: str, topic: str) -> int:
-    """The offset after the last record or marker."""
-    with closing(Consumer({"bootstrap.servers": kafka, "group.id": "nobody"})) as consumer:
-        return consumer.get_watermark_offsets(Place(topic, 0), 30)[1]
-
-
 def assert_contiguous(runs: list[Run], first: int, end: int, most: int) -> None:
     assert (runs[0].first, runs[-1].next) == (first, end)
     assert all(one.next == following.first for one, following in pairwise(runs))
@@ -76,22 +70,27 @@ def expected(kafka: str, topic: str) -> list[tuple]:
     return [(one.offset(), one.key(), one.value()) for one in messages(kafka, topic)]
 
 
-def transactions(kafka: str, **settings: object) -> Producer:
-    producer = Producer({"bootstrap.servers": kafka, "transactional.id": uuid.uuid4().hex, **settings})
-    producer.init_transactions(30)
-    return producer
+class Transactions(Producer):
+    """A producer of transactions in one partition."""
 
+    def __init__(self, kafka: str, **settings: object) -> None:
+        super().__init__({"bootstrap.servers": kafka, "transactional.id": uuid.uuid4().hex, **settings})
+        self.kafka = kafka
+        self.init_transactions(30)
 
-def transact(producer: Producer, topic: str, count: int, name: str, commit: bool = True) -> None:
-    """One transaction of `count` records, committed or aborted when all of them are in the log."""
-    producer.begin_transaction()
-    for number in range(count):
-        producer.produce(topic, f"{name} {number}".encode(), name.encode())
-    assert producer.flush(30) == 0
-    if commit:
-        producer.commit_transaction(30)
-    else:
-        producer.abort_transaction(30)
+    def transact(self, topic: str, count: int, name: str, commit: bool = True) -> None:
+        """One transaction of `count` records, committed or aborted when all of them are in the log."""
+        self.begin_transaction()
+        for number in range(count):
+            self.produce(topic, f"{name} {number}".encode(), name.encode())
+        assert self.flush(30) == 0
+        self.end(topic, commit)
+
+    def end(self, topic: str, commit: bool = True) -> None:
+        """Commit or abort what is in the log, and wait for the marker: a broker answers before it has written it."""
+        before = end_of(self.kafka, topic)
+        (self.commit_transaction if commit else self.abort_transaction)(30)
+        eventually(lambda: end_of(self.kafka, topic) == before + 1)
 
 
 @pytest.fixture
@@ -100,11 +99,11 @@ def topic(kafka: str) -> str:
 
 
 def test_aborted_transactions_are_skipped_and_markers_belong_to_the_ranges(kafka, topic):
-    one, other = transactions(kafka), transactions(kafka)
-    transact(one, topic, 2, "first")
-    transact(other, topic, 3, "aborted", commit=False)
-    transact(one, topic, 1, "second")
-    transact(one, topic, 2, "aborted", commit=False)
+    one, other = Transactions(kafka), Transactions(kafka)
+    one.transact(topic, 2, "first")
+    other.transact(topic, 3, "aborted", commit=False)
+    one.transact(topic, 1, "second")
+    one.transact(topic, 2, "aborted", commit=False)
 
     async def work() -> None:
         async with reading(kafka, TP(topic, 0)) as consumer:
@@ -118,7 +117,7 @@ def test_aborted_transactions_are_skipped_and_markers_belong_to_the_ranges(kafka
 
 
 def test_a_partition_of_nothing_but_aborted_records_is_an_empty_run_to_its_end(kafka, topic):
-    transact(transactions(kafka), topic, 3, "aborted", commit=False)
+    Transactions(kafka).transact(topic, 3, "aborted", commit=False)
 
     async def work() -> None:
         async with reading(kafka, TP(topic, 0)) as consumer:
@@ -130,12 +129,12 @@ def test_a_partition_of_nothing_but_aborted_records_is_an_empty_run_to_its_end(k
 
 
 def test_an_open_transaction_holds_back_what_comes_after_it(kafka, topic):
-    one, other = transactions(kafka), transactions(kafka)
-    transact(one, topic, 1, "before")
+    one, other = Transactions(kafka), Transactions(kafka)
+    one.transact(topic, 1, "before")
     other.begin_transaction()
     other.produce(topic, b"open")
     assert other.flush(30) == 0
-    transact(one, topic, 1, "after")
+    one.transact(topic, 1, "after")
 
     async def work() -> None:
         tp = TP(topic, 0)
@@ -144,7 +143,7 @@ def test_an_open_transaction_holds_back_what_comes_after_it(kafka, topic):
             assert [value for _, _, value in delivered(runs)] == [b"before 0"]
             assert await fetch(consumer, {tp}, 0, 1_000) == {}
 
-            await asyncio.to_thread(other.commit_transaction, 30)
+            await asyncio.to_thread(other.end, topic)
             later = await to_the_end(consumer, tp)
             assert [value for _, _, value in delivered(later)] == [b"open", b"after 0"]
             assert_contiguous(runs + later, 0, 6, 1_000)
@@ -155,7 +154,7 @@ def test_an_open_transaction_holds_back_what_comes_after_it(kafka, topic):
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
 @pytest.mark.parametrize("start", [0, 1, 57, 99])
 def test_compressed_batches_are_read_from_the_asked_offset_on(kafka, topic, codec, start):
-    transact(transactions(kafka, **{"compression.type": codec, "linger.ms": 1_000}), topic, 100, "tea")
+    Transactions(kafka, **{"compression.type": codec, "linger.ms": 1_000}).transact(topic, 100, "tea")
 
     async def work() -> None:
         tp = TP(topic, 0)
@@ -172,7 +171,7 @@ def test_compressed_batches_are_read_from_the_asked_offset_on(kafka, topic, code
 def test_any_mixture_of_transactions_is_read_as_another_client_reads_it(kafka, topic, seed):
     chance = random.Random(seed)
     codecs = ["none", "gzip", "lz4", "zstd"]
-    producers = [transactions(kafka, **{"compression.type": codec, "linger.ms": 0}) for codec in codecs]
+    producers = [Transactions(kafka, **{"compression.type": codec, "linger.ms": 0}) for codec in codecs]
     plain = Producer({"bootstrap.servers": kafka})
     open_ones: set[int] = set()
     for step in range(120):
@@ -186,13 +185,13 @@ def test_any_mixture_of_transactions_is_read_as_another_client_reads_it(kafka, t
             producer.produce(topic, b"%d %d %d" % (number, step, place), key)
         assert producer.flush(30) == 0
         if chance.random() < 0.5:
-            (producer.commit_transaction if chance.random() < 0.5 else producer.abort_transaction)(30)
+            producer.end(topic, commit=chance.random() < 0.5)
             open_ones.discard(number)
         if chance.random() < 0.2:
             plain.produce(topic, None, b"deleted")
             assert plain.flush(30) == 0
     for number in open_ones:
-        producers[number].abort_transaction(30)
+        producers[number].end(topic, commit=False)
     truth = expected(kafka, topic)
     end = end_of(kafka, topic)
 
@@ -213,15 +212,15 @@ def test_what_compaction_took_away_is_a_part_of_the_ranges(kafka):
         kafka, cleanup_policy="compact", min_cleanable_dirty_ratio="0.0", segment_bytes="1048576",
         max_compaction_lag_ms="1", delete_retention_ms="0",
     )  # fmt: skip
-    producer = transactions(kafka)
+    producer = Transactions(kafka)
     for number in range(5):
-        transact(producer, topic, 10, f"round {number}")
+        producer.transact(topic, 10, f"round {number}")
 
     async def work() -> None:
         async with reading(kafka, TP(topic, 0)) as consumer:
             # However far the cleaner has come by now.
-            runs = await to_the_end(consumer, TP(topic, 0), end=end_of(kafka, topic))
-            assert_contiguous(runs, 0, end_of(kafka, topic), 1_000)
+            runs = await to_the_end(consumer, TP(topic, 0), end=55)
+            assert_contiguous(runs, 0, 55, 1_000)
             values = {key: value for _, key, value in delivered(runs)}
             assert values == {b"round %d" % number: b"round %d 9" % number for number in range(5)}
 
