@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
+from aiokafka import TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import OffsetAndMetadata
 
 from app.config import Settings
 from app.errors import BadSetting, StillRunning
-from app.topics import administering
+from app.topics import BROKER_PATIENCE_S, administering
+
+T = TypeVar("T")
 
 #: Between the app's name, which cannot have one, and the agents of a group.
 PLUS = "+"
 LOOK_AGAIN_S = 0.5
+#: What a broker says while it still makes or reads the topic in which it keeps its groups.
+_LOADING = (
+    errors.GroupLoadInProgressError,
+    errors.GroupCoordinatorNotAvailableError,
+    errors.NotCoordinatorForGroupError,
+)
 
 
 def by_default(readers: Mapping[str, str]) -> tuple[str, ...]:
@@ -99,22 +110,58 @@ async def _rivals(
 
 
 async def _of_another_version(admin: AIOKafkaAdminClient, own: str, protocol: str) -> str | None:
-    (answer,) = await admin.describe_consumer_groups([own])
-    for _, _, _, _, spoken, found, *_ in answer.groups:
-        if found and spoken not in ("", protocol):
-            return f"{len(found)} workers of another version run in the group {own}: stop them all, then start this one"
+    spoken, found = await _described(admin, own)
+    if found and spoken not in ("", protocol):
+        return f"{len(found)} workers of another version run in the group {own}: stop them all, then start this one"
     return None
 
 
 async def members(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, list[str]]:
-    """Group -> its workers, of all groups of this app that Kafka knows."""
-    known = sorted(name for name, *_ in await admin.list_consumer_groups() if name.split(PLUS)[0] == settings.group)
+    """Group -> its workers, of all groups of this app that Kafka knows. Raises KafkaError."""
+    known = sorted(name for name in await listed(admin) if name.split(PLUS)[0] == settings.group)
     return {name: await members_of(admin, name) for name in known}
 
 
 async def members_of(admin: AIOKafkaAdminClient, group: str) -> list[str]:
-    """Who is in one group: host and client. Several groups have to be asked about one by one: aiokafka cannot read an
-    answer about two.
+    """Who is in one group: host and client. Raises KafkaError."""
+    _, found = await _described(admin, group)
+    return found
+
+
+async def listed(admin: AIOKafkaAdminClient) -> list[str]:
+    """All groups that Kafka knows. Raises KafkaError."""
+    return [name for name, *_ in await _once_loaded(admin.list_consumer_groups)]
+
+
+async def offsets_of(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """What one group has committed. Raises KafkaError."""
+    return await _once_loaded(lambda: admin.list_consumer_group_offsets(group))
+
+
+async def _described(admin: AIOKafkaAdminClient, group: str) -> tuple[str, list[str]]:
+    """The name of the assignment that a group speaks, and who is in it.
+
+    Several groups have to be asked about one by one: aiokafka cannot read an answer about two.
     """
-    (answer,) = await admin.describe_consumer_groups([group])
-    return sorted(f"{host.lstrip('/')} ({name})" for one in answer.groups for _, name, host, *_ in one[5])
+
+    async def ask() -> tuple[str, list[str]]:
+        (answer,) = await admin.describe_consumer_groups([group])
+        ((code, _, _, _, spoken, found, *_),) = answer.groups
+        # aiokafka raises none of these, and whoever is not known to a broker that reads its groups has no members.
+        if code not in (0, errors.GroupIdNotFound.errno):
+            raise errors.for_code(code)(group)
+        return spoken, sorted(f"{host.lstrip('/')} ({name})" for _, name, host, *_ in found)
+
+    return await _once_loaded(ask)
+
+
+async def _once_loaded(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer of a broker about its groups: one that has just started is asked again until it knows them."""
+    until = time.monotonic() + BROKER_PATIENCE_S
+    while True:
+        try:
+            return await ask()
+        except _LOADING:
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(LOOK_AGAIN_S)

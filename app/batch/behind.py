@@ -44,7 +44,7 @@ class Behind:
             ends = await self.ends()
         # Of a group without workers the agents may run in others by now.
         live = [name for name, workers in (await groups.members(self._admin, self._settings)).items() if workers]
-        committed = [await self._admin.list_consumer_group_offsets(name) for name in live]
+        committed = [await groups.offsets_of(self._admin, name) for name in live]
         unread = {}
         for tp, end in ends.items():
             position = min((max(0, one[tp].offset) for one in committed if tp in one), default=0)

@@ -15,7 +15,7 @@ from app.batch.next_generation import require_unused, write_down
 from app.config import Settings
 from app.errors import BadTopic, ServerAway, StillRunning, WrongGeneration
 from app.folds import rfc3339
-from app.groups import members_of
+from app.groups import listed, members_of, offsets_of
 from app.source import generation, state
 from app.source.state import Layout
 from app.topics import Topics, administering
@@ -109,9 +109,8 @@ async def _existing(admin: AIOKafkaAdminClient, settings: Settings) -> list[str]
 
 async def _require_unread(admin: AIOKafkaAdminClient, names: list[str]) -> None:
     """Raise StillRunning when a group with members has read one of these topics."""
-    for group, *_ in await admin.list_consumer_groups():
-        offsets = await admin.list_consumer_group_offsets(group)
-        reads = {tp.topic for tp in offsets} & set(names)
+    for group in await listed(admin):
+        reads = {tp.topic for tp in await offsets_of(admin, group)} & set(names)
         if reads and (found := await members_of(admin, group)):
             raise StillRunning(
                 f"the group {group} still reads {', '.join(sorted(reads))}: stop {', '.join(found)}; one that was "

@@ -1,0 +1,39 @@
+"""What is asked about consumer groups is answered also by a broker that has just started."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from app.config import Settings
+from app.groups import listed, members_of, offsets_of
+from app.topics import administering
+from local.artifacts import Artifacts
+from local.kafka import start_kafka
+from tests.real.broker import new_topic
+
+
+def test_a_broker_that_has_yet_to_make_or_read_what_it_knows_of_groups_is_waited_for(
+    artifacts: Artifacts, tmp_path: Path
+):
+    async def ask(kafka: str) -> tuple:
+        async with administering(Settings(kafka=kafka)) as admin:
+            asked = (members_of(admin, "shop"), listed(admin), offsets_of(admin, "shop"))
+            return tuple(await asyncio.gather(*asked))
+
+    async def commit(kafka: str, at: TopicPartition) -> None:
+        async with AIOKafkaConsumer(bootstrap_servers=kafka, group_id="shop", enable_auto_commit=False) as consumer:
+            consumer.assign([at])
+            await consumer.commit({at: 7})
+
+    with start_kafka(artifacts, tmp_path) as broker:
+        # Nobody has asked it before: it makes the topic in which it keeps them now.
+        assert asyncio.run(ask(broker.address)) == ([], [], {})
+        at = TopicPartition(new_topic(broker.address), 0)
+        asyncio.run(commit(broker.address, at))
+        broker.kill()
+        broker.start()
+        assert asyncio.run(ask(broker.address)) == ([], ["shop"], {at: OffsetAndMetadata(7, "")})
