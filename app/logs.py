@@ -22,8 +22,8 @@ SELDOM_S = 10.0
 LIBRARIES = ("aiokafka", "faust", "kafka", "mode")
 #: What the process prints is logged under this name, also tracebacks, line by line.
 _PRINTED = "mode.redirect"
-#: So many complaints are told apart.
-_MOST = 1_000
+#: So many wordings are told apart, and of each so many complaints at a time: one about each partition would be many.
+_WORDINGS, _COMPLAINTS = 1_000, 20
 
 # MySQL quotes values in its errors, and so do the reasons of dead letters.
 _QUOTED = re.compile(r"\b((?:entry|value|type|dataschema):? )(['\"])(?:(?!\2)[^\\]|\\.)*\2?", re.IGNORECASE)
@@ -72,30 +72,49 @@ class Formatter(logging.Formatter):
 class Seldom(logging.Filter):
     """Lets pass what a library complains of, a warning or worse, once in SELDOM_S, with the number of times since then.
 
-    While Kafka is away each of its clients complains ten times a second. What has a traceback always passes, and so
-    does what the process prints.
+    While Kafka is away each of its clients complains ten times a second. Of one wording the first few complaints are
+    told apart, the others count as one. What has a traceback always passes, and so does what the process prints.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        #: When a complaint passed last, and how often it was held back since.
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        #: Wording -> complaint, None for all others: when it passed last, and how often it was held back since.
+        self._said: dict[tuple[str, str], dict[str | None, tuple[float, int]]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         ours = record.name.partition(".")[0] not in LIBRARIES or record.name == _PRINTED
         if record.levelno < logging.WARNING or record.exc_info or ours:
             return True
-        complaint, now = (record.name, record.getMessage()), self._clock()
-        last, held_back = self._said.get(complaint, (now - SELDOM_S, 0))
+        try:
+            complaint, now = record.getMessage(), self._clock()
+        except Exception:
+            return True  # whoever writes it says what is wrong with it
+        said = self._of((record.name, str(record.msg)))
+        if complaint not in said and len(said) >= _COMPLAINTS:
+            _make_room(said, now)
+            complaint = complaint if len(said) < _COMPLAINTS else None
+        last, held_back = said.get(complaint, (now - SELDOM_S, 0))
         if now - last < SELDOM_S:
-            self._said[complaint] = last, held_back + 1
+            said[complaint] = last, held_back + 1
             return False
-        if len(self._said) >= _MOST:
-            self._said.clear()
-        self._said[complaint] = now, 0
+        said[complaint] = now, 0
         record.again = held_back
         return True
+
+    def _of(self, wording: tuple[str, str]) -> dict[str | None, tuple[float, int]]:
+        if wording not in self._said and len(self._said) >= _WORDINGS:
+            self._said.clear()
+        return self._said.setdefault(wording, {})
+
+
+def _make_room(said: dict[str | None, tuple[float, int]], now: float) -> None:
+    """Count those that passed longer ago than SELDOM_S among the others."""
+    for complaint, (last, held_back) in list(said.items()):  # a copy: other threads log meanwhile
+        if complaint is not None and now - last >= SELDOM_S:
+            since, others = said.get(None, (now - SELDOM_S, 0))
+            said[None] = since, others + held_back
+            said.pop(complaint, None)
 
 
 def dress(root: logging.Logger, settings: Settings) -> None:

@@ -37,8 +37,8 @@ class Ratios(NamedTuple):
 CALM = Ratios(289, 306, 617, 370, 886, 5.6)
 #: "What orders leave behind", 100 orders per user: transactions are as large as they get.
 BUSY = Ratios(298, 66, 594, 368, 722, 19.5)
-#: A full outbox is published at 18,400 a second; four fifths of that.
-SOURCE_ROWS = 15_000
+#: "Event source": with writers beside it; from a full outbox it is 18,400.
+SOURCE_ROWS = 13_000
 #: "Queries": one worker, without orders.
 QUERIES = 11_200
 #: "What orders leave behind": of one purchase in by_user and baskets, and of one pair of products in similar.

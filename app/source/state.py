@@ -73,8 +73,11 @@ class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
     granted: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a horizon that is no time: what holds one was written by another version."""
-        moment(self.horizon)
+        """Take a horizon that is no time, as another version may have written it, for the one that promises least."""
+        try:
+            moment(self.horizon)
+        except ValueError:
+            msgspec.structs.force_setattr(self, "horizon", EVERYTHING)
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):

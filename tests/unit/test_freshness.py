@@ -48,11 +48,17 @@ def test_a_source_that_is_still_behind_says_nothing_of_the_moment():
 
 def test_what_another_version_wrote_is_passed_over():
     heard = view(status(1, p0=10))
-    later = b'{"table":"shop.orders","version":1,"horizon":"yesterday"}'
-    for key, value in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None), (b"snapshot", later)):
+    for key, value in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None)):
         heard.learn(record(key, value))
     fresh = heard.freshness(0, 10)
     assert (fresh.as_of, fresh.horizon) == (1, None)
+
+
+@pytest.mark.parametrize("horizon", ["yesterday", "", "0000-00-00 00:00:00"])
+def test_a_horizon_that_is_no_time_promises_nothing(horizon):
+    heard = view()
+    heard.learn(record(b"snapshot", b'{"table":"shop.orders","version":1,"horizon":"%b"}' % horizon.encode()))
+    assert heard.freshness(0, None).horizon == state.moment(state.EVERYTHING)
 
 
 def test_rows_from_before_the_snapshot_may_be_missing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 
 import pytest
 
@@ -105,6 +106,38 @@ def test_what_a_library_repeats_is_said_once_in_a_while_with_the_number_of_times
         "Unable connect to node with id 1",
         "Unable connect to node with id 0 (and 399 times more since it was said last)",
     ]
+
+
+def test_of_one_wording_the_first_complaints_are_told_apart_and_the_others_count_as_one():
+    logger, clock, stream = complaining("aiokafka.producer", Formatter(logging.Formatter(), False))
+    for _ in range(100):
+        for partition in range(1_100):
+            logger.warning("Got error on %s", partition)
+        logger.warning("something else")
+    lines = stream.getvalue().splitlines()
+    assert lines == [*(f"Got error on {partition}" for partition in range(21)), "something else"]
+    clock.now += SELDOM_S
+    for partition in range(1_100):
+        logger.warning("Got error on %s", partition)
+    again = re.findall(r"and ([0-9,]+) times more", stream.getvalue())
+    assert len(again) == 21
+    assert sum(int(number.replace(",", "")) for number in again) == 100 * 1_100 - 21
+
+
+def test_complaints_that_differ_each_time_are_held_back_too():
+    logger, clock, stream = complaining("mode.timers", Formatter(logging.Formatter(), False))
+    for number in range(1_000):
+        logger.info("Timer is late")
+        logger.warning("Timer is overlapping (%r)", number / 7)
+        clock.now += SELDOM_S / 100
+    assert 10 <= len(stream.getvalue().splitlines()) - 1_000 <= 10 * 21
+
+
+def test_a_complaint_that_cannot_be_written_does_not_harm_whoever_makes_it(capsys):
+    logger, _, stream = complaining("aiokafka.conn", Formatter(logging.Formatter(), False))
+    logger.warning("of %s and %s", 1)
+    assert stream.getvalue() == ""
+    assert "not enough arguments" in capsys.readouterr().err
 
 
 def test_a_worker_holds_back_what_libraries_repeat():
