@@ -103,8 +103,12 @@ app.tables.background = frozenset(
 
 
 def _chunked(topic) -> faust.types.TopicT:
-    # What one fetch brings has to fit: only then does a background topic hold up no other.
-    return app.topic(topic.name, schema=ChunkSchema(), maxsize=64 if topic.name in app.tables.background else None)
+    made = app.topic(topic.name, schema=ChunkSchema())
+    if topic.name in app.tables.background:
+        # No bound, as `app.topic` forgets the one it is given: what one fetch brings has to fit, or it would hold up
+        # the others. Nothing more is fetched until the agent has taken all of that.
+        made.maxsize = 0
+    return made
 
 
 orders = _chunked(_topics.orders)

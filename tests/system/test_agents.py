@@ -10,7 +10,7 @@ from pathlib import Path
 from local.process import free_port
 from tests.eventually import eventually
 from tests.makers import event, wire
-from tests.stack import ROOT, Stack, Worker
+from tests.stack import PYTHON, ROOT, Stack, Worker
 from tests.system.test_failures import USERS, start, trade
 from tests.system.test_similar import together
 from tests.system.test_start import FAUST, ending
@@ -147,3 +147,22 @@ def test_the_processor_of_the_tutorial_sends_its_alerts_beside_the_others(stack:
     eventually(lambda: whole.purchases("ann") == [], within=30)
     assert len(stack.records("orders-dead")) == 1
     assert [one.process.tail(10_000).count("Worker ready") for one in (whole, refunds)] == [1, 1]
+
+
+def test_agents_in_the_background_that_stand_still_hold_up_no_orders_however_many_partitions_there_are(stack: Stack):
+    users = [f"user-{number}" for number in range(200)]
+
+    def buy(worker: Worker, order_id: str) -> None:
+        stack.publish("orders", *(wire(event(user_id=user, order_id=order_id)) for user in users))
+        eventually(lambda: all(order_id in str(worker.purchases(user)) for user in users), within=60)
+
+    # More partitions wait for the agents in the background than chunks fit into the queue of another topic.
+    stack.env["LATELY_PARTITIONS"] = "24"
+    alone = stack.worker(LATELY_AGENTS="by_user").start().wait_ready()
+    buy(alone, "o-1")
+    alone.stop()
+    worker = stack.worker(command=[PYTHON, "-m", "faust", "-A", "tests.system.standstill", "worker"]).start()
+    worker.wait_ready()
+    eventually(lambda: "standing still" in worker.process.tail(), within=30)
+    buy(worker, "o-2")
+    worker.kill()
