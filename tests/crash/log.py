@@ -44,4 +44,8 @@ def committed(kafka: str, group: str, topic: str, partitions: int) -> list[int]:
     """The offset that the group has committed in each partition."""
     with closing(reader(kafka, group)) as consumer:
         asked = [TopicPartition(topic, one) for one in range(partitions)]
-        return [one.offset for one in consumer.committed(asked, 10)]
+        try:
+            return [one.offset for one in consumer.committed(asked, 10)]
+        except KafkaException as exc:
+            # A broker that has just started does not know its groups yet; whoever waits asks again.
+            raise AssertionError(str(exc)) from exc
