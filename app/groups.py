@@ -104,22 +104,20 @@ async def _rivals(
     admin: AIOKafkaAdminClient, settings: Settings, own: str, agents: Sequence[str], readers: Mapping[str, str],
     protocol: str,
 ) -> str | None:  # fmt: skip
-    found = await members(admin, settings)
-    rival = _rival(found, own, agents, readers)
-    return await _of_another_version(admin, own, protocol) if rival is None and found.get(own) else rival
+    found = await _described_all(admin, settings)
+    rival = _rival({name: workers for name, (_, workers) in found.items()}, own, agents, readers)
+    return rival or _of_another_version(own, *found.get(own, ("", [])), protocol)
 
 
-async def _of_another_version(admin: AIOKafkaAdminClient, own: str, protocol: str) -> str | None:
-    spoken, found = await _described(admin, own)
-    if found and spoken not in ("", protocol):
-        return f"{len(found)} workers of another version run in the group {own}: stop them all, then start this one"
+def _of_another_version(own: str, spoken: str, workers: list[str], protocol: str) -> str | None:
+    if workers and spoken not in ("", protocol):
+        return f"{len(workers)} workers of another version run in the group {own}: stop them all, then start this one"
     return None
 
 
 async def members(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, list[str]]:
     """Group -> its workers, of all groups of this app that Kafka knows. Raises KafkaError."""
-    known = sorted(name for name in await listed(admin) if name.split(PLUS)[0] == settings.group)
-    return {name: await members_of(admin, name) for name in known}
+    return {name: workers for name, (_, workers) in (await _described_all(admin, settings)).items()}
 
 
 async def members_of(admin: AIOKafkaAdminClient, group: str) -> list[str]:
@@ -136,6 +134,11 @@ async def listed(admin: AIOKafkaAdminClient) -> list[str]:
 async def offsets_of(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
     """What one group has committed. Raises KafkaError."""
     return await _once_loaded(lambda: admin.list_consumer_group_offsets(group))
+
+
+async def _described_all(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, tuple[str, list[str]]]:
+    known = sorted(name for name in await listed(admin) if name.split(PLUS)[0] == settings.group)
+    return {name: await _described(admin, name) for name in known}
 
 
 async def _described(admin: AIOKafkaAdminClient, group: str) -> tuple[str, list[str]]:

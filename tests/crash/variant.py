@@ -1,11 +1,14 @@
 """The app with a fault that its environment asks for: `faust -A tests.crash.variant worker`."""
 
+import asyncio
+import logging
 import os
 import time
 
 import chunks.consumer
 import chunks.ledger
 import chunks.rebuild
+from app import background
 from app.frozen import pulse
 from app.main import app
 from tables import by_user
@@ -20,6 +23,16 @@ if "CRASH_UNGUARDED" in os.environ:
 if "CRASH_CHUNK" in os.environ:
     _chunk = int(os.environ["CRASH_CHUNK"])
     chunks.consumer.CHUNK_RECORDS = chunks.ledger.CHUNK_RECORDS = chunks.rebuild.CHUNK_RECORDS = _chunk
+
+
+async def _stand_still(*_: object) -> None:
+    logging.getLogger(__name__).warning("standing still")
+    await asyncio.Event().wait()
+
+
+#: Agents in the background never end their first step.
+if "CRASH_STANDSTILL" in os.environ:
+    background.rest = _stand_still
 
 _PAUSE_S = float(os.environ.get("CRASH_PAUSE_S", "0"))
 _RAISE_AT = int(os.environ.get("CRASH_RAISE_AT", "0"))

@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 
 from local.process import free_port
+from tests.crash.run import VARIANT
 from tests.eventually import eventually
 from tests.makers import event, wire
-from tests.stack import PYTHON, ROOT, Stack, Worker
+from tests.stack import ROOT, Stack, Worker
 from tests.system.test_failures import USERS, start, trade
 from tests.system.test_similar import together
 from tests.system.test_start import FAUST, ending
@@ -161,7 +162,7 @@ def test_agents_in_the_background_that_stand_still_hold_up_no_orders_however_man
     alone = stack.worker(LATELY_AGENTS="by_user").start().wait_ready()
     buy(alone, "o-1")
     alone.stop()
-    worker = stack.worker(command=[PYTHON, "-m", "faust", "-A", "tests.system.standstill", "worker"]).start()
+    worker = stack.worker(command=VARIANT, CRASH_STANDSTILL="1").start()
     worker.wait_ready()
     eventually(lambda: "standing still" in worker.process.tail(), within=30)
     buy(worker, "o-2")
