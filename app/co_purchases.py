@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from app.folds import Change, checked, encode
-from app.product_history import Purchases
+from app.product_history import HOURS_AHEAD, HOURS_KEPT, Purchases, between, kept
 
 #: The products that a user counts for: of more, those bought last.
 DISTINCT_CAP = 64
@@ -23,9 +23,6 @@ DISTINCT_CAP = 64
 SPARE = 64
 
 HOUR = 3_600_000_000
-#: Purchases per hour are kept for so many hours; those dated further ahead than a day do not count as recent.
-HOURS_KEPT, HOURS_AHEAD = 7 * 24, 24
-
 #: Changes in one record: a step of the agent that reads them takes some milliseconds.
 CHANGES_PER_RECORD = 250
 NEIGHBOURS_PER_RECORD = PURCHASES_PER_RECORD = 1_000
@@ -80,9 +77,9 @@ class Sales(msgspec.Struct, frozen=True, array_like=True):
     category: tuple[int, str] | None = None
     hours: dict[int, int] = {}
 
-    def since(self, hour: int) -> int:
-        """How many users bought it last in this hour or later."""
-        return sum(count for at, count in self.hours.items() if at >= hour)
+    def lately(self, hours: int, now_hour: int) -> int:
+        """How many users bought it last in these `hours`; what is dated more than a day ahead does not count."""
+        return sum(between(self.hours, now_hour - hours, now_hour + HOURS_AHEAD).values())
 
 
 _decode_changes = msgspec.msgpack.Decoder(tuple[int, list[Change]]).decode
@@ -275,10 +272,9 @@ def add_sales(value: bytes | None, delta: Delta, now_hour: int) -> bytes:
     sales = decode_sales(value)
     hours = Counter(sales.hours)
     hours.update(delta.hours)
-    first, last = now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD
-    kept = {hour: count for hour, count in sorted(hours.items()) if count and first <= hour <= last}
+    recent = kept(hours, now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD)
     category = newest_category(sales.category, delta.category)
-    return encode(Sales(FORMAT, sales.buyers + delta.buyers, category, kept))
+    return encode(Sales(FORMAT, sales.buyers + delta.buyers, category, recent))
 
 
 def decode_sales(value: bytes | None) -> Sales:

@@ -3,6 +3,7 @@
 from functools import cache
 
 import faust
+from aiohttp import ClientSession, TCPConnector
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import TRANSPORTS
 from faust.types.auth import CredentialsT
@@ -38,6 +39,11 @@ def _credentials() -> CredentialsT | None:
 def _instance() -> str | None:
     """This worker's own name in the group, where it has one."""
     return f"{settings.instance_id}-{settings.by_product}{settings.similar}" if settings.instance_id else None
+
+
+def _http_client() -> ClientSession:
+    # A stream that is handed on keeps a connection: with aiohttp's bound of 100 nothing else would be forwarded then.
+    return ClientSession(connector=TCPConnector(limit=0))
 
 
 TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
@@ -77,6 +83,7 @@ app = faust.App(
     PartitionAssignor="chunks.assignor:Assignor",
     TableManager="chunks.manager:TableManager",
     Worker="app.start:Worker",
+    HttpClient=_http_client,
     web_host=settings.web_host,
     web_bind=settings.web_host,
     web_port=settings.web_port,

@@ -19,6 +19,8 @@ MOST, LEAST = 200, 150
 HOUR = 3_600_000_000
 #: Purchases are counted by the hour for a week and by the day for a quarter, and none dated further ahead than a day.
 HOURS_KEPT, DAYS_KEPT, HOURS_AHEAD = 7 * 24, 90, 24
+#: Hours, and days, further ahead whose purchases are remembered until they come.
+MOST_AHEAD = 168
 
 FORMAT = 1
 
@@ -37,6 +39,14 @@ class History(msgspec.Struct, frozen=True, array_like=True):
     days: dict[int, int] = {}
     floor: tuple[int, str] | None = None
     newest: list[Purchases] = []
+
+    def by_hour(self, now_hour: int) -> dict[int, int]:
+        """Purchases by the hour since 1970, of the week that ends at `now_hour`, the oldest first."""
+        return between(self.hours, now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD)
+
+    def by_day(self, now_hour: int) -> dict[int, int]:
+        """Purchases by the day since 1970, of the quarter that ends at `now_hour`, the oldest first."""
+        return between(self.days, now_hour // 24 - DAYS_KEPT, (now_hour + HOURS_AHEAD) // 24)
 
     def shown(self, limit: int) -> tuple[list[tuple[int, str]], bool]:
         """The newest purchases, newest first, at most `limit`; and whether none is missing among them."""
@@ -74,13 +84,24 @@ def add(
     return encode(
         History(
             FORMAT,
-            _kept(hours, now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD),
-            _kept(days, now_hour // 24 - DAYS_KEPT, now_hour // 24 + HOURS_AHEAD // 24),
+            kept(hours, now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD),
+            kept(days, now_hour // 24 - DAYS_KEPT, (now_hour + HOURS_AHEAD) // 24),
             floor,
             [(*place, newest[place]) for place in places],
         )
     )
 
 
-def _kept(counts: Counter[int], first: int, last: int) -> dict[int, int]:
-    return {at: count for at, count in sorted(counts.items()) if count and first <= at <= last}
+def between(counts: dict[int, int], first: int, last: int) -> dict[int, int]:
+    """The counts of the hours (or days) from `first` to `last`."""
+    return {at: count for at, count in counts.items() if first <= at <= last}
+
+
+def kept(counts: dict[int, int], first: int, last: int) -> dict[int, int]:
+    """The counts worth keeping, in order: none before `first`, and of those after `last` the next MOST_AHEAD.
+
+    What was told ahead of its time and is taken back when that has come must not be missing in what others bought.
+    """
+    told = {at: count for at, count in sorted(counts.items()) if count and at >= first}
+    ahead = [at for at in told if at > last][MOST_AHEAD:]
+    return {at: count for at, count in told.items() if at not in ahead} if ahead else told

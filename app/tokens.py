@@ -24,13 +24,14 @@ warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a token names: a user, an operator, or both."""
+    """Whom a token names: a user, an operator, or both; and when it ends, in seconds since 1970."""
 
     user: str | None
     operator: bool
+    ends: int | None = None
 
 
-def issue(secret: str, *, user: str | None = None, operator: bool = False, days: int | None = None) -> str:
+def issue(secret: str, *, user: str | None = None, operator: bool = False, days: float | None = None) -> str:
     """A token for `user`, for an operator, or for both; it expires after `days`, or never."""
     claims: dict[str, object] = {}
     if user is not None:
@@ -52,4 +53,4 @@ def read(secret: str, token: str) -> Caller:
     operator = isinstance(scope, str) and OPERATOR in scope.split()
     if not operator if user is None else not valid_user_id(user):
         raise BadToken
-    return Caller(user, operator)
+    return Caller(user, operator, int(claims["exp"]) if "exp" in claims else None)

@@ -27,10 +27,15 @@ def wanted(request: Request, route: Route) -> str:
     """
     if hdrs.ACCEPT not in request.headers or HOP in request.headers:
         return route.media[0]
-    chosen = choose(",".join(request.headers.getall("Accept")), route.media)
+    request["media"] = chosen = choose(",".join(request.headers.getall("Accept")), route.media)
     if chosen is None:
         raise Problem(406, "not-acceptable", f"this route answers {' or '.join(route.media)}")
     return chosen
+
+
+def as_fragment(request: Request) -> bool:
+    """Whether the answer is to become HTML, of which a client that has the JSON has nothing."""
+    return request.get("media") == HTML
 
 
 def shape(answer: StreamResponse | Ready, route: Route, media: str) -> StreamResponse | Ready:
@@ -45,6 +50,7 @@ def shape(answer: StreamResponse | Ready, route: Route, media: str) -> StreamRes
             answer.body = render("fragment.html", value=msgspec.json.decode(answer.body)).encode()
             answer.content_type = HTML
             answer.headers.update(_FRAGMENT_HEADERS)
+            answer.headers.popall(hdrs.ETAG, None)  # it is the JSON's
     return answer
 
 

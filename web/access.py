@@ -17,6 +17,8 @@ from web.limits import Limiter
 from web.routes import Access, Route
 
 HOP = "Lately-Hop"
+#: What a request has of its token, where that ends: when, in seconds since 1970.
+ENDS = "token ends"
 
 
 def access(settings: Settings) -> Callable[[Request, Route | None], None]:
@@ -75,6 +77,8 @@ def _check(request: Request, route: Route, caller: Caller | None) -> None:
         else:
             code, detail, how = "token-needed", "send a token: Authorization: Bearer …", "Bearer"
         raise Problem(401, code, detail, headers={"WWW-Authenticate": how})
+    if caller.ends is not None:
+        request[ENDS] = caller.ends
     if caller.operator:
         return
     if route.access is not Access.OWN:

@@ -17,9 +17,9 @@ from aiohttp.web import Request
 
 from app import metrics
 from app.core import app, settings
-from app.errors import LatelyError
-from app.folds import Register
+from app.errors import LatelyError, ServerAway
 from app.source import reading
+from app.source.reading import Read
 from chunks import ClosedPartition
 from chunks.copies import unheard
 from tables import by_user
@@ -34,8 +34,8 @@ T = TypeVar("T")
 #: Who answers where it is not the owner; and nobody, as it is counted.
 STANDBY, SOURCE, NOBODY = "standby", "source", "nobody"
 
-#: The reads of MySQL that are open, whatever they are for.
-source_reads = asyncio.Semaphore(settings.source_reads)
+#: The reads of MySQL that are open: those in place of a table, and those that a request wants by name.
+_in_place, _wanted = asyncio.Semaphore(settings.source_reads), asyncio.Semaphore(settings.source_reads)
 
 
 class Breaker:
@@ -72,7 +72,7 @@ class Reads:
     """
 
     def __init__(
-        self, limiter: Limiter | None, breaker: Breaker, within_s: float, opened: asyncio.Semaphore = source_reads
+        self, limiter: Limiter | None, breaker: Breaker, within_s: float, opened: asyncio.Semaphore = _in_place
     ) -> None:
         self._limiter, self._breaker, self._within_s, self._opened = limiter, breaker, within_s, opened
 
@@ -103,17 +103,29 @@ reads = Reads(
 )
 
 
+async def read(ask: Callable[[], T]) -> T:
+    """What `ask` reads from MySQL, which the request wants by name. Raises ServerAway, also where too many wait."""
+    try:
+        await asyncio.wait_for(_wanted.acquire(), settings.fallback_ms / 1000)
+    except asyncio.TimeoutError:
+        raise ServerAway(f"{settings.source_reads} reads of MySQL are open (LATELY_SOURCE_READS): try again") from None
+    try:
+        return await asyncio.to_thread(ask)
+    finally:
+        _wanted.release()
+
+
 async def instead(
     request: Request,
     problem: Problem,
     user: str,
     partition: int,
     from_copy: Callable[[], T],
-    from_source: Callable[[list[Register]], T],
+    from_source: Callable[[Read], T],
 ) -> T:
     """What can be said of a user though the owner of the partition says nothing; raises the problem if nothing can.
 
-    `from_copy` reads the table, `from_source` is given all that MySQL has of the user, newest first.
+    `from_copy` reads the table, `from_source` is given what MySQL has of the user.
     """
     try:
         said = await copied(partition, from_copy)
@@ -125,7 +137,7 @@ async def instead(
     if found is None:
         metrics.FALLBACKS.labels(NOBODY).inc()
         raise problem
-    return from_source(found[user])
+    return from_source(found)
 
 
 async def copied(partition: int, read: Callable[[], T]) -> T | None:
@@ -140,8 +152,8 @@ async def copied(partition: int, read: Callable[[], T]) -> T | None:
     return said
 
 
-async def asked(request: Request, users: list[str]) -> dict[str, list[Register]] | None:
-    """All that MySQL has of each user, newest first; None where it may not be asked or does not answer."""
+async def asked(request: Request, users: list[str]) -> Read | None:
+    """What MySQL has of some users; None where it may not be asked or does not answer."""
     if HOP in request.headers:
         return None  # whoever forwarded the request asks it
     found = await reads.ask(lambda: reading.purchases(settings, users))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 
 import aiohttp
 from aiohttp.web import Request, Response, StreamResponse
@@ -12,6 +14,7 @@ from app.core import app, settings
 from chunks import ClosedPartition
 from tables import by_user
 from web import parameters
+from web.access import ENDS
 from web.errors import Problem
 from web.parameters import Query
 from web.purchases import said
@@ -45,7 +48,11 @@ async def stream(self, request: Request, user_id: str) -> StreamResponse:
 
 
 async def _tell(request: Request, user: str, query: Query, partition: int) -> StreamResponse:
-    """Write events until the client goes or this worker gives the partition up; then the client asks again."""
+    """Write events until the client goes, its token ends, or this worker gives the partition up.
+
+    Then the client asks again.
+    """
+    ends = request.get(ENDS, math.inf)
     # 1. Watch, 2. read, 3. write, 4. wait: what is committed after 2 ends the wait of 4.
     with by_user.watch(user, partition) as watch:
         answer = said(user, query, None, partition)
@@ -58,7 +65,9 @@ async def _tell(request: Request, user: str, query: Query, partition: int) -> St
                 else:
                     await _write(request, response, _EVENT % (answer.etag.encode(), answer.body))
                 seen = answer.etag
-                await watch.wait(settings.heartbeat_s)
+                await watch.wait(max(0.0, min(settings.heartbeat_s, ends - time.time())))
+                if time.time() >= ends:
+                    return response
                 answer = said(user, query, None, partition)
         except (ClosedPartition, ConnectionError):
             return response

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from http import HTTPStatus
-from urllib.parse import urlencode
 
 import msgspec
 from aiohttp.web import Request, Response
@@ -59,9 +58,9 @@ async def many(self, request: Request) -> Response:
         found |= parts
     # 3.
     rest = [user for user in missing if user not in found]
-    known = await fallback.asked(request, rest) if rest else None
-    if known is not None:
-        found |= {user: _part(said_by_source(user, query, None, known[user])) for user in rest}
+    read = await fallback.asked(request, rest) if rest else None
+    if read is not None:
+        found |= {user: _part(said_by_source(user, query, None, read)) for user in rest}
     return _answer(query, [found.get(user) or _failed(user, missing[user]) for user in users])
 
 
@@ -93,7 +92,8 @@ async def _from_copy(one: tuple[int, list[str]], query: Query) -> dict[str, Part
 async def _ask(request: Request, owner: URL, users: list[str]) -> tuple[dict[str, Part], dict[str, Problem]]:
     """The parts of users whose partitions another worker owns, and why there are none of the others."""
     pairs = [(name, text) for name, text in request.query.items() if name != "user_id"]
-    path = f"{request.rel_url.raw_path}?{urlencode([*pairs, *(('user_id', user) for user in users)])}"
+    # As the client may write them: written otherwise they could be longer than a request line may be.
+    path = request.rel_url.with_query([*pairs, *(("user_id", user) for user in users)]).raw_path_qs
     try:
         answer = await forwarded(request, owner, path=path)
         body = msgspec.json.decode(answer.body, type=dict)

@@ -19,6 +19,8 @@ MAX_LIMIT = 100
 MAX_WAIT_MS = 5_000
 MAX_USERS = 100
 MAX_KEYS = 200
+#: The longest one there is: it holds an order id and a product name.
+MAX_CURSOR = 6_000
 
 #: What can be asked of a list of purchases; the first ones are all that can be asked of many users', or of a stream.
 FILTERS = ("limit", "group_by", "since", "until", "payment_method")
@@ -60,7 +62,7 @@ def query(request: Request, allowed: tuple[str, ...], default_limit: int) -> Que
         raise _invalid("since", "since must not be later than until")
     return Query(
         limit(request, default_limit),
-        text(request, "cursor", 2_000),
+        text(request, "cursor", MAX_CURSOR),
         choice(request, "group_by", "order", "product"),
         Filter(since, until, text(request, "payment_method", MAX_LABEL)),
         number(request, "max_lag_ms"),

@@ -14,7 +14,7 @@ from tables import by_product, similar
 from web import parameters
 from web.pages import page
 from web.products import unknown_product
-from web.recommended import similar_to
+from web.recommended import owned, similar_to
 from web.routing import routed
 
 #: What the page shows: rows of each list, days of the chart and its height.
@@ -34,19 +34,19 @@ def _answer(name: str, partition: int) -> Response:
     totals = by_product.totals(name, partition)
     if totals is None:
         raise unknown_product()
-    bars, purchases, rows = _beside(name, partition)
+    bars, purchases, rows = _beside(name)
     return page(
         "product.html", name=name, totals=totals, revenue=money(totals.revenue), bars=bars, purchases=purchases,
         similar=rows,
     )  # fmt: skip
 
 
-def _beside(name: str, partition: int) -> tuple[list, list, list]:
+def _beside(name: str) -> tuple[list, list, list]:
     """Chart, newest purchases and similar products; nothing of what is not counted, or not here."""
     if not settings.similar:
         return [], [], []
     try:
-        history = similar.history(name, partition)
+        history = similar.history(name, owned(similar.similar, name))
         newest = [(rfc3339(ordered_at), price) for ordered_at, price in history.shown(ROWS)[0]]
         return bars(history, int(time.time() * 1e6) // DAY), newest, similar_to(name, ROWS) or []
     except ClosedPartition:

@@ -14,6 +14,7 @@ from chunks import ClosedPartition
 from tables import by_product, similar
 from web import parameters
 from web.errors import Problem
+from web.recommended import owned
 from web.routing import routed
 from web.similar import switched_on
 
@@ -46,8 +47,11 @@ def _totals(name: str, partition: int) -> Response:
     if settings.similar:
         # Another worker may own that table's partition.
         with suppress(ClosedPartition):
-            history = similar.history(name, partition)
-            body["sales"] = {"by_hour": _counts(history.hours, HOUR), "by_day": _counts(history.days, 24 * HOUR)}
+            history, hour = similar.history(name, owned(similar.similar, name)), similar.now_hour()
+            body["sales"] = {
+                "by_hour": _counts(history.by_hour(hour), HOUR),
+                "by_day": _counts(history.by_day(hour), 24 * HOUR),
+            }
     return _answer(body)
 
 

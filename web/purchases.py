@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import time
 from functools import cache, partial
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -21,8 +20,10 @@ from app.folds import Register
 from app.freshness import Freshness
 from app.lists import Mark, Page
 from app.source import reading
+from app.source.reading import Read
 from tables import by_user
 from web import cursor, fallback, parameters
+from web.accept import as_fragment
 from web.errors import Answered, Problem
 from web.meta import meta, require_fresh
 from web.parameters import Query
@@ -83,10 +84,12 @@ def said(user: str, query: Query, after: Mark | None, partition: int, role: str 
     return _say(user, query, after, by_user.known(user, partition, query.wanted, start, limit), fresh, role)
 
 
-def said_by_source(user: str, query: Query, after: Mark | None, known: list[Register]) -> Said:
-    """What is said of a user of whom the shop's database has `known`, newest first."""
-    fresh = Freshness(time.time_ns() // 1000, 0, "proven", None)
-    return _say(user, query, after, [one for one in known if query.wanted.admits(one)], fresh, fallback.SOURCE)
+def said_by_source(user: str, query: Query, after: Mark | None, read: Read) -> Said:
+    """What is said of a user by the shop's database."""
+    # It was asked after the request had come: nothing is fresher.
+    fresh = Freshness(read.as_of, 0, "proven", None)
+    known = [one for one in read.purchases[user] if query.wanted.admits(one)]
+    return _say(user, query, after, known, fresh, fallback.SOURCE)
 
 
 async def said_instead(
@@ -99,9 +102,9 @@ async def said_instead(
             raise _not_up_to_position()
         return said(user, query, after, partition, fallback.STANDBY)
 
-    def from_source(known: list[Register]) -> Said:
-        _demand_order(query, known)
-        return said_by_source(user, query, after, known)
+    def from_source(read: Read) -> Said:
+        _demand_order(query, read.purchases[user])
+        return said_by_source(user, query, after, read)
 
     return await fallback.instead(request, problem, user, partition, from_copy, from_source)
 
@@ -152,14 +155,13 @@ async def _arrival(user: str, order_id: str, wait_ms: int, partition: int) -> No
 async def _from_source(request: Request, user: str, query: Query, after: Mark | None) -> Response | Ready:
     """What the shop's database says. Raises Problem 503 source-away."""
     try:
-        async with fallback.source_reads:
-            found = await asyncio.to_thread(reading.purchases, settings, [user])
+        read = await fallback.read(lambda: reading.purchases(settings, [user]))
     except LatelyError as exc:
         log.warning("consistency=source cannot be answered: %s", exc)
         detail = "the shop's database cannot be asked, the worker's log says why; the table still answers"
         raise Problem(503, "source-away", detail, retry_after_s=RETRY_AFTER_S) from None
-    _demand_order(query, found[user])
-    return _answer(request, said_by_source(user, query, after, found[user]))
+    _demand_order(query, read.purchases[user])
+    return _answer(request, said_by_source(user, query, after, read))
 
 
 def _demand_order(query: Query, known: list[Register]) -> None:
@@ -187,7 +189,7 @@ def _answer(request: Request, said: Said) -> Response | Ready:
 
 def _known(request: Request, etag: str) -> bool:
     """Whether the client has what `etag` stands for (RFC 9110, 13.1.2: compared weakly)."""
-    if hdrs.IF_NONE_MATCH not in request.headers:
+    if hdrs.IF_NONE_MATCH not in request.headers or as_fragment(request):
         return False
     return any(one.value in ("*", etag[3:-1]) for one in request.if_none_match or ())
 

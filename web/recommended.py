@@ -106,12 +106,12 @@ def popular(window: str, limit: int, without: Collection[str] = ()) -> list[Row]
 
 def purchased(user_id: str) -> list[str]:
     """All products that a user has, however old, the one bought last first. Raises ClosedPartition."""
-    return by_user.products(user_id, _owned(by_user.by_user, user_id))
+    return by_user.products(user_id, owned(by_user.by_user, user_id))
 
 
 def neighbours(product_name: str, known: Sales) -> list[Neighbour]:
     """The neighbours of a product, the likest first, then by name. Raises ClosedPartition."""
-    pairs = similar.neighbours(product_name, _owned(similar.similar, product_name))
+    pairs = similar.neighbours(product_name, owned(similar.similar, product_name))
     found = []
     for name, both in nsmallest(MOST_NEIGHBOURS, pairs, key=lambda pair: (-pair[1], pair[0])):
         # The two and the pair are told of a new buyer one after the other.
@@ -132,7 +132,7 @@ class Bestsellers:
     def fresh(self) -> Bestsellers:
         """Look again if it is time. Raises ClosedPartition."""
         for partition in range(settings.partitions):
-            _check(similar.similar, partition)
+            _demand_owned(similar.similar, partition)
         began = time.monotonic()
         if began >= self._next:
             self._look()
@@ -147,7 +147,7 @@ class Bestsellers:
         for partition in range(settings.partitions):
             for name, sales in similar.everything(partition):
                 for window, hours in WINDOWS.items():
-                    if (buyers := sales.since(hour - hours)) > 0:
+                    if (buyers := sales.lately(hours, hour)) > 0:
                         _add(windows[window], name, buyers)
                 if sales.category is not None and sales.buyers > 0:
                     _add(categories.setdefault(sales.category[1], []), name, sales.buyers)
@@ -198,17 +198,17 @@ def _same_category(product_name: str, known: Sales) -> bool:
 
 
 def _sales(product_name: str) -> Sales | None:
-    return similar.sales(product_name, _owned(similar.similar, product_name))
+    return similar.sales(product_name, owned(similar.similar, product_name))
 
 
-def _owned(table: Table, key: str) -> int:
+def owned(table: Table, key: str) -> int:
     """The partition of a key, if it is this worker's. Raises ClosedPartition."""
     partition = partition_of(key.encode(), settings.partitions)
-    _check(table, partition)
+    _demand_owned(table, partition)
     return partition
 
 
-def _check(table: Table, partition: int) -> None:
+def _demand_owned(table: Table, partition: int) -> None:
     # A standby is open too, but it may be far behind.
-    if TP(table.changelog, partition) not in app.assignor.assigned_actives():
+    if not app.assignor.is_active(TP(table.changelog, partition)):
         raise ClosedPartition(f"partition {partition} of {table.name} is not owned here")

@@ -21,6 +21,7 @@ from app.frozen import pulse
 from app.topics import partition_of
 from chunks import ClosedPartition
 from chunks.table import Table
+from web.accept import as_fragment
 from web.access import HOP
 from web.errors import Answered, Problem
 
@@ -33,7 +34,8 @@ UNSERVED = "Lately-Unserved"
 #: Headers that survive the hop to the owner of a partition, and back; so do all of our own.
 _ASKED = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID", "traceparent")
 _KEPT = (
-    "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "Content-Security-Policy", "X-Content-Type-Options"
+    "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "WWW-Authenticate", "Content-Security-Policy",
+    "X-Content-Type-Options",
 )  # fmt: skip
 _OURS = "lately-"
 
@@ -181,6 +183,8 @@ async def asking(
     """The answer of `owner` to the request (or to `path`), to be read; Problem owner-away may come meanwhile."""
     url = URL(f"{str(owner).rstrip('/')}{path or request.rel_url.raw_path_qs}", encoded=True)
     headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
+    if as_fragment(request):
+        headers.pop("If-None-Match", None)  # the owner answers in JSON
     headers |= {"X-Request-ID": request["request_id"], HOP: "1"}
     asked = app.http_client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,9 +22,8 @@ from app.freshness import source_view
 from app.source import state
 from app.topics import partition_of
 from tables import by_user
-from web import parameters
+from web import fallback, parameters
 from web.errors import Problem
-from web.fallback import source_reads
 from web.ready import HEADERS
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 #: The owner of the user asks MySQL and Kafka.
 MORE_MS = 10_000
+#: The traces that are looked for at once: each has a consumer of its own.
+_open = asyncio.Semaphore(4)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -73,8 +75,8 @@ async def _answer(tracer: Tracer, order_id: str, user_id: str) -> Response:
 async def _asking_others(ask: Callable[[Tracer], Awaitable[T]]) -> T:
     """What `ask` finds out from MySQL and Kafka. Raises Problem 503 source-away, log-away."""
     try:
-        async with source_reads, reading(settings) as log:
-            return await ask(Tracer(settings, log, _known, _told))
+        async with _open, reading(settings) as log:
+            return await ask(Tracer(settings, log, _known, _told, fallback.read))
     except (ServerAway, BadSource) as exc:
         logger.warning("a trace cannot be told: %s", exc)
         code, what = ("log-away", "Kafka") if "Kafka" in str(exc) else ("source-away", "the shop's database")

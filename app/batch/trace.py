@@ -54,15 +54,20 @@ class Traced:
 
 
 class Tracer:
-    """Looks at one order after the other; `known` asks the table, `told` what the source says of itself."""
+    """Looks at one order after the other; `known` asks the table, `told` what the source says of itself.
 
-    def __init__(self, settings: Settings, log: Records, known: Known, told: Told) -> None:
-        self._settings, self._log, self._known, self._told = settings, log, known, told
+    `read` calls what reads MySQL.
+    """
+
+    def __init__(
+        self, settings: Settings, log: Records, known: Known, told: Told, read: Callable = asyncio.to_thread
+    ) -> None:
+        self._settings, self._log, self._known, self._told, self._read = settings, log, known, told, read
         self._orders = Topics(settings).orders.name
 
     async def whose(self, order_id: str) -> Whose:
         """Whose order it is, by the shop's table, by its outbox, or by a dead letter. Raises ServerAway, BadSource."""
-        rows, waiting = await asyncio.to_thread(orders.find, self._settings, order_id)
+        rows, waiting = await self._read(lambda: orders.find(self._settings, order_id))
         user = next((one.user_id for one in [*rows, *waiting]), None)
         letters = None
         if user is None:

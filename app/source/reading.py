@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import NamedTuple
 
 import msgspec
 import mysql.connector
@@ -13,24 +14,33 @@ from app.folds import Register, microseconds, place
 from app.models import Purchase, broken_rule
 from app.source import triggers
 from app.source.columns import as_text, payload, quoted, shop_columns
-from app.source.mysql import Connection, connect
+from app.source.mysql import Connection, connect, server_time
 
 
-def purchases(settings: Settings, user_ids: list[str]) -> dict[str, list[Register]]:
-    """All purchases of some users, newest first; rows that break a rule are left out, as they are in the table.
+class Read(NamedTuple):
+    """All purchases of some users, newest first, with all that was committed at `as_of`, by the database's clock."""
+
+    as_of: int
+    purchases: dict[str, list[Register]]
+
+
+def purchases(settings: Settings, user_ids: list[str]) -> Read:
+    """All purchases of some users; rows that break a rule are left out, as they are in the table.
 
     Raises ServerAway, BadSource.
     """
     try:
         with closing(connect(settings)) as connection:
+            # First: what is committed while it is read may or may not be in it.
+            as_of = server_time(connection)
             found = purchases_of(connection, settings, user_ids)
     except mysql.connector.Error as exc:
         raise ServerAway(f"MySQL went away in the middle of an answer ({exc}): try again") from None
-    return {user_id: sorted(registers, key=place, reverse=True) for user_id, registers in found.items()}
+    return Read(as_of, {user_id: sorted(some, key=place, reverse=True) for user_id, some in found.items()})
 
 
 def purchases_of(connection: Connection, settings: Settings, user_ids: list[str]) -> dict[str, list[Register]]:
-    """The same, in no order."""
+    """The purchases of each of some users, in no order. Raises ServerAway, BadSource."""
     columns, table = shop_columns(connection, settings), quoted(settings.source_table)
     column = f"{table}.{quoted(columns['user_id'][0])}"
     wanted = ", ".join(["%s"] * len(user_ids))

@@ -12,6 +12,7 @@ from tests.eventually import eventually
 from tests.makers import event, wire
 from tests.stack import PYTHON, Answer, Stack, Worker
 from tests.system.test_http import is_problem
+from tests.system.test_purchases import stream
 from tests.system.test_start import FAUST, ending
 
 SECRET = "a secret of more than sixteen bytes"
@@ -109,6 +110,15 @@ def test_a_user_sees_their_own_data_and_all_products(worker: Worker):
 def test_a_user_does_not_see_anothers_data(worker: Worker, path):
     is_problem(ask(worker, path, ANN), 403, "not-your-data")
     assert ask(worker, path, OPERATOR).status != 403
+
+
+def test_a_stream_ends_with_the_token_that_opened_it(worker: Worker):
+    short = tokens.issue(SECRET, user="ann", days=3 / 86_400)
+    with stream(worker, "ann", Authorization=f"Bearer {short}") as live:
+        live.event()
+        with pytest.raises(EOFError):
+            live.to_its_end()
+    is_problem(ask(worker, "/v1/users/ann/purchases/stream", short), 401, "invalid-token")
 
 
 def test_counters_and_log_levels_are_for_operators(worker: Worker):

@@ -327,6 +327,18 @@ def test_an_answer_that_may_be_too_old_is_refused(running: Worker):
     assert running.get(path("ann", max_lag_ms=0, consistency="source")).status == 200
 
 
+def test_what_mysql_says_is_as_of_the_moment_before_it_was_read(stack: Stack, running: Worker):
+    waiting = "SELECT UTC_TIMESTAMP(6) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%'"
+    with closing(stack.connect()) as shop, closing(shop.cursor()) as cursor, ThreadPoolExecutor(1) as pool:
+        cursor.execute("LOCK TABLES orders WRITE")
+        answer = pool.submit(running.get, path("ann", consistency="source"))
+        eventually(lambda: len(stack.select(waiting)) == 1)
+        ((now,),) = stack.select(waiting)
+        cursor.execute("UNLOCK TABLES")
+        as_of = answer.result().json["meta"]["as_of"]
+    assert datetime.fromisoformat(as_of.removesuffix("Z")) < now
+
+
 def test_where_no_source_has_ever_run_any_answer_may_be_too_old(shared: Worker):
     answer = shared.get(path("ann", max_lag_ms=10**18))
     assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "too-stale", "1")

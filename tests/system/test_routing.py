@@ -9,13 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.topics import partition_of
 from tests.eventually import eventually
 from tests.stack import Stack, Worker
+from tests.system.test_purchases import stream
 
 NOW = datetime(2026, 1, 31, 12)
 PARTITIONS = 2
@@ -154,6 +155,13 @@ def test_any_worker_answers_for_any_user_whatever_happens_to_the_owner(stack: St
     page = idle.get(path(USERS[0], "limit=2"))
     assert idle.get(page.headers["Link"][1:].partition(">")[0]).json["purchases"][0]["position"] == 3
     assert idle.get(path(USERS[0], "limit=2"), If_None_Match=page.headers["ETag"]).status == 304
+    # However many streams go through it, and however long the ids of many users are.
+    with ExitStack() as streams:
+        for _ in range(101):
+            streams.enter_context(stream(idle, USERS[0]))
+        assert idle.get(path(USERS[0])).json["meta"]["role"] == "active"
+    long = many([f"{number:02}" + ":" * 58 for number in range(100)])
+    assert (idle.get(long).status, idle.get(long).json["meta"]["complete"]) == (200, True)
     twice = idle.get(path(USERS[0]), Lately_Hop="1")
     assert (twice.status, twice.json["code"]) == (508, "routing-loop")
 

@@ -200,10 +200,18 @@ def test_a_category_is_the_one_told_last():
 
 
 @pytest.mark.parametrize(("hour", "kept"), [(NOW - 168, True), (NOW - 169, False), (NOW + 24, True), (NOW + 25, False)])
-def test_only_recent_hours_are_kept(hour: int, kept: bool):
+def test_only_recent_hours_are_counted(hour: int, kept: bool):
     sales = decode_sales(add_sales(None, Delta(hours={hour: 2}), NOW))
-    assert sales.hours == ({hour: 2} if kept else {})
-    assert sales.since(NOW - 168) == (2 if kept else 0)
+    assert sales.lately(168, NOW) == (2 if kept else 0)
+
+
+def test_an_hour_ahead_counts_when_it_has_come_and_what_was_dated_there_before_can_be_taken_back():
+    value = add_sales(None, Delta(hours={NOW + 48: 1}), NOW)
+    assert decode_sales(value).lately(168, NOW) == 0
+    assert decode_sales(value).lately(1, NOW + 48) == 1
+    value = add_sales(value, Delta(hours={NOW + 48: 5}), NOW + 48)
+    value = add_sales(value, Delta(hours={NOW + 48: -1}), NOW + 48)
+    assert decode_sales(value).lately(1, NOW + 48) == 5
 
 
 @given(st.lists(st.tuples(st.sampled_from(["u", "é" * 64]), st.sampled_from(["x", "\U0001f600" * 1024])), max_size=900))

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from app.config import Settings
 from app.lists import Mark
+from app.models import MAX_ORDER_ID_BYTES, MAX_PRODUCT_NAME
 from web import cursor
 from web.errors import Problem
+from web.parameters import MAX_CURSOR
 
 KEY = cursor.secret(Settings())
 BOUND = ("ann", None, (None, None, None), None)
@@ -34,6 +36,11 @@ def test_a_cursor_comes_back_as_the_mark_it_was_made_of(mark):
     text = cursor.write(KEY, BOUND, mark)
     assert cursor.read(KEY, BOUND, text) == mark
     assert text.replace("-", "").replace("_", "").isalnum(), "it needs no escaping in a URL"
+
+
+def test_the_longest_cursor_is_one_that_is_taken_back():
+    place = (2**63, 1, 2**63, "\U0001f600" * (MAX_ORDER_ID_BYTES // 4), "\U0001f600" * MAX_PRODUCT_NAME)
+    assert len(cursor.write(KEY, BOUND, Mark(place, 2**40, 2**63))) <= MAX_CURSOR
 
 
 @given(marks, st.data())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import aiohttp
@@ -14,6 +15,7 @@ from yarl import URL
 
 from app.core import app, settings
 from app.errors import ServerAway
+from app.source.reading import Read
 from app.topics import partition_of
 from chunks import ClosedPartition
 from tables import by_user
@@ -54,7 +56,7 @@ def instead(monkeypatch, *, exact: bool, copy: object, rows: list | None, **head
 
     async def ask(read: object) -> dict | None:
         asked.append("source")
-        return None if rows is None else {"ann": rows}
+        return None if rows is None else Read(1, {"ann": rows})
 
     def from_copy() -> str:
         asked.append("copy")
@@ -65,7 +67,9 @@ def instead(monkeypatch, *, exact: bool, copy: object, rows: list | None, **head
     monkeypatch.setattr(app.tables.copies, "exact", is_exact)
     monkeypatch.setattr(fallback.reads, "ask", ask)
     try:
-        said = asyncio.run(fallback.instead(request(**headers), AWAY, "ann", 3, from_copy, lambda known: known[0]))
+        said = asyncio.run(
+            fallback.instead(request(**headers), AWAY, "ann", 3, from_copy, lambda read: read.purchases["ann"][0])
+        )
     except Problem as problem:
         said = problem.code
     return said, asked
@@ -163,6 +167,26 @@ def test_a_read_that_takes_too_long_is_a_failure_and_stays_open_until_it_ends():
         while one._opened.locked():
             await asyncio.sleep(0)
         assert await one.ask(lambda: "read") == "read"
+
+    asyncio.run(work())
+
+
+def test_a_read_that_was_asked_for_waits_for_its_turn_but_not_for_ever(monkeypatch: pytest.MonkeyPatch):
+    going_on = threading.Event()
+
+    async def work() -> None:
+        monkeypatch.setattr(fallback, "_wanted", asyncio.Semaphore(1))
+        monkeypatch.setattr(fallback, "settings", replace(settings, fallback_ms=10))
+        first = asyncio.create_task(fallback.read(going_on.wait))
+        while not fallback._wanted.locked():
+            await asyncio.sleep(0)
+        with pytest.raises(ServerAway, match="LATELY_SOURCE_READS"):
+            await fallback.read(lambda: "read")
+        # Who asks in place of a table does not wait for those.
+        assert await reads(per_second=1).ask(lambda: "read") == "read"
+        going_on.set()
+        await first
+        assert await fallback.read(lambda: "read") == "read"
 
     asyncio.run(work())
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.errors import UnknownFormat
 from app.folds import encode
-from app.product_history import HOUR, History, add, decode
+from app.product_history import HOUR, MOST_AHEAD, History, add, decode
 
 NOW = 24 * 365
 PLACES = st.tuples(st.integers(NOW - 200, NOW).map(lambda hour: hour * HOUR), st.sampled_from(["1", "2"]))
@@ -32,7 +32,7 @@ def test_counts_and_newest_purchases_are_those_of_all_that_is_not_taken_back(ste
         days[ordered_at // (24 * HOUR)] += 1
         if ordered_at // HOUR >= NOW - 168:
             hours[ordered_at // HOUR] += 1
-    assert (history.hours, history.days) == (dict(hours), dict(days))
+    assert (history.by_hour(NOW), history.by_day(NOW)) == (dict(hours), dict(days))
     for limit in (1, 4, 100):
         shown, complete = history.shown(limit)
         assert shown == truth[: len(shown)]
@@ -43,8 +43,31 @@ def test_counts_and_newest_purchases_are_those_of_all_that_is_not_taken_back(ste
 @pytest.mark.parametrize(
     ("hour", "kept"), [(NOW - 90 * 24, True), (NOW - 91 * 24, False), (NOW + 24, True), (NOW + 48, False)]
 )
-def test_days_of_long_ago_or_far_ahead_are_not_kept(hour: int, kept: bool):
-    assert decode(add(None, [(hour * HOUR, "1", 2)], NOW)).days == ({hour // 24: 2} if kept else {})
+def test_days_of_long_ago_or_far_ahead_are_not_counted(hour: int, kept: bool):
+    assert decode(add(None, [(hour * HOUR, "1", 2)], NOW)).by_day(NOW) == ({hour // 24: 2} if kept else {})
+
+
+@pytest.mark.parametrize("ahead", [25, 48, 100])
+def test_what_was_dated_ahead_and_is_taken_back_when_its_time_has_come_takes_nothing_from_others(ahead: int):
+    at = (NOW + ahead) * HOUR
+    early = add(None, [(at, "1", 1)], NOW)
+    assert decode(early).by_hour(NOW) == {}
+    later = add(early, [(at, "1", 5), (at, "1", -1)], NOW + ahead)
+    assert decode(later).by_hour(NOW + ahead) == {NOW + ahead: 5}
+    assert decode(later).by_day(NOW + ahead) == {(NOW + ahead) // 24: 5}
+
+
+def test_counts_are_too_old_when_their_time_has_passed_also_where_nothing_was_bought_since():
+    value = add(None, [(NOW * HOUR, "1", 1)], NOW)
+    assert decode(value).by_hour(NOW + 168) == {NOW: 1}
+    assert decode(value).by_hour(NOW + 169) == {}
+    assert decode(value).by_day(NOW + 91 * 24) == {}
+
+
+def test_what_is_remembered_of_the_time_to_come_is_bounded():
+    value = add(None, [((NOW + 100 + number) * HOUR, "1", 1) for number in range(1_000)], NOW)
+    assert len(decode(value).hours) == MOST_AHEAD
+    assert min(decode(value).hours) == NOW + 100
 
 
 def test_the_newest_purchases_are_bounded():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import jwt
 import pytest
@@ -21,7 +22,10 @@ NUL = "\x00"
 @given(st.text(min_size=1, max_size=40).filter(valid_user_id), st.booleans(), st.sampled_from([None, 1, 365]))
 def test_a_token_names_whom_it_was_made_for(user, operator, days):
     token = tokens.issue(SECRET, user=user, operator=operator, days=days)
-    assert tokens.read(SECRET, token) == Caller(user, operator)
+    caller = tokens.read(SECRET, token)
+    assert caller == Caller(user, operator, caller.ends)
+    left = None if caller.ends is None else round((caller.ends - time.time()) / 86_400)
+    assert left == days
     with pytest.raises(BadToken):
         tokens.read(SECRET[::-1], token)
 

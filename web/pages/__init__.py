@@ -19,8 +19,13 @@ _POLICY = (
 
 def page(template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: object) -> Response:
     """Render `template` with `values` as an HTML answer."""
+    return html(render(template, **values), status, headers)
+
+
+def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A rendered page as an answer."""
     return Response(
-        text=render(template, **values),
+        text=text,
         status=status,
         content_type="text/html",
         headers={
