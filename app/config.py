@@ -83,7 +83,9 @@ class Settings:
     cursor_secret: str = setting("", "signs cursors, the same on all workers; unset: made from LATELY_ID", secret=True)
     heartbeat_s: int = setting(15, "pause after which a stream that has nothing to say sends a comment, s", least=1)
     streams: int = setting(1000, "streams that a worker has open at most", least=1)
-    source_reads: int = setting(4, "reads that a worker has open at MySQL at most in place of a table, and as many that were asked for", least=1)
+    source_reads: int = setting(
+        4, "reads of MySQL that a worker has open at most in place of a table, and as many asked for", least=1
+    )
     fallback_per_s: int = setting(
         0,
         "requests per second that a worker answers from MySQL while no worker has the user's table; 0: none; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,6 +27,21 @@ FORMAT = 1
 
 #: When and at which price a product was bought, and how often more (or less) than before.
 Purchases = tuple[int, str, int]
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """Where a page of a product's purchases ended: the time and price of its last row, and how many of these it had."""
+
+    place: tuple[int, str]
+    shown: int
+
+
+class Page(NamedTuple):
+    """Times and prices, the mark after them where more follow, and whether none is missing among them."""
+
+    rows: list[tuple[int, str]]
+    next: Mark | None
+    complete: bool
 
 
 class History(msgspec.Struct, frozen=True, array_like=True):
@@ -48,11 +64,20 @@ class History(msgspec.Struct, frozen=True, array_like=True):
         """Purchases by the day since 1970, of the quarter that ends at `now_hour`, the oldest first."""
         return between(self.days, now_hour // 24 - DAYS_KEPT, (now_hour + HOURS_AHEAD) // 24)
 
-    def shown(self, limit: int) -> tuple[list[tuple[int, str]], bool]:
-        """The newest purchases, newest first, at most `limit`; and whether none is missing among them."""
-        ordered = sorted(self.newest, key=lambda one: one[:2], reverse=True)
-        rows = [one[:2] for one in ordered for _ in range(one[2])][:limit]
-        return rows, len(rows) == limit or self.floor is None
+    def shown(self, limit: int, after: Mark | None = None) -> Page:
+        """The newest purchases that come after a mark, newest first, at most `limit`."""
+        rows: list[tuple[int, str]] = []
+        # What is taken back before it is told (in another record) counts less than nothing for a moment.
+        for *place, count in sorted(self.newest, key=lambda one: one[:2], reverse=True):
+            if after is not None and tuple(place) >= after.place:
+                count -= after.shown if tuple(place) == after.place else count
+            rows += [tuple(place)] * count
+        page = rows[:limit]
+        if len(rows) == len(page):
+            return Page(page, None, len(page) == limit or self.floor is None)
+        last = page[-1]
+        before = after.shown if after is not None and after.place == last else 0
+        return Page(page, Mark(last, before + page.count(last)), complete=True)
 
 
 _decode = msgspec.msgpack.Decoder(History).decode

@@ -137,11 +137,18 @@ class Suggestion(Struct):
     reason: Reason
 
 
+class ListMeta(Struct):
+    """How long the list may be."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)]
+
+
 class Similar(Struct):
     """What goes with a product."""
 
     product_name: Id
     similar: list[Suggestion]
+    meta: ListMeta
 
 
 class Recommendations(Struct):
@@ -149,6 +156,7 @@ class Recommendations(Struct):
 
     user_id: Id
     recommendations: list[Suggestion]
+    meta: ListMeta
 
 
 class Home(Struct):
@@ -166,6 +174,7 @@ class Popular(Struct):
 
     window: Literal["1h", "24h", "7d"]
     products: list[Suggestion]
+    meta: ListMeta
 
 
 class Hour(Struct):
@@ -211,6 +220,7 @@ class ProductPurchases(Struct):
     product_name: Id
     purchases: list[ProductPurchase]
     meta: ProductPurchasesMeta
+    next_cursor: str | UnsetType = UNSET
 
 
 class Stage(Struct):
@@ -232,7 +242,7 @@ class Stage(Struct):
 class TracedPurchase(Struct):
     """One product of the order: the stages of its newest version, as far as the topics still have them."""
 
-    product_name: Id
+    product_name: str  # of a dead letter it may be none that there can be
     outcome: Literal["visible", "cancelled", "different"]
     diagnosis: str
     version: Count | None

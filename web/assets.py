@@ -8,6 +8,7 @@ from pathlib import Path
 from aiohttp.web import Request, Response
 
 from app.core import app
+from web.conditional import known
 
 _FOLDER = Path(__file__).parent / "pages"
 
@@ -28,6 +29,6 @@ def _file(request: Request, name: str, media: str) -> Response:
     content = (_FOLDER / name).read_bytes()
     etag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
     headers = {"Cache-Control": "public, max-age=60", "ETag": etag}
-    if request.headers.get("If-None-Match") == etag:
+    if known(request, etag):
         return Response(status=304, headers=headers)
     return Response(body=content, content_type=media, charset="utf-8", headers=headers)

@@ -6,17 +6,21 @@ import base64
 import binascii
 import hashlib
 import hmac
+from typing import TypeVar
+from urllib.parse import urlencode
 
 import msgspec
+from aiohttp.web import Request
 
 from app.config import Settings
-from app.lists import Mark
+from app.core import settings
 from web.errors import Problem
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 _SIGNATURE_BYTES = hashlib.sha256().digest_size
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Mark).decode
 
 
 def secret(settings: Settings) -> bytes:
@@ -24,13 +28,22 @@ def secret(settings: Settings) -> bytes:
     return hashlib.sha256((settings.cursor_secret or f"cursor of {settings.id}").encode()).digest()
 
 
-def write(key: bytes, bound_to: tuple, mark: Mark) -> str:
+KEY = secret(settings)
+
+
+def next_page(request: Request, following: str) -> str:
+    """The address of the page at the cursor `following`."""
+    pairs = [(name, said) for name, said in request.query.items() if name != "cursor"]
+    return f"{request.rel_url.raw_path}?{urlencode([*pairs, ('cursor', following)])}"
+
+
+def write(key: bytes, bound_to: tuple, mark: msgspec.Struct) -> str:
     """The cursor for what comes after `mark`; `bound_to` is the user and the parameters, in plain values."""
     content = _encode(mark)
     return base64.urlsafe_b64encode(_sign(key, bound_to, content) + content).decode().rstrip("=")
 
 
-def read(key: bytes, bound_to: tuple, text: str) -> Mark:
+def read(key: bytes, bound_to: tuple, text: str, kind: type[T]) -> T:
     """The mark in a cursor. Raises Problem 400 invalid-cursor for any that `write` did not return for `bound_to`."""
     try:
         given = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -40,7 +53,7 @@ def read(key: bytes, bound_to: tuple, text: str) -> Mark:
     if not hmac.compare_digest(signature, _sign(key, bound_to, content)):
         raise _invalid()
     try:
-        mark = _decode(content)
+        mark = msgspec.msgpack.decode(content, type=kind)
     except msgspec.DecodeError:  # of another version
         raise _invalid() from None
     # The last character has bits that count for nothing.

@@ -12,11 +12,11 @@ from app.core import app, settings
 from chunks import ClosedPartition
 from tables import by_user
 from web import parameters
+from web.conditional import tag, tagged
 from web.errors import Answered, Problem
 from web.pages import page
 from web.parameters import Query
-from web.purchases import Said, said, said_instead
-from web.ready import HEADERS
+from web.purchases import Said, mark, said, said_instead
 from web.recommended import Row, recommend
 from web.routing import routed
 
@@ -27,17 +27,17 @@ RECOMMENDED = 5
 @app.page("/users/{user_id:[^/]*}")
 def home(self, request: Request, user_id: str) -> Answered:
     """The home page of one user."""
-    parameters.only(request)
+    parameters.only(request, "cursor")
     user = parameters.user_id(request, 2)
-    query = Query(settings.recent_limit)
-    return _routed(request, user, query, lambda told: _page(user, told, RECOMMENDED))
+    query = Query(settings.recent_limit, parameters.cursor(request))
+    return _routed(request, user, query, lambda told: _page(user, told, query.cursor is None))
 
 
 @app.page("/")
 async def front(self, request: Request) -> Response:
     """A form that asks for a user id and goes to the user's home page."""
-    wanted = request.query.get("user_id")
-    if wanted:
+    wanted = parameters.query_user_id(request, "user_id")
+    if wanted is not None:
         raise HTTPSeeOther(f"/users/{quote(wanted, safe='')}")
     return page("front.html")
 
@@ -48,27 +48,29 @@ def blocks(self, request: Request, user_id: str) -> Answered:
     parameters.only(request, "limit")
     user = parameters.user_id(request, 3)
     query = Query(parameters.limit(request, settings.recent_limit))
-    return _routed(request, user, query, lambda told: _blocks(user, told, query.limit))
+    return _routed(request, user, query, lambda told: _blocks(request, user, told, query.limit))
 
 
 def _routed(request: Request, user: str, query: Query, answer: Callable[[Said], Response]) -> Answered:
     """The answer that is made of what is said of the user's purchases, by whoever can say it."""
+    after = mark(user, query)
 
     async def instead(problem: Problem, partition: int) -> Response:
-        return answer(await said_instead(request, user, query, None, partition, problem))
+        return answer(await said_instead(request, user, query, after, partition, problem))
 
     return routed(
         request,
         by_user.by_user,
         user.encode(),
-        lambda partition: answer(said(user, query, None, partition)),
+        lambda partition: answer(said(user, query, after, partition)),
         instead=instead,
     )
 
 
-def _blocks(user: str, told: Said, limit: int) -> Response:
-    body = b'%b,"recommendations":%b}' % (told.body[:-1], json.encode(_recommended(user, limit)))
-    return Response(body=body, headers=HEADERS)
+def _blocks(request: Request, user: str, told: Said, limit: int) -> Response:
+    recommended = json.encode(_recommended(user, limit))
+    body = b'%b,"recommendations":%b}' % (told.body[:-1], recommended)
+    return tagged(request, body, tag(told.etag.encode() + recommended))
 
 
 def _recommended(user: str, limit: int) -> list[Row] | None:
@@ -81,7 +83,10 @@ def _recommended(user: str, limit: int) -> list[Row] | None:
         return None
 
 
-def _page(user: str, told: Said, limit: int) -> Response:
+def _page(user: str, told: Said, newest: bool) -> Response:
     shown = json.decode(told.body)
     values = {name: shown[name] for name in ("purchases", "meta")}
-    return page("home.html", user=user, recommendations=_recommended(user, limit), **values)
+    recommended = _recommended(user, RECOMMENDED) if newest else None
+    return page(
+        "home.html", user=user, newest=newest, recommendations=recommended, older=told.next_cursor, **values
+    )  # fmt: skip

@@ -14,11 +14,10 @@ from app.core import app, settings
 from app.topics import partition_of
 from chunks import ClosedPartition
 from tables import by_user
-from web import fallback, parameters
+from web import conditional, fallback, parameters
 from web.errors import Problem
 from web.parameters import Query
 from web.purchases import Said, said, said_by_source
-from web.ready import HEADERS
 from web.routing import RETRY_AFTER_S, demand_kept, forwarded, heard, owner_of, recovering
 
 #: One user's part of the answer: what GET …/purchases says, or `user_id` and `error`.
@@ -61,7 +60,7 @@ async def many(self, request: Request) -> Response:
     read = await fallback.asked(request, rest) if rest else None
     if read is not None:
         found |= {user: _part(said_by_source(user, query, None, read)) for user in rest}
-    return _answer(query, [found.get(user) or _failed(user, missing[user]) for user in users])
+    return _answer(request, query, [found.get(user) or _failed(user, missing[user]) for user in users])
 
 
 def _partition(user: str) -> int:
@@ -117,10 +116,16 @@ def _failed(user: str, problem: Problem) -> Part:
     }
 
 
-def _answer(query: Query, parts: list[Part]) -> Response:
+def _answer(request: Request, query: Query, parts: list[Part]) -> Response:
     errors = [part["error"] for part in parts if "error" in part]
     if len(errors) == len(parts):
         raise Problem(503, errors[0]["code"], errors[0]["message"], retry_after_s=RETRY_AFTER_S)
     complete = not errors and all(part["meta"]["complete"] for part in parts)
     body = {"users": parts, "meta": {"limit": query.limit, "complete": complete}}
-    return Response(body=msgspec.json.encode(body), headers=HEADERS)
+    identity = msgspec.json.encode([query.limit, *map(_content, parts)])
+    return conditional.answer(request, body, identity)
+
+
+def _content(part: Part) -> Part:
+    # Freshness is no part of it.
+    return {**part, "meta": (part["meta"]["complete"], part["meta"]["role"])} if "meta" in part else part

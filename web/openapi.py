@@ -18,6 +18,7 @@ _EVERYWHERE = (
     "body-too-large",
     "line-too-long",
     "headers-too-large",
+    "expectation-failed",
     "internal-error",
 )
 _GUARDED = ("token-needed", "invalid-token", "rate-limited")
@@ -31,7 +32,11 @@ _HEADERS = {
     "X-Request-ID": ("The request's id: yours, or one that was made", {"type": "string"}),
     "Retry-After": ("Seconds to wait before asking again", {"type": "integer", "minimum": 1}),
     "WWW-Authenticate": ("Bearer", {"type": "string"}),
+    "ETag": ("Stands for the content: weak where it is JSON", {"type": "string"}),
+    "Link": ('The next page, `rel="next"`', {"type": "string"}),
 }
+#: JSON has a tag, HTML made of it none; the last page has no next one.
+_SOMETIMES = ("ETag", "Link")
 _DESCRIPTION = """What each user bought lately.
 
 `HEAD` is `GET` without the body, `OPTIONS` answers 204 with `Allow`, any other method 405 with `Allow`. An unknown path
@@ -49,7 +54,10 @@ def document(served: Collection[str], bodies: dict[str, type[msgspec.Struct]]) -
         "paths": {path: {route.method: _operation(path, route)} for path, route in ROUTES.items() if path in served},
         "components": {
             "schemas": {**answers.schemas(), **taken},
-            "headers": {name: {"description": help, "schema": schema} for name, (help, schema) in _HEADERS.items()},
+            "headers": {
+                name: {"description": help, "schema": schema, "required": name not in _SOMETIMES}
+                for name, (help, schema) in _HEADERS.items()
+            },
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -69,8 +77,8 @@ def _operation(path: str, route: Route) -> dict:
         "summary": route.summary,
         "description": f"For {route.access.value}.",
         "tags": list(route.tags),
-        "parameters": [_parameter(one) for one in route.parameters],
-        "responses": {"200": _success(route), **_failures(route)},
+        "parameters": [_parameter(one) for one in (*route.parameters, *_conditions(route))],
+        "responses": {"200": _success(route), **_unchanged(route), **_failures(route)},
     }
     if route.access is not Access.OPEN:
         operation["security"] = [{"token": []}] if route.access is Access.ADMIN else [{"token": []}, {}]
@@ -91,7 +99,19 @@ def _parameter(one: Parameter) -> dict:
 def _success(route: Route) -> dict:
     answer = {"type": "object"} if route.answer is dict else _ref(route.answer.__name__)
     content = {media: {"schema": answer if media == JSON else {"type": "string"}} for media in route.media}
-    return {"description": "OK", "headers": _headers("X-Request-ID"), "content": content}
+    return {"description": "OK", "headers": _headers("X-Request-ID", *route.headers), "content": content}
+
+
+def _conditions(route: Route) -> tuple[Parameter, ...]:
+    if "ETag" not in route.headers:
+        return ()
+    return (Parameter("If-None-Match", "304 to who has this ETag", {"type": "string"}, where="header"),)
+
+
+def _unchanged(route: Route) -> dict:
+    if "ETag" not in route.headers:
+        return {}
+    return {"304": {"description": "Not Modified", "headers": _headers("X-Request-ID", "ETag")}}
 
 
 def _failures(route: Route) -> dict:

@@ -19,16 +19,16 @@ MAX_LIMIT = 100
 MAX_WAIT_MS = 5_000
 MAX_USERS = 100
 MAX_KEYS = 200
-#: The longest one there is: it holds an order id and a product name.
-MAX_CURSOR = 6_000
 
 #: What can be asked of a list of purchases; the first ones are all that can be asked of many users', or of a stream.
 FILTERS = ("limit", "group_by", "since", "until", "payment_method")
 ALL = (*FILTERS, "cursor", "max_lag_ms", "after_order", "wait_ms", "consistency")
 
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
+_LIMIT = re.compile(r"0*([1-9][0-9]*)", re.ASCII)
+_BROKEN = re.compile(r"%(?![0-9A-Fa-f]{2})", re.ASCII)
 _TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-5][0-9])", re.ASCII
 )
 
 
@@ -62,7 +62,7 @@ def query(request: Request, allowed: tuple[str, ...], default_limit: int) -> Que
         raise _invalid("since", "since must not be later than until")
     return Query(
         limit(request, default_limit),
-        text(request, "cursor", MAX_CURSOR),
+        cursor(request),
         choice(request, "group_by", "order", "product"),
         Filter(since, until, text(request, "payment_method", MAX_LABEL)),
         number(request, "max_lag_ms"),
@@ -87,13 +87,22 @@ def user_id(request: Request, segment: int) -> str:
 
 def product_name(request: Request, segment: int) -> str:
     """The product name in path segment `segment`. Raises Problem 400 invalid-product-name."""
-    text = _path_text(request, segment)
+    return _valid_product_name(_path_text(request, segment), "product_name")
+
+
+def query_product_name(request: Request, name: str) -> str:
+    """The product name in the parameter `name`. Raises Problem 400 invalid-product-name."""
+    found = _query_texts(request, name)
+    return _valid_product_name(found[0] if len(found) == 1 else None, name)
+
+
+def _valid_product_name(text: str | None, parameter: str) -> str:
     if text is None or not 1 <= len(text) <= MAX_PRODUCT_NAME:
         raise Problem(
             400,
             "invalid-product-name",
             f"a product name has 1 to {MAX_PRODUCT_NAME} characters in UTF-8",
-            parameter="product_name",
+            parameter=parameter,
         )
     return text
 
@@ -116,12 +125,22 @@ def limit(request: Request, default: int) -> int:
     values = request.query.getall("limit", [])
     if not values:
         return min(default, MAX_LIMIT)
-    if len(values) > 1 or not _NUMBER.fullmatch(values[0]) or int(values[0]) < 1:
+    number = _LIMIT.fullmatch(values[0]) if len(values) == 1 else None
+    if number is None:
         raise _invalid(
             "limit",
             f"limit must be given once, as a whole number from 1 to {MAX_LIMIT}; a larger one counts as {MAX_LIMIT}",
         )
-    return min(int(values[0]), MAX_LIMIT)
+    digits = number[1]
+    return MAX_LIMIT if len(digits) > len(str(MAX_LIMIT)) else min(int(digits), MAX_LIMIT)
+
+
+def cursor(request: Request) -> str | None:
+    """The parameter `cursor` as it was given, for web.cursor to read. Raises Problem 400 invalid-parameter."""
+    values = _query_texts(request, "cursor")
+    if len(values) > 1:
+        raise _invalid("cursor", "cursor must be given once")
+    return (values[0] or "") if values else None
 
 
 def number(request: Request, name: str, most: int = 2**63 - 1) -> int | None:
@@ -155,14 +174,15 @@ def text(request: Request, name: str, most: int) -> str | None:
 
 
 def moment(request: Request, name: str) -> int | None:
-    """A time in RFC 3339, in microseconds since 1970; None where it is not given. Raises Problem 400."""
+    """A time in RFC 3339, in microseconds since 1970, rounded up; None where it is not given. Raises Problem 400."""
     values = request.query.getall(name, [])
     if not values:
         return None
     try:
         if len(values) > 1 or not _TIME.fullmatch(values[0]):
             raise ValueError(name)
-        return microseconds(datetime.fromisoformat(_isoformat(values[0])))
+        time, beyond = _isoformat(values[0])
+        return microseconds(datetime.fromisoformat(time)) + beyond
     except ValueError:
         raise _invalid(
             name,
@@ -171,11 +191,12 @@ def moment(request: Request, name: str) -> int | None:
         ) from None
 
 
-def _isoformat(time: str) -> str:
+def _isoformat(time: str) -> tuple[str, bool]:
+    """The same to the microsecond, and whether it is later than that."""
     # Python 3.10 reads neither Z nor a fraction of other than 3 or 6 digits.
     head, zone = time[:19].upper(), time[19:].upper().replace("Z", "+00:00")
     fraction, zone = (zone[1:-6], zone[-6:]) if zone.startswith(".") else ("", zone)
-    return f"{head}.{fraction.ljust(6, '0')}{zone}"
+    return f"{head}.{fraction[:6].ljust(6, '0')}{zone}", fraction[6:].strip("0") != ""
 
 
 def user_ids(request: Request) -> list[str]:
@@ -250,6 +271,8 @@ def _path_text(request: Request, segment: int) -> str | None:
 def _decoded(raw: str) -> str | None:
     if raw.isascii() and "%" not in raw:
         return raw
+    if _BROKEN.search(raw):
+        return None
     try:
         return unquote_to_bytes(raw.encode(errors="surrogateescape")).decode()
     except UnicodeDecodeError:

@@ -12,6 +12,7 @@ from app.product_history import HOUR, History
 from chunks import ClosedPartition
 from tables import by_product, similar
 from web import parameters
+from web.errors import Answered
 from web.pages import page
 from web.products import unknown_product
 from web.recommended import owned, similar_to
@@ -23,10 +24,20 @@ DAY = 24 * HOUR
 
 
 @app.page("/products/{product_name:[^/]*}")
-def product_page(self, request: Request, product_name: str) -> Response:
+def product_page(self, request: Request, product_name: str) -> Answered:
     """The page of one product."""
     parameters.only(request)
-    name = parameters.product_name(request, 2)
+    return _routed(request, parameters.product_name(request, 2))
+
+
+@app.page("/products")
+def product_page_by_query(self, request: Request) -> Answered:
+    """The same for any name: "." and ".." mean a folder to whoever makes a path of them."""
+    parameters.only(request, "name")
+    return _routed(request, parameters.query_product_name(request, "name"))
+
+
+def _routed(request: Request, name: str) -> Answered:
     return routed(request, by_product.by_product, name.encode(), lambda partition: _answer(name, partition))
 
 
@@ -34,23 +45,24 @@ def _answer(name: str, partition: int) -> Response:
     totals = by_product.totals(name, partition)
     if totals is None:
         raise unknown_product()
-    bars, purchases, rows = _beside(name)
+    beside = _beside(name)
+    bars, purchases, rows = beside or ([], [], [])
     return page(
         "product.html", name=name, totals=totals, revenue=money(totals.revenue), bars=bars, purchases=purchases,
-        similar=rows,
+        similar=rows, counted=beside is not None, days=DAYS,
     )  # fmt: skip
 
 
-def _beside(name: str) -> tuple[list, list, list]:
-    """Chart, newest purchases and similar products; nothing of what is not counted, or not here."""
+def _beside(name: str) -> tuple[list, list, list] | None:
+    """Chart, newest purchases and similar products; None where these are not counted, or not here."""
     if not settings.similar:
-        return [], [], []
+        return None
     try:
         history = similar.history(name, owned(similar.similar, name))
-        newest = [(rfc3339(ordered_at), price) for ordered_at, price in history.shown(ROWS)[0]]
+        newest = [(rfc3339(ordered_at), price) for ordered_at, price in history.shown(ROWS).rows]
         return bars(history, int(time.time() * 1e6) // DAY), newest, similar_to(name, ROWS) or []
     except ClosedPartition:
-        return [], [], []
+        return None
 
 
 def bars(history: History, today: int) -> list[dict[str, object]]:

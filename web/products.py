@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import msgspec
 from aiohttp.web import Request, Response
 
 from app.core import app, settings
 from app.folds import money, rfc3339
-from app.product_history import HOUR
+from app.product_history import HOUR, Mark
 from chunks import ClosedPartition
 from tables import by_product, similar
-from web import parameters
+from web import cursor, parameters
+from web.conditional import answer
 from web.errors import Problem
 from web.recommended import owned
 from web.routing import routed
@@ -26,20 +26,24 @@ def product(self, request: Request, product_name: str) -> Response:
     """Number of purchases and revenue of one product, and its purchases over time."""
     parameters.only(request)
     name = parameters.product_name(request, 3)
-    return routed(request, by_product.by_product, name.encode(), lambda partition: _totals(name, partition))
+    return routed(request, by_product.by_product, name.encode(), lambda partition: _totals(request, name, partition))
 
 
 @app.page("/v1/products/{product_name:[^/]*}/purchases")
 def purchases(self, request: Request, product_name: str) -> Response:
     """The newest purchases of one product: when, and at which price."""
     switched_on()
-    parameters.only(request, "limit")
+    parameters.only(request, "limit", "cursor")
     name = parameters.product_name(request, 3)
     limit = parameters.limit(request, DEFAULT_LIMIT)
-    return routed(request, similar.similar, name.encode(), lambda partition: _purchases(name, partition, limit))
+    given = parameters.cursor(request)
+    after = None if given is None else cursor.read(cursor.KEY, _bound_to(name), given, Mark)
+    return routed(
+        request, similar.similar, name.encode(), lambda partition: _purchases(request, name, partition, limit, after)
+    )
 
 
-def _totals(name: str, partition: int) -> Response:
+def _totals(request: Request, name: str, partition: int) -> Response:
     totals = by_product.totals(name, partition)
     if totals is None:
         raise unknown_product()
@@ -52,30 +56,32 @@ def _totals(name: str, partition: int) -> Response:
                 "by_hour": _counts(history.by_hour(hour), HOUR),
                 "by_day": _counts(history.by_day(hour), 24 * HOUR),
             }
-    return _answer(body)
+    return answer(request, body)
 
 
 def _counts(counts: dict[int, int], length: int) -> list[dict[str, object]]:
     return [{"from": rfc3339(at * length), "purchases": count} for at, count in counts.items() if count > 0]
 
 
-def _purchases(name: str, partition: int, limit: int) -> Response:
+def _purchases(request: Request, name: str, partition: int, limit: int, after: Mark | None) -> Response:
     if similar.sales(name, partition) is None:
         raise unknown_product()
-    rows, complete = similar.history(name, partition).shown(limit)
-    return _answer(
-        {
-            "product_name": name,
-            "purchases": [{"ordered_at": rfc3339(at), "price": price} for at, price in rows],
-            "meta": {"limit": limit, "complete": complete},
-        }
-    )
+    page = similar.history(name, partition).shown(limit, after)
+    body = {
+        "product_name": name,
+        "purchases": [{"ordered_at": rfc3339(at), "price": price} for at, price in page.rows],
+        "meta": {"limit": limit, "complete": page.complete},
+    }
+    if page.next is None:
+        return answer(request, body)
+    body["next_cursor"] = cursor.write(cursor.KEY, _bound_to(name), page.next)
+    return answer(request, body, link=cursor.next_page(request, body["next_cursor"]))
+
+
+def _bound_to(name: str) -> tuple:
+    return ("purchases of", name)
 
 
 def unknown_product() -> Problem:
     """The answer about a product that nobody ever bought."""
     return Problem(404, "unknown-product", "nobody bought a product of this name")
-
-
-def _answer(body: dict[str, object]) -> Response:
-    return Response(body=msgspec.json.encode(body), content_type="application/json", charset="utf-8")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from functools import cache, partial
 from typing import NamedTuple
-from urllib.parse import urlencode
 
 import msgspec
-from aiohttp import hdrs
 from aiohttp.web import Request, Response
 
 from app import lists
@@ -23,18 +20,17 @@ from app.source import reading
 from app.source.reading import Read
 from tables import by_user
 from web import cursor, fallback, parameters
-from web.accept import as_fragment
+from web.conditional import known, tag, tagged
 from web.errors import Answered, Problem
 from web.meta import meta, require_fresh
 from web.parameters import Query
-from web.ready import ETAG, HEADERS, Ready
+from web.ready import Ready
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 log = logging.getLogger(__name__)
 
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
 _PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
-_KEY = cursor.secret(settings)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -72,7 +68,7 @@ def purchases(self, request: Request, user_id: str) -> Answered:
 
 def mark(user: str, query: Query) -> Mark | None:
     """Where the page begins. Raises Problem 400 invalid-cursor."""
-    return None if query.cursor is None else cursor.read(_KEY, query.bound_to(user), query.cursor)
+    return None if query.cursor is None else cursor.read(cursor.KEY, query.bound_to(user), query.cursor, Mark)
 
 
 def said(user: str, query: Query, after: Mark | None, partition: int, role: str = "active") -> Said:
@@ -88,8 +84,8 @@ def said_by_source(user: str, query: Query, after: Mark | None, read: Read) -> S
     """What is said of a user by the shop's database."""
     # It was asked after the request had come: nothing is fresher.
     fresh = Freshness(read.as_of, 0, "proven", None)
-    known = [one for one in read.purchases[user] if query.wanted.admits(one)]
-    return _say(user, query, after, known, fresh, fallback.SOURCE)
+    wanted = [one for one in read.purchases[user] if query.wanted.admits(one)]
+    return _say(user, query, after, wanted, fresh, fallback.SOURCE)
 
 
 async def said_instead(
@@ -115,19 +111,18 @@ async def _instead(
     return _answer(request, await said_instead(request, user, query, after, partition, problem))
 
 
-def _say(user: str, query: Query, after: Mark | None, known: list[Register], fresh: Freshness, role: str) -> Said:
+def _say(user: str, query: Query, after: Mark | None, registers: list[Register], fresh: Freshness, role: str) -> Said:
     require_fresh(query, fresh)
-    page: Page = _PAGES[query.group_by](known, after, query.limit)
+    page: Page = _PAGES[query.group_by](registers, after, query.limit)
     content = {"user_id": user, _ROWS[query.group_by]: page.rows}
     following = None
     if page.next is not None:
-        following = content["next_cursor"] = cursor.write(_KEY, query.bound_to(user), page.next)
+        following = content["next_cursor"] = cursor.write(cursor.KEY, query.bound_to(user), page.next)
     about = meta(query, page, fresh, role)
     shown = _encode(content)
-    # Freshness moves all the time and is no part of the content.
-    identity = hashlib.blake2b(shown + _terms(query.limit, about["complete"], role), digest_size=12)
     body = b'%b,"meta":%b}' % (shown[:-1], _encode(about))
-    return Said(body, f'W/"{identity.hexdigest()}"', following)
+    # Freshness moves all the time and is no part of the content.
+    return Said(body, tag(shown + _terms(query.limit, about["complete"], role)), following)
 
 
 @cache
@@ -164,8 +159,8 @@ async def _from_source(request: Request, user: str, query: Query, after: Mark | 
     return _answer(request, said_by_source(user, query, after, read))
 
 
-def _demand_order(query: Query, known: list[Register]) -> None:
-    if query.after_order is not None and query.after_order not in {str(one.order_id) for one in known}:
+def _demand_order(query: Query, registers: list[Register]) -> None:
+    if query.after_order is not None and query.after_order not in {str(one.order_id) for one in registers}:
         raise _not_up_to_position()
 
 
@@ -175,25 +170,7 @@ def _not_up_to_position() -> Problem:
 
 
 def _answer(request: Request, said: Said) -> Response | Ready:
-    known = _known(request, said.etag)
-    if said.next_cursor is None and not known:
+    if said.next_cursor is None and not known(request, said.etag):
         return Ready(said.body, said.etag)
-    headers = {**HEADERS, ETAG: said.etag}
-    if said.next_cursor is not None:
-        headers[hdrs.LINK] = f'<{_next(request, said.next_cursor)}>; rel="next"'
-    if known:
-        del headers[hdrs.CONTENT_TYPE]
-        return Response(status=304, headers=headers)
-    return Response(body=said.body, headers=headers)
-
-
-def _known(request: Request, etag: str) -> bool:
-    """Whether the client has what `etag` stands for (RFC 9110, 13.1.2: compared weakly)."""
-    if hdrs.IF_NONE_MATCH not in request.headers or as_fragment(request):
-        return False
-    return any(one.value in ("*", etag[3:-1]) for one in request.if_none_match or ())
-
-
-def _next(request: Request, following: str) -> str:
-    pairs = [(name, said) for name, said in request.query.items() if name != "cursor"]
-    return f"{request.rel_url.raw_path}?{urlencode([*pairs, ('cursor', following)])}"
+    link = None if said.next_cursor is None else cursor.next_page(request, said.next_cursor)
+    return tagged(request, said.body, said.etag, link)

@@ -49,6 +49,8 @@ class Route:
     problems: tuple[str, ...] = ()
     method: str = "get"
     body: str | None = None
+    #: Headers of its answer; with an ETag it answers 304, too.
+    headers: tuple[str, ...] = ()
     #: Whether a user's token opens it only where the query names that user.
     names_user: bool = False
     tags: tuple[str, ...] = field(default=("data",))
@@ -111,16 +113,17 @@ LIMIT = Parameter("limit", "how many at most; above 100 counts as 100", {"type":
 CURSOR = Parameter("cursor", "where to go on: `next_cursor` of the page before", {"type": "string"})
 _HEX = {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
 _TIME = {"type": "string", "format": "date-time"}
+_LABEL = {"type": "string", "minLength": 1, "maxLength": 255}
 SELECTION = (
     LIMIT,
     Parameter("group_by", "rows are orders or products", {"type": "string", "enum": ["order", "product"]}),
     Parameter("since", "ordered then or later", _TIME, example="2026-01-01T00:00:00Z"),
     Parameter("until", "ordered before", _TIME, example="2027-01-01T00:00:00Z"),
-    Parameter("payment_method", "paid in this way", {"type": "string", "maxLength": 255}),
+    Parameter("payment_method", "paid in this way", _LABEL),
 )
 FRESHNESS = (
     Parameter("max_lag_ms", "503 too-stale rather than older", {"type": "integer", "minimum": 0}),
-    Parameter("after_order", "answer once this order has arrived", {"type": "string", "maxLength": 255}),
+    Parameter("after_order", "answer once this order has arrived", _LABEL),
     Parameter("wait_ms", "how long to wait for it", {"type": "integer", "minimum": 0, "maximum": 5000}),
     Parameter(
         "consistency", "`source` asks MySQL", {"type": "string", "enum": ["any", "active", "source"]}, example="any"
@@ -136,6 +139,7 @@ ROUTES = {
     "/v1/users/{user_id}/purchases": Route(
         "The user's newest purchases; none for a user never seen",
         answer=answers.Purchases,
+        headers=("ETag", "Link"),
         parameters=(USER, *SELECTION, CURSOR, *FRESHNESS),
         problems=(
             *("invalid-user-id", "invalid-cursor", *_QUERY, *_ROUTED),
@@ -145,6 +149,7 @@ ROUTES = {
     "/v1/products/{product_name}": Route(
         "Number of purchases and revenue of a product",
         answer=answers.ProductTotals,
+        headers=("ETag",),
         parameters=(PRODUCT,),
         problems=("invalid-product-name", "unknown-parameter", "unknown-product", *_ROUTED),
     ),
@@ -161,6 +166,7 @@ ROUTES = {
     "/v1/users/{user_id}/recommendations": Route(
         "What the user may like, each with its reason",
         answer=answers.Recommendations,
+        headers=("ETag",),
         parameters=(
             USER,
             LIMIT,
@@ -171,12 +177,14 @@ ROUTES = {
     "/v1/users/{user_id}/home": Route(
         "Purchases and recommendations in one answer",
         answer=answers.Home,
+        headers=("ETag",),
         parameters=(USER, LIMIT),
         problems=("invalid-user-id", *_QUERY, *_ROUTED),
     ),
     "/v1/purchases": Route(
         "The purchases of up to 100 users in one answer",
         answer=answers.ManyPurchases,
+        headers=("ETag",),
         parameters=(
             Parameter(
                 "user_id",
@@ -191,6 +199,7 @@ ROUTES = {
     "/v1/products/{product_name}/similar": Route(
         "Products that were bought by the same users",
         answer=answers.Similar,
+        headers=("ETag",),
         parameters=(
             PRODUCT,
             LIMIT,
@@ -207,8 +216,9 @@ ROUTES = {
     "/v1/products/{product_name}/purchases": Route(
         "The newest purchases of a product, without users",
         answer=answers.ProductPurchases,
-        parameters=(PRODUCT, LIMIT),
-        problems=("invalid-product-name", "unknown-product", "not-found", *_QUERY, *_ROUTED),
+        headers=("ETag", "Link"),
+        parameters=(PRODUCT, LIMIT, CURSOR),
+        problems=("invalid-product-name", "invalid-cursor", "unknown-product", "not-found", *_QUERY, *_ROUTED),
     ),
     "/v1/orders/{order_id}/trace": Route(
         "The life of an order, and in one sentence why it is not visible",
@@ -228,21 +238,36 @@ ROUTES = {
     "/v1/products/popular": Route(
         "What is bought most",
         answer=answers.Popular,
+        headers=("ETag",),
         parameters=(WINDOW, LIMIT),
         problems=(*_QUERY, *_ROUTED, "not-found"),
     ),
-    "/": Route("A form that asks for a user", Access.OPEN, (HTML,), tags=("pages",)),
+    "/": Route(
+        "A form that asks for a user, and the way to the user's page",
+        Access.OPEN,
+        (HTML,),
+        parameters=(Parameter("user_id", "303 to the page of this user", USER.schema),),
+        problems=("invalid-user-id",),
+        tags=("pages",),
+    ),
     "/users/{user_id}": Route(
         "The user's home page",
         media=(HTML,),
-        parameters=(USER,),
-        problems=("invalid-user-id", "unknown-parameter", *_ROUTED),
+        parameters=(USER, CURSOR),
+        problems=("invalid-user-id", "invalid-cursor", *_QUERY, *_ROUTED),
         tags=("pages",),
     ),
     "/products/{product_name}": Route(
         "The page of a product",
         media=(HTML,),
         parameters=(PRODUCT,),
+        problems=("invalid-product-name", "unknown-parameter", "unknown-product", *_ROUTED),
+        tags=("pages",),
+    ),
+    "/products": Route(
+        "The same for a product whose name no path can have (`.` and `..`)",
+        media=(HTML,),
+        parameters=(Parameter("name", "the product's name", PRODUCT.schema, example="Phone"),),
         problems=("invalid-product-name", "unknown-parameter", "unknown-product", *_ROUTED),
         tags=("pages",),
     ),
@@ -253,8 +278,10 @@ ROUTES = {
         problems=("unknown-parameter",),
         tags=("pages",),
     ),
-    "/assets/lately.css": Route("How the pages look", Access.OPEN, ("text/css",), tags=("pages",)),
-    "/assets/live.js": Route("Keeps the home page up to date", Access.OPEN, ("text/javascript",), tags=("pages",)),
+    "/assets/lately.css": Route("How the pages look", Access.OPEN, ("text/css",), headers=("ETag",), tags=("pages",)),
+    "/assets/live.js": Route(
+        "Keeps the home page up to date", Access.OPEN, ("text/javascript",), headers=("ETag",), tags=("pages",)
+    ),
     "/livez": Route("Is the process alive", Access.OPEN, (JSON,), answers.Alive, tags=("operations",)),
     "/readyz": Route(
         "May the worker answer",

@@ -183,8 +183,8 @@ async def asking(
     """The answer of `owner` to the request (or to `path`), to be read; Problem owner-away may come meanwhile."""
     url = URL(f"{str(owner).rstrip('/')}{path or request.rel_url.raw_path_qs}", encoded=True)
     headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
-    if as_fragment(request):
-        headers.pop("If-None-Match", None)  # the owner answers in JSON
+    if path or as_fragment(request):
+        headers.pop("If-None-Match", None)  # what the client has is not what is asked for here, or is no JSON
     headers |= {"X-Request-ID": request["request_id"], HOP: "1"}
     asked = app.http_client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
     try:

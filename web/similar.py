@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp.web import Request, Response
 
 from app.core import app, settings
 from tables import by_user
 from tables import similar as table
 from web import parameters
+from web.conditional import answer
 from web.errors import Problem
 from web.recommended import LONGEST, WINDOWS, popular, purchased, recommend, similar_to
 from web.routing import demand_kept, routed
@@ -24,7 +24,10 @@ def bestsellers(self, request: Request) -> Response:
     window = parameters.choice(request, "window", *WINDOWS) or LONGEST
     limit = parameters.limit(request, DEFAULT_LIMIT)
     return routed(
-        request, table.similar, b"", lambda _: _answer({"window": window, "products": popular(window, limit)})
+        request,
+        table.similar,
+        b"",
+        lambda _: answer(request, {"window": window, "products": popular(window, limit), **_meta(limit)}),
     )
 
 
@@ -39,15 +42,15 @@ def alike(self, request: Request, product_name: str) -> Response:
     fallback = parameters.choice(request, "fallback", "popular", "none")
     complementary = parameters.choice(request, "intent", "related", "complementary") == "complementary"
 
-    def answer(_partition: int) -> Response:
+    def told(_partition: int) -> Response:
         rows = similar_to(name, limit, for_user=user, complementary=complementary, fallback=fallback != "none")
         if rows is None and fallback == "popular":
             rows = popular(LONGEST, limit, {name, *purchased(user)} if user else {name})
         if rows is None:
             raise Problem(404, "unknown-product", "nobody bought a product of this name")
-        return _answer({"product_name": name, "similar": rows})
+        return answer(request, {"product_name": name, "similar": rows, **_meta(limit)})
 
-    return routed(request, table.similar, name.encode(), answer)
+    return routed(request, table.similar, name.encode(), told)
 
 
 @app.page("/v1/users/{user_id:[^/]*}/recommendations")
@@ -62,7 +65,14 @@ def recommendations(self, request: Request, user_id: str) -> Response:
         request,
         by_user.by_user,
         user.encode(),
-        lambda _: _answer({"user_id": user, "recommendations": recommend(user, limit, exclude_purchased=new_only)}),
+        lambda _: answer(
+            request,
+            {
+                "user_id": user,
+                "recommendations": recommend(user, limit, exclude_purchased=new_only),
+                **_meta(limit),
+            },
+        ),
     )
 
 
@@ -73,10 +83,5 @@ def switched_on() -> None:
     demand_kept(table.similar)
 
 
-def _answer(body: dict[str, object]) -> Response:
-    return Response(
-        body=msgspec.json.encode(body),
-        content_type="application/json",
-        charset="utf-8",
-        headers={"Cache-Control": "private, no-cache"},
-    )
+def _meta(limit: int) -> dict[str, object]:
+    return {"meta": {"limit": limit}}

@@ -67,7 +67,7 @@ def url(worker: Worker, path: str) -> str:
 
 PAGES = [
     *("/", "/docs", "/users/ann", "/users/nobody", "/operator"),
-    *(f"/products/{quote(HOSTILE, safe='')}", "/products/Case", "/products/Nothing"),
+    *(f"/products/{quote(HOSTILE, safe='')}", "/products/Case", "/products/Nothing", "/products?name=Case"),
 ]
 
 
@@ -91,6 +91,9 @@ def test_an_open_page_reconnects_after_the_worker_was_killed_and_shows_what_came
     page.goto(url(shop.running, "/users/kim"))
     expect(page.locator("#live")).to_contain_text("Live", timeout=WITHIN_MS)
     page.evaluate("window.sameDocument = true")
+    quiet = page.context.new_page()
+    quiet.goto(url(shop.running, "/users/nobody"))
+    expect(quiet.locator("#live")).to_contain_text("Live", timeout=WITHIN_MS)
     shop.running.kill()
     expect(page.locator("#live")).to_contain_text("Reconnecting", timeout=WITHIN_MS)
     shop.insert(("k2", "Rope", "kim", "2.50", NOW, "card"))
@@ -98,6 +101,41 @@ def test_an_open_page_reconnects_after_the_worker_was_killed_and_shows_what_came
     expect(page.locator("#purchases")).to_contain_text("Rope", timeout=3 * WITHIN_MS)
     expect(page.locator("#live")).to_contain_text("Live")
     assert page.evaluate("window.sameDocument")
+    expect(quiet.locator("#live")).to_contain_text("Live", timeout=WITHIN_MS)
+
+
+def test_a_new_order_is_said_and_takes_neither_focus_nor_place_from_who_reads(shop: Stack, page: Page):
+    shop.insert(*((f"f{number}", f"Lamp {number}", "fay", "1.00", NOW, "card") for number in range(3)))
+    eventually(lambda: len(shop.running.purchases("fay")) == 3)
+    page.goto(url(shop.running, "/users/fay"))
+    expect(page.locator("#live")).to_contain_text("Live", timeout=WITHIN_MS)
+    page.get_by_role("link", name="Lamp 1").focus()
+    page.evaluate("window.read = document.activeElement")
+    shop.insert(("f9", "Rope", "fay", "1.00", NOW + timedelta(seconds=1), "card"))
+    expect(page.locator("#live")).to_have_text("Live. New: Rope", timeout=WITHIN_MS)
+    assert [name.inner_text() for name in page.locator("#purchases .name").all()] == [
+        "Rope", "Lamp 2", "Lamp 1", "Lamp 0"
+    ]  # fmt: skip
+    assert page.evaluate("document.activeElement === window.read && document.contains(window.read)")
+    shop.execute("DELETE FROM orders WHERE order_id = 'f2'")
+    expect(page.locator("#purchases li")).to_have_count(3, timeout=WITHIN_MS)
+    assert page.evaluate("document.activeElement === window.read")
+
+
+def test_a_page_that_nobody_looks_at_holds_no_connection_and_is_up_to_date_when_it_is_looked_at(
+    shop: Stack, page: Page
+):
+    page.goto(url(shop.running, "/users/hal"))
+    expect(page.locator("#live")).to_contain_text("Live", timeout=WITHIN_MS)
+    look = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+    look += " document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(look, True)
+    shop.insert(("h1", "Rope", "hal", "1.00", NOW, "card"))
+    eventually(lambda: len(shop.running.purchases("hal")) == 1)
+    expect(page.locator("#purchases")).to_contain_text("No purchases yet.")
+    page.evaluate(look, False)
+    expect(page.locator("#purchases li")).to_have_count(1, timeout=WITHIN_MS)
+    expect(page.locator("#live")).to_have_text("Live. New: Rope")
 
 
 def test_the_home_page_works_without_scripts(shop: Stack, browser: Browser):
@@ -112,6 +150,42 @@ def test_the_home_page_works_without_scripts(shop: Stack, browser: Browser):
     page.get_by_role("link", name="Cable").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Cable")
     context.close()
+
+
+def test_older_purchases_are_a_link_away_without_scripts(shop: Stack, browser: Browser):
+    shop.insert(*((f"p{n:02}", f"Pen {n}", "pia", "1.00", NOW + timedelta(seconds=n), "card") for n in range(45)))
+    eventually(lambda: len(shop.running.purchases("pia", 100)) == 45)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(url(shop.running, "/users/pia"))
+    about = page.locator("#about")
+    expect(about).to_contain_text("Purchases 1 to 20; none is missing.")
+    seen = [name.inner_text() for name in page.locator("#purchases .name").all()]
+    page.get_by_role("link", name="Older purchases").click()
+    expect(about).to_contain_text("Purchases 21 to 40")
+    seen += [name.inner_text() for name in page.locator("#purchases .name").all()]
+    page.get_by_role("link", name="Older purchases").click()
+    expect(about).to_contain_text("These are the oldest.")
+    seen += [name.inner_text() for name in page.locator("#purchases .name").all()]
+    assert seen == [f"Pen {n}" for n in reversed(range(45))]
+    page.get_by_role("link", name="The newest purchases").click()
+    expect(page.locator("#purchases li")).to_have_count(20)
+    context.close()
+
+
+def test_every_product_is_reached_by_its_link_and_says_when_it_was_not_bought_lately(shop: Stack, page: Page):
+    names = ["..", ".", "a/b?c#d%2F", " spaced "]
+    shop.insert(*(("d1", name, "dot", "1.00", NOW - timedelta(days=80), "card") for name in names))
+    eventually(lambda: len(shop.running.purchases("dot")) == len(names))
+    for name in names:
+        eventually(lambda name=name: shop.running.totals(name) == (1, "1.00"))
+        page.goto(url(shop.running, "/users/dot"))
+        # The name as it is: a locator by name would take away its spaces.
+        links = page.locator("#purchases a").all()
+        next(one for one in links if one.evaluate("one => one.textContent") == name).click()
+        expect(page.get_by_text("1 purchase, 1.00 in all")).to_be_visible()
+        assert page.locator("h1").evaluate("one => one.textContent") == name
+        expect(page.get_by_text("No purchases in the last 30 days.")).to_be_visible()
 
 
 def test_a_product_page_shows_sales_and_what_goes_with_it_but_no_user(shop: Stack, page: Page):

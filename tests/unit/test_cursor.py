@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import Settings
 from app.lists import Mark
 from app.models import MAX_ORDER_ID_BYTES, MAX_PRODUCT_NAME
-from web import cursor
+from web import cursor, parameters
 from web.errors import Problem
-from web.parameters import MAX_CURSOR
+from web.limits import MAX_LINE_BYTES
 
 KEY = cursor.secret(Settings())
 BOUND = ("ann", None, (None, None, None), None)
@@ -26,7 +27,7 @@ BITS_OF_A_LETTER = 8
 
 def refusal(key: bytes, bound_to: tuple, text: str) -> Problem:
     with pytest.raises(Problem) as caught:
-        cursor.read(key, bound_to, text)
+        cursor.read(key, bound_to, text, Mark)
     assert (caught.value.status, caught.value.code, caught.value.parameter) == (400, "invalid-cursor", "cursor")
     return caught.value
 
@@ -34,13 +35,16 @@ def refusal(key: bytes, bound_to: tuple, text: str) -> Problem:
 @given(marks)
 def test_a_cursor_comes_back_as_the_mark_it_was_made_of(mark):
     text = cursor.write(KEY, BOUND, mark)
-    assert cursor.read(KEY, BOUND, text) == mark
+    assert cursor.read(KEY, BOUND, text, Mark) == mark
     assert text.replace("-", "").replace("_", "").isalnum(), "it needs no escaping in a URL"
 
 
-def test_the_longest_cursor_is_one_that_is_taken_back():
+def test_the_longest_cursor_fits_into_a_request():
     place = (2**63, 1, 2**63, "\U0001f600" * (MAX_ORDER_ID_BYTES // 4), "\U0001f600" * MAX_PRODUCT_NAME)
-    assert len(cursor.write(KEY, BOUND, Mark(place, 2**40, 2**63))) <= MAX_CURSOR
+    text = cursor.write(KEY, BOUND, Mark(place, 2**40, 2**63))
+    request = make_mocked_request("GET", f"/v1/users/ann/purchases?limit=1&cursor={text}")
+    assert len(f"GET {request.path_qs} HTTP/1.1") < MAX_LINE_BYTES
+    assert parameters.query(request, parameters.ALL, 20).cursor == text
 
 
 @given(marks, st.data())

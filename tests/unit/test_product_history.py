@@ -34,10 +34,24 @@ def test_counts_and_newest_purchases_are_those_of_all_that_is_not_taken_back(ste
             hours[ordered_at // HOUR] += 1
     assert (history.by_hour(NOW), history.by_day(NOW)) == (dict(hours), dict(days))
     for limit in (1, 4, 100):
-        shown, complete = history.shown(limit)
-        assert shown == truth[: len(shown)]
-        assert not complete or shown == truth[:limit]
-    assert history.floor is not None or history.shown(100) == (truth, True)
+        page = history.shown(limit)
+        assert page.rows == truth[: len(page.rows)]
+        assert not page.complete or page.rows == truth[:limit]
+    assert history.floor is not None or history.shown(100)[::2] == (truth, True)
+
+
+@given(st.lists(PLACES, max_size=12), st.integers(1, 4), st.lists(PLACES, max_size=3))
+def test_pages_show_each_purchase_once_also_while_newer_ones_arrive(there, limit, newer):
+    value = add(None, [(*place, 1) for place in there], NOW)
+    page = decode(value).shown(limit)
+    found = page.rows
+    value = add(value, [(at + 10_000 * HOUR, price, 1) for at, price in newer], NOW)
+    while page.next is not None:
+        page = decode(value).shown(limit, page.next)
+        assert page.rows
+        assert page.complete
+        found = found + page.rows
+    assert found == sorted(there, reverse=True)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +89,7 @@ def test_the_newest_purchases_are_bounded():
     for number in range(1_000):
         value = add(value, [(number * HOUR, "1", 1)], NOW)
         assert len(decode(value).newest) <= 200
-    assert decode(value).shown(100) == ([(number * HOUR, "1") for number in range(999, 899, -1)], True)
+    assert decode(value).shown(100).rows == [(number * HOUR, "1") for number in range(999, 899, -1)]
 
 
 def test_another_format_is_refused_with_a_way_out():

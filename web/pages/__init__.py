@@ -31,6 +31,7 @@ def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None)
         headers={
             "Content-Security-Policy": _POLICY,
             "Cache-Control": "private, no-cache",
+            "Referrer-Policy": "same-origin",
             **(headers or {}),
         },
     )

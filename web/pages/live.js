@@ -1,42 +1,70 @@
-// Shows what changed without a reload: the page is asked for again and its parts are swapped. When: at each event of the
-// stream that the page names, or else every so many milliseconds.
+// Shows what changed without a reload: the page is asked for again, and what is new in its parts is put into place. When:
+// at each event of the stream that the page names, or else every so many milliseconds. A page that is not looked at asks
+// for nothing: a browser has six connections to a server.
 "use strict";
 
-const FIRST_PAUSE_MS = 1000, LONGEST_PAUSE_MS = 30000;
+const FIRST_PAUSE_MS = 1000, LONGEST_PAUSE_MS = 30000, PATIENCE_MS = 15000;
+// What goes with a purchase is known a little later than the purchase.
+const AFTERWARDS_MS = 3000;
+const LISTS = ["OL", "TABLE", "TBODY", "SECTION"];
 const state = document.getElementById("live");
 const { stream: path, everyMs } = state.dataset;
-let pause = FIRST_PAUSE_MS, refreshing = false, again = false;
+const NEW = "Live. New: ";
+const upToDate = path ? "Live: new purchases appear by themselves." : "Live: this page is kept up to date.";
+let stream = null, pause = FIRST_PAUSE_MS, refreshing = false, again = false, afterwards = false, timer = 0;
 
 function listen() {
-  const stream = new EventSource(path);
-  stream.addEventListener("purchases", () => { pause = FIRST_PAUSE_MS; refresh(); });
-  stream.addEventListener("error", () => {
-    state.textContent = "Reconnecting …";
+  if (stream || document.hidden) return;
+  const opened = stream = new EventSource(path);
+  opened.addEventListener("open", () => tell(upToDate));
+  opened.addEventListener("purchases", () => {
+    pause = FIRST_PAUSE_MS;
+    afterwards = true;
+    refresh();
+  });
+  opened.addEventListener("error", () => {
+    tell("Reconnecting …");
     // A stream that was refused is closed for good; one that broke connects again by itself.
-    if (stream.readyState === EventSource.CLOSED) {
+    if (opened.readyState === EventSource.CLOSED && stream === opened) {
+      stream = null;
       setTimeout(listen, pause);
       pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
     }
   });
 }
 
+function look() {
+  if (!document.hidden) {
+    path ? listen() : refresh();
+  } else if (stream) {
+    stream.close();
+    stream = null;
+  }
+}
+
 async function refresh() {
+  if (document.hidden) return;
   if (refreshing) { again = true; return; }
   refreshing = true;
+  clearTimeout(timer);
+  let next = afterwards ? AFTERWARDS_MS : everyMs;
+  afterwards = false;
   try {
-    const answer = await fetch(location.pathname, { headers: { Accept: "text/html" } });
+    const answer = await fetch(location.pathname, {
+      headers: { Accept: "text/html" }, signal: AbortSignal.timeout(PATIENCE_MS),
+    });
     if (!answer.ok) throw new Error(answer.status);
-    swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    const names = swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
     pause = FIRST_PAUSE_MS;
-    tell(path ? "Live: new purchases appear by themselves." : "Live: this page is kept up to date.");
-    if (!path) setTimeout(refresh, Number(everyMs));
+    if (names.length) state.textContent = NEW + names.join(", ");
+    else if (!state.textContent.startsWith(NEW)) tell(upToDate);
   } catch {
     tell("Reconnecting …");
-    setTimeout(refresh, pause);
+    next = pause;
     pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
   }
   refreshing = false;
-  if (again) { again = false; refresh(); }
+  if (again) { again = false; refresh(); } else if (next) timer = setTimeout(refresh, Number(next));
 }
 
 // Only what is new is said, or a screen reader would say it again and again.
@@ -44,11 +72,46 @@ function tell(text) {
   if (state.textContent !== text) state.textContent = text;
 }
 
+// Returns the names of what is new in the first part.
 function swap(page) {
-  for (const before of document.querySelectorAll("[data-part]")) {
-    const after = page.getElementById(before.id);
-    if (!before.isEqualNode(after)) before.replaceWith(after);
-  }
+  const news = [...document.querySelectorAll("[data-part]")].map((part) => patch(part, page.getElementById(part.id)));
+  return path ? news[0] : [];
 }
 
-path ? listen() : refresh();
+// Make `before` equal `after` and keep what is equal in it, and with that the focus and the place on the screen.
+function patch(before, after) {
+  const added = [];
+  if (before.isEqualNode(after)) return added;
+  if (!LISTS.includes(before.tagName) || !before.cloneNode().isEqualNode(after.cloneNode())) {
+    before.replaceWith(after);
+    return added;
+  }
+  let at = before.firstElementChild;
+  for (const wanted of [...after.children]) {
+    let same = at;
+    while (same && !same.isEqualNode(wanted)) same = same.nextElementSibling;
+    if (same) {
+      while (at !== same) at = dropped(at);
+      at = same.nextElementSibling;
+    } else if (at && at.tagName === wanted.tagName && LISTS.includes(at.tagName)) {
+      const next = at.nextElementSibling;
+      added.push(...patch(at, wanted));
+      at = next;
+    } else {
+      before.insertBefore(wanted, at);
+      const items = wanted.tagName === "LI" ? [wanted] : [...wanted.querySelectorAll("li")];
+      added.push(...items.map((item) => item.querySelector(".name").textContent.trim()));
+    }
+  }
+  while (at) at = dropped(at);
+  return added;
+}
+
+function dropped(element) {
+  const next = element.nextElementSibling;
+  element.remove();
+  return next;
+}
+
+document.addEventListener("visibilitychange", look);
+look();
