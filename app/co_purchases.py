@@ -7,7 +7,7 @@ than that, however much is bought. Every change of it is told as deltas, which m
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from math import sqrt
 from typing import NamedTuple
@@ -15,16 +15,18 @@ from typing import NamedTuple
 import msgspec
 
 from app.folds import Change, checked, encode
-from app.product_history import HOURS_AHEAD, HOURS_KEPT, Purchases, between, kept
+from app.product_history import HOURS_AHEAD, HOURS_KEPT, Purchases, kept
 
 #: The products that a user counts for: of more, those bought last.
 DISTINCT_CAP = 64
 #: The products kept in the same value beyond that, to fill up after removals.
 SPARE = 64
 
-HOUR = 3_600_000_000
+HOUR, DAY = 3_600_000_000, 24 * 3_600_000_000
 #: Changes in one record: a step of the agent that reads them takes some milliseconds.
 CHANGES_PER_RECORD = 250
+#: The newest days of which it is kept how many purchases named a category; those of older days are one number.
+CATEGORY_DAYS = 30
 NEIGHBOURS_PER_RECORD = PURCHASES_PER_RECORD = 1_000
 #: Kafka takes records up to 1 MiB.
 RECORD_BYTES = 800_000
@@ -57,8 +59,8 @@ class Beside(NamedTuple):
 class Delta(msgspec.Struct, array_like=True):
     """What changed about a product: users who have it by their other products, users in all, and by the hour.
 
-    `category` is the newest known one, after the time it is from. `purchases` are those made or taken back, see
-    app.product_history.
+    `categories` counts the purchases that name each of them, by the day they are from; `category` is what was told
+    before these were counted. `purchases` are those made or taken back, see app.product_history.
     """
 
     format: int = FORMAT
@@ -67,19 +69,61 @@ class Delta(msgspec.Struct, array_like=True):
     category: tuple[int, str] | None = None
     hours: dict[int, int] = msgspec.field(default_factory=Counter)
     purchases: list[Purchases] = msgspec.field(default_factory=list)
+    categories: dict[str, dict[int, int]] = msgspec.field(default_factory=lambda: defaultdict(Counter))
+
+
+class Category(msgspec.Struct, frozen=True, array_like=True):
+    """How many purchases of a product name a category: by day, and for all days up to `floor` together."""
+
+    days: dict[int, int] = {}
+    floor: int | None = None
+    older: int = 0
+
+    def plus(self, told: dict[int, int], most: int = CATEGORY_DAYS) -> Category:
+        """The same with what was told of some days."""
+        days, floor, older = Counter(self.days), self.floor, self.older
+        for day, count in told.items():
+            if floor is not None and day <= floor:
+                older += count
+            else:
+                days[day] += count
+        left = {day: count for day, count in sorted(days.items()) if count}
+        for day in list(left)[: max(0, len(left) - most)]:
+            floor, older = day, older + left.pop(day)
+        return Category(left, floor, older)
+
+    def newest(self, last: int) -> tuple[int, int] | None:
+        """The newest day that names it, and how often; what is dated after the day `last` comes after all others."""
+        named = [(day if day <= last else -day, count) for day, count in self.days.items() if count > 0]
+        if not named and self.older > 0:
+            return self.floor, self.older
+        return max(named, default=None)
 
 
 class Sales(msgspec.Struct, frozen=True, array_like=True):
-    """A product as the table `similar` knows it, without its neighbours: see Delta."""
+    """A product as the table `similar` knows it, without its neighbours: see Delta.
+
+    `category` is the one of its newest purchases, after the time these are from.
+    """
 
     format: int = FORMAT
     buyers: int = 0
     category: tuple[int, str] | None = None
     hours: dict[int, int] = {}
+    categories: dict[str, Category] = {}
 
-    def lately(self, hours: int, now_hour: int) -> int:
-        """How many users bought it last in these `hours`; what is dated more than a day ahead does not count."""
-        return sum(between(self.hours, now_hour - hours, now_hour + HOURS_AHEAD).values())
+    def lately(self, windows: Iterable[int], now_hour: int) -> list[int]:
+        """How many users bought it last in the hours of each window; what is dated more than a day ahead counts not."""
+        ages = [(now_hour - at, count) for at, count in self.hours.items() if at <= now_hour + HOURS_AHEAD]
+        return [sum(count for age, count in ages if age <= hours) for hours in windows]
+
+
+class Brief(msgspec.Struct, frozen=True, array_like=True):
+    """The beginning of Sales, of which many are read for one answer: in how many baskets it is, and its category."""
+
+    format: int = FORMAT
+    buyers: int = 0
+    category: tuple[int, str] | None = None
 
 
 _decode_changes = msgspec.msgpack.Decoder(tuple[int, list[Change]]).decode
@@ -87,6 +131,7 @@ _decode_basket = msgspec.msgpack.Decoder(Basket).decode
 _decode_line = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _decode_delta = msgspec.msgpack.Decoder(Delta).decode
 _decode_sales = msgspec.msgpack.Decoder(Sales).decode
+_decode_brief = msgspec.msgpack.Decoder(Brief).decode
 _decode_count = msgspec.msgpack.Decoder(int).decode
 
 
@@ -205,9 +250,8 @@ class Deltas(dict[str, Delta]):
         """Note what was bought and taken back, and the categories."""
         for _user, product, category, ordered_at, price, sign in changes:
             self._purchases[product, ordered_at, price] += sign
-            if sign > 0:
-                delta = self[product]
-                delta.category = newest_category(delta.category, (ordered_at, category) if category else None)
+            if category:
+                self[product].categories[category][ordered_at // DAY] += sign
 
     def count(self, before: dict[str, int], after: dict[str, int]) -> None:
         """Add what it means that a user counted for `before`, each with its hour, and counts for `after`."""
@@ -235,12 +279,14 @@ class Deltas(dict[str, Delta]):
         for product, delta in self.items():
             neighbours = [(name, count) for name, count in delta.neighbours.items() if count]
             delta.hours = {hour: count for hour, count in delta.hours.items() if count}
+            told = {name: {day: n for day, n in days.items() if n} for name, days in delta.categories.items()}
+            delta.categories = {name: days for name, days in told.items() if days}
             # A character has up to 4 bytes.
             longest = max((len(name) for name, _ in neighbours), default=0)
             size = min(NEIGHBOURS_PER_RECORD, RECORD_BYTES // (4 * longest + 8))
             delta.neighbours = dict(neighbours[:size])
             purchases, delta.purchases = delta.purchases, delta.purchases[:PURCHASES_PER_RECORD]
-            if delta.neighbours or delta.buyers or delta.hours or delta.category or delta.purchases:
+            if delta.neighbours or delta.buyers or delta.hours or delta.categories or delta.purchases:
                 yield product, encode(delta)
             for first in range(PURCHASES_PER_RECORD, len(purchases), PURCHASES_PER_RECORD):
                 yield product, encode(Delta(purchases=purchases[first : first + PURCHASES_PER_RECORD]))
@@ -249,11 +295,6 @@ class Deltas(dict[str, Delta]):
         self.clear()
         self._purchases.clear()
         self.pairs = 0
-
-
-def newest_category(one: tuple[int, str] | None, other: tuple[int, str] | None) -> tuple[int, str] | None:
-    """The category that was told last; of two at the same moment the one later in the alphabet."""
-    return max(filter(None, (one, other)), default=None)
 
 
 def decode_delta(value: bytes) -> Delta:
@@ -270,16 +311,40 @@ def add_sales(value: bytes | None, delta: Delta, now_hour: int) -> bytes:
     Raises UnknownFormat.
     """
     sales = decode_sales(value)
+    if not sales.categories and sales.category:
+        before = {name: Category(days) for name, days in _told_before(sales.category).items()}
+        sales = msgspec.structs.replace(sales, categories=before)
     hours = Counter(sales.hours)
     hours.update(delta.hours)
     recent = kept(hours, now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD)
-    category = newest_category(sales.category, delta.category)
-    return encode(Sales(FORMAT, sales.buyers + delta.buyers, category, recent))
+    categories = dict(sales.categories)
+    for name, days in (delta.categories or _told_before(delta.category)).items():
+        known = categories.pop(name, Category()).plus(days)
+        if known.days or known.older:
+            categories[name] = known
+    return encode(Sales(FORMAT, sales.buyers + delta.buyers, _newest(categories, now_hour), recent, categories))
+
+
+def _told_before(category: tuple[int, str] | None) -> dict[str, dict[int, int]]:
+    """What a version told, or knew, that had no more than the newest category."""
+    return {} if category is None else {category[1]: {category[0] // DAY: 1}}
+
+
+def _newest(categories: dict[str, Category], now_hour: int) -> tuple[int, str] | None:
+    """The category of the newest purchases; of two on one day that of more, then the first in the alphabet."""
+    days = [(one.newest(now_hour // 24 + 1), name) for name, one in categories.items()]
+    best = min(((-day[0], -day[1], name) for day, name in days if day is not None), default=None)
+    return None if best is None else (-best[0] * DAY, best[2])
 
 
 def decode_sales(value: bytes | None) -> Sales:
     """The same, read. Raises UnknownFormat."""
     return Sales() if value is None else checked(_decode_sales, value, FORMAT, "similar")
+
+
+def decode_brief(value: bytes) -> Brief:
+    """The beginning of it. Raises UnknownFormat."""
+    return checked(_decode_brief, value, FORMAT, "similar")
 
 
 def add_count(value: bytes | None, count: int) -> bytes | None:

@@ -281,9 +281,12 @@ class Store:
         except Exception as exc:
             raise self._failed(exc) from None
 
-    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """All keys that start with `prefix`, and their values, in the order of the keys. Raises DiskFailed."""
-        return _scan(self._db, prefix, None, self._failed)
+    def scan(self, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """All keys that start with `prefix` and come after `after`, and their values, in the order of the keys.
+
+        Raises DiskFailed.
+        """
+        return _scan(self._db, prefix, after, self._failed)
 
     def moment(self) -> Moment:
         """The store as it is now, to be read while it is written to."""

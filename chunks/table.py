@@ -101,9 +101,13 @@ class Table(faust.Table):
         ledger = self._ledgers.get((self.fed_by, partition))
         return max(written or 0, ledger.durable) if ledger is not None and ledger.durable else written
 
-    def scan(self, partition: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """The committed keys that start with `prefix`, and their values, in the order of the keys."""
-        return self._open_store(partition).scan(prefix)
+    def read_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        """The committed values of many keys. Raises ClosedPartition."""
+        return self._open_store(partition).get_many(keys)
+
+    def scan(self, partition: int, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The committed keys that start with `prefix` and come after `after`, and their values, in the keys' order."""
+        return self._open_store(partition).scan(prefix, after)
 
     def moment(self, partition: int) -> Moment:
         """All that is committed at this moment. Raises ClosedPartition."""

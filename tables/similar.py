@@ -8,11 +8,11 @@ history has one, because only the pages of products read it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from itertools import islice
 
 from app import co_purchases as fold
 from app import product_history
-from app.co_purchases import Sales
+from app.co_purchases import Brief, Sales
 from app.core import app, co_purchases, settings
 from app.product_history import History
 from chunks import Chunk
@@ -32,10 +32,10 @@ similar = app.Table(
 )
 
 
-def sales(product_name: str, partition: int) -> Sales | None:
-    """What is known of a product; None where nobody ever bought it. The partition must be owned here."""
-    value = similar.read(partition, _product(product_name.encode()))
-    return None if value is None else fold.decode_sales(value)
+def briefs(product_names: list[str], partition: int) -> list[Brief | None]:
+    """What is known of products; None where nobody ever bought it. The partition must be owned here."""
+    values = similar.read_many(partition, [_product(name.encode()) for name in product_names])
+    return [None if value is None else fold.decode_brief(value) for value in values]
 
 
 def history(product_name: str, partition: int) -> History:
@@ -43,17 +43,25 @@ def history(product_name: str, partition: int) -> History:
     return product_history.decode(similar.read(partition, _history(product_name.encode())))
 
 
-def neighbours(product_name: str, partition: int) -> Iterator[tuple[str, int]]:
-    """The products that somebody has together with this one, and how many have. The partition must be owned here."""
+def neighbours(product_name: str, partition: int, after: str | None, most: int) -> list[tuple[str, int]]:
+    """The products that somebody has together with this one and how many have, `most` of them after `after`.
+
+    In the order of their names' bytes. The partition must be owned here.
+    """
     prefix = _pair(product_name.encode(), b"")
-    for key, value in similar.scan(partition, prefix):
-        yield key[len(prefix) :].decode(), fold.decode_count(value)
+    behind = None if after is None else prefix + after.encode()
+    pairs = islice(similar.scan(partition, prefix, behind), most)
+    return [(key[len(prefix) :].decode(), fold.decode_count(value)) for key, value in pairs]
 
 
-def everything(partition: int) -> Iterator[tuple[str, Sales]]:
-    """All products of a partition. It must be owned here."""
-    for key, value in similar.scan(partition, _product(b"")):
-        yield key[1:].decode(), fold.decode_sales(value)
+def products(partition: int, after: str | None, most: int) -> list[tuple[str, Sales]]:
+    """Products of a partition, `most` of them after `after`, in the order of their names' bytes.
+
+    It must be owned here.
+    """
+    behind = None if after is None else _product(after.encode())
+    pairs = islice(similar.scan(partition, _product(b""), behind), most)
+    return [(key[1:].decode(), fold.decode_sales(value)) for key, value in pairs]
 
 
 def now_hour() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 from aiohttp.web import HTTPSeeOther, Request, Response
@@ -17,7 +17,7 @@ from web.errors import Answered, Problem
 from web.pages import page
 from web.parameters import Query
 from web.purchases import Said, mark, said, said_instead
-from web.recommended import Row, recommend
+from web.recommended import DEFAULT_LIMIT, Row, recommend
 from web.routing import routed
 
 #: Rows of the block "Recommended for you".
@@ -48,15 +48,16 @@ def blocks(self, request: Request, user_id: str) -> Answered:
     parameters.only(request, "limit")
     user = parameters.user_id(request, 3)
     query = Query(parameters.limit(request, settings.recent_limit))
-    return _routed(request, user, query, lambda told: _blocks(request, user, told, query.limit))
+    recommended = parameters.limit(request, DEFAULT_LIMIT)
+    return _routed(request, user, query, lambda told: _blocks(request, user, told, recommended))
 
 
-def _routed(request: Request, user: str, query: Query, answer: Callable[[Said], Response]) -> Answered:
+def _routed(request: Request, user: str, query: Query, answer: Callable[[Said], Awaitable[Response]]) -> Answered:
     """The answer that is made of what is said of the user's purchases, by whoever can say it."""
     after = mark(user, query)
 
     async def instead(problem: Problem, partition: int) -> Response:
-        return answer(await said_instead(request, user, query, after, partition, problem))
+        return await answer(await said_instead(request, user, query, after, partition, problem))
 
     return routed(
         request,
@@ -67,26 +68,26 @@ def _routed(request: Request, user: str, query: Query, answer: Callable[[Said], 
     )
 
 
-def _blocks(request: Request, user: str, told: Said, limit: int) -> Response:
-    recommended = json.encode(_recommended(user, limit))
+async def _blocks(request: Request, user: str, told: Said, limit: int) -> Response:
+    recommended = json.encode(await _recommended(user, limit))
     body = b'%b,"recommendations":%b}' % (told.body[:-1], recommended)
     return tagged(request, body, tag(told.etag.encode() + recommended))
 
 
-def _recommended(user: str, limit: int) -> list[Row] | None:
+async def _recommended(user: str, limit: int) -> list[Row] | None:
     """What the user may like; None where that is not counted, or not here."""
     if not settings.similar:
         return None
     try:
-        return recommend(user, limit)
+        return await recommend(user, limit)
     except ClosedPartition:
         return None
 
 
-def _page(user: str, told: Said, newest: bool) -> Response:
+async def _page(user: str, told: Said, newest: bool) -> Response:
     shown = json.decode(told.body)
     values = {name: shown[name] for name in ("purchases", "meta")}
-    recommended = _recommended(user, RECOMMENDED) if newest else None
+    recommended = await _recommended(user, RECOMMENDED) if newest else None
     return page(
         "home.html", user=user, newest=newest, recommendations=recommended, older=told.next_cursor, **values
     )  # fmt: skip

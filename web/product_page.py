@@ -41,11 +41,11 @@ def _routed(request: Request, name: str) -> Answered:
     return routed(request, by_product.by_product, name.encode(), lambda partition: _answer(name, partition))
 
 
-def _answer(name: str, partition: int) -> Response:
+async def _answer(name: str, partition: int) -> Response:
     totals = by_product.totals(name, partition)
     if totals is None:
         raise unknown_product()
-    beside = _beside(name)
+    beside = await _beside(name)
     bars, purchases, rows = beside or ([], [], [])
     return page(
         "product.html", name=name, totals=totals, revenue=money(totals.revenue), bars=bars, purchases=purchases,
@@ -53,14 +53,14 @@ def _answer(name: str, partition: int) -> Response:
     )  # fmt: skip
 
 
-def _beside(name: str) -> tuple[list, list, list] | None:
+async def _beside(name: str) -> tuple[list, list, list] | None:
     """Chart, newest purchases and similar products; None where these are not counted, or not here."""
     if not settings.similar:
         return None
     try:
         history = similar.history(name, owned(similar.similar, name))
         newest = [(rfc3339(ordered_at), price) for ordered_at, price in history.shown(ROWS).rows]
-        return bars(history, int(time.time() * 1e6) // DAY), newest, similar_to(name, ROWS) or []
+        return bars(history, int(time.time() * 1e6) // DAY), newest, await similar_to(name, ROWS) or []
     except ClosedPartition:
         return None
 

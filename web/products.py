@@ -14,7 +14,7 @@ from tables import by_product, similar
 from web import cursor, parameters
 from web.conditional import answer
 from web.errors import Problem
-from web.recommended import owned
+from web.recommended import brief, owned
 from web.routing import routed
 from web.similar import switched_on
 
@@ -64,7 +64,7 @@ def _counts(counts: dict[int, int], length: int) -> list[dict[str, object]]:
 
 
 def _purchases(request: Request, name: str, partition: int, limit: int, after: Mark | None) -> Response:
-    if similar.sales(name, partition) is None:
+    if brief(name) is None:
         raise unknown_product()
     page = similar.history(name, partition).shown(limit, after)
     body = {

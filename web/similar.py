@@ -9,30 +9,27 @@ from tables import by_user
 from tables import similar as table
 from web import parameters
 from web.conditional import answer
-from web.errors import Problem
-from web.recommended import LONGEST, WINDOWS, popular, purchased, recommend, similar_to
+from web.errors import Answered, Problem
+from web.recommended import DEFAULT_LIMIT, LONGEST, WINDOWS, popular, purchased, recommend, similar_to
 from web.routing import demand_kept, routed
-
-DEFAULT_LIMIT = 10
 
 
 @app.page("/v1/products/popular")
-def bestsellers(self, request: Request) -> Response:
+def bestsellers(self, request: Request) -> Answered:
     """What most users bought lately."""
     switched_on()
     parameters.only(request, "window", "limit")
     window = parameters.choice(request, "window", *WINDOWS) or LONGEST
     limit = parameters.limit(request, DEFAULT_LIMIT)
-    return routed(
-        request,
-        table.similar,
-        b"",
-        lambda _: answer(request, {"window": window, "products": popular(window, limit), **_meta(limit)}),
-    )
+
+    async def told(_partition: int) -> Response:
+        return answer(request, {"window": window, "products": await popular(window, limit), **_meta(limit)})
+
+    return routed(request, table.similar, b"", told)
 
 
 @app.page("/v1/products/{product_name:[^/]*}/similar")
-def alike(self, request: Request, product_name: str) -> Response:
+def alike(self, request: Request, product_name: str) -> Answered:
     """What the users who bought a product also bought."""
     switched_on()
     parameters.only(request, "limit", "intent", "for_user", "fallback")
@@ -42,10 +39,10 @@ def alike(self, request: Request, product_name: str) -> Response:
     fallback = parameters.choice(request, "fallback", "popular", "none")
     complementary = parameters.choice(request, "intent", "related", "complementary") == "complementary"
 
-    def told(_partition: int) -> Response:
-        rows = similar_to(name, limit, for_user=user, complementary=complementary, fallback=fallback != "none")
+    async def told(_partition: int) -> Response:
+        rows = await similar_to(name, limit, for_user=user, complementary=complementary, fallback=fallback != "none")
         if rows is None and fallback == "popular":
-            rows = popular(LONGEST, limit, {name, *purchased(user)} if user else {name})
+            rows = await popular(LONGEST, limit, {name, *purchased(user)} if user else {name})
         if rows is None:
             raise Problem(404, "unknown-product", "nobody bought a product of this name")
         return answer(request, {"product_name": name, "similar": rows, **_meta(limit)})
@@ -54,26 +51,19 @@ def alike(self, request: Request, product_name: str) -> Response:
 
 
 @app.page("/v1/users/{user_id:[^/]*}/recommendations")
-def recommendations(self, request: Request, user_id: str) -> Response:
+def recommendations(self, request: Request, user_id: str) -> Answered:
     """What a user may like; a user never seen is shown what is popular."""
     switched_on()
     parameters.only(request, "limit", "exclude")
     user = parameters.user_id(request, 3)
     limit = parameters.limit(request, DEFAULT_LIMIT)
     new_only = parameters.choice(request, "exclude", "purchased", "none") != "none"
-    return routed(
-        request,
-        by_user.by_user,
-        user.encode(),
-        lambda _: answer(
-            request,
-            {
-                "user_id": user,
-                "recommendations": recommend(user, limit, exclude_purchased=new_only),
-                **_meta(limit),
-            },
-        ),
-    )
+
+    async def told(_partition: int) -> Response:
+        rows = await recommend(user, limit, exclude_purchased=new_only)
+        return answer(request, {"user_id": user, "recommendations": rows, **_meta(limit)})
+
+    return routed(request, by_user.by_user, user.encode(), told)
 
 
 def switched_on() -> None:

@@ -629,7 +629,7 @@ LIST_ONLY = [
         (f"{name}={text}", "invalid-parameter", name)
         for name in ("max_lag_ms", "wait_ms")
         for text in (*NUMBERS, "9" * 20)
-    ],  # fmt: skip
+    ],
     ("wait_ms=5001", "invalid-parameter", "wait_ms"),
     ("after_order=", "invalid-parameter", "after_order"),
     ("consistency=strong", "invalid-parameter", "consistency"),

@@ -148,6 +148,34 @@ def test_a_product_without_neighbours_falls_back_to_its_category_then_to_what_is
     assert names(worker.get("/v1/products/popular").json["products"]) == ["Phone 3", "Laptop", "Phone", "Phone 2"]
 
 
+def test_a_category_is_that_of_what_is_left_and_equal_scores_go_by_name(shop: Stack, worker: Worker):
+    buy(shop, ("ann", "Zebra"), ("bob", "Lion"), category="zoo")
+    buy(shop, ("cleo", "Atlas"), category="art")
+    buy(shop, ("dan", "Zebra"), category="mistake", at=NOW + timedelta(days=1))
+    # Three products that u has, with twelve owners each, of whom some have A or B.
+    pairs = [(f"{seed}-{number}", seed) for seed in ("S0", "S1", "S2") for number in range(11)]
+    pairs += [("u", seed) for seed in ("S0", "S1", "S2")]
+    for product, common in {"B": (1, 4, 3), "A": (1, 3, 4)}.items():
+        pairs += [(f"S{seed}-{number}", product) for seed, most in enumerate(common) for number in range(most)]
+    buy(shop, *pairs)
+
+    def alike() -> list[str]:
+        rows = similar(worker, "Zebra", limit=ALL)
+        return [row["product_name"] for row in rows if row["source"] == "category"]
+
+    def strongest() -> list[tuple]:
+        return [(row["product_name"], row["score"]) for row in recommended(worker, "u", limit=2)]
+
+    eventually(lambda: strongest() == [("A", 0.816496), ("B", 0.816496)], within=20)
+    assert alike() == []
+    shop.execute("DELETE FROM orders WHERE user_id = 'dan'")
+    eventually(lambda: alike() == ["Lion"], within=20)
+    shop.execute("UPDATE orders SET category = 'art' WHERE product_name = 'Zebra'")
+    eventually(lambda: alike() == ["Atlas"], within=20)
+    shop.execute("UPDATE orders SET category = NULL WHERE product_name = 'Zebra'")
+    eventually(lambda: alike() == [], within=20)
+
+
 def test_one_user_who_buys_everything_counts_no_more_than_documented(shop: Stack, worker: Worker):
     buy(shop, ("ann", "Phone"), ("ann", "Case"), ("bob", "Phone"), ("bob", "Case"), at=NOW - timedelta(hours=2))
     lots = [("bot", f"Junk {number:03}") for number in range(200)]

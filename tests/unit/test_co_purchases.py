@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from app import co_purchases
 from app.co_purchases import (
     CHANGES_PER_RECORD,
+    DAY,
     HOUR,
     RECORD_BYTES,
     Beside,
+    Category,
     Delta,
     Deltas,
     Sales,
     add_count,
     add_sales,
     cosine,
+    decode_brief,
     decode_changes,
     decode_count,
     decode_delta,
@@ -29,7 +32,7 @@ from app.co_purchases import (
     fill,
 )
 from app.errors import UnknownFormat
-from app.folds import Change, remember
+from app.folds import Change, encode, remember
 from app.models import CHANGED, PLACED, REMOVED
 from tests.makers import at, event
 
@@ -189,29 +192,82 @@ def test_what_was_never_bought_is_not_taken_back():
     assert table.values == {"ann": None}
 
 
-def test_a_category_is_the_one_told_last():
+def test_a_category_is_the_one_of_the_newest_day():
     table = Baskets()
     changes = [
         ("ann", "tea", None, 9, "1.00", 1), ("ann", "tea", "new", 5, "1.00", 1), ("bob", "tea", "old", 4, "1.00", 1)
     ]  # fmt: skip
     for order in (changes, changes[::-1]):
         products, _ = state([record for change in order for record in table.step([change])])
-        assert products["tea"].category == (5, "new")
+        assert products["tea"].category == (0, "new"), "of two that were named as often on a day the first"
+    changes += [("eve", "tea", "old", 3, "1.00", 1)]
+    products, _ = state(Baskets().step(changes))
+    assert products["tea"].category == (0, "old"), "that of more on the day"
+
+
+def named(purchases: Counter, last: int) -> str | None:
+    """The category of purchases by category and day, as simply as can be."""
+    days = [(day <= last, day if day <= last else -day, n, name) for (name, day), n in purchases.items() if n]
+    newest = max((one[:2] for one in days), default=None)
+    return min(((-n, name) for *day, n, name in days if tuple(day) == newest), default=(0, None))[1]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 12), st.booleans()), max_size=40), st.integers(1, 5))
+def test_the_category_is_that_of_the_newest_purchases_that_are_left(steps, size):
+    purchases: Counter = Counter()
+    value, deltas, told = None, Deltas(), []
+    for name, day, bought in steps:
+        if not bought and not purchases[name, day]:
+            continue
+        sign = 1 if bought else -1
+        purchases[name, day] += sign
+        told.append(("ann", "tea", name, day * DAY + 1, "1.00", sign))
+    for first in range(0, len(told), size):
+        deltas.note(told[first : first + size])
+        for _, record in deltas.records():
+            value = add_sales(value, decode_delta(record), 5 * 24)
+    found = decode_sales(value)
+    assert (found.category and found.category[1]) == named(purchases, 6)
+    assert decode_brief(value or encode(Sales())).category == found.category
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=40))
+def test_days_of_a_category_are_bounded_and_no_purchase_is_forgotten(steps):
+    purchases: Counter = Counter()
+    known = Category()
+    for day, bought in steps:
+        if bought or purchases[day]:
+            purchases[day] += 1 if bought else -1
+            known = known.plus({day: 1 if bought else -1}, most=3)
+    assert len(known.days) <= 3
+    assert sum(known.days.values()) + known.older == purchases.total()
+    for day, count in known.days.items():
+        assert count == purchases[day]
+    assert (known.newest(99) is None) == (not purchases.total())
+
+
+def test_a_category_that_a_version_of_before_knew_counts_until_it_is_told_otherwise():
+    before = encode((1, 2, (3 * DAY, "old"), {}))
+    assert decode_sales(add_sales(before, Delta(buyers=1), NOW)).category == (3 * DAY, "old")
+    moved = Delta(categories={"old": {3: -1}, "new": {3: 1}})
+    assert decode_sales(add_sales(before, moved, NOW)).category == (3 * DAY, "new")
+    told_before = encode((1, {}, 0, (4 * DAY, "other")))
+    assert decode_sales(add_sales(before, decode_delta(told_before), NOW)).category == (4 * DAY, "other")
 
 
 @pytest.mark.parametrize(("hour", "kept"), [(NOW - 168, True), (NOW - 169, False), (NOW + 24, True), (NOW + 25, False)])
 def test_only_recent_hours_are_counted(hour: int, kept: bool):
     sales = decode_sales(add_sales(None, Delta(hours={hour: 2}), NOW))
-    assert sales.lately(168, NOW) == (2 if kept else 0)
+    assert sales.lately((1, 168), NOW) == [2 if hour >= NOW - 1 and kept else 0, 2 if kept else 0]
 
 
 def test_an_hour_ahead_counts_when_it_has_come_and_what_was_dated_there_before_can_be_taken_back():
     value = add_sales(None, Delta(hours={NOW + 48: 1}), NOW)
-    assert decode_sales(value).lately(168, NOW) == 0
-    assert decode_sales(value).lately(1, NOW + 48) == 1
+    assert decode_sales(value).lately([168], NOW) == [0]
+    assert decode_sales(value).lately([1], NOW + 48) == [1]
     value = add_sales(value, Delta(hours={NOW + 48: 5}), NOW + 48)
     value = add_sales(value, Delta(hours={NOW + 48: -1}), NOW + 48)
-    assert decode_sales(value).lately(1, NOW + 48) == 5
+    assert decode_sales(value).lately([1], NOW + 48) == [5]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["u", "é" * 64]), st.sampled_from(["x", "\U0001f600" * 1024])), max_size=900))
