@@ -6,7 +6,6 @@ import logging
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from chunks.errors import DiskFailed
 
@@ -47,22 +46,6 @@ def forget(path: Path, why: object) -> None:
     """Delete a table's files, and say why."""
     log.warning("%s: the files are made anew from their changelog, %s", path, why)
     shutil.rmtree(path, ignore_errors=True)
-
-
-def demand_end(rows: Any, first: bytes, last: bytes) -> None:
-    """Raise what has ended a loop over `rows` (a rocksdict or a snapshot of one), if anything has.
-
-    Where RocksDB cannot read on, rocksdict ends the loop as if there were no more. It began at the key `first`; `last`
-    is the last key that it saw, empty when there was none.
-    """
-    rest, steps = rows.iter(), 0
-    rest.seek(last or first)
-    while rest.valid():
-        rest.next()
-        steps += 1
-    rest.status()
-    if last and steps > 1:
-        raise OSError(f"IO error: a read ended early after {last!r}")
 
 
 def _mark(path: Path) -> Path:

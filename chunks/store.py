@@ -90,10 +90,8 @@ class Moment:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of one key. Raises DiskFailed."""
-        found = next(self._snapshot.items(from_key=key), None)
-        if found is None:
-            _demand_end(self._snapshot, key, b"", self._failed)
-        return found[1] if found is not None and found[0] == key else None
+        found = next(_read(self._snapshot, key, key + b"\x00", self._failed), None)
+        return None if found is None else found[1]
 
     def scan(self, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """All keys that start with `prefix` and come after `after`, and their values, in the order of the keys.
@@ -106,22 +104,33 @@ class Moment:
 def _scan(
     rows: rocksdict.Rdict | rocksdict.Snapshot, prefix: bytes, after: bytes | None, failed: Callable[..., Exception]
 ) -> Iterator[tuple[bytes, bytes]]:
-    key = b""
-    for key, value in rows.items(from_key=max(prefix, after or b"") or None):
-        if not key.startswith(prefix):
-            return
-        if key != after and not key.startswith(RESERVED):
-            yield key, value
-    # A store ends with keys of the engine: a loop that has seen none of them was broken off, or the store is empty.
-    if not key.startswith(RESERVED):
-        _demand_end(rows, max(prefix, after or b""), key, failed)
+    return _read(rows, max(prefix, b"" if after is None else after + b"\x00"), _behind(prefix), failed)
 
 
-def _demand_end(
-    rows: rocksdict.Rdict | rocksdict.Snapshot, first: bytes, last: bytes, failed: Callable[..., Exception]
-) -> None:
+def _behind(prefix: bytes) -> bytes:
+    """The first key behind all that start with `prefix` and are no keys of the engine, which are the last ones."""
+    head = prefix.rstrip(b"\xff")
+    return head[:-1] + bytes([head[-1] + 1]) if head else RESERVED
+
+
+def _read(
+    rows: rocksdict.Rdict | rocksdict.Snapshot, first: bytes, end: bytes, failed: Callable[..., Exception]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values from `first` on and before `end`.
+
+    RocksDB has to know the end: it would look for the key behind it, past all that was deleted there, for milliseconds.
+    A loop over rocksdict's `items` ends where RocksDB cannot read on as if there were no more.
+    """
+    options = rocksdict.ReadOptions()  # keeps the bytes of the bound: it has to live as long as the iterator
+    options.set_iterate_upper_bound(end)
+    at = rows.iter(options)
+    key, value, valid, step = at.key, at.value, at.valid, at.next
+    at.seek(first)
+    while valid():
+        yield key(), value()
+        step()
     try:
-        disk.demand_end(rows, first, last)
+        at.status()
     except Exception as exc:
         raise failed(exc) from None
 
