@@ -26,7 +26,7 @@ HOUR, DAY = 3_600_000_000, 24 * 3_600_000_000
 #: Changes in one record: a step of the agent that reads them takes some milliseconds.
 CHANGES_PER_RECORD = 250
 #: The newest days of which it is kept how many purchases named a category; those of older days are one number.
-CATEGORY_DAYS = 30
+CATEGORY_DAYS = 7
 NEIGHBOURS_PER_RECORD = PURCHASES_PER_RECORD = 1_000
 #: Kafka takes records up to 1 MiB.
 RECORD_BYTES = 800_000
@@ -81,23 +81,27 @@ class Category(msgspec.Struct, frozen=True, array_like=True):
 
     def plus(self, told: dict[int, int], most: int = CATEGORY_DAYS) -> Category:
         """The same with what was told of some days."""
-        days, floor, older = Counter(self.days), self.floor, self.older
+        days, floor, older = self.days.copy(), self.floor, self.older
         for day, count in told.items():
             if floor is not None and day <= floor:
                 older += count
             else:
-                days[day] += count
-        left = {day: count for day, count in sorted(days.items()) if count}
-        for day in list(left)[: max(0, len(left) - most)]:
-            floor, older = day, older + left.pop(day)
+                days[day] = days.get(day, 0) + count
+        left = {day: days[day] for day in sorted(days) if days[day]}
+        while len(left) > most:
+            floor = next(iter(left))
+            older += left.pop(floor)
         return Category(left, floor, older)
 
     def newest(self, last: int) -> tuple[int, int] | None:
         """The newest day that names it, and how often; what is dated after the day `last` comes after all others."""
-        named = [(day if day <= last else -day, count) for day, count in self.days.items() if count > 0]
-        if not named and self.older > 0:
-            return self.floor, self.older
-        return max(named, default=None)
+        ahead = None
+        for day, count in reversed(self.days.items()):
+            if count > 0 and day <= last:
+                return day, count
+            if count > 0:
+                ahead = -day, count
+        return ahead or ((self.floor, self.older) if self.older > 0 else None)
 
 
 class Sales(msgspec.Struct, frozen=True, array_like=True):
@@ -314,15 +318,17 @@ def add_sales(value: bytes | None, delta: Delta, now_hour: int) -> bytes:
     if not sales.categories and sales.category:
         before = {name: Category(days) for name, days in _told_before(sales.category).items()}
         sales = msgspec.structs.replace(sales, categories=before)
-    hours = Counter(sales.hours)
-    hours.update(delta.hours)
+    hours = sales.hours
+    for hour, count in delta.hours.items():
+        hours[hour] = hours.get(hour, 0) + count
     recent = kept(hours, now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD)
     categories = dict(sales.categories)
     for name, days in (delta.categories or _told_before(delta.category)).items():
         known = categories.pop(name, Category()).plus(days)
         if known.days or known.older:
             categories[name] = known
-    return encode(Sales(FORMAT, sales.buyers + delta.buyers, _newest(categories, now_hour), recent, categories))
+    newest = _newest(categories, now_hour)
+    return encode(Sales(FORMAT, sales.buyers + delta.buyers, newest, recent, dict(sorted(categories.items()))))
 
 
 def _told_before(category: tuple[int, str] | None) -> dict[str, dict[int, int]]:

@@ -127,6 +127,7 @@ def kept(counts: dict[int, int], first: int, last: int) -> dict[int, int]:
 
     What was told ahead of its time and is taken back when that has come must not be missing in what others bought.
     """
-    told = {at: count for at, count in sorted(counts.items()) if count and at >= first}
-    ahead = [at for at in told if at > last][MOST_AHEAD:]
-    return {at: count for at, count in told.items() if at not in ahead} if ahead else told
+    told = {at: counts[at] for at in sorted(counts) if counts[at] and at >= first}
+    for at in [at for at in told if at > last][MOST_AHEAD:]:
+        del told[at]
+    return told
