@@ -7,9 +7,9 @@ than that, however much is bought. Every change of it is told as deltas, which m
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from math import sqrt
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +27,8 @@ HOUR, DAY = 3_600_000_000, 24 * 3_600_000_000
 CHANGES_PER_RECORD = 250
 #: The newest days of which it is kept how many purchases named a category; those of older days are one number.
 CATEGORY_DAYS = 7
+#: The categories of a product that are kept, those of the newest purchases.
+MOST_CATEGORIES = 16
 NEIGHBOURS_PER_RECORD = PURCHASES_PER_RECORD = 1_000
 #: Kafka takes records up to 1 MiB.
 RECORD_BYTES = 800_000
@@ -101,7 +103,9 @@ class Category(msgspec.Struct, frozen=True, array_like=True):
                 return day, count
             if count > 0:
                 ahead = -day, count
-        return ahead or ((self.floor, self.older) if self.older > 0 else None)
+        if self.older > 0:
+            return (self.floor if self.floor <= last else -self.floor), self.older
+        return ahead
 
 
 class Sales(msgspec.Struct, frozen=True, array_like=True):
@@ -315,30 +319,36 @@ def add_sales(value: bytes | None, delta: Delta, now_hour: int) -> bytes:
     Raises UnknownFormat.
     """
     sales = decode_sales(value)
-    if not sales.categories and sales.category:
-        before = {name: Category(days) for name, days in _told_before(sales.category).items()}
-        sales = msgspec.structs.replace(sales, categories=before)
     hours = sales.hours
     for hour, count in delta.hours.items():
         hours[hour] = hours.get(hour, 0) + count
     recent = kept(hours, now_hour - HOURS_KEPT, now_hour + HOURS_AHEAD)
-    categories = dict(sales.categories)
+    categories = sales.categories or _known_before(sales.category)
     for name, days in (delta.categories or _told_before(delta.category)).items():
         known = categories.pop(name, Category()).plus(days)
         if known.days or known.older:
             categories[name] = known
-    newest = _newest(categories, now_hour)
+    last = now_hour // 24 + 1
+    if len(categories) > MOST_CATEGORIES:
+        newest_first = sorted(categories, key=lambda name: (categories[name].newest(last) or (-math.inf,), name))
+        categories = {name: categories[name] for name in newest_first[-MOST_CATEGORIES:]}
+    newest = _newest(categories, last)
     return encode(Sales(FORMAT, sales.buyers + delta.buyers, newest, recent, dict(sorted(categories.items()))))
 
 
 def _told_before(category: tuple[int, str] | None) -> dict[str, dict[int, int]]:
-    """What a version told, or knew, that had no more than the newest category."""
+    """What a version told that told no more than the newest category."""
     return {} if category is None else {category[1]: {category[0] // DAY: 1}}
 
 
-def _newest(categories: dict[str, Category], now_hour: int) -> tuple[int, str] | None:
+def _known_before(category: tuple[int, str] | None) -> dict[str, Category]:
+    """What a version knew that counted no categories: it gives way to any that is told, but not to what is removed."""
+    return {} if category is None else {category[1]: Category({}, category[0] // DAY - 1, 2**40)}
+
+
+def _newest(categories: dict[str, Category], last: int) -> tuple[int, str] | None:
     """The category of the newest purchases; of two on one day that of more, then the first in the alphabet."""
-    days = [(one.newest(now_hour // 24 + 1), name) for name, one in categories.items()]
+    days = [(one.newest(last), name) for name, one in categories.items()]
     best = min(((-day[0], -day[1], name) for day, name in days if day is not None), default=None)
     return None if best is None else (-best[0] * DAY, best[2])
 
@@ -370,4 +380,4 @@ def cosine(both: int, one: int, other: int) -> float:
     The cosine of the two columns of the matrix of users and products (G. Linden, B. Smith, J. York: Amazon.com
     Recommendations, 2003): a product that everybody has is not like every other.
     """
-    return both / sqrt(one * other)
+    return both / math.sqrt(one * other)

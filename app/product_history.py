@@ -74,7 +74,7 @@ class History(msgspec.Struct, frozen=True, array_like=True):
             rows += [tuple(place)] * count
         page = rows[:limit]
         if len(rows) == len(page):
-            return Page(page, None, len(page) == limit or self.floor is None)
+            return Page(page, None, self.floor is None)
         last = page[-1]
         before = after.shown if after is not None and after.place == last else 0
         return Page(page, Mark(last, before + page.count(last)), complete=True)

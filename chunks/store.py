@@ -82,15 +82,18 @@ class Held(NamedTuple):
 
 
 class Moment:
-    """A store as it was at one moment."""
+    """A store as it was at one moment, for one read after the other.
 
-    def __init__(self, snapshot: rocksdict.Snapshot, failed: Callable[[Exception], Exception]) -> None:
-        self._snapshot = snapshot
+    It is one iterator of RocksDB: those of a rocksdict.Snapshot show what is there when they are made.
+    """
+
+    def __init__(self, rows: rocksdict.Rdict, failed: Callable[[Exception], Exception]) -> None:
+        self._at = rows.iter()
         self._failed = failed
 
     def get(self, key: bytes) -> bytes | None:
         """The value of one key. Raises DiskFailed."""
-        found = next(_read(self._snapshot, key, key + b"\x00", self._failed), None)
+        found = next(_walk(self._at, key, key + b"\x00", self._failed), None)
         return None if found is None else found[1]
 
     def scan(self, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
@@ -98,36 +101,33 @@ class Moment:
 
         Raises DiskFailed.
         """
-        return _scan(self._snapshot, prefix, after, self._failed)
+        return _walk(self._at, *_bounds(prefix, after), self._failed)
 
 
-def _scan(
-    rows: rocksdict.Rdict | rocksdict.Snapshot, prefix: bytes, after: bytes | None, failed: Callable[..., Exception]
-) -> Iterator[tuple[bytes, bytes]]:
-    return _read(rows, max(prefix, b"" if after is None else after + b"\x00"), _behind(prefix), failed)
+def _bounds(prefix: bytes, after: bytes | None) -> tuple[bytes, bytes]:
+    """The first key that may start with `prefix` and come after `after`, and the first behind all of these.
 
-
-def _behind(prefix: bytes) -> bytes:
-    """The first key behind all that start with `prefix` and are no keys of the engine, which are the last ones."""
+    Keys of the engine are not among them.
+    """
     head = prefix.rstrip(b"\xff")
-    return head[:-1] + bytes([head[-1] + 1]) if head else RESERVED
+    behind = head[:-1] + bytes([head[-1] + 1]) if head else RESERVED
+    return max(prefix, b"" if after is None else after + b"\x00"), min(behind, RESERVED)
 
 
-def _read(
-    rows: rocksdict.Rdict | rocksdict.Snapshot, first: bytes, end: bytes, failed: Callable[..., Exception]
+def _walk(
+    at: rocksdict.RdictIter, first: bytes, end: bytes, failed: Callable[..., Exception]
 ) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values from `first` on and before `end`.
 
-    RocksDB has to know the end: it would look for the key behind it, past all that was deleted there, for milliseconds.
     A loop over rocksdict's `items` ends where RocksDB cannot read on as if there were no more.
     """
-    options = rocksdict.ReadOptions()  # keeps the bytes of the bound: it has to live as long as the iterator
-    options.set_iterate_upper_bound(end)
-    at = rows.iter(options)
     key, value, valid, step = at.key, at.value, at.valid, at.next
     at.seek(first)
     while valid():
-        yield key(), value()
+        found = key()
+        if found >= end:
+            return
+        yield found, value()
         step()
     try:
         at.status()
@@ -295,11 +295,16 @@ class Store:
 
         Raises DiskFailed.
         """
-        return _scan(self._db, prefix, after, self._failed)
+        first, end = _bounds(prefix, after)
+        # RocksDB has to know the end: it would look for the key behind it, past all that was deleted there, for
+        # milliseconds. The options keep the bytes of it, and have to live as long as the iterator.
+        options = rocksdict.ReadOptions()
+        options.set_iterate_upper_bound(end)
+        yield from _walk(self._db.iter(options), first, end, self._failed)
 
     def moment(self) -> Moment:
         """The store as it is now, to be read while it is written to."""
-        return Moment(self._db.snapshot(), self._failed)
+        return Moment(self._db, self._failed)
 
     def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int, markers: int = 0) -> None:
         """Write changelog records and the offset after them in one batch; a value of None deletes.

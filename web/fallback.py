@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from aiohttp.web import Request
@@ -34,6 +35,8 @@ T = TypeVar("T")
 #: Who answers where it is not the owner; and nobody, as it is counted.
 STANDBY, SOURCE, NOBODY = "standby", "source", "nobody"
 
+#: Its own, as names of hosts are looked up in the common ones.
+_threads = ThreadPoolExecutor(2 * settings.source_reads, thread_name_prefix="mysql")
 #: The reads of MySQL that are open: those in place of a table, and those that a request wants by name.
 _in_place, _wanted = asyncio.Semaphore(settings.source_reads), asyncio.Semaphore(settings.source_reads)
 
@@ -65,6 +68,10 @@ class Breaker:
         self._again_at = self._clock() + self._pause_s
 
 
+async def _in_thread(read: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, read)
+
+
 class Reads:
     """Reads of MySQL that nobody has asked for: so many a second, within `within_s` seconds, and none while it fails.
 
@@ -93,7 +100,7 @@ class Reads:
 
     async def _read(self, read: Callable[[], T]) -> T:
         async with self._opened:
-            return await asyncio.to_thread(read)
+            return await _in_thread(read)
 
 
 reads = Reads(
@@ -110,7 +117,7 @@ async def read(ask: Callable[[], T]) -> T:
     except asyncio.TimeoutError:
         raise ServerAway(f"{settings.source_reads} reads of MySQL are open (LATELY_SOURCE_READS): try again") from None
     try:
-        return await asyncio.to_thread(ask)
+        return await _in_thread(ask)
     finally:
         _wanted.release()
 

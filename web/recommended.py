@@ -74,13 +74,14 @@ async def similar_to(
         return None
     without = {product_name, *(() if for_user is None else purchased(for_user))}
     alike = sorted(await neighbours(product_name, known, {}), key=lambda one: (-one.score, one.name))
+    best = await bestsellers.fresh() if fallback else None
     if complementary:
-        best = [name for name, _ in (await bestsellers.fresh()).by_window[LONGEST]] if fallback else []
-        without |= await _of_category(known, [*(one.name for one in alike), *best])
+        popular_ones = [name for name, _ in best.by_window[LONGEST]] if best else []
+        without |= await _of_category(known, [*(one.name for one in alike), *popular_ones])
     rows = [_also_bought(one.name, one.score, product_name, one.both) for one in alike if one.name not in without][
         :limit
     ]
-    return await _filled(rows, limit, [] if complementary else [known], without) if fallback else rows
+    return _filled(rows, limit, [] if complementary else [known], without, best) if best else rows
 
 
 async def recommend(user_id: str, limit: int, *, exclude_purchased: bool = True) -> list[Row]:
@@ -103,14 +104,18 @@ async def recommend(user_id: str, limit: int, *, exclude_purchased: bool = True)
                     strongest[one.name] = (one, seed)
     best = nsmallest(limit, scores, key=lambda name: (-scores[name], name))
     rows = [_also_bought(name, scores[name], strongest[name][1], strongest[name][0].both) for name in best]
-    return await _filled(rows, limit, seeds.values(), without)
+    return _filled(rows, limit, seeds.values(), without, await bestsellers.fresh())
 
 
 async def popular(window: str, limit: int, without: Collection[str] = ()) -> list[Row]:
     """What most users bought in one of WINDOWS, at most `limit`. Raises ClosedPartition."""
+    return _popular(window, limit, without, await bestsellers.fresh())
+
+
+def _popular(window: str, limit: int, without: Collection[str], best: Best) -> list[Row]:
     rows = (
         _row(name, buyers, "popular", {"type": "popular", "window": window})
-        for name, buyers in (await bestsellers.fresh()).by_window[window]
+        for name, buyers in best.by_window[window]
         if name not in without
     )
     return list(islice(rows, limit))
@@ -171,16 +176,22 @@ async def _briefs(product_names: list[str]) -> dict[str, Brief | None]:
     return found
 
 
+class Best(NamedTuple):
+    """What sells best, and to how many users, in each window and of each category."""
+
+    by_window: dict[str, list[tuple[str, int]]]
+    by_category: dict[str, list[tuple[str, int]]]
+
+
 class Bestsellers:
     """What sells best, looked up in all tables of this worker: at most once a second, and a twentieth of the time."""
 
     def __init__(self) -> None:
-        self.by_window: dict[str, list[tuple[str, int]]] = {}
-        self.by_category: dict[str, list[tuple[str, int]]] = {}
+        self._seen = Best({}, {})
         self._began, self._next, self._long = 0.0, 0.0, False
         self._looking: asyncio.Task[None] | None = None
 
-    async def fresh(self) -> Bestsellers:
+    async def fresh(self) -> Best:
         """Look again if it is time; where that takes long, what was seen last has to do. Raises ClosedPartition."""
         for partition in range(settings.partitions):
             _demand_owned(similar.similar, partition)
@@ -190,7 +201,7 @@ class Bestsellers:
             self._looking.add_done_callback(unheard)
         if self._looking is not None and not (self._long and now < self._began + LATEST_S):
             await asyncio.shield(self._looking)
-        return self
+        return self._seen
 
     async def _look(self, began: float) -> None:
         took = 0.0
@@ -213,9 +224,12 @@ class Bestsellers:
                     after = page[-1][0] if page else ""
                     took += time.monotonic() - resumed
                     await asyncio.sleep(0)
-            self.by_window = {window: _best(found) for window, found in windows.items()}
-            self.by_category = {category: _best(found) for category, found in categories.items()}
-            self._began, self._long, self._next = began, took > LONG_S, time.monotonic() + max(1.0, 20 * took)
+            self._seen = Best(
+                {window: _best(found) for window, found in windows.items()},
+                {category: _best(found) for category, found in categories.items()},
+            )
+            self._began, self._long = began, took > LONG_S
+            self._next = time.monotonic() + max(1.0, min(20 * took, LATEST_S / 2))
         finally:
             self._looking = None
 
@@ -233,18 +247,17 @@ def _best(found: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return nsmallest(BESTSELLERS, found, key=lambda pair: (-pair[1], pair[0]))
 
 
-async def _filled(rows: list[Row], limit: int, like: Iterable[Brief], without: set[str]) -> list[Row]:
+def _filled(rows: list[Row], limit: int, like: Iterable[Brief], without: set[str], best: Best) -> list[Row]:
     """`rows`, filled up to `limit` with bestsellers: of the categories of `like`, then of all."""
     if len(rows) >= limit:
         return rows
     seen = without | set(map(itemgetter("product_name"), rows))
-    best = await bestsellers.fresh()
     for category in dict.fromkeys(one.category[1] for one in like if one.category is not None):
         for name, buyers in best.by_category.get(category, ()):
             if len(rows) < limit and name not in seen:
                 seen.add(name)
                 rows.append(_row(name, buyers, "category", {"type": "same_category", "category": category}))
-    return rows + await popular(LONGEST, limit - len(rows), seen)
+    return rows + _popular(LONGEST, limit - len(rows), seen, best)
 
 
 def _also_bought(name: str, score: int, with_: str, both: int) -> Row:

@@ -35,7 +35,7 @@ UNSERVED = "Lately-Unserved"
 _ASKED = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID", "traceparent")
 _KEPT = (
     "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "WWW-Authenticate", "Content-Security-Policy",
-    "X-Content-Type-Options",
+    "Referrer-Policy", "X-Content-Type-Options",
 )  # fmt: skip
 _OURS = "lately-"
 

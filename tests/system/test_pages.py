@@ -105,20 +105,23 @@ def test_an_open_page_reconnects_after_the_worker_was_killed_and_shows_what_came
 
 
 def test_a_new_order_is_said_and_takes_neither_focus_nor_place_from_who_reads(shop: Stack, page: Page):
-    shop.insert(*((f"f{number}", f"Lamp {number}", "fay", "1.00", NOW, "card") for number in range(3)))
-    eventually(lambda: len(shop.running.purchases("fay")) == 3)
+    shop.insert(*((f"f{n:02}", f"Lamp {n}", "fay", "1.00", NOW + timedelta(seconds=n), "card") for n in range(22)))
+    eventually(lambda: len(shop.running.purchases("fay", 100)) == 22)
     page.goto(url(shop.running, "/users/fay"))
     expect(page.locator("#live")).to_contain_text("Live", timeout=WITHIN_MS)
-    page.get_by_role("link", name="Lamp 1").focus()
+    page.get_by_role("link", name="Lamp 12").focus()
     page.evaluate("window.read = document.activeElement")
-    shop.insert(("f9", "Rope", "fay", "1.00", NOW + timedelta(seconds=1), "card"))
+    shop.insert(("f99", "Rope", "fay", "1.00", NOW + timedelta(seconds=99), "card"))
     expect(page.locator("#live")).to_have_text("Live. New: Rope", timeout=WITHIN_MS)
-    assert [name.inner_text() for name in page.locator("#purchases .name").all()] == [
-        "Rope", "Lamp 2", "Lamp 1", "Lamp 0"
-    ]  # fmt: skip
+    names = [name.inner_text() for name in page.locator("#purchases .name").all()]
+    assert names == ["Rope", *(f"Lamp {n}" for n in range(21, 2, -1))]
     assert page.evaluate("document.activeElement === window.read && document.contains(window.read)")
-    shop.execute("DELETE FROM orders WHERE order_id = 'f2'")
-    expect(page.locator("#purchases li")).to_have_count(3, timeout=WITHIN_MS)
+    # What is gone, what moves up in its place, and what changes is shown, but is not new.
+    shop.execute("DELETE FROM orders WHERE order_id = 'f21'")
+    shop.execute("UPDATE orders SET price = 7.77 WHERE order_id = 'f20'")
+    expect(page.locator("#purchases li").last).to_contain_text("Lamp 2", timeout=WITHIN_MS)
+    expect(page.locator("#purchases li").nth(1)).to_contain_text("7.77", timeout=WITHIN_MS)
+    expect(page.locator("#live")).to_have_text("Live. New: Rope")
     assert page.evaluate("document.activeElement === window.read")
 
 

@@ -78,7 +78,9 @@ def test_a_scan_finds_all_keys_of_a_prefix_in_order_and_none_of_the_engines_own(
     assert [key for key, _ in store.scan()] == keys
     assert [key for key, _ in store.scan(b"ann\x00")] == [b"ann\x00", b"ann\x00\x01", b"ann\x00\xff"]
     assert list(store.scan(b"c")) == []
-    assert list(store.scan(b"\xff")) == []
+    for prefix in (b"\xff", position_key(""), position_key("orders")):
+        assert list(store.scan(prefix)) == list(store.moment().scan(prefix)) == []
+    assert [key for key, _ in store.scan(b"ann", after=b"ann\x00\x01")] == [b"ann\x00\xff", b"ann\x01", b"anna"]
 
 
 def test_a_scan_shows_what_was_there_when_it_began(store):
@@ -88,6 +90,17 @@ def test_a_scan_shows_what_was_there_when_it_began(store):
     store.apply([(b"%03d" % number, None) for number in range(500)], 1_000)
 
     assert [first, *scan] == [(b"%03d" % number, b"before") for number in range(500)]
+
+
+def test_a_moment_shows_what_was_there_when_it_was_taken_however_it_is_read(store):
+    store.apply([(b"a", b"before"), (b"n1", b"before"), (position_key("orders"), b"1")], 1)
+    moment = store.moment()
+    store.apply([(b"a", b"after"), (b"b", b"after"), (b"n1", None), (position_key("orders"), b"2")], 2)
+
+    assert [moment.get(key) for key in (b"a", b"b", position_key("orders"))] == [b"before", None, b"1"]
+    assert list(moment.scan()) == [(b"a", b"before"), (b"n1", b"before")]
+    assert list(moment.scan(b"n")) == [(b"n1", b"before")]
+    assert [store.get(b"a"), list(store.scan(b"n"))] == [b"after", []]
 
 
 def test_all_of_it_is_there_again_after_closing(store, path):

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from app import co_purchases
 from app.co_purchases import (
+    CATEGORY_DAYS,
     CHANGES_PER_RECORD,
     DAY,
     HOUR,
+    MOST_CATEGORIES,
     RECORD_BYTES,
     Beside,
     Category,
@@ -246,9 +248,27 @@ def test_days_of_a_category_are_bounded_and_no_purchase_is_forgotten(steps):
     assert (known.newest(99) is None) == (not purchases.total())
 
 
+def test_what_is_dated_ahead_comes_after_all_others_also_after_older_ones():
+    told = {1: 1, **dict.fromkeys(range(50, 50 + CATEGORY_DAYS), 1)}
+    ahead = add_sales(None, Delta(categories={"ahead": told}), NOW)
+    assert decode_sales(add_sales(ahead, Delta(categories={"other": {0: 1}}), NOW)).category == (1 * DAY, "ahead")
+    only_ahead = add_sales(None, Delta(categories={"ahead": {50: 1}}), NOW)
+    assert decode_sales(add_sales(only_ahead, Delta(categories={"other": {0: 1}}), NOW)).category == (0, "other")
+
+
+def test_the_categories_of_a_product_are_bounded_and_the_newest_is_among_them():
+    value = None
+    for number in range(100):
+        value = add_sales(value, Delta(categories={f"c{number}": {number % 5: 1}}), NOW)
+    found = decode_sales(value)
+    assert len(found.categories) == MOST_CATEGORIES
+    assert found.category[0] == 4 * DAY
+
+
 def test_a_category_that_a_version_of_before_knew_counts_until_it_is_told_otherwise():
     before = encode((1, 2, (3 * DAY, "old"), {}))
-    assert decode_sales(add_sales(before, Delta(buyers=1), NOW)).category == (3 * DAY, "old")
+    removed = add_sales(add_sales(before, Delta(buyers=-1), NOW), Delta(categories={"old": {3: -1}}), NOW)
+    assert decode_sales(removed).category[1] == "old", "there are others"
     moved = Delta(categories={"old": {3: -1}, "new": {3: 1}})
     assert decode_sales(add_sales(before, moved, NOW)).category == (3 * DAY, "new")
     told_before = encode((1, {}, 0, (4 * DAY, "other")))

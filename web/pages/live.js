@@ -54,7 +54,9 @@ async function refresh() {
       headers: { Accept: "text/html" }, signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (!answer.ok) throw new Error(answer.status);
-    const names = swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const names = news(page);
+    for (const part of document.querySelectorAll("[data-part]")) patch(part, page.getElementById(part.id));
     pause = FIRST_PAUSE_MS;
     if (names.length) state.textContent = NEW + names.join(", ");
     else if (!state.textContent.startsWith(NEW)) tell(upToDate);
@@ -72,19 +74,22 @@ function tell(text) {
   if (state.textContent !== text) state.textContent = text;
 }
 
-// Returns the names of what is new in the first part.
-function swap(page) {
-  const news = [...document.querySelectorAll("[data-part]")].map((part) => patch(part, page.getElementById(part.id)));
-  return path ? news[0] : [];
+// The names of the purchases of a page that come before all that are shown here already.
+function news(page) {
+  const name = (row) => row.querySelector(".name").textContent.trim();
+  const key = (row) => `${row.querySelector("time").dateTime} ${name(row)}`;
+  const rows = [...page.querySelectorAll("#purchases li")];
+  const shown = new Set([...document.querySelectorAll("#purchases li")].map(key));
+  const old = rows.findIndex((row) => shown.has(key(row)));
+  return rows.slice(0, old < 0 ? rows.length : old).map(name);
 }
 
 // Make `before` equal `after` and keep what is equal in it, and with that the focus and the place on the screen.
 function patch(before, after) {
-  const added = [];
-  if (before.isEqualNode(after)) return added;
+  if (before.isEqualNode(after)) return;
   if (!LISTS.includes(before.tagName) || !before.cloneNode().isEqualNode(after.cloneNode())) {
     before.replaceWith(after);
-    return added;
+    return;
   }
   let at = before.firstElementChild;
   for (const wanted of [...after.children]) {
@@ -95,16 +100,13 @@ function patch(before, after) {
       at = same.nextElementSibling;
     } else if (at && at.tagName === wanted.tagName && LISTS.includes(at.tagName)) {
       const next = at.nextElementSibling;
-      added.push(...patch(at, wanted));
+      patch(at, wanted);
       at = next;
     } else {
       before.insertBefore(wanted, at);
-      const items = wanted.tagName === "LI" ? [wanted] : [...wanted.querySelectorAll("li")];
-      added.push(...items.map((item) => item.querySelector(".name").textContent.trim()));
     }
   }
   while (at) at = dropped(at);
-  return added;
 }
 
 function dropped(element) {
