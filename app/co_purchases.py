@@ -15,14 +15,13 @@ from typing import NamedTuple
 import msgspec
 
 from app.folds import Change, checked, encode
-from app.product_history import HOURS_AHEAD, HOURS_KEPT, Purchases, kept
+from app.product_history import DAY, HOUR, HOURS_AHEAD, HOURS_KEPT, Purchases, kept
 
 #: The products that a user counts for: of more, those bought last.
 DISTINCT_CAP = 64
 #: The products kept in the same value beyond that, to fill up after removals.
 SPARE = 64
 
-HOUR, DAY = 3_600_000_000, 24 * 3_600_000_000
 #: Changes in one record: a step of the agent that reads them takes some milliseconds.
 CHANGES_PER_RECORD = 250
 #: The newest days of which it is kept how many purchases named a category; those of older days are one number.

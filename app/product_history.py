@@ -17,7 +17,9 @@ from app.folds import checked, encode
 #: The newest purchases that are kept: of more than the first number the second.
 MOST, LEAST = 200, 150
 
+#: In microseconds.
 HOUR = 3_600_000_000
+DAY = 24 * HOUR
 #: Purchases are counted by the hour for a week and by the day for a quarter, and none dated further ahead than a day.
 HOURS_KEPT, DAYS_KEPT, HOURS_AHEAD = 7 * 24, 90, 24
 #: Hours, and days, further ahead whose purchases are remembered until they come.
@@ -100,7 +102,7 @@ def add(
     newest = Counter({(ordered_at, price): count for ordered_at, price, count in known.newest})
     for ordered_at, price, count in purchases:
         hours[ordered_at // HOUR] += count
-        days[ordered_at // (24 * HOUR)] += count
+        days[ordered_at // DAY] += count
         if floor is None or (ordered_at, price) > floor:
             newest[ordered_at, price] += count
     places = sorted(place for place, count in newest.items() if count)

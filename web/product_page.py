@@ -8,7 +8,7 @@ from aiohttp.web import Request, Response
 
 from app.core import app, settings
 from app.folds import money, rfc3339
-from app.product_history import HOUR, History
+from app.product_history import DAY, History
 from chunks import ClosedPartition
 from tables import by_product, similar
 from web import parameters
@@ -20,7 +20,6 @@ from web.routing import routed
 
 #: What the page shows: rows of each list, days of the chart and its height.
 ROWS, DAYS, HEIGHT = 10, 30, 56
-DAY = 24 * HOUR
 
 
 @app.page("/products/{product_name:[^/]*}")

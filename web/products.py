@@ -8,7 +8,7 @@ from aiohttp.web import Request, Response
 
 from app.core import app, settings
 from app.folds import money, rfc3339
-from app.product_history import HOUR, Mark
+from app.product_history import DAY, HOUR, Mark
 from chunks import ClosedPartition
 from tables import by_product, similar
 from web import cursor, parameters
@@ -54,7 +54,7 @@ def _totals(request: Request, name: str, partition: int) -> Response:
             history, hour = similar.history(name, owned(similar.similar, name)), similar.now_hour()
             body["sales"] = {
                 "by_hour": _counts(history.by_hour(hour), HOUR),
-                "by_day": _counts(history.by_day(hour), 24 * HOUR),
+                "by_day": _counts(history.by_day(hour), DAY),
             }
     return answer(request, body)
 
@@ -72,10 +72,11 @@ def _purchases(request: Request, name: str, partition: int, limit: int, after: M
         "purchases": [{"ordered_at": rfc3339(at), "price": price} for at, price in page.rows],
         "meta": {"limit": limit, "complete": page.complete},
     }
-    if page.next is None:
-        return answer(request, body)
-    body["next_cursor"] = cursor.write(cursor.KEY, _bound_to(name), page.next)
-    return answer(request, body, link=cursor.next_page(request, body["next_cursor"]))
+    link = None
+    if page.next is not None:
+        body["next_cursor"] = cursor.write(cursor.KEY, _bound_to(name), page.next)
+        link = cursor.next_page(request, body["next_cursor"])
+    return answer(request, body, link=link)
 
 
 def _bound_to(name: str) -> tuple:
