@@ -10,6 +10,9 @@ COPY setup.cfg pyproject.toml README.md LICENSE /build/
 COPY app /build/app
 COPY agents /build/agents
 COPY chunks /build/chunks
+COPY commands /build/commands
+COPY domain /build/domain
+COPY source /build/source
 COPY tables /build/tables
 COPY web /build/web
 RUN /opt/lately/bin/pip install --no-cache-dir --no-deps /build && /opt/lately/bin/pip check

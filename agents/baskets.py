@@ -2,9 +2,9 @@
 
 import time
 
-from app import background
-from app.co_purchases import Deltas
 from app.core import app, purchase_changes
+from app.services import throttle
+from domain.co_purchases import Deltas
 from tables import baskets
 
 
@@ -16,5 +16,5 @@ async def fill_baskets(stream):
         for _offset, _key, record in chunk.records:
             began = time.perf_counter()
             baskets.fill(chunk, record, deltas)
-            await background.rest(began, chunk.tp.topic)  # a record is as much work as a step elsewhere
+            await throttle.rest(began, chunk.tp.topic)  # a record is as much work as a step elsewhere
         baskets.send(chunk, deltas)

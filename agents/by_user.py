@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 
 from agents.reading import readable
-from app import metrics, tracing
+from app import metrics, otel
 from app.core import app, orders, settings
 from tables import baskets, by_user, product_partials
 
@@ -17,7 +17,7 @@ async def remember_purchases(stream):
     async for chunk in stream:
         changes = baskets.changes(chunk) if settings.similar else None
         events = readable(chunk, "by_user")
-        with tracing.processing(*chunk.tp, app.tables.group, events):
+        with otel.processing(*chunk.tp, app.tables.group, events):
             differences = by_user.remember(chunk, events, changes)
         if settings.by_product:
             product_partials.add(chunk, differences)

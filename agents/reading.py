@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from app import dead_letters, metrics
+from app import metrics
 from app.core import orders_dead
 from app.errors import UnreadableEvent
 from app.logs import about
-from app.models import Event, names, read_event
 from chunks import Chunk
+from domain import dead_letters
+from domain.events import Event, names, read_event
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Lately: what each user bought lately. `faust -A app worker` finds the app here.
 
-The attribute `app` is lazy, so that importing `app.folds` or `app.models` starts nothing.
+The attribute `app` is lazy, so that importing `domain.purchases` or `domain.events` starts nothing.
 """
 
 import sys

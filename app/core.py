@@ -9,9 +9,9 @@ from faust.transport.drivers import TRANSPORTS
 from faust.types.auth import CredentialsT
 from faust.web.drivers import DRIVERS
 
-from app import secure
-from app.config import Settings
-from app.frozen import pulse
+from app import tls
+from app.freeze_guard import pulse
+from app.settings import Settings
 from app.topics import FOR_EVER, WORKER, Topic, Topics
 from chunks import ChunkSchema
 
@@ -26,7 +26,7 @@ def address() -> str:
 
 def _credentials() -> CredentialsT | None:
     """What secures all clients of Kafka, as Faust and the engine are told it."""
-    told = secure.kafka(settings)
+    told = tls.kafka(settings)
     context = told.get("ssl_context")
     if "sasl_mechanism" in told:
         return SASLCredentials(
@@ -47,7 +47,7 @@ def _http_client() -> ClientSession:
 
 
 TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
-DRIVERS.aliases["lately"] = "web.server:Web"
+DRIVERS.aliases["lately"] = "web.http.server:Web"
 
 app = faust.App(
     settings.group,
@@ -72,7 +72,7 @@ app = faust.App(
     # By its next heartbeat a worker hears that another one is gone.
     broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 3),
     # aiokafka leaves the group when nobody fetches for so long, and here nobody does while tables are restored, or on a
-    # worker that only has standbys. A worker that hangs is noticed by its session, a frozen one by app/frozen.py.
+    # worker that only has standbys. A worker that hangs is noticed by its session, a frozen one by app/freeze_guard.py.
     broker_max_poll_interval=7 * 86_400.0,
     agent_supervisor="mode.CrashingSupervisor",
     stream_buffer_maxsize=16,  # chunks
@@ -82,7 +82,7 @@ app = faust.App(
     Table="chunks.table:Table",
     PartitionAssignor="chunks.assignor:Assignor",
     TableManager="chunks.manager:TableManager",
-    Worker="app.start:Worker",
+    Worker="app.worker:Worker",
     HttpClient=_http_client,
     web_host=settings.web_host,
     web_bind=settings.web_host,

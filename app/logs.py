@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from app.config import Settings
-from app.models import trace_id_of
+from app.settings import Settings
+from domain.events import trace_id_of
 
 MASK = "***"
 #: What a log call may say in `extra` of the event that it is about.

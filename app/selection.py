@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app import groups
 from app.core import app, settings
 from app.errors import BadSetting
+from app.kafka import groups
 from app.topics import COMPACTED, Topic, Topics
 
 #: Agents that a shop can do without, by the setting that switches them off in all processes.

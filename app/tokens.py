@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 import jwt
 
 from app.errors import BadToken
-from app.models import valid_user_id
+from domain.events import valid_user_id
 
 OPERATOR = "operator"
 

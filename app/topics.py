@@ -14,9 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
-from app.config import Settings
 from app.errors import BadTopic, ServerAway
-from app.kafka import client, reachable
+from app.kafka.client import client, reachable
+from app.settings import Settings
 
 FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
 #: A dead letter is the record as it was and its headers, so it may be larger than a record of `orders`.

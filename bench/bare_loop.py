@@ -8,7 +8,7 @@ import time
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app.models import Event
+from domain.events import Event
 
 
 async def main() -> None:

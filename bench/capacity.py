@@ -6,12 +6,12 @@ import shutil
 
 from bench.data import DataSet
 from bench.elastic import BATCH, ORDERS_PER_S, PRODUCTS, USERS
-from bench.flow import compressed, flow, flow_table
-from bench.kept import bytes_table, kept, two_workers, work_table
+from bench.footprint_after import bytes_table, kept, two_workers, work_table
 from bench.measure import Bench
+from bench.partition_cost import LARGEST_RECORD, group_table, sizes_that_form, spread, spread_table
+from bench.path_cost import compressed, flow, flow_table
 from bench.report import circumstances, keep_raw, rounded, table
 from bench.sides import FOLDER, ROOT
-from bench.spread import LARGEST_RECORD, group_table, sizes_that_form, spread, spread_table
 from local.artifacts import resolve
 from local.mariadb import start_mariadb
 

@@ -11,7 +11,7 @@ from itertools import islice
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from app.models import PLACED, SCHEMA
+from domain.events import PLACED, SCHEMA
 
 SOURCE = "/mysql/3e11fa47-71ca-11e1-9e33-c80aa9429562/shop/orders"
 HEADERS = [("content-type", b"application/cloudevents+json")]

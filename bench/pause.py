@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 
-from app.folds import decode_recent
-from bench.beside import SECONDS_A_LOOK, Follower, Load, Machine, longest
+from bench.background_load import SECONDS_A_LOOK, Follower, Load, Machine, longest
 from bench.data import DataSet, Feed
 from bench.measure import SECONDS_BETWEEN_LOOKS, Bench
 from bench.observer import Observer
 from bench.report import circumstances, keep_raw, median, table
 from bench.sides import BY_USER, STOCK, Place, lately, stock_faust
 from bench.usage import Usage
+from domain.purchases import decode_recent
 from local.process import LocalProcess
 
 HEADING = "The pause of a rebalance"

@@ -144,8 +144,16 @@ def listens(port: int) -> bool:
 
 
 def ask(place: Place, rate: float, seconds: float) -> subprocess.Popen[str]:
-    """Start bench/ask.py."""
-    command = [sys.executable, "-m", "bench.ask", str(place.port), str(place.data.users), str(rate), str(seconds)]
+    """Start bench/query_client.py."""
+    command = [
+        sys.executable,
+        "-m",
+        "bench.query_client",
+        str(place.port),
+        str(place.data.users),
+        str(rate),
+        str(seconds),
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

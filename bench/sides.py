@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.config import Settings
+from app.settings import Settings
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from local.artifacts import find_java

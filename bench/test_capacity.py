@@ -4,8 +4,8 @@ from faust.assignor.partition_assignor import PartitionAssignor
 
 from bench import footprint
 from bench.footprint import counted, table_bytes, topic_bytes
+from bench.partition_cost import group_bytes, most_workers
 from bench.sizing import BUSY, CALM, Case, shown, size, time
-from bench.spread import group_bytes, most_workers
 
 LISTED = """\
 ESTAB 0 0 127.0.0.1:41000 127.0.0.1:9092 users:(("python",pid=7,fd=9))

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from app.models import read_event
 from bench.data import DataSet, records
 from bench.report import rounded, write_section
+from domain.events import read_event
 
 
 def test_every_record_is_an_event_that_lately_accepts():

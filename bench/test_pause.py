@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.beside import longest
+from bench.background_load import longest
 from bench.pause import Seen, row
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from faust.types import TP
 
 if TYPE_CHECKING:
-    from chunks.ledger import Ledger
+    from chunks.partition_task import Ledger
     from chunks.table import Table
     from chunks.view import View
 

@@ -11,10 +11,10 @@ from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP
 
 from chunks.chunk import Headers
-from chunks.copies import Copies
-from chunks.ledger import Ledger
 from chunks.lost import Loss
+from chunks.partition_task import Ledger
 from chunks.recovery import Recovery
+from chunks.standby import Copies
 from chunks.store import Held, Store, off_loop
 
 CACHE_BYTES = 256 * 2**20

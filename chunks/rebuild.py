@@ -19,8 +19,8 @@ from faust.types import TP
 
 from chunks.chunk import CHUNK_RECORDS, Run
 from chunks.fetch import fetch
-from chunks.ledger import MARKERS, Ledger, to_its_end
 from chunks.lost import CUT, EXPIRED, Loss, Verdict
+from chunks.partition_task import MARKERS, Ledger, to_its_end
 from chunks.restore import Progress
 from chunks.store import BEGINNING, INCOMPLETE, Store, off_loop, position_key
 

@@ -12,8 +12,8 @@ from mode import Service
 
 from chunks.client import client
 from chunks.errors import Gap, HalfRestored
-from chunks.ledger import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger, to_its_end
 from chunks.lost import Found, judge
+from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger, to_its_end
 from chunks.rebuild import Rebuild
 from chunks.restore import Progress, Restore, changelog_reader
 from chunks.store import RESTORING, off_loop

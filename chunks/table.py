@@ -13,7 +13,7 @@ from faust.types import TP, AppT, TopicT
 
 from chunks.chunk import Chunk
 from chunks.errors import ClosedPartition
-from chunks.ledger import Ledger
+from chunks.partition_task import Ledger
 from chunks.store import Held, Moment, Store, off_loop
 from chunks.watch import Watch, Watches
 

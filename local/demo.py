@@ -13,9 +13,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from app.config import Settings
 from app.errors import LatelyError
-from app.source.setup import setup
+from app.settings import Settings
 from local import shop
 from local.artifacts import DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka
@@ -30,6 +29,7 @@ from local.process import (
     wait_ready,
     write_pid,
 )
+from source.setup import setup
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".lately"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from app import co_purchases, folds
 from app.core import app, purchase_changes, settings
 from app.core import co_purchases as deltas_topic
 from app.topics import ORIGIN, origin, partition_of
 from chunks import Chunk
 from chunks.chunk import Headers
 from chunks.view import View
+from domain import co_purchases, purchases
 
 
 def _rebuild(chunk: Chunk) -> None:
@@ -24,19 +24,19 @@ baskets = app.Table(
     fed_by=purchase_changes,
     partitions=settings.partitions,
     rebuild=_rebuild,
-    help="Which products each user counts for; msgpack, see app.co_purchases.Basket.",
+    help="Which products each user counts for; msgpack, see domain.co_purchases.Basket.",
 )
 
 #: Pairs that are summed up before they are sent.
 MOST_PAIRS = 50_000
 
 
-def changes(chunk: Chunk) -> list[folds.Change]:
+def changes(chunk: Chunk) -> list[purchases.Change]:
     """Where an agent step of `orders` puts what was bought and taken back; sent once for all steps of a transaction."""
     return chunk.collect(list, _send_changes)
 
 
-def _send_changes(chunk: Chunk, collected: list[folds.Change]) -> None:
+def _send_changes(chunk: Chunk, collected: list[purchases.Change]) -> None:
     headers = _origin(chunk)
     for record in co_purchases.encode_changes(collected):
         chunk.send(purchase_changes.get_topic_name(), chunk.tp.partition, None, record, headers)
@@ -56,9 +56,9 @@ def fill(chunk: Chunk, record: bytes, deltas: co_purchases.Deltas) -> None:
         send(chunk, deltas)
 
 
-def _fill(chunk: Chunk, told: list[folds.Change], deltas: co_purchases.Deltas) -> None:
+def _fill(chunk: Chunk, told: list[purchases.Change], deltas: co_purchases.Deltas) -> None:
     table = chunk.view(baskets)
-    by_user: dict[bytes, list[folds.Change]] = {}
+    by_user: dict[bytes, list[purchases.Change]] = {}
     for change in told:
         by_user.setdefault(change[0].encode(), []).append(change)
     for user, value in table.get_many(by_user).items():

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from app import folds
 from app.core import app, product_partials, settings
 from chunks import Chunk
+from domain import purchases
 
 
 def merge(chunk: Chunk) -> None:
     """Take over the partials of a chunk."""
     table = chunk.view(by_product)
-    grouped: dict[bytes, list[folds.Partial]] = {}
+    grouped: dict[bytes, list[purchases.Partial]] = {}
     for _offset, _key, value in chunk.records:
-        partial = folds.decode_partial(value)
+        partial = purchases.decode_partial(value)
         grouped.setdefault(partial.product_name.encode(), []).append(partial)
-    table.update({product: folds.merge(value, grouped[product]) for product, value in table.get_many(grouped).items()})
+    table.update(
+        {product: purchases.merge(value, grouped[product]) for product, value in table.get_many(grouped).items()}
+    )
 
 
 by_product = app.Table(
@@ -22,11 +24,11 @@ by_product = app.Table(
     fed_by=product_partials,
     partitions=settings.partitions,
     rebuild=merge,
-    help="Partial totals of each product by partition of orders; msgpack, see app.folds.merge.",
+    help="Partial totals of each product by partition of orders; msgpack, see domain.purchases.merge.",
 )
 
 
-def totals(product_name: str, partition: int) -> folds.Totals | None:
+def totals(product_name: str, partition: int) -> purchases.Totals | None:
     """How often the product was bought and for how much; None when it never was. The partition must be owned here."""
     value = by_product.read(partition, product_name.encode())
-    return None if value is None else folds.product_totals(value)
+    return None if value is None else purchases.product_totals(value)

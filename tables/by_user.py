@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from app import folds, metrics
+from app import metrics
 from app.core import app, orders, settings
-from app.freshness import Freshness, source_view
-from app.lists import Filter, Mark
-from app.models import ERASED, Event, readable
+from app.services.source_status import Freshness, source_view
 from chunks import Chunk, Watch
+from domain import purchases
+from domain.events import ERASED, Event, readable
+from domain.pages import Filter, Mark
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ by_user = app.Table(
     partitions=settings.partitions,
     watched_as=lambda key: key.partition(b"\x00")[0],
     rebuild=_rebuild,
-    help="All purchases of each user, the newest in one value; msgpack, see app.folds.Recent.",
+    help="All purchases of each user, the newest in one value; msgpack, see domain.purchases.Recent.",
 )
 
 ALL = Filter()
@@ -37,36 +38,36 @@ MOST = settings.recent_limit + settings.recent_spare
 LEAST = settings.recent_limit + settings.recent_spare // 2
 
 
-def shown(user_id: str, partition: int, limit: int) -> list[folds.Register]:
+def shown(user_id: str, partition: int, limit: int) -> list[purchases.Register]:
     """A user's newest purchases; a user never seen has none. The partition must be owned here."""
     return known(user_id, partition, ALL, None, limit)
 
 
 def known(
     user_id: str, partition: int, wanted: Filter, after: Mark | None, limit: int | None = None
-) -> list[folds.Register]:
+) -> list[purchases.Register]:
     """Of the user's purchases that are wanted and come after a mark the newest `limit`, or all, newest first.
 
     Raises ClosedPartition.
     """
 
-    def admits(one: folds.Register) -> bool:
+    def admits(one: purchases.Register) -> bool:
         return wanted.admits(one) and (after is None or one.place < after.place)
 
     chosen = admits if after is not None or wanted != ALL else None
     return _at_one_moment(
-        user_id, partition, lambda value, others: folds.shown(value, others, limit, chosen, wanted.since)
+        user_id, partition, lambda value, others: purchases.shown(value, others, limit, chosen, wanted.since)
     )
 
 
 def knows_order(user_id: str, partition: int, order_id: str) -> bool:
     """Whether a purchase of this order of the user has arrived. Raises ClosedPartition."""
-    return _at_one_moment(user_id, partition, lambda value, others: folds.knows_order(value, others, order_id))
+    return _at_one_moment(user_id, partition, lambda value, others: purchases.knows_order(value, others, order_id))
 
 
-def registers(user_id: str, partition: int) -> list[folds.Register]:
+def registers(user_id: str, partition: int) -> list[purchases.Register]:
     """All that is known of the user's purchases, removed ones too, in no order. Raises ClosedPartition."""
-    return _at_one_moment(user_id, partition, lambda value, others: folds.registers(value, others()))
+    return _at_one_moment(user_id, partition, lambda value, others: purchases.registers(value, others()))
 
 
 def watch(user_id: str, partition: int) -> AbstractContextManager[Watch]:
@@ -103,23 +104,23 @@ def products(user_id: str, partition: int) -> list[str]:
 
 
 def remember(
-    chunk: Chunk, events: list[tuple[int, bytes, Event]], changes: list[folds.Change] | None
-) -> list[folds.Difference]:
+    chunk: Chunk, events: list[tuple[int, bytes, Event]], changes: list[purchases.Change] | None
+) -> list[purchases.Difference]:
     """Add the events, each with its offset and user id, to the users' purchases; what that changed about each purchase.
 
     What is bought from now on, or not any more, is appended to `changes`, where they are given.
     """
     table = chunk.view(by_user)
     values = table.get_many({user for _, user, _ in events})
-    differences: list[folds.Difference] = []
+    differences: list[purchases.Difference] = []
     changed: dict[bytes, bytes | None] = {}
     unchanged = 0
-    fold, earlier, forget = folds.remember, table.get, table.__setitem__
+    fold, earlier, forget = purchases.remember, table.get, table.__setitem__
     for offset, user, event in events:
         before = values[user]
         if event.type == ERASED:
             others = table.scan(user + b"\x00")
-            after = folds.erase(user, before, event.data.version, others, forget, differences, changes)
+            after = purchases.erase(user, before, event.data.version, others, forget, differences, changes)
         else:
             after = fold(user, before, event, offset, earlier, forget, MOST, LEAST, differences, changes)
         if after is not before:

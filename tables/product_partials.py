@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from app import folds
 from app.core import app, orders, settings
 from app.core import product_partials as topic
 from app.topics import partition_of
 from chunks import Chunk
+from domain import purchases
 from tables.by_user import by_user
 
 
@@ -17,13 +17,13 @@ def _rebuild(chunk: Chunk) -> None:
     differences = Counter(
         (one.product_name, None, one.price)
         for _number, key, value in chunk.records
-        for one in folds.kept(key, value)
+        for one in purchases.kept(key, value)
         if one.live
     )
     table = chunk.view(product_partials)
-    added = {name.encode(): totals for name, totals in folds.total(differences).items()}
+    added = {name.encode(): totals for name, totals in purchases.total(differences).items()}
     for product, value in table.get_many(added).items():
-        table[product] = folds.encode_totals(folds.decode_totals(value) + added[product])
+        table[product] = purchases.encode_totals(purchases.decode_totals(value) + added[product])
 
 
 product_partials = app.Table(
@@ -32,29 +32,29 @@ product_partials = app.Table(
     partitions=settings.partitions,
     rebuild=_rebuild,
     rebuilt_from=by_user,
-    help="Totals of each product, by partition of orders; msgpack, see app.folds.encode_totals.",
+    help="Totals of each product, by partition of orders; msgpack, see domain.purchases.encode_totals.",
 )
 
 
-def add(chunk: Chunk, differences: list[folds.Difference]) -> None:
+def add(chunk: Chunk, differences: list[purchases.Difference]) -> None:
     """Add what an agent step changed to the totals, once for all steps of a transaction."""
     # Most differences are of one product at one price: counting them costs less than adding each.
     chunk.collect(Counter, _write).update(differences)
 
 
-def _write(chunk: Chunk, differences: Counter[folds.Difference]) -> None:
+def _write(chunk: Chunk, differences: Counter[purchases.Difference]) -> None:
     """Write the new totals, and hand them on to whoever owns the product."""
     table = chunk.view(product_partials)
-    added = {name.encode(): (name, totals) for name, totals in folds.total(differences).items()}
+    added = {name.encode(): (name, totals) for name, totals in purchases.total(differences).items()}
     partition, position, topic_name = chunk.tp.partition, chunk.next, topic.get_topic_name()
     for product, value in table.get_many(added).items():
         name, more = added[product]
-        totals = folds.decode_totals(value) + more
-        table[product] = folds.encode_totals(totals)
+        totals = purchases.decode_totals(value) + more
+        table[product] = purchases.encode_totals(totals)
         # Not what was added but all that there is: a repeat of it changes nothing.
         chunk.send_latest(
             topic_name,
             partition_of(product, settings.partitions),
-            folds.encode((product, partition)),
-            folds.partial(name, partition, position, totals),
+            purchases.encode((product, partition)),
+            purchases.partial(name, partition, position, totals),
         )

@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from itertools import islice
 
-from app import co_purchases as fold
-from app import product_history
-from app.co_purchases import Brief, Sales
 from app.core import app, co_purchases, settings
-from app.product_history import History
 from chunks import Chunk
+from domain import co_purchases as fold
+from domain import product_history
+from domain.co_purchases import Brief, Sales
+from domain.product_history import History
 
 
 def _rebuild(chunk: Chunk) -> None:
@@ -28,7 +28,7 @@ similar = app.Table(
     fed_by=co_purchases,
     partitions=settings.partitions,
     rebuild=_rebuild,
-    help="Buyers, history and neighbours of each product; msgpack, see app.co_purchases.Sales.",
+    help="Buyers, history and neighbours of each product; msgpack, see domain.co_purchases.Sales.",
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import ROOT, Servers, Stack, scrubbed
+from tests.kit.stack import ROOT, Servers, Stack, scrubbed
 
 _GIVEN = {name: os.environ[name] for name in os.environ if name.startswith("LATELY_")}
 _LOGS = pytest.StashKey[list[Path]]()

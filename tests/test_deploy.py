@@ -13,11 +13,11 @@ from packaging.requirements import Requirement
 from prometheus_client.metrics import MetricWrapperBase
 
 from app import metrics
-from app.cli import COMMANDS
-from app.config import FILE, Settings
-from app.source import metrics as source_metrics
+from app.__main__ import COMMANDS
+from app.settings import FILE, Settings
 from local.shop import TABLE
-from tests.stack import ROOT
+from source import metrics as source_metrics
+from tests.kit.stack import ROOT
 
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "lately"
@@ -34,7 +34,7 @@ SETTINGS = {f"LATELY_{name.upper()}" for name in FIELDS}
 SETTINGS |= {f"LATELY_{name.upper()}{FILE}" for name, spec in FIELDS.items() if spec.metadata["secret"]}
 #: Those of which a worker can be asked as well as a source, and what every process says of itself.
 FOREIGN_METRICS = {"up", "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes"}
-LONGEST_STOP_S = int(re.search(r"LONGEST_STOP_S = (\d+)", (ROOT / "app" / "start.py").read_text()).group(1))
+LONGEST_STOP_S = int(re.search(r"LONGEST_STOP_S = (\d+)", (ROOT / "app" / "worker.py").read_text()).group(1))
 COMMAND_NAMES = {"worker", *(one.name for one in COMMANDS)}
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from prometheus_client.metrics import MetricWrapperBase
 
 from app import metrics
-from app.config import Settings
-from app.models import TYPES
-from app.source import metrics as source_metrics
+from app.settings import Settings
 from app.topics import Topics
 from bench.sizing import CASES, shown
-from tests.stack import ROOT
+from domain.events import TYPES
+from source import metrics as source_metrics
+from tests.kit.stack import ROOT
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()

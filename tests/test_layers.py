@@ -14,47 +14,47 @@ ORDER = [
     ("chunks",),
     (
         "app.errors",
-        "app.secure",
-        "app.config",
-        "app.kafka",
-        "app.models",
-        "app.folds",
-        "app.digests",
-        "app.lists",
-        "app.product_history",
-        "app.comparison",
-        "app.diagnosis",
-        "app.co_purchases",
+        "app.tls",
+        "app.settings",
+        "app.kafka.client",
+        "domain.events",
+        "domain.purchases",
+        "domain.digests",
+        "domain.pages",
+        "domain.product_history",
+        "domain.differences",
+        "domain.diagnosis",
+        "domain.co_purchases",
         "app.topics",
         "app.metrics",
         "app.tokens",
-        "app.dead_letters",
-        "app.frozen",
-        "app.groups",
-        "app.stuck",
-        "app.tracing",
+        "domain.dead_letters",
+        "app.freeze_guard",
+        "app.kafka.groups",
+        "app.services.stall_detector",
+        "app.otel",
         "app.logs",
     ),
-    ("app.source",),
-    ("app.start",),
+    ("source",),
+    ("app.worker",),
     ("app.core",),
     ("app.batch",),
     (
-        "app.follower",
-        "app.freshness",
-        "app.lost_state",
-        "app.progress",
-        "app.background",
-        "app.watchdog",
+        "app.kafka.tail",
+        "app.services.source_status",
+        "app.services.lost_state",
+        "app.services.progress",
+        "app.services.throttle",
+        "app.services.watchdog",
         "app.selection",
-        "app.open_letters",
-        "app.schedule",
+        "app.services.dead_letter_counts",
+        "app.services.daily_reports",
     ),
     ("tables",),
     ("agents",),
     ("web",),
     ("app.main",),
-    ("app.cli", "app.__main__"),
+    ("commands", "app.__main__"),
 ]
 
 
@@ -68,7 +68,7 @@ def level(module: str) -> int | None:
 
 def modules() -> list[Path]:
     """All modules of the product but the package `app` itself, which is lazy."""
-    folders = ("app", "agents", "chunks", "tables", "web")
+    folders = ("app", "agents", "chunks", "commands", "domain", "source", "tables", "web")
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     return [path for path in found if path != ROOT / "app" / "__init__.py"]
 
@@ -93,7 +93,7 @@ def test_a_module_imports_only_from_those_before_it(path: Path):
             assert theirs is None or theirs <= own, f"{name(path)} imports {module}"
 
 
-@pytest.mark.parametrize("pure", ["app.folds", "app.models", "app.config", "app.source.events"])
+@pytest.mark.parametrize("pure", ["domain.purchases", "domain.events", "app.settings", "source.events"])
 def test_importing_the_pure_parts_starts_no_faust(pure: str):
     code = f"import sys, {pure}; sys.exit('faust' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

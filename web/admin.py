@@ -10,8 +10,8 @@ from aiohttp.web import Request, Response
 from faust.web import View
 
 from app.core import address, app
-from web import body, parameters
-from web.errors import Problem
+from web.http import body, parameters
+from web.http.problems import Problem
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from aiohttp.web import Request, Response
 
 from app.core import app
-from web.conditional import known
+from web.http.conditional import known
 
 _FOLDER = Path(__file__).parent / "pages"
 

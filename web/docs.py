@@ -9,7 +9,7 @@ from aiohttp.web import Request, Response
 
 from app.core import app
 from web.admin import LogLevel
-from web.openapi import document
+from web.http.openapi import document
 from web.pages import html, render
 
 

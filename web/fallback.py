@@ -19,14 +19,14 @@ from aiohttp.web import Request
 from app import metrics
 from app.core import app, settings
 from app.errors import LatelyError, ServerAway
-from app.source import reading
-from app.source.reading import Read
 from chunks import ClosedPartition
-from chunks.copies import unheard
+from chunks.standby import unheard
+from source import user_rows
+from source.user_rows import Read
 from tables import by_user
-from web.access import HOP
-from web.errors import Problem
-from web.limits import Limiter
+from web.http.access import HOP
+from web.http.limits import Limiter
+from web.http.problems import Problem
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ async def asked(request: Request, users: list[str]) -> Read | None:
     """What MySQL has of some users; None where it may not be asked or does not answer."""
     if HOP in request.headers:
         return None  # whoever forwarded the request asks it
-    found = await reads.ask(lambda: reading.purchases(settings, users))
+    found = await reads.ask(lambda: user_rows.purchases(settings, users))
     if found is not None:
         metrics.FALLBACKS.labels(SOURCE).inc()
     return found

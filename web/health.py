@@ -13,13 +13,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app import metrics
 from app.core import app
-from app.freshness import source_view
-from app.open_letters import open_letters
-from app.progress import progress
-from app.watchdog import watchdog
+from app.services.dead_letter_counts import open_letters
+from app.services.progress import progress
+from app.services.source_status import source_view
+from app.services.watchdog import watchdog
 from chunks.table import Table
-from web import parameters
-from web.errors import Problem
+from web.http import parameters
+from web.http.problems import Problem
 from web.routing import RETRY_AFTER_S, ready
 
 

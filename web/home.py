@@ -11,13 +11,13 @@ from msgspec import json
 from app.core import app, settings
 from chunks import ClosedPartition
 from tables import by_user
-from web import parameters
-from web.conditional import tag, tagged
-from web.errors import Answered, Problem
+from web.http import parameters
+from web.http.conditional import tag, tagged
+from web.http.parameters import Query
+from web.http.problems import Answered, Problem
 from web.pages import page
-from web.parameters import Query
 from web.purchases import Said, mark, said, said_instead
-from web.recommended import DEFAULT_LIMIT, Row, recommend
+from web.recommendations import DEFAULT_LIMIT, Row, recommend
 from web.routing import routed
 
 #: Rows of the block "Recommended for you".

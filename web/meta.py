@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from app.core import address
-from app.folds import rfc3339
-from app.freshness import Freshness
-from app.lists import Page
-from web.errors import Problem
-from web.parameters import Query
+from app.services.source_status import Freshness
+from domain.pages import Page
+from domain.purchases import rfc3339
+from web.http.parameters import Query
+from web.http.problems import Problem
 from web.routing import RETRY_AFTER_S
 
 

@@ -7,15 +7,15 @@ import time
 from aiohttp.web import Request, Response
 
 from app.core import app, settings
-from app.folds import money, rfc3339
-from app.product_history import DAY, History
 from chunks import ClosedPartition
+from domain.product_history import DAY, History
+from domain.purchases import money, rfc3339
 from tables import by_product, similar
-from web import parameters
-from web.errors import Answered
+from web.http import parameters
+from web.http.problems import Answered
 from web.pages import page
 from web.products import unknown_product
-from web.recommended import owned, similar_to
+from web.recommendations import owned, similar_to
 from web.routing import routed
 
 #: What the page shows: rows of each list, days of the chart and its height.

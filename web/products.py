@@ -7,14 +7,14 @@ from contextlib import suppress
 from aiohttp.web import Request, Response
 
 from app.core import app, settings
-from app.folds import money, rfc3339
-from app.product_history import DAY, HOUR, Mark
 from chunks import ClosedPartition
+from domain.product_history import DAY, HOUR, Mark
+from domain.purchases import money, rfc3339
 from tables import by_product, similar
-from web import cursor, parameters
-from web.conditional import answer
-from web.errors import Problem
-from web.recommended import brief, owned
+from web.http import cursor, parameters
+from web.http.conditional import answer
+from web.http.problems import Problem
+from web.recommendations import brief, owned
 from web.routing import routed
 from web.similar import switched_on
 

@@ -10,27 +10,28 @@ from typing import NamedTuple
 import msgspec
 from aiohttp.web import Request, Response
 
-from app import lists
 from app.core import app, settings
 from app.errors import LatelyError
-from app.folds import Register
-from app.freshness import Freshness
-from app.lists import Mark, Page
-from app.source import reading
-from app.source.reading import Read
+from app.services.source_status import Freshness
+from domain import pages
+from domain.pages import Mark, Page
+from domain.purchases import Register
+from source import user_rows
+from source.user_rows import Read
 from tables import by_user
-from web import cursor, fallback, parameters
-from web.conditional import known, tag, tagged
-from web.errors import Answered, Problem
+from web import fallback
+from web.http import cursor, parameters
+from web.http.conditional import known, tag, tagged
+from web.http.parameters import Query
+from web.http.prebuilt import Ready
+from web.http.problems import Answered, Problem
 from web.meta import meta, require_fresh
-from web.parameters import Query
-from web.ready import Ready
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 log = logging.getLogger(__name__)
 
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
-_PAGES = {None: lists.purchases, "order": lists.orders, "product": lists.products}
+_PAGES = {None: pages.purchases, "order": pages.orders, "product": pages.products}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -150,7 +151,7 @@ async def _arrival(user: str, order_id: str, wait_ms: int, partition: int) -> No
 async def _from_source(request: Request, user: str, query: Query, after: Mark | None) -> Response | Ready:
     """What the shop's database says. Raises Problem 503 source-away."""
     try:
-        read = await fallback.read(lambda: reading.purchases(settings, [user]))
+        read = await fallback.read(lambda: user_rows.purchases(settings, [user]))
     except LatelyError as exc:
         log.warning("consistency=source cannot be answered: %s", exc)
         detail = "the shop's database cannot be asked, the worker's log says why; the table still answers"

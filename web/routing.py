@@ -15,15 +15,15 @@ from aiohttp.web import Request, Response, StreamResponse
 from faust.types import TP
 from yarl import URL
 
-from app import groups
 from app.core import app, settings
-from app.frozen import pulse
+from app.freeze_guard import pulse
+from app.kafka import groups
 from app.topics import partition_of
 from chunks import ClosedPartition
 from chunks.table import Table
-from web.accept import as_fragment
-from web.access import HOP
-from web.errors import Answered, Problem
+from web.http.accept import as_fragment
+from web.http.access import HOP
+from web.http.problems import Answered, Problem
 
 RETRY_AFTER_S = 1
 

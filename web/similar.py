@@ -7,10 +7,10 @@ from aiohttp.web import Request, Response
 from app.core import app, settings
 from tables import by_user
 from tables import similar as table
-from web import parameters
-from web.conditional import answer
-from web.errors import Answered, Problem
-from web.recommended import DEFAULT_LIMIT, LONGEST, WINDOWS, popular, purchased, recommend, similar_to
+from web.http import parameters
+from web.http.conditional import answer
+from web.http.problems import Answered, Problem
+from web.recommendations import DEFAULT_LIMIT, LONGEST, WINDOWS, popular, purchased, recommend, similar_to
 from web.routing import demand_kept, routed
 
 

@@ -9,14 +9,14 @@ import msgspec
 from aiohttp.web import Request, Response
 
 from app.core import app, settings
-from app.digests import Digest
 from chunks import ClosedPartition
 from chunks.store import Moment, position_key
 from chunks.table import Table
+from domain.digests import Digest
 from tables import baskets, by_product, by_user, product_partials, similar
-from web import parameters
-from web.errors import Problem
-from web.routes import MSGPACK
+from web.http import parameters
+from web.http.problems import Problem
+from web.http.routes import MSGPACK
 from web.routing import demand_kept, forwarded, owner_of, ready, recovering
 
 #: A page ends with the key that reaches one of these.

@@ -12,19 +12,20 @@ from urllib.parse import quote
 import msgspec
 from aiohttp.web import Request, Response, StreamResponse
 
-from app.batch.records import reading
-from app.batch.trace import Traced, Tracer
+from app.control import source_state
 from app.core import app, settings
-from app.diagnosis import UNKNOWN
 from app.errors import BadSource, ServerAway
-from app.folds import Register
-from app.freshness import source_view
-from app.source import state
+from app.kafka.records import reading
+from app.services.source_status import source_view
 from app.topics import partition_of
+from domain.diagnosis import UNKNOWN
+from domain.purchases import Register
+from source.order_trace import Traced, Tracer
 from tables import by_user
-from web import fallback, parameters
-from web.errors import Problem
-from web.ready import HEADERS
+from web import fallback
+from web.http import parameters
+from web.http.prebuilt import HEADERS
+from web.http.problems import Problem
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 logger = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ async def _known(user_id: str) -> tuple[int, list[Register]]:
     return position, by_user.registers(user_id, partition)
 
 
-async def _told() -> dict[str, state.State]:
-    said = {state.STATUS: source_view.newest, state.SNAPSHOT: source_view.snapshot}
+async def _told() -> dict[str, source_state.State]:
+    said = {source_state.STATUS: source_view.newest, source_state.SNAPSHOT: source_view.snapshot}
     return {name: one for name, one in said.items() if one is not None}
 
 

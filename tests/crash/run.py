@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient
 from tests.crash import log
 from tests.crash.orders import PARTITIONS
 from tests.crash.truth import Truth
-from tests.eventually import eventually
-from tests.stack import Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import Worker
 
 TABLES = ("by_user", "product_partials", "by_product")
 #: A slow worker takes so many steps for all orders, and some ten seconds; so there is a middle to be hit.

@@ -12,8 +12,8 @@ from local.kafka import Kafka
 from tests.crash import log
 from tests.crash.orders import PARTITIONS
 from tests.crash.run import STEPS, Run
-from tests.eventually import eventually
-from tests.stack import Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import Worker
 
 EX_SOFTWARE = 70
 LONGER_THAN_A_SESSION_S = 8

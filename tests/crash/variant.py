@@ -6,11 +6,11 @@ import os
 import time
 
 import chunks.consumer
-import chunks.ledger
+import chunks.partition_task
 import chunks.rebuild
-from app import background
-from app.frozen import pulse
+from app.freeze_guard import pulse
 from app.main import app
+from app.services import throttle
 from tables import by_user
 
 __all__ = ["app"]
@@ -22,7 +22,7 @@ if "CRASH_UNGUARDED" in os.environ:
 #: Steps of another size.
 if "CRASH_CHUNK" in os.environ:
     _chunk = int(os.environ["CRASH_CHUNK"])
-    chunks.consumer.CHUNK_RECORDS = chunks.ledger.CHUNK_RECORDS = chunks.rebuild.CHUNK_RECORDS = _chunk
+    chunks.consumer.CHUNK_RECORDS = chunks.partition_task.CHUNK_RECORDS = chunks.rebuild.CHUNK_RECORDS = _chunk
 
 
 async def _stand_still(*_: object) -> None:
@@ -32,7 +32,7 @@ async def _stand_still(*_: object) -> None:
 
 #: Agents in the background never end their first step.
 if "CRASH_STANDSTILL" in os.environ:
-    background.rest = _stand_still
+    throttle.rest = _stand_still
 
 _PAUSE_S = float(os.environ.get("CRASH_PAUSE_S", "0"))
 _RAISE_AT = int(os.environ.get("CRASH_RAISE_AT", "0"))

@@ -9,8 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 
-from app.folds import Register, product_totals, registers, shown
 from chunks.store import BEGINNING, RESERVED, Store
+from domain.purchases import Register, product_totals, registers, shown
 from tests.crash import log
 from tests.crash.orders import PARTITIONS
 from tests.crash.run import TABLES, Run

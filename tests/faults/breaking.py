@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from local.mariadb import MariaDB
-from tests.faults.deeds import damage, frozen, last_for
-from tests.faults.rig import SESSION_S, Rig
-from tests.stack import Worker
+from tests.faults.fault_actions import damage, frozen, last_for
+from tests.faults.fault_setup import SESSION_S, Rig
+from tests.kit.stack import Worker
 
 PAUSE_S = (8.0, 20.0)
 TABLES = ("by_user", "by_product", "baskets", "similar")

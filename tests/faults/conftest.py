@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from local.artifacts import Artifacts
-from tests.faults.rig import Rig
+from tests.faults.fault_setup import Rig
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from tests.beside import beside
+from tests.kit.background import beside
 
 EVERY_S = 2.0
 MIB = 2**20

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import mysql.connector
 
-from tests.beside import beside
-from tests.stack import Stack, Worker
+from tests.kit.background import beside
+from tests.kit.stack import Stack, Worker
 
 NOW = datetime(2026, 1, 31, 12)
 USERS = [f"käufer {number}" if number % 7 == 0 else f"user-{number}" for number in range(40)]

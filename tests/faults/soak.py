@@ -22,9 +22,9 @@ from local.mariadb import start_mariadb
 from local.process import LocalProcess, ServerFailed
 from tests.faults.breaking import Breaking
 from tests.faults.chart import svg
-from tests.faults.rig import Rig
+from tests.faults.fault_setup import Rig
 from tests.faults.samples import BOUNDS, EVERY_S, Samples, Watched
-from tests.stack import ROOT, scrubbed
+from tests.kit.stack import ROOT, scrubbed
 
 PER_S = 40
 #: So many orders the shop has at most, so that what follows from their number does not grow.

@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.eventually import eventually
 from tests.faults.clock import HOUR, Clock
-from tests.faults.deeds import damage, frozen, last_for
 from tests.faults.disk import SmallDisk
-from tests.faults.rig import SESSION_S, Rig
+from tests.faults.fault_actions import damage, frozen, last_for
+from tests.faults.fault_setup import SESSION_S, Rig
 from tests.faults.shop import USERS
-from tests.stack import Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import Worker
 
 #: Longer than the group waits for a member, and two heartbeats more.
 LONGER_THAN_A_SESSION_S = SESSION_S + 2

@@ -8,9 +8,9 @@ import pytest
 
 from local.artifacts import Artifacts
 from local.mariadb import MariaDB, start_mariadb
-from tests.eventually import eventually
 from tests.faults.disk import SmallDisk
-from tests.faults.rig import Rig
+from tests.faults.fault_setup import Rig
+from tests.kit.eventually import eventually
 
 pytestmark = pytest.mark.faults
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from tests.eventually import eventually
+from tests.kit.eventually import eventually
 
 
 def new_topic(kafka: str, partitions: int = 1, **config: str) -> str:

@@ -17,7 +17,7 @@ from faust.types import TP
 
 from chunks.chunk import Run
 from chunks.fetch import fetch, tune
-from tests.eventually import eventually
+from tests.kit.eventually import eventually
 from tests.real.broker import end_of, messages, new_topic
 
 LIMIT_S = 60

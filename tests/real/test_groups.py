@@ -8,8 +8,8 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from app.config import Settings
-from app.groups import listed, members_of, offsets_of
+from app.kafka.groups import listed, members_of, offsets_of
+from app.settings import Settings
 from app.topics import administering
 from local.artifacts import Artifacts
 from local.kafka import start_kafka

@@ -10,15 +10,15 @@ from datetime import datetime
 
 import pytest
 
-from app.config import Settings
 from app.errors import BadSource
-from app.models import UnreadableEvent, read_document
-from app.source import events, snapshot, triggers
-from app.source.mysql import connect
-from app.source.outbox import Outbox, Row
-from app.source.setup import setup, statements
+from app.settings import Settings
 from app.topics import Topics
-from tests.stack import Stack
+from domain.events import UnreadableEvent, read_document
+from source import events, snapshot, triggers
+from source.mysql import connect
+from source.outbox import Outbox, Row
+from source.setup import setup, statements
+from tests.kit.stack import Stack
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 500_000)
 

@@ -10,12 +10,13 @@ from contextlib import closing
 
 import pytest
 
-from app.config import Settings
+from app.control import source_state
 from app.errors import BadSource
-from app.source import snapshot, state
-from app.source.setup import setup
-from tests.eventually import eventually
-from tests.stack import PYTHON, ROOT, LocalProcess, Stack
+from app.settings import Settings
+from source import snapshot
+from source.setup import setup
+from tests.kit.eventually import eventually
+from tests.kit.stack import PYTHON, ROOT, LocalProcess, Stack
 
 COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"
 DATA = (
@@ -98,10 +99,10 @@ def test_every_row_is_published_once_whatever_the_primary_key(stack: Stack, sett
     stack.assert_topic_equals_sql()
 
 
-def setup_all(settings: Settings) -> state.SnapshotState:
+def setup_all(settings: Settings) -> source_state.SnapshotState:
     """Set the table up with all its rows, and return what is known of the snapshot."""
     setup(settings, None, quiet)
-    return asyncio.run(state.read(settings))[state.SNAPSHOT]
+    return asyncio.run(source_state.read(settings))[source_state.SNAPSHOT]
 
 
 def test_rows_that_are_changed_removed_and_added_meanwhile_are_in_the_end_as_sql_has_them(stack: Stack):
@@ -154,7 +155,7 @@ def test_a_snapshot_that_was_killed_goes_on_where_it_was(stack: Stack, settings:
     first.start()
     eventually(lambda: stack.high_watermark("orders") > 1.3 * snapshot.REMEMBER_EVERY_ROWS, within=60)
     first.kill()
-    stopped = asyncio.run(state.read(settings))[state.SNAPSHOT]
+    stopped = asyncio.run(source_state.read(settings))[source_state.SNAPSHOT]
     assert not stopped.done
     assert snapshot.REMEMBER_EVERY_ROWS <= stopped.rows < rows
     assert stack.status()["snapshot"].startswith("not finished")
@@ -240,7 +241,7 @@ def test_the_state_remembers_a_key_of_each_type(stack: Stack, settings: Settings
 
     with pytest.raises(Stopped):
         asyncio.run(snapshot.run(settings, progress=stop))
-    stopped = asyncio.run(state.read(settings))[state.SNAPSHOT]
+    stopped = asyncio.run(source_state.read(settings))[source_state.SNAPSHOT]
     assert stopped.rows == snapshot.CHUNK_ROWS
     taken = asyncio.run(snapshot.run(settings))
     assert taken.rows == ROWS

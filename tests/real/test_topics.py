@@ -7,11 +7,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from app import topics
-from app.config import Settings
 from app.errors import BadTopic, ServerAway
+from app.settings import Settings
 from app.topics import Topics, ensure_topics
 from local.process import free_port
-from tests.stack import Stack
+from tests.kit.stack import Stack
 
 
 @pytest.fixture

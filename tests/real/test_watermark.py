@@ -11,13 +11,13 @@ from datetime import datetime
 
 import pytest
 
-from app.config import Settings
-from app.source import guarantee, transactions, watermark
-from app.source.mysql import connect
-from app.source.state import WatermarkState
-from app.source.watermark import Watermark
-from tests.eventually import eventually
-from tests.stack import Stack
+from app.control.source_state import WatermarkState
+from app.settings import Settings
+from source import guarantee, transactions, watermark
+from source.mysql import connect
+from source.watermark import Watermark
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack
 
 AT = datetime(2026, 1, 31, 12)
 COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"

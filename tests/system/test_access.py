@@ -8,9 +8,9 @@ import pytest
 
 from app import tokens
 from local.process import free_port
-from tests.eventually import eventually
-from tests.makers import event, wire
-from tests.stack import PYTHON, Answer, Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.makers import event, wire
+from tests.kit.stack import PYTHON, Answer, Stack, Worker
 from tests.system.test_http import is_problem
 from tests.system.test_purchases import stream
 from tests.system.test_start import FAUST, ending
@@ -137,10 +137,13 @@ def order(worker: Worker, body: bytes, content_type: str | None = "application/j
 
 
 def test_an_operator_sets_the_log_level_while_the_worker_runs(worker: Worker):
-    answer = order(worker, b'{"logger": "web.errors", "level": "debug"}')
+    answer = order(worker, b'{"logger": "web.http.problems", "level": "debug"}')
     assert answer.status == 200, answer
-    assert {name: answer.json[name] for name in ("logger", "level")} == {"logger": "web.errors", "level": "debug"}
-    assert order(worker, b'{"logger": "web.errors", "level": "error"}').json["before"] == "debug"
+    assert {name: answer.json[name] for name in ("logger", "level")} == {
+        "logger": "web.http.problems",
+        "level": "debug",
+    }
+    assert order(worker, b'{"logger": "web.http.problems", "level": "error"}').json["before"] == "debug"
 
 
 @pytest.mark.parametrize(

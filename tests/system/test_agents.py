@@ -9,9 +9,9 @@ from pathlib import Path
 
 from local.process import free_port
 from tests.crash.run import VARIANT
-from tests.eventually import eventually
-from tests.makers import event, wire
-from tests.stack import ROOT, Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.makers import event, wire
+from tests.kit.stack import ROOT, Stack, Worker
 from tests.system.test_failures import USERS, start, trade
 from tests.system.test_similar import together
 from tests.system.test_start import FAUST, ending

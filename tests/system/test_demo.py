@@ -17,8 +17,8 @@ import pytest
 
 from local.process import LocalProcess, recorded_pid
 from local.shop import connect
-from tests.eventually import eventually
-from tests.stack import PYTHON, ROOT, Stack
+from tests.kit.eventually import eventually
+from tests.kit.stack import PYTHON, ROOT, Stack
 
 
 def demo(folder: Path, output: Path) -> LocalProcess:

@@ -8,13 +8,13 @@ import math
 import pytest
 from confluent_kafka import Producer
 
-from app import dead_letters
 from app.errors import UnreadableEvent
 from app.topics import partition_of
+from domain import dead_letters
 from local.process import LocalProcess
-from tests.eventually import eventually
-from tests.makers import event, wire
-from tests.stack import PYTHON, ROOT, Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.makers import event, wire
+from tests.kit.stack import PYTHON, ROOT, Stack, Worker
 
 #: The partition of the user ann.
 HOME = partition_of(b"ann", 4)

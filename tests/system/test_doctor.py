@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.eventually import eventually
-from tests.stack import Stack
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack
 
 
 def doctor(stack: Stack, **env: str) -> tuple[int, dict[str, str], list[dict]]:

@@ -14,10 +14,10 @@ from itertools import cycle
 
 from chunks.assignment import WARM_RECORDS
 from chunks.restore import NEAR_RECORDS
-from tests.beside import beside
-from tests.eventually import eventually
-from tests.makers import event, wire
-from tests.stack import Stack, Worker
+from tests.kit.background import beside
+from tests.kit.eventually import eventually
+from tests.kit.makers import event, wire
+from tests.kit.stack import Stack, Worker
 from tests.system.test_rescale import assert_equal_to_sql, trading
 from tests.system.test_similar import NOW, USERS, buy
 

@@ -8,13 +8,13 @@ from datetime import timedelta
 
 from confluent_kafka import Producer
 
-from app import dead_letters
 from app.errors import UnreadableEvent
-from app.models import ERASED
 from app.topics import partition_of
-from tests.eventually import eventually
-from tests.makers import event, wire
-from tests.stack import Stack, Worker
+from domain import dead_letters
+from domain.events import ERASED
+from tests.kit.eventually import eventually
+from tests.kit.makers import event, wire
+from tests.kit.stack import Stack, Worker
 from tests.system.test_similar import NOW, buy, cancel, together
 from tests.system.test_verify import verify
 

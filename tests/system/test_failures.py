@@ -15,9 +15,9 @@ import msgspec
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from tests.eventually import eventually
-from tests.makers import event
-from tests.stack import Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.makers import event
+from tests.kit.stack import Stack, Worker
 
 NOW = datetime(2026, 1, 31, 12)
 USERS = [f"user-{number}" for number in range(60)]

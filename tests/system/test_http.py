@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.eventually import eventually
-from tests.makers import event, wire
-from tests.stack import Answer, Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.makers import event, wire
+from tests.kit.stack import Answer, Stack, Worker
 
 HOSTILE = "<script>alert(1)</script>"
 ANN = "/v1/users/ann/purchases"

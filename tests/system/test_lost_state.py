@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from chunks.store import BEGINNING, Store
 from tests.crash.run import VARIANT
-from tests.eventually import eventually
-from tests.stack import Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack, Worker
 
 NOW = datetime(2026, 1, 31, 12)
 USERS = [f"user-{number}" for number in range(40)]

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.eventually import eventually
-from tests.stack import Stack
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack
 
 USERS = [f"user-{number}" for number in range(497)] + ["a/b", "ünïcode 😀", "50%"]
 PRODUCTS = [f"Phone {number}" for number in range(15)] + [f"Computer {number}" for number in range(14)] + ["A/C <b>&"]

@@ -14,13 +14,13 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app import tokens
-from tests.eventually import eventually
-from tests.makers import event, wire
-from tests.stack import ROOT, Answer, Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.makers import event, wire
+from tests.kit.stack import ROOT, Answer, Stack, Worker
 from tests.system.test_access import SECRET, TOKEN_MODE
-from web.routes import PROBLEMS, ROUTES
+from web.http.routes import PROBLEMS, ROUTES
 
-BODIES = {"LogLevel": {"logger": "web.errors", "level": "info"}}
+BODIES = {"LogLevel": {"logger": "web.http.problems", "level": "info"}}
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.eventually import eventually
-from tests.stack import Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack, Worker
 
 HOSTILE = "<script>document.title='owned'</script> & \"Söhne\" 😀"
 NOW = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)

@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from local.process import free_port
-from tests.eventually import eventually
-from tests.stack import Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack, Worker
 
 NOW = datetime(2026, 1, 31, 12)
 USERS = [f"user-{number}" for number in range(996)] + ["a/b", "ünïcode 😀", "50%", "User-1"]

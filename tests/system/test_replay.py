@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from app import folds
 from app.topics import TABLES, partition_of
-from tests.eventually import eventually
-from tests.stack import Stack, Worker
+from domain import purchases
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack, Worker
 
 USERS = [f"user-{number}" for number in range(30)]
 PARTITIONS = 4
@@ -57,9 +57,9 @@ def content(worker: Worker) -> dict[tuple, bytes]:
 def changed(stack: Stack, user: str, change) -> tuple[bytes, bytes]:
     """The changelog record that lets the table by_user say something else of a user's purchases."""
     newest = {one.key(): one.value() for one in stack.records_of(f"{stack.name}-by_user-changelog")}
-    recent = folds.decode_recent(newest[user.encode()])
+    recent = purchases.decode_recent(newest[user.encode()])
     registers = [kept for one in recent.registers if (kept := change(one)) is not None]
-    return user.encode(), folds._encode_recent(recent.floor, registers)
+    return user.encode(), purchases._encode_recent(recent.floor, registers)
 
 
 def is_at_rest(stack: Stack) -> bool:
@@ -98,13 +98,13 @@ def test_replays_change_nothing_where_nothing_is_wrong_and_find_and_mend_exactly
     worker.stop()
     stack.wipe(worker)
 
-    def priced(one: folds.Register) -> folds.Register:
+    def priced(one: purchases.Register) -> purchases.Register:
         return msgspec.structs.replace(one, price="999.00") if one.order_id == "o00041" else one
 
-    def lost(one: folds.Register) -> folds.Register | None:
+    def lost(one: purchases.Register) -> purchases.Register | None:
         return None if one.order_id == "o00042" else one
 
-    def renamed(one: folds.Register) -> folds.Register:
+    def renamed(one: purchases.Register) -> purchases.Register:
         return msgspec.structs.replace(one, order_id="phantom") if one.order_id == "o00043" else one
 
     wrong = [changed(stack, *one) for one in (("user-11", priced), ("user-12", lost), ("user-13", renamed))]

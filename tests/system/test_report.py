@@ -16,17 +16,17 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from app.batch.report import calendar, formats, run, shop
-from app.batch.report.making import LOG, MYSQL, REPORTS, Asked
-from app.config import Settings
 from app.errors import BadReport, BadTopic
-from app.models import CHANGED, PLACED, Event
-from app.source import snapshot
+from app.settings import Settings
 from app.topics import ensure_topics
+from commands.report import calendar, formats, read_mysql, run
+from commands.report.build import LOG, MYSQL, REPORTS, Asked
+from domain.events import CHANGED, PLACED, Event
 from local.process import LocalProcess, free_port
-from tests.eventually import eventually
-from tests.makers import MORNING, event, wire
-from tests.stack import PYTHON, ROOT, Stack
+from source import snapshot
+from tests.kit.eventually import eventually
+from tests.kit.makers import MORNING, event, wire
+from tests.kit.stack import PYTHON, ROOT, Stack
 
 USERS = [f"user-{number}" for number in range(20)]
 #: All orders of `rows` lie in it.
@@ -196,7 +196,7 @@ def test_reports_equal_sql_and_the_live_tables_and_can_be_made_again_byte_for_by
 
 def test_a_reading_of_the_shop_that_was_interrupted_goes_on(stack: Stack, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(snapshot, "CHUNK_ROWS", 50)
-    monkeypatch.setattr(shop, "BATCH_ROWS", 50)
+    monkeypatch.setattr(read_mysql, "BATCH_ROWS", 50)
     stack.create_orders()
     stack.insert(*rows(300))
     settings, sales, seen = Settings.from_env(stack.env), asked("sales", "day", source=MYSQL), []

@@ -15,16 +15,16 @@ from aiokafka import TopicPartition
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from app import folds
-from app.batch.kafka import consuming, upto
-from app.batch.next_generation import write_down
-from app.config import Settings
-from app.source.state import Layout
+from app.control.source_state import Layout
+from app.kafka.consume import consuming, upto
+from app.settings import Settings
 from app.topics import Topics, ensure_topics, partition_of
+from commands.rescale.next_generation import write_down
+from domain import purchases as folds
 from local.process import LocalProcess
-from tests.beside import beside
-from tests.eventually import eventually
-from tests.stack import PYTHON, ROOT, Stack, Worker
+from tests.kit.background import beside
+from tests.kit.eventually import eventually
+from tests.kit.stack import PYTHON, ROOT, Stack, Worker
 from tests.system.test_erasure import proof
 from tests.system.test_main_job import UNREADABLE
 from tests.system.test_similar import NOW, PRODUCTS, USERS, buy, cancel, together

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.topics import partition_of
-from tests.eventually import eventually
-from tests.stack import Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack, Worker
 from tests.system.test_purchases import stream
 
 NOW = datetime(2026, 1, 31, 12)

@@ -14,15 +14,15 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from app.config import Settings
 from app.errors import LatelyError, Refused
-from app.kafka import obstacle
-from app.source.mysql import connect
+from app.kafka.client import obstacle
+from app.settings import Settings
 from app.topics import missing_topics
 from local.mariadb import MariaDB
 from local.process import LocalProcess, free_port
-from tests.eventually import eventually
-from tests.secured import (
+from source.mysql import connect
+from tests.kit.eventually import eventually
+from tests.kit.secured import (
     KAFKA_PASSWORD,
     MYSQL_PASSWORD,
     USER,
@@ -32,7 +32,7 @@ from tests.secured import (
     start_secured_kafka,
     start_secured_mariadb,
 )
-from tests.stack import PYTHON, ROOT, Servers, Stack, Worker
+from tests.kit.stack import PYTHON, ROOT, Servers, Stack, Worker
 
 LATELY = [PYTHON, "-m", "app"]
 WORKER = [PYTHON, "-m", "faust", "-A", "app", "worker", "-l", "debug"]

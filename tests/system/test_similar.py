@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
-from app.co_purchases import DISTINCT_CAP
-from tests.eventually import eventually
-from tests.stack import Stack, Worker
+from domain.co_purchases import DISTINCT_CAP
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack, Worker
 from tests.system.test_main_job import change
 
 USERS = [f"user-{number}" for number in range(120)] + ["a/b", "ünïcode 😀", "50%"]

@@ -21,8 +21,8 @@ from local.artifacts import Artifacts, installed_database
 from local.kafka import start_kafka
 from local.mariadb import MariaDB, start_mariadb
 from local.process import LocalProcess, free_port
-from tests.eventually import eventually
-from tests.stack import Servers, Stack
+from tests.kit.eventually import eventually
+from tests.kit.stack import Servers, Stack
 
 AT = datetime(2026, 1, 31, 12)
 COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"

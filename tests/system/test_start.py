@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from local.process import LocalProcess, free_port
-from tests.eventually import eventually
-from tests.stack import PYTHON, ROOT, Stack
+from tests.kit.eventually import eventually
+from tests.kit.stack import PYTHON, ROOT, Stack
 
 FAUST = [PYTHON, "-m", "faust", "-A", "app", "worker", "-l", "info"]
 LATELY = [PYTHON, "-m", "app", "worker", "-l", "info"]

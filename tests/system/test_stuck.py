@@ -9,11 +9,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from local.kafka import start_kafka
-from tests.eventually import eventually
-from tests.stack import PYTHON, Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import PYTHON, Stack, Worker
 from tests.system.test_failures import USERS, feed, start, trade
 
-HANGING = [PYTHON, "-m", "faust", "-A", "tests.hanging", "worker", "-l", "info"]
+HANGING = [PYTHON, "-m", "faust", "-A", "tests.kit.hanging", "worker", "-l", "info"]
 #: Seconds, much less than anybody would set.
 SOON = {"LATELY_STUCK_S": "4", "LATELY_STUCK_EXIT_S": "9", "LATELY_AWAY_S": "4"}
 REASONS = ("no-progress", "recovery-stalled", "kafka-away", "source-silent")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from app.batch import dump_file
 from app.topics import TABLES
+from commands.tables import dump_file
 from local.process import LocalProcess
-from tests.beside import beside
-from tests.eventually import eventually
-from tests.stack import PYTHON, ROOT, Stack, Worker
+from tests.kit.background import beside
+from tests.kit.eventually import eventually
+from tests.kit.stack import PYTHON, ROOT, Stack, Worker
 from tests.system.test_similar import NOW, PRODUCTS, USERS, assert_equal_to_sql, buy, cancel, trade
 
 

@@ -9,12 +9,13 @@ from datetime import datetime
 
 import pytest
 
-from app import folds, tokens
+from app import tokens
 from app.topics import partition_of
+from domain import purchases
 from local.process import LocalProcess
-from tests.eventually import eventually
-from tests.spans import Collector, collecting
-from tests.stack import PYTHON, ROOT, Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.spans import Collector, collecting
+from tests.kit.stack import PYTHON, ROOT, Stack, Worker
 from tests.system.test_access import SECRET, TOKEN_MODE
 
 ROWS = 3_000
@@ -94,14 +95,14 @@ def check_stages(shop: Stack, worker: Worker, said: dict) -> None:
         assert event["data"]["product_name"] == purchase["product_name"]
         assert record.timestamp()[1] == moment(published["at"]).timestamp() * 1000
         kept = changelog[applied["partition"], applied["offset"]]
-        known = {one.product_name: one for one in folds.decode_recent(kept.value()).registers}
+        known = {one.product_name: one for one in purchases.decode_recent(kept.value()).registers}
         assert kept.key() == b"ann"
         assert known[purchase["product_name"]].version == purchase["version"] == event["data"]["version"]
         assert applied["worker"] == f"http://127.0.0.1:{worker.port}"
         earlier = [one for one in changelog.values() if one.key() == b"ann" and one.offset() < kept.offset()]
         for one in earlier:
             assert purchase["product_name"] not in {
-                it.product_name for it in folds.decode_recent(one.value()).registers
+                it.product_name for it in purchases.decode_recent(one.value()).registers
             }
 
 

@@ -18,8 +18,8 @@ from confluent_kafka import Producer
 
 from app.topics import partition_of
 from local.process import LocalProcess
-from tests.eventually import eventually
-from tests.stack import PYTHON, ROOT, Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import PYTHON, ROOT, Stack, Worker
 
 USERS = [f"user-{number}" for number in range(30)]
 

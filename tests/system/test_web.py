@@ -6,8 +6,8 @@ from datetime import datetime
 
 import pytest
 
-from tests.eventually import eventually
-from tests.stack import Stack, Worker
+from tests.kit.eventually import eventually
+from tests.kit.stack import Stack, Worker
 
 NOW = datetime(2026, 1, 31, 12)
 

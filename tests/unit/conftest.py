@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-from tests.secured import Authority
+from tests.kit.secured import Authority
 
 # No deadline: on a busy machine one example can take long without meaning anything.
 settings.register_profile("unit", deadline=None, max_examples=150)

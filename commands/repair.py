@@ -1,0 +1,118 @@
+"""What commands that compare the tables share: two sides user by user, and the events that make a table right."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+from app.control.generation import counting
+from app.settings import Settings
+from app.topics import Topics
+from commands.worker_client import Workers
+from domain.differences import Difference, differences
+from domain.differences import repair as event_of
+from domain.purchases import Register, rfc3339
+from source.events import record
+from source.outbox import Row
+from source.publisher import publishing
+
+#: Users that are looked at again at once, and how often while their purchases keep changing.
+AT_ONCE, ROUNDS = 500, 5
+
+#: Compares users as of now: the differences that are real, those that may be on their way, and the version that the
+#: event which repairs one takes where the table does not know the purchase.
+Bracket = Callable[[list[str]], Awaitable[tuple[list[Difference], list[Difference], Callable[[Difference], int]]]]
+
+
+async def look_again(
+    users: list[str],
+    bracket: Bracket,
+    tell: Callable[[Difference], None],
+    repair: Callable[[list[Difference], Callable[[Difference], int]], Awaitable[None]] | None,
+) -> int:
+    """Tell what really differs of these users, each difference once, and repair it; how many keep changing.
+
+    Users of whom something may be on its way are compared again.
+    """
+    told: set[tuple] = set()
+    touched: list[Difference] = []
+    for _ in range(ROUNDS):
+        confirmed, touched, version = await bracket(users)
+        new = [one for one in confirmed if (one.user, one.identity) not in told]
+        told |= {(one.user, one.identity) for one in new}
+        for one in new:
+            tell(one)
+        if repair is not None and new:
+            await repair(new, version)
+        users = sorted({one.user for one in touched})
+        if not users:
+            break
+    return len(touched)
+
+
+async def mend(
+    settings: Settings, tables: Workers, found: list[Difference], version: Callable[[Difference], int], source: str
+) -> list[Difference]:
+    """Publish what makes the table right, wait until it is applied; which differences are none any more.
+
+    `version` is that of a purchase which the table does not know, `source` the one that the events name.
+    """
+    topics, now = Topics(settings), rfc3339(time.time_ns() // 1000)
+    records = []
+    for one in found:
+        kind, at, data = event_of(one, version(one))
+        row = Row(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
+        records.append(record(row, source, topics, settings))
+    async with counting(settings), publishing(settings) as publisher:
+        await publisher.publish(records)
+        offsets = dict(publisher.offsets)
+    applied = await tables.registers(sorted({one.user for one in found}), offsets)
+    known = {(user, one.identity): one for user, registers in applied.items() for one in registers}
+    return [one for one in found if _mended(one, known.get((one.user, one.identity)))]
+
+
+def _mended(one: Difference, now: Register | None) -> bool:
+    """Whether the table says what it should; a newer change that came meanwhile is as good."""
+    if now is not None and one.register is not None and now.version > one.register.version:
+        return True
+    rows = [] if one.row is None else [one.row]
+    return not differences(one.user, rows, [] if now is None else [now], None)
+
+
+async def together(
+    rows: Iterable[tuple[bytes, list[Register]]], registers: AsyncIterator[tuple[bytes, list[Register]]]
+) -> AsyncIterator[tuple[str, list[Register], list[Register]]]:
+    """Two sides in the order of users' ids, user by user."""
+    left = iter(rows)
+    one = next(left, None)
+    async for user, known in registers:
+        while one is not None and one[0] < user:
+            yield one[0].decode(), one[1], []
+            one = next(left, None)
+        if one is not None and one[0] == user:
+            yield user.decode(), one[1], known
+            one = next(left, None)
+        else:
+            yield user.decode(), [], known
+    while one is not None:
+        yield one[0].decode(), one[1], []
+        one = next(left, None)
+
+
+async def each(users: Iterable[str]) -> AsyncIterator[str]:
+    """These users, each once."""
+    for user in dict.fromkeys(users):
+        yield user
+
+
+async def groups(users: AsyncIterator[str], size: int) -> AsyncIterator[list[str]]:
+    """The users in groups of at most `size`."""
+    group: list[str] = []
+    async for user in users:
+        group.append(user)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

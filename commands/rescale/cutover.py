@@ -1,0 +1,98 @@
+"""Waiting for the workers of two generations of the topics, and switching from the one to the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from app.control import generation, source_state
+from app.control.source_state import Layout
+from app.errors import ServerAway
+from app.kafka.lag import Behind
+from app.settings import Settings
+from commands.rescale.log_copy import LogCopy
+from commands.rescale.next_generation import write_down
+from commands.rescale.source_handover import Lead
+
+#: How long the workers may need to apply what was published last, once nothing more comes.
+PATIENCE_S = 60
+AGAIN_AFTER_S = 0.5
+#: Workers that need no longer than this to apply what there was when it began are up to date, s.
+MOMENT_S = 5.0
+
+
+class Switch:
+    """The steps of `lately rescale` that need both generations: waiting for their workers, and the switch itself."""
+
+    def __init__(self, old: Settings, new: Settings, copy: LogCopy, old_behind: Behind, new_behind: Behind) -> None:
+        self._old, self._new, self._copy = old, new, copy
+        self._old_behind, self._new_behind = old_behind, new_behind
+
+    async def wait_for_workers(self, within_s: int, say: Callable[[str], None]) -> None:
+        """Copy on until workers of the new generation have applied all that there was a moment ago."""
+        began = marked = time.monotonic()
+        told, ends = False, await self._new_behind.ends()
+        while True:
+            await self._copy.catch_up()
+            workers, left = len(await self._new_behind.members()), await self._new_behind.records(ends)
+            if workers and not left:
+                if time.monotonic() - marked < MOMENT_S:
+                    return
+                marked, ends = time.monotonic(), await self._new_behind.ends()
+                continue
+            if not told:
+                start = (
+                    f"start its workers and sources with LATELY_GENERATION={self._new.generation} "
+                    f"LATELY_PARTITIONS={self._new.partitions} beside the old ones; "
+                )
+                say(
+                    f"{self._copy.copied.events:,} events are in generation {self._new.generation}; "
+                    f"{'' if workers else start}waiting for its workers to read all"
+                )
+                told = True
+            if within_s and time.monotonic() - began > within_s:
+                raise ServerAway(
+                    f"{workers} workers of generation {self._new.generation} run, and {left} records are left to be "
+                    "read: run this again, it goes on"
+                )
+            await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def settle(self) -> None:
+        """Copy the rest, and wait until the workers of both generations have applied all of it."""
+        await self._copy.catch_up()
+        for settings, one in ((self._old, self._old_behind), (self._new, self._new_behind)):
+            began = time.monotonic()
+            while left := await one.records():
+                if not await one.members():
+                    raise ServerAway(
+                        f"no worker of generation {settings.generation} runs, and {left} records are left to be read: "
+                        "start one, then run this again"
+                    )
+                if time.monotonic() - began > PATIENCE_S:
+                    raise ServerAway(
+                        f"the workers of generation {settings.generation} have {left} records left to read, "
+                        f"{PATIENCE_S} s after the last was published: see that they run, then run this again"
+                    )
+                await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def finish(self, lead: Lead) -> None:
+        """The steps 6 to 9 of `run`."""
+        await lead.require()
+        # 6.
+        at = generation.layout(self._old, await source_state.read(self._old))
+        after = (self._new.generation, self._new.partitions)
+        await write_down(self._old, msgspec.structs.replace(at, after=after))
+        # 7. Whoever leads from now on sees it, and nobody leads who began before; so this is the end of the topic.
+        await lead.require()
+        await self._copy.catch_up(unreadable=True)
+        # 8.
+        await self._copy.copy_letters()
+        known = await source_state.read(self._old)
+        kept = [known[key] for key in (source_state.SNAPSHOT, source_state.WATERMARK) if key in known]
+        # 9.
+        now = await lead.require()
+        before = (self._old.generation, self._old.partitions)
+        await write_down(self._new, *kept, Layout(partitions=self._new.partitions, before=before, since=now))

@@ -1,0 +1,34 @@
+"""`lately config` and `lately token`: what is set, and who may ask."""
+
+from __future__ import annotations
+
+import click
+
+from app.errors import BadSetting
+from app.settings import Settings
+from domain.events import valid_user_id
+
+
+@click.command()
+def config() -> None:
+    """Print the settings in use, secrets as ***."""
+    for name, value in Settings.from_env().shown().items():
+        click.echo(f"LATELY_{name.upper()}={value}")
+
+
+@click.command()
+@click.option("--user", help="The user whose data the token opens.")
+@click.option("--operator", is_flag=True, help="The token opens everything.")
+@click.option("--days", type=click.IntRange(1, 3650), help="It expires after so many days; without: never.")
+def token(user: str | None, operator: bool, days: int | None) -> None:
+    """Print an access token, signed with LATELY_TOKEN_SECRET."""
+    from app import tokens
+
+    settings = Settings.from_env()
+    if not settings.token_secret:
+        raise BadSetting("LATELY_TOKEN_SECRET is not set: a token is signed with the secret that the workers have")
+    if user is None and not operator:
+        raise click.UsageError("say whom the token is for: --user U or --operator")
+    if user is not None and not valid_user_id(user):
+        raise click.UsageError("--user is not a user id: 1 to 128 bytes without control characters")
+    click.echo(tokens.issue(settings.token_secret, user=user, operator=operator, days=days))

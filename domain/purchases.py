@@ -1,0 +1,457 @@
+"""Pure functions (state, events) -> state: what the tables remember of the stream.
+
+Every fold gives the same answer for the same set of events, however they are ordered, repeated or split: of each
+purchase the newest version counts, and none is ever forgotten
+(docs/decisions/002-every-purchase-as-a-register.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from decimal import Context, Decimal
+from functools import lru_cache
+from operator import attrgetter
+
+import msgspec
+
+from app.errors import UnknownFormat
+from domain.events import REMOVED, REPAIRED, UNDECODABLE, Event
+
+RECENT_FORMAT = 3
+#: The same of a user who was erased once.
+ERASED_FORMAT = 4
+EARLIER_FORMAT = 1
+PARTIAL_FORMAT = 1
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Prices have up to 28 digits, Python's default precision; a sum of 10^32 of them stays exact in 60.
+EXACT = Context(prec=60)
+
+
+class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The newest known version of one purchase; a removed one stays as a tombstone with `live` false.
+
+    `ordered_at` is in microseconds since 1970 UTC, `price` a decimal string. `offset` is where the event that said so
+    lies in the user's partition of `orders`, -1 where that was not written down.
+    """
+
+    order_id: str | int
+    product_name: str
+    version: int
+    live: bool
+    ordered_at: int
+    price: str
+    payment_method: str | None
+    category: str | None
+    offset: int = -1
+
+    @property
+    def identity(self) -> tuple[str | int, str]:
+        """What names the purchase among a user's."""
+        return (self.order_id, self.product_name)
+
+    @property
+    def place(self) -> tuple:
+        """Where it stands among a user's: ORDER BY ordered_at, order_id, product_name (by bytes).
+
+        Integer order ids sort in numeric order and before the others.
+        """
+        if isinstance(self.order_id, int):
+            return (self.ordered_at, 0, self.order_id, "", self.product_name)
+        return (self.ordered_at, 1, 0, self.order_id, self.product_name)
+
+
+#: The key that sorts purchases.
+place = attrgetter("place")
+
+
+class Recent(msgspec.Struct, frozen=True, array_like=True):
+    """A user's newest purchases, in no order; the others are kept one by one beside them.
+
+    No purchase kept beside them is both live and ordered after `floor`, in microseconds; None: there are no others.
+    What is not newer than the version `erased` is forgotten for ever; -1: nothing is.
+    """
+
+    format: int
+    floor: int | None = None
+    registers: tuple[Register, ...] = ()
+    erased: int = -1
+
+
+class _Earlier(msgspec.Struct, frozen=True, array_like=True):
+    format: int
+    register: Register
+
+
+#: What one event changed about a purchase: product name, price before, price after; None where it is not bought.
+Difference = tuple[str, str | None, str | None]
+#: A purchase that is bought from now on (+1) or not any more (-1): user id, product name, category, ordered at, price,
+#: sign.
+Change = tuple[str, str, str | None, int, str, int]
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """How often a product was bought, and for how much in all."""
+
+    purchases: int = 0
+    revenue: Decimal = Decimal(0)
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.purchases + other.purchases, EXACT.add(self.revenue, other.revenue))
+
+
+class Partial(msgspec.Struct, frozen=True, array_like=True):
+    """The totals of a product over one partition of `orders`, up to the offset `position`."""
+
+    format: int
+    product_name: str
+    partition: int
+    position: int
+    purchases: int
+    revenue: str
+
+
+def microseconds(moment: datetime) -> int:
+    """A moment as whole microseconds since 1970 UTC, exactly."""
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def moment(microseconds: int) -> datetime:
+    """Whole microseconds since 1970 UTC as a moment, exactly; as JSON it reads as `rfc3339` writes it."""
+    return _EPOCH + timedelta(0, 0, microseconds)
+
+
+def money(amount: Decimal) -> str:
+    """An amount as text with two decimals, or as many more as it needs."""
+    whole, _, decimals = format(amount, "f").partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
+
+
+def rfc3339(microseconds: int) -> str:
+    """Microseconds since 1970 UTC as RFC 3339 text with Z, without a fraction where it is zero."""
+    return f"{moment(microseconds).isoformat()[:-6]}Z"
+
+
+# -- by user: the bytes of a Recent can be appended to without decoding them
+
+# An array of format, floor and registers; the array of registers has two bytes for their number, however few.
+_HEAD = bytes((0x93, RECENT_FORMAT))
+_NIL, _INT64, _ARRAY16 = b"\xc0", b"\xd3", b"\xdc"
+_WITHOUT_FLOOR = _HEAD + _NIL + _ARRAY16
+_FIRST = _WITHOUT_FLOOR + b"\x00\x01"
+_COUNT_AT = {_HEAD + _NIL: 4, _HEAD + _INT64: 12}
+_REGISTER = b"\x99"
+# Nothing is appended to values that begin otherwise: those of an erased user, and those of earlier versions, without
+# offsets, so that no such version reads half of what this one wrote.
+_FORMATS = {bytes((0x94, ERASED_FORMAT)): ERASED_FORMAT, bytes((0x93, RECENT_FORMAT - 1)): RECENT_FORMAT - 1}
+
+# The floor of a user all of whose other purchases are removed.
+_BELOW_ALL = -(2**63)
+
+encode = msgspec.msgpack.Encoder().encode
+_decode_recent = msgspec.msgpack.Decoder(Recent).decode
+_decode_earlier = msgspec.msgpack.Decoder(_Earlier).decode
+_decode_partial = msgspec.msgpack.Decoder(Partial).decode
+_decode_totals = msgspec.msgpack.Decoder(tuple[int, int, str]).decode
+_decode_partials = msgspec.msgpack.Decoder(tuple[int, dict[int, tuple[int, int, str]]]).decode
+
+
+def earlier_key(user: bytes, order_id: str | int, product_name: str) -> bytes:
+    """Where a purchase that is not among the newest is kept. User ids hold no control characters."""
+    return user + b"\x00" + encode((order_id, product_name))
+
+
+def remember(
+    user: bytes,
+    value: bytes | None,
+    event: Event,
+    offset: int,
+    earlier: Callable[[bytes], bytes | None],
+    forget: Callable[[bytes, bytes | None], None],
+    most: int,
+    least: int,
+    differences: list[Difference],
+    changes: list[Change] | None = None,
+) -> bytes:
+    """Add one event of `user`, which lies at `offset`, to `value`, and return what these newest purchases become.
+
+    `earlier` reads what is kept beside them and `forget` writes it; more than `most` registers are cut to the newest
+    `least`. What changed about the purchase is appended to `differences`, and to `changes` where they are given: one
+    with another time, price or category is taken back and bought again. Raises UnknownFormat.
+    """
+    # Most events are of a purchase never seen before; those need no decoding.
+    data = event.data
+    live = event.type != REMOVED
+    ordered_at = microseconds(data.ordered_at)
+    encoded = encode(
+        (data.order_id, data.product_name, data.version, live, ordered_at, data.price,
+         data.payment_method, data.category, offset)
+    )  # fmt: skip
+    if value is None:
+        differences.append((data.product_name, None, data.price if live else None))
+        if live and changes is not None:
+            changes.append((data.user_id, data.product_name, data.category, ordered_at, data.price, 1))
+        return _FIRST + encoded
+    identity = encode((data.order_id, data.product_name))[1:]
+    count_at = _COUNT_AT.get(value[:3])
+    if count_at is not None and _REGISTER + identity not in value:
+        count = int.from_bytes(value[count_at : count_at + 2], "big") + 1
+        if count <= most and (count_at == 4 or earlier(user + b"\x00\x92" + identity) is None):
+            differences.append((data.product_name, None, data.price if live else None))
+            if live and changes is not None:
+                changes.append((data.user_id, data.product_name, data.category, ordered_at, data.price, 1))
+            return b"".join((value[:count_at], count.to_bytes(2, "big"), value[count_at + 2 :], encoded))
+    return _remember(user, value, event, offset, earlier, forget, most, least, differences, changes)
+
+
+def _remember(user, value, event, offset, earlier, forget, most, least, differences, changes) -> bytes:
+    recent = decode_recent(value)
+    registers, floor = {one.identity: one for one in recent.registers}, recent.floor
+    new = register(event, offset)
+    if new.version <= recent.erased:
+        return value
+    old = registers.get(new.identity)
+    aside = None
+    if old is None and floor is not None:
+        aside = earlier_key(user, *new.identity)
+        old = decode_earlier(earlier(aside))
+    if old is not None and not _supersedes(new, old, event.type):
+        return value
+    differences.append((new.product_name, _price(old), _price(new)))
+    if changes is not None:
+        before, after = _counted(old), _counted(new)
+        if before != after:
+            changes += [(event.data.user_id, *one, sign) for one, sign in ((before, -1), (after, 1)) if one]
+    if aside is not None and old is not None:
+        if not new.live or new.ordered_at <= floor:
+            forget(aside, encode(_Earlier(EARLIER_FORMAT, new)))
+            return value
+        forget(aside, None)
+    registers[new.identity] = new
+    ranked = sorted(registers.values(), key=lambda one: (one.live, one.place), reverse=True)
+    if len(ranked) > most:
+        for one in ranked[least:]:
+            forget(earlier_key(user, *one.identity), encode(_Earlier(EARLIER_FORMAT, one)))
+            floor = max(_BELOW_ALL if floor is None else floor, one.ordered_at if one.live else _BELOW_ALL)
+        ranked = ranked[:least]
+    return _encode_recent(floor, ranked, recent.erased)
+
+
+def erase(
+    user: bytes,
+    value: bytes | None,
+    version: int,
+    others: Iterable[tuple[bytes, bytes]],
+    forget: Callable[[bytes, bytes | None], None],
+    differences: list[Difference],
+    changes: list[Change] | None = None,
+) -> bytes:
+    """Forget all of `user` that is not newer than `version`, for ever; what `value` becomes.
+
+    `others` are the keys and values kept beside it, the rest is as in `remember`. Raises UnknownFormat.
+    """
+    recent = decode_recent(value)
+    if value is not None and version <= recent.erased:
+        return value
+    beside = [(key, decode_earlier(other)) for key, other in others]
+    kept = [one for one in recent.registers if one.version > version]
+    floor = recent.floor if any(one.version > version for _, one in beside) else None
+    for key, one in (*((None, one) for one in recent.registers), *beside):
+        if one.version > version:
+            continue
+        if key is not None:
+            forget(key, None)
+        if one.live:
+            differences.append((one.product_name, one.price, None))
+            if changes is not None:
+                changes.append((user.decode(), *_counted(one), -1))
+    return _encode_recent(floor, kept, version)
+
+
+def _encode_recent(floor: int | None, registers: list[Register], erased: int = -1) -> bytes:
+    if erased >= 0:
+        return encode((ERASED_FORMAT, floor, registers, erased))
+    mark = _NIL if floor is None else _INT64 + floor.to_bytes(8, "big", signed=True)
+    return b"".join((_HEAD, mark, _ARRAY16, len(registers).to_bytes(2, "big"), *map(encode, registers)))
+
+
+def shown(
+    value: bytes | None,
+    others: Callable[[], Iterable[bytes]],
+    limit: int | None = None,
+    wanted: Callable[[Register], bool] | None = None,
+    since: int | None = None,
+) -> list[Register]:
+    """The newest live purchases, of all or of those that are `wanted`, newest first: `limit` of them, or all.
+
+    `others` reads the values kept beside `value`; it is not called where nothing in them can be among the answer.
+    None that is wanted was ordered before `since` (microseconds). Raises UnknownFormat.
+    """
+    recent = decode_recent(value)
+    floor = recent.floor
+    found = [one for one in recent.registers if one.live and (floor is None or one.ordered_at > floor)]
+    if wanted is not None:
+        found = [one for one in found if wanted(one)]
+    enough = (limit is not None and len(found) >= limit) or (since is not None and floor is not None and since > floor)
+    if floor is not None and not enough:
+        everything = [*recent.registers, *map(decode_earlier, others())]
+        found = [one for one in everything if one.live and (wanted is None or wanted(one))]
+    return sorted(found, key=place, reverse=True)[:limit]
+
+
+def registers(value: bytes | None, others: Iterable[bytes]) -> list[Register]:
+    """All that is known of a user's purchases, removed ones too, in no order. Raises UnknownFormat."""
+    return [*decode_recent(value).registers, *map(decode_earlier, others)]
+
+
+def kept(key: bytes, value: bytes) -> Iterable[Register]:
+    """All that one key of the table by_user knows of, removed ones too. Raises UnknownFormat."""
+    return [decode_earlier(value)] if b"\x00" in key else decode_recent(value).registers
+
+
+def knows_order(value: bytes | None, others: Callable[[], Iterable[bytes]], order_id: str) -> bool:
+    """Whether a purchase of this order has arrived, be it removed since. Raises UnknownFormat."""
+    if any(str(one.order_id) == order_id for one in decode_recent(value).registers):
+        return True
+    return any(str(decode_earlier(other).order_id) == order_id for other in others())
+
+
+def register(event: Event, offset: int = -1) -> Register:
+    """What `event`, which lies at `offset`, says of its purchase."""
+    data = event.data
+    return Register(
+        data.order_id, data.product_name, data.version, event.type != REMOVED, microseconds(data.ordered_at),
+        data.price, data.payment_method, data.category, offset,
+    )  # fmt: skip
+
+
+def _price(one: Register | None) -> str | None:
+    return one.price if one is not None and one.live else None
+
+
+def _counted(one: Register | None) -> tuple | None:
+    if one is None or not one.live:
+        return None
+    return (one.product_name, one.category, one.ordered_at, one.price)
+
+
+def _supersedes(new: Register, old: Register, event_type: str) -> bool:
+    """Whether `new` replaces `old`: a newer version does; of equal versions one is chosen by content.
+
+    A repair sets the content and leaves the version alone, so it replaces its equal.
+    """
+    if new.version != old.version:
+        return new.version > old.version
+    return event_type == REPAIRED or _content(new) > _content(old)
+
+
+def _content(known: Register) -> tuple:
+    # A removal wins over a purchase of the same version. Where it was said is no content: the first place stays.
+    fields = msgspec.structs.astuple(known)[:-1]
+    return (not known.live, tuple((value is not None, str(value)) for value in fields))
+
+
+# -- by product
+
+
+@lru_cache(maxsize=65_536)
+def _amount(price: str) -> Decimal:
+    return Decimal(price)
+
+
+def total(differences: Mapping[Difference, int]) -> dict[str, Totals]:
+    """Product -> what these differences, each with how often it was met, add to its totals."""
+    sums: dict[str, list] = {}
+    for (product_name, before, after), times in differences.items():
+        sum_ = sums.setdefault(product_name, [0, Decimal(0)])
+        for price, sign in ((before, -times), (after, times)):
+            if price is not None:
+                sum_[0] += sign
+                sum_[1] = EXACT.add(sum_[1], EXACT.multiply(_amount(price), sign))
+    return {product_name: Totals(*pair) for product_name, pair in sums.items()}
+
+
+def encode_totals(totals: Totals) -> bytes:
+    """The value of the table product_partials."""
+    return encode((PARTIAL_FORMAT, totals.purchases, format(totals.revenue, "f")))
+
+
+def decode_totals(value: bytes | None) -> Totals:
+    """The same, read. Raises UnknownFormat."""
+    if value is None:
+        return Totals()
+    _, purchases, revenue = checked(_decode_totals, value, PARTIAL_FORMAT, "product_partials")
+    return Totals(purchases, Decimal(revenue))
+
+
+def partial(product_name: str, partition: int, position: int, totals: Totals) -> bytes:
+    """A record of the topic product-partials."""
+    revenue = format(totals.revenue, "f")
+    return encode(Partial(PARTIAL_FORMAT, product_name, partition, position, totals.purchases, revenue))
+
+
+def decode_partial(value: bytes) -> Partial:
+    """The same, read. Raises UnknownFormat."""
+    return checked(_decode_partial, value, PARTIAL_FORMAT, "product-partials")
+
+
+def merge(value: bytes | None, partials: Iterable[Partial]) -> bytes:
+    """Add partials of one product to what the table by_product knows of it: the newest per partition counts."""
+    known = {} if value is None else checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
+    for one in partials:
+        if one.partition not in known or one.position > known[one.partition][0]:
+            known[one.partition] = (one.position, one.purchases, one.revenue)
+    return encode((PARTIAL_FORMAT, known))
+
+
+def without_positions(value: bytes) -> bytes:
+    """A value of the table by_product without the offsets up to which its partials go. Raises UnknownFormat."""
+    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    return encode([(partition, *totals) for partition, (_, *totals) in sorted(known.items())])
+
+
+def product_totals(value: bytes) -> Totals:
+    """The sum over all partitions. Raises UnknownFormat."""
+    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    return sum((Totals(purchases, Decimal(revenue)) for _, purchases, revenue in known.values()), Totals())
+
+
+# -- reading
+
+
+def decode_recent(value: bytes | None) -> Recent:
+    """A user's newest purchases from the table; None is a user without any. Raises UnknownFormat."""
+    if value is None:
+        return Recent(RECENT_FORMAT)
+    known = _FORMATS.get(value[:2], RECENT_FORMAT)
+    return checked(_decode_recent, value, known, "by_user")
+
+
+def erased(value: bytes | None) -> int:
+    """Up to which version all of the user is forgotten; -1: nothing is. Raises UnknownFormat."""
+    return decode_recent(value).erased
+
+
+def decode_earlier(value: bytes | None) -> Register | None:
+    """A purchase that is kept beside the newest ones. Raises UnknownFormat."""
+    return None if value is None else checked(_decode_earlier, value, EARLIER_FORMAT, "by_user").register
+
+
+def checked(decode: Callable, value: bytes, known: int, table: str):
+    """What `decode` makes of `value`, a struct or tuple that begins with its format. Raises UnknownFormat."""
+    try:
+        state = decode(value)
+    except UNDECODABLE as exc:
+        raise UnknownFormat(
+            f"a value of the table {table} cannot be read ({exc}); it was written by another version of Lately: "
+            "run that version, or set LATELY_ID to a new name to build the tables anew"
+        ) from None
+    found = state[0] if isinstance(state, tuple) else state.format
+    if found != known:
+        raise UnknownFormat(
+            f"a value of the table {table} has format {found}, this version knows {known}: "
+            "run the version that wrote it, or set LATELY_ID to a new name to build the tables anew"
+        )
+    return state

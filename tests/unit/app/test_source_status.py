@@ -1,0 +1,81 @@
+"""Up to which moment a table knows everything, from what the source said of itself."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka.structs import ConsumerRecord
+
+from app.control import source_state
+from app.services.source_status import SourceView
+
+
+def record(key: bytes | None, value: bytes | None) -> ConsumerRecord:
+    return ConsumerRecord("source-state", 0, 0, 0, 0, key, value, None, 0, 0, ())
+
+
+def view(*states) -> SourceView:
+    """A view that has heard `states`, oldest first."""
+    one = SourceView()
+    for said in states:
+        one.learn(record(*source_state.encode(said)))
+    return one
+
+
+def status(as_of: int | None, **offsets: int) -> source_state.Status:
+    """The source says: all up to `as_of` lies below these offsets."""
+    by_partition = {int(name[1:]): offset for name, offset in offsets.items()}
+    return source_state.Status(mode="outbox", guarantee=source_state.PROVEN, as_of=as_of, offsets=by_partition)
+
+
+def test_a_worker_that_never_heard_of_a_source_promises_nothing():
+    fresh = view().freshness(0, 5)
+    assert (fresh.as_of, fresh.lag_ms, fresh.guarantee, fresh.horizon) == (None, None, source_state.NONE, None)
+
+
+@pytest.mark.parametrize(("position", "as_of"), [(None, None), (9, None), (10, 1), (19, 1), (20, 2), (21, 2), (30, 3)])
+def test_a_table_is_as_fresh_as_the_newest_word_whose_offset_it_has_reached(position, as_of):
+    heard = view(status(1, p0=10, p1=99), status(2, p0=20, p1=99), status(3, p0=30, p1=99))
+    assert heard.freshness(0, position).as_of == as_of
+
+
+def test_a_partition_without_events_is_as_fresh_as_the_newest_word():
+    assert view(status(1, p0=10), status(2, p0=20)).freshness(3, None).as_of == 2
+
+
+def test_a_source_that_is_still_behind_says_nothing_of_the_moment():
+    assert view(status(None, p0=10)).freshness(0, 10).as_of is None
+
+
+def test_what_another_version_wrote_is_passed_over():
+    heard = view(status(1, p0=10))
+    for key, value in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None)):
+        heard.learn(record(key, value))
+    fresh = heard.freshness(0, 10)
+    assert (fresh.as_of, fresh.horizon) == (1, None)
+
+
+@pytest.mark.parametrize("horizon", ["yesterday", "", "0000-00-00 00:00:00"])
+def test_a_horizon_that_is_no_time_promises_nothing(horizon):
+    heard = view()
+    heard.learn(record(b"snapshot", b'{"table":"shop.orders","version":1,"horizon":"%b"}' % horizon.encode()))
+    assert heard.freshness(0, None).horizon == source_state.moment(source_state.EVERYTHING)
+
+
+def test_rows_from_before_the_snapshot_may_be_missing():
+    taken = source_state.SnapshotState(table="shop.orders", version=1, done=True, horizon="1970-01-02 00:00:00.000001")
+    assert view(taken).freshness(0, None).horizon == 86_400_000_001
+    whole = source_state.SnapshotState(table="shop.orders", version=1, done=True, horizon=None)
+    assert view(taken, whole).freshness(0, None).horizon is None
+
+
+def test_while_a_worker_wishes_for_all_rows_any_may_be_missing():
+    whole = source_state.SnapshotState(table="shop.orders", version=1, done=True, horizon=None)
+    asked, granted = (
+        source_state.Wish(at=5),
+        source_state.SnapshotState(table="", version=1, done=True, horizon=None, granted=5),
+    )
+    assert view(whole, asked).freshness(0, None).horizon == source_state.moment(source_state.EVERYTHING)
+    assert view(whole, asked, granted).freshness(0, None).horizon is None
+    assert view(granted, asked, source_state.Wish(at=6)).freshness(0, None).horizon == source_state.moment(
+        source_state.EVERYTHING
+    )

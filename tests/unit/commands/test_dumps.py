@@ -1,0 +1,119 @@
+"""A dump is whole or refused, a digest tells what differs, and a restore writes exactly that."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import BadDump, LatelyError
+from commands.tables.dump import grouped
+from commands.tables.dump_file import FORMAT, Head, Pairs, Part, Records, frames, verify, writing
+from commands.tables.restore import changes
+from domain import purchases
+from domain.digests import Digest
+
+contents = st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=3), max_size=12)
+PAIRS = [(b"ann", b"1" * 50), (b"bob", b"2")]
+
+
+def digest(table: str, pairs: list[tuple[bytes, bytes]]) -> str:
+    made = Digest(table)
+    for pair in pairs:
+        made.add(*pair)
+    return made.hexdigest()
+
+
+def dump(path: Path, pairs: list = PAIRS, keys: int = 2, number: int = FORMAT, table: str = "by_user") -> Path:
+    """A dump of one partition, that says it has `keys`."""
+    with writing(path) as writer:
+        part = Part("by_user", 0, 7, keys, digest("by_user", PAIRS))
+        writer.put(Head(number, "shop", 1, "2026-01-31T00:00:00Z", [part]))
+        writer.put(Pairs(table, 0, pairs))
+        writer.put(Records("purchase_changes", 0, [(None, b"x", [("name", b"1")])]))
+    return path
+
+
+def test_what_is_written_is_read(tmp_path: Path):
+    path = dump(tmp_path / "dump")
+    assert verify(path).positions("by_user") == {0: 7}
+    assert [one.pairs for one in frames(path) if isinstance(one, Pairs)] == [PAIRS]
+    assert [one.records for one in frames(path) if isinstance(one, Records)] == [[(None, b"x", [("name", b"1")])]]
+    assert (path.stat().st_mode & 0o777, [one.name for one in tmp_path.iterdir()]) == (0o600, ["dump"])
+
+
+def test_every_bit_and_every_length_counts(tmp_path: Path):
+    path, broken = dump(tmp_path / "dump"), tmp_path / "broken"
+    whole = path.read_bytes()
+    plain = gzip.decompress(whole)
+    damaged = [whole[:length] for length in range(len(whole))]
+    damaged += [gzip.compress(plain[:length], 1) for length in range(0, len(plain), 3)]
+    damaged += [gzip.compress(plain[:at] + bytes([plain[at] ^ 1]) + plain[at + 1 :], 1) for at in range(len(plain))]
+    damaged += [gzip.compress(plain + b"\x00", 1), b"no dump", bytes(1000)]
+    for content in damaged:
+        broken.write_bytes(content)
+        with pytest.raises(BadDump, match=r"take another dump|another version"):
+            verify(broken)
+
+
+def test_a_dump_that_is_not_what_it_says_is_refused(tmp_path: Path):
+    with pytest.raises(BadDump, match="not what the file says"):
+        verify(dump(tmp_path / "dump", keys=3))
+    with pytest.raises(BadDump, match="not what the file says"):
+        verify(dump(tmp_path / "dump", PAIRS[::-1]))
+    with pytest.raises(BadDump, match="does not name there"):
+        verify(dump(tmp_path / "dump", table="baskets"))
+    with pytest.raises(BadDump, match="another version"):
+        verify(dump(tmp_path / "dump", number=FORMAT + 1))
+    with pytest.raises(BadDump, match="no file"):
+        verify(tmp_path / "nothing")
+    with pytest.raises(LatelyError, match="cannot be written"):
+        dump(tmp_path / "nowhere" / "dump")
+
+
+def test_a_dump_that_fails_in_the_middle_leaves_the_one_before(tmp_path: Path):
+    path = dump(tmp_path / "dump")
+    before = path.read_bytes()
+    with pytest.raises(KeyError), writing(path) as writer:
+        writer.put(object())
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (before, [path])
+
+
+@given(contents, contents)
+def test_a_restore_writes_what_differs_and_nothing_else(wanted, found):
+    written = list(changes(iter(sorted(wanted.items())), sorted(found.items())))
+    after = {**found, **dict(written)}
+    assert {key: value for key, value in after.items() if value is not None} == wanted
+    assert len(written) == len(set(wanted.items()) ^ set(found.items())) - len(
+        {key for key in wanted.keys() & found.keys() if wanted[key] != found[key]}
+    )
+
+
+@given(contents, contents)
+def test_digests_are_equal_where_keys_and_values_are(one, other):
+    one, other = sorted(one.items()), sorted(other.items())
+    assert (digest("by_user", one) == digest("by_user", other)) == (one == other)
+
+
+def test_totals_by_product_are_the_same_at_whatever_offsets_they_were_told():
+    def value(*partials: tuple[int, int, str]) -> bytes:
+        told = [
+            purchases.decode_partial(
+                purchases.partial("tea", number, at, purchases.Totals(1, purchases.Decimal(price)))
+            )
+            for number, at, price in partials
+        ]
+        return purchases.merge(None, told)
+
+    one = digest("by_product", [(b"tea", value((0, 7, "1.50"), (1, 9, "2")))])
+    assert one == digest("by_product", [(b"tea", value((1, 12, "2"), (0, 8, "1.50")))])
+    assert one != digest("by_product", [(b"tea", value((0, 7, "1.50"), (1, 9, "3")))])
+    assert one != digest("by_product", [(b"tea", value((0, 7, "1.50")))])
+
+
+@given(st.lists(st.tuples(st.binary(max_size=3), st.none() | st.binary(max_size=3))))
+def test_groups_hold_all_in_order(pairs):
+    assert [pair for some in grouped(pairs) for pair in some] == pairs

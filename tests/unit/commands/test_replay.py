@@ -1,0 +1,29 @@
+"""Which part of the log a command means; what cannot be meant is refused."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from app.errors import BadSource, Unknown
+from app.kafka.order_log import Part
+from commands.replay.command import _part, replay
+
+
+def test_a_part_is_named_by_user_order_moment_or_place():
+    assert _part(None, None, None, None) == Part()
+    assert _part("ann", "o1", None, "3:1500") == Part("ann", "o1", None, (3, 1500))
+    assert _part(None, None, "1970-01-02T00:00:00.5Z", None).since == 86_400_500
+
+
+@pytest.mark.parametrize(
+    "words", [["--from", "x"], ["--from", "-1:0"], ["--since", "1h", "--from", "0:1"], ["--into", "x"]]
+)
+def test_what_is_no_part_is_a_usage_error(words):
+    assert CliRunner().invoke(replay, words).exit_code == 2
+
+
+@pytest.mark.parametrize(("words", "error"), [(["--since", "then"], BadSource), (["--user", ""], Unknown)])
+def test_what_cannot_be_meant_is_named(words, error):
+    result = CliRunner().invoke(replay, words)
+    assert (type(result.exception), result.exception.exit_code) == (error, 2)

@@ -1,0 +1,363 @@
+"""Who has what together is counted the same however changes are split, and in whatever order deltas come."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.errors import UnknownFormat
+from domain import co_purchases
+from domain.co_purchases import (
+    CATEGORY_DAYS,
+    CHANGES_PER_RECORD,
+    DAY,
+    HOUR,
+    MOST_CATEGORIES,
+    RECORD_BYTES,
+    Beside,
+    Category,
+    Delta,
+    Deltas,
+    Sales,
+    add_count,
+    add_sales,
+    cosine,
+    decode_brief,
+    decode_changes,
+    decode_count,
+    decode_delta,
+    decode_sales,
+    encode_changes,
+    fill,
+)
+from domain.events import CHANGED, PLACED, REMOVED
+from domain.purchases import Change, encode, remember
+from tests.kit.makers import at, event
+
+# Few, so that the corners come quickly: a user counts for three products of five that are kept in the value.
+CAP, SPARE = 3, 2
+USERS = ["ann", "bob", "eve"]
+PRODUCTS = [f"p{number}" for number in range(9)]
+NOW = 100
+
+Bought = dict[tuple[str, str], Counter]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Change]:
+    """Purchases, and removals of some that are there, in an order in which they can happen."""
+    changes: list[Change] = []
+    there: list[tuple] = []
+    for _ in range(draw(st.integers(0, 40))):
+        if there and draw(st.booleans()):
+            changes.append((*there.pop(draw(st.integers(0, len(there) - 1))), -1))
+        else:
+            hour = draw(st.integers(NOW - 20, NOW))
+            one = (
+                draw(st.sampled_from(USERS)),
+                draw(st.sampled_from(PRODUCTS)),
+                draw(st.sampled_from([None, "a", "b"])),
+            )
+            there.append((*one, hour * HOUR, "1.00"))
+            changes.append((*there[-1], 1))
+    return changes
+
+
+class Baskets:
+    """The table of baskets, on a disk that is two dicts."""
+
+    def __init__(self, cap: int = CAP, spare: int = SPARE) -> None:
+        self.limits = (cap, spare)
+        self.values: dict[str, bytes | None] = {}
+        self.beside: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+
+    def step(self, changes: list[Change]) -> list[tuple[str, bytes]]:
+        """Fold changes and return the records that follow from them."""
+        deltas = Deltas()
+        deltas.note(changes)
+        for user in dict.fromkeys(change[0] for change in changes):
+            mine = [change for change in changes if change[0] == user]
+            self.values[user], before, after = fill(self.values.get(user), mine, self._others(user), *self.limits)
+            deltas.count(before, after)
+        return list(deltas.records())
+
+    def _others(self, user: str) -> Beside:
+        others = self.beside[user]
+
+        def put(product: str, value: bytes | None) -> None:
+            if value is None:
+                others.pop(product, None)
+            else:
+                others[product] = value
+
+        return Beside(others.get, put, lambda: list(others.items()))
+
+
+def state(records: list[tuple[str, bytes]]) -> tuple[dict[str, Sales], dict[tuple[str, str], int]]:
+    """The table similar after these records: products, and pairs."""
+    products: dict[str, bytes] = {}
+    pairs: dict[tuple[str, str], bytes | None] = {}
+    for product, record in records:
+        delta = decode_delta(record)
+        products[product] = add_sales(products.get(product), delta, NOW)
+        for other, count in delta.neighbours.items():
+            pairs[product, other] = add_count(pairs.get((product, other)), count)
+    return (
+        {product: decode_sales(value) for product, value in products.items()},
+        {pair: decode_count(value) for pair, value in pairs.items() if value is not None},
+    )
+
+
+def counted(changes: list[Change], cap: int = CAP) -> dict[str, dict[str, int]]:
+    """User -> the products that the user counts for, with the hour; kept as simply as can be."""
+    lines: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+    for user, product, _category, ordered_at, _price, sign in changes:
+        count, last = lines[user].get(product, (0, ordered_at))
+        lines[user][product] = (count + sign, max(last, ordered_at))
+        if not count + sign:
+            del lines[user][product]
+    return {
+        user: {
+            name: mine[name][1] // HOUR
+            for name in sorted(mine, key=lambda name: (mine[name][1], name), reverse=True)[:cap]
+        }
+        for user, mine in lines.items()
+    }
+
+
+def assert_true(found: tuple[dict[str, Sales], dict[tuple[str, str], int]], truth: dict[str, dict[str, int]]) -> None:
+    products, pairs = found
+    expected = Counter(
+        pair for mine in truth.values() for one, other in combinations(mine, 2) for pair in ((one, other), (other, one))
+    )
+    assert pairs == dict(expected)
+    hours: dict[str, Counter] = defaultdict(Counter)
+    for mine in truth.values():
+        for product, hour in mine.items():
+            hours[product][hour] += 1
+    assert {name: sales.hours for name, sales in products.items() if sales.hours} == dict(hours)
+    assert {name: sales.buyers for name, sales in products.items() if sales.buyers} == {
+        name: mine.total() for name, mine in hours.items()
+    }
+
+
+def split(changes: list[Change], cuts: list[int]) -> list[list[Change]]:
+    edges = [0, *sorted(cut % (len(changes) + 1) for cut in cuts), len(changes)]
+    return [changes[first:last] for first, last in pairwise(edges)]
+
+
+@given(histories(), st.lists(st.integers(0, 100), max_size=12), st.randoms(use_true_random=False))
+def test_however_changes_are_split_and_deltas_are_ordered_the_counts_are_those_of_the_baskets(history, cuts, dice):
+    table = Baskets()
+    records = [record for part in split(history, cuts) for record in table.step(part)]
+    in_order = state(records)
+    dice.shuffle(records)
+
+    assert_true(in_order, counted(history))
+    assert state(records) == in_order
+
+
+@given(histories())
+def test_what_is_bought_and_taken_back_leaves_nothing(history):
+    table, there = Baskets(), Counter()
+    for *one, sign in history:
+        there[tuple(one)] += sign
+    back = [(*one, -1) for one, count in there.items() for _ in range(count)]
+    products, pairs = state([*table.step(history), *table.step(back)])
+
+    assert pairs == {}
+    assert all(not sales.buyers and not sales.hours for sales in products.values())
+    assert not any(table.values.values())
+    assert not any(table.beside.values())
+
+
+@given(histories(), st.integers(NOW - 20, NOW))
+def test_a_purchase_that_moves_in_time_or_category_leaves_the_counts_as_they_were(history, hour):
+    moves = []
+    for user, product, category, ordered_at, price, sign in history:
+        if sign > 0 and (user, product, category, ordered_at, price, -1) not in history:
+            moves += [(user, product, category, ordered_at, price, -1), (user, product, "c", hour * HOUR, price, 1)]
+    before, after = state(Baskets(100).step(history)), state(Baskets(100).step(history + moves))
+
+    assert after[1] == before[1]
+    assert {name: one.buyers for name, one in after[0].items()} == {name: one.buyers for name, one in before[0].items()}
+
+
+def test_what_was_never_bought_is_not_taken_back():
+    table = Baskets()
+    products, pairs = state(table.step([("ann", "tea", None, 0, "1.00", -1)]))
+    assert (products["tea"].buyers, products["tea"].hours, pairs) == (0, {}, {})
+    assert table.values == {"ann": None}
+
+
+def test_a_category_is_the_one_of_the_newest_day():
+    table = Baskets()
+    changes = [
+        ("ann", "tea", None, 9, "1.00", 1), ("ann", "tea", "new", 5, "1.00", 1), ("bob", "tea", "old", 4, "1.00", 1)
+    ]  # fmt: skip
+    for order in (changes, changes[::-1]):
+        products, _ = state([record for change in order for record in table.step([change])])
+        assert products["tea"].category == (0, "new"), "of two that were named as often on a day the first"
+    changes += [("eve", "tea", "old", 3, "1.00", 1)]
+    products, _ = state(Baskets().step(changes))
+    assert products["tea"].category == (0, "old"), "that of more on the day"
+
+
+def named(purchases: Counter, last: int) -> str | None:
+    """The category of purchases by category and day, as simply as can be."""
+    days = [(day <= last, day if day <= last else -day, n, name) for (name, day), n in purchases.items() if n]
+    newest = max((one[:2] for one in days), default=None)
+    return min(((-n, name) for *day, n, name in days if tuple(day) == newest), default=(0, None))[1]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 12), st.booleans()), max_size=40), st.integers(1, 5))
+def test_the_category_is_that_of_the_newest_purchases_that_are_left(steps, size):
+    purchases: Counter = Counter()
+    value, deltas, told = None, Deltas(), []
+    for name, day, bought in steps:
+        if not bought and not purchases[name, day]:
+            continue
+        sign = 1 if bought else -1
+        purchases[name, day] += sign
+        told.append(("ann", "tea", name, day * DAY + 1, "1.00", sign))
+    for first in range(0, len(told), size):
+        deltas.note(told[first : first + size])
+        for _, record in deltas.records():
+            value = add_sales(value, decode_delta(record), 5 * 24)
+    found = decode_sales(value)
+    assert (found.category and found.category[1]) == named(purchases, 6)
+    assert decode_brief(value or encode(Sales())).category == found.category
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=40))
+def test_days_of_a_category_are_bounded_and_no_purchase_is_forgotten(steps):
+    purchases: Counter = Counter()
+    known = Category()
+    for day, bought in steps:
+        if bought or purchases[day]:
+            purchases[day] += 1 if bought else -1
+            known = known.plus({day: 1 if bought else -1}, most=3)
+    assert len(known.days) <= 3
+    assert sum(known.days.values()) + known.older == purchases.total()
+    for day, count in known.days.items():
+        assert count == purchases[day]
+    assert (known.newest(99) is None) == (not purchases.total())
+
+
+def test_what_is_dated_ahead_comes_after_all_others_also_after_older_ones():
+    told = {1: 1, **dict.fromkeys(range(50, 50 + CATEGORY_DAYS), 1)}
+    ahead = add_sales(None, Delta(categories={"ahead": told}), NOW)
+    assert decode_sales(add_sales(ahead, Delta(categories={"other": {0: 1}}), NOW)).category == (1 * DAY, "ahead")
+    only_ahead = add_sales(None, Delta(categories={"ahead": {50: 1}}), NOW)
+    assert decode_sales(add_sales(only_ahead, Delta(categories={"other": {0: 1}}), NOW)).category == (0, "other")
+
+
+def test_the_categories_of_a_product_are_bounded_and_the_newest_is_among_them():
+    value = None
+    for number in range(100):
+        value = add_sales(value, Delta(categories={f"c{number}": {number % 5: 1}}), NOW)
+    found = decode_sales(value)
+    assert len(found.categories) == MOST_CATEGORIES
+    assert found.category[0] == 4 * DAY
+
+
+def test_a_category_that_a_version_of_before_knew_counts_until_it_is_told_otherwise():
+    before = encode((1, 2, (3 * DAY, "old"), {}))
+    removed = add_sales(add_sales(before, Delta(buyers=-1), NOW), Delta(categories={"old": {3: -1}}), NOW)
+    assert decode_sales(removed).category[1] == "old", "there are others"
+    moved = Delta(categories={"old": {3: -1}, "new": {3: 1}})
+    assert decode_sales(add_sales(before, moved, NOW)).category == (3 * DAY, "new")
+    told_before = encode((1, {}, 0, (4 * DAY, "other")))
+    assert decode_sales(add_sales(before, decode_delta(told_before), NOW)).category == (4 * DAY, "other")
+
+
+@pytest.mark.parametrize(("hour", "kept"), [(NOW - 168, True), (NOW - 169, False), (NOW + 24, True), (NOW + 25, False)])
+def test_only_recent_hours_are_counted(hour: int, kept: bool):
+    sales = decode_sales(add_sales(None, Delta(hours={hour: 2}), NOW))
+    assert sales.lately((1, 168), NOW) == [2 if hour >= NOW - 1 and kept else 0, 2 if kept else 0]
+
+
+def test_an_hour_ahead_counts_when_it_has_come_and_what_was_dated_there_before_can_be_taken_back():
+    value = add_sales(None, Delta(hours={NOW + 48: 1}), NOW)
+    assert decode_sales(value).lately([168], NOW) == [0]
+    assert decode_sales(value).lately([1], NOW + 48) == [1]
+    value = add_sales(value, Delta(hours={NOW + 48: 5}), NOW + 48)
+    value = add_sales(value, Delta(hours={NOW + 48: -1}), NOW + 48)
+    assert decode_sales(value).lately([1], NOW + 48) == [5]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["u", "é" * 64]), st.sampled_from(["x", "\U0001f600" * 1024])), max_size=900))
+def test_changes_go_into_records_that_kafka_takes(pairs):
+    changes = [(user, product, None, number, "1.00", 1) for number, (user, product) in enumerate(pairs)]
+    records = list(encode_changes(changes))
+    assert [change for record in records for change in decode_changes(record)] == changes
+    assert all(len(record) <= RECORD_BYTES for record in records)
+    assert all(len(decode_changes(record)) <= CHANGES_PER_RECORD for record in records)
+
+
+def test_a_product_with_many_neighbours_of_long_names_is_told_in_records_that_kafka_takes():
+    deltas = Deltas()
+    names = [f"{number:04}" + "\U0001f600" * 1020 for number in range(1_500)]
+    deltas.count({}, dict.fromkeys(["tea", *names[:2]], 1))
+    deltas["tea"].neighbours = Counter(names)
+    records = [record for product, record in deltas.records() if product == "tea"]
+    assert all(len(record) < RECORD_BYTES + 10_000 for record in records)
+    assert sum((Counter(decode_delta(record).neighbours) for record in records), Counter()) == Counter(names)
+    assert [decode_delta(record).buyers for record in records] == [1] + [0] * (len(records) - 1)
+
+
+def test_the_example_of_the_protocol():
+    assert round(cosine(8, 10, 8), 6) == 0.894427
+    assert round(cosine(10, 10, 100), 6) == 0.316228
+
+
+@given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 50))
+@example(3, 0, 0)
+def test_a_score_is_above_zero_and_at_most_one(both, more, others_more):
+    assert 0 < cosine(both, both + more, both + others_more) <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("decode", [decode_changes, decode_delta, decode_sales], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("value", [b"", b"\x93", co_purchases.encode((9, [])), b"\xff"])
+def test_another_format_is_refused_with_a_way_out(decode, value):
+    with pytest.raises(UnknownFormat, match="LATELY_ID"):
+        decode(value)
+
+
+# -- what the fold of purchases says was bought
+
+
+def told(*events) -> list[Change]:
+    changes: list[Change] = []
+    value, beside = None, {}
+    for one in events:
+        value = remember(b"ann", value, one, 0, beside.get, beside.__setitem__, 2, 1, [], changes)
+    return changes
+
+
+def test_a_purchase_and_its_removal_are_told_once_however_often_they_come():
+    placed, removed = event(category="drinks"), event(REMOVED, version=2, category="drinks")
+    moment = at(0)
+    bought = ("ann", "tea", "drinks", int(moment.timestamp()) * 1_000_000, placed.data.price)
+    assert told(placed, placed, removed, removed, placed) == [(*bought, 1), (*bought, -1)]
+    assert told(removed, placed) == []
+
+
+def test_a_purchase_with_another_price_time_or_category_is_taken_back_and_made_again():
+    placed = event(category="drinks")
+    assert len(told(placed, event(CHANGED, version=2, category="drinks", payment_method="other"))) == 1
+    drinks = {"category": "drinks"}
+    for field in ({"category": "teas"}, {**drinks, "ordered_at": at(1)}, {**drinks, "price": "1.23"}):
+        _, back, again = told(placed, event(CHANGED, version=2, **field))
+        assert (back[-1], again[-1]) == (-1, 1)
+        assert back != (*again[:-1], -1)
+
+
+def test_purchases_beyond_the_newest_are_told_too():
+    events = [event(PLACED, order_id=number, product_name=f"p{number}", ordered_at=at(number)) for number in range(9)]
+    assert [change[1] for change in told(*events)] == [f"p{number}" for number in range(9)]
+    assert told(*events, event(REMOVED, order_id=0, product_name="p0", version=2))[-1][1::4] == ("p0", -1)

@@ -1,0 +1,194 @@
+"""Pages hold what brute force says, end where they should, and neither repeat nor skip while orders arrive."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain import pages as lists
+from domain.pages import Filter, Mark, Page
+from domain.purchases import EARLIER_FORMAT, RECENT_FORMAT, Recent, Register, encode, knows_order, rfc3339, shown
+
+ORDER_IDS = [2, 10, "10", "9", "é", "z"]
+PRODUCTS = ["tea", "Tea", "té"]
+
+moments = st.integers(0, 4)
+
+
+def bought(
+    order_id: str | int = "o", product: str = "tea", at: int = 0, version: int = 1, price: str = "1.00",
+    paid: str | None = None, live: bool = True,
+) -> Register:  # fmt: skip
+    return Register(order_id, product, version, live, at, price, paid, None)
+
+
+histories = st.dictionaries(
+    st.tuples(st.sampled_from(ORDER_IDS), st.sampled_from(PRODUCTS)),
+    st.tuples(moments, st.sampled_from(["1.00", "2.50", "0.0001"]), st.sampled_from(["card", None])),
+    max_size=18,
+).map(lambda found: [bought(*one, at, version, price, paid)
+                     for version, (one, (at, price, paid)) in enumerate(found.items())])  # fmt: skip
+limits = st.integers(1, 5)
+
+
+def newest_first(known: list[Register]) -> list[Register]:
+    return sorted(known, key=lambda one: one.place, reverse=True)
+
+
+def walk(page_of, known, limit: int) -> list[Page]:
+    """All pages of `known`, or of what it returns for each page when it is a function."""
+    pages, after = [], None
+    while True:
+        page = page_of(newest_first(known() if callable(known) else known), after, limit)
+        pages.append(page)
+        if page.next is None:
+            return pages
+        after = page.next
+
+
+def rows(pages: list[Page]) -> list[dict]:
+    """The rows of all pages as JSON says them."""
+    return msgspec.json.decode(msgspec.json.encode([row for page in pages for row in page.rows]))
+
+
+@given(histories, limits)
+def test_pages_of_any_size_together_are_the_whole_list(known, limit):
+    pages = walk(lists.purchases, known, limit)
+    assert rows(pages) == [
+        {
+            "order_id": str(one.order_id), "product_name": one.product_name, "price": one.price,
+            "ordered_at": rfc3339(one.ordered_at), "payment_method": one.payment_method, "category": one.category,
+            "position": number,
+        }
+        for number, one in enumerate(newest_first(known), 1)
+    ]  # fmt: skip
+    assert [len(page.rows) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+    assert not known or pages[-1].rows, "the last page is never empty"
+
+
+@given(histories, limits)
+def test_orders_are_what_grouping_by_hand_makes_of_them(known, limit):
+    ids = list(dict.fromkeys(one.order_id for one in newest_first(known)))
+    truth = []
+    for order_id in ids:
+        lines = [one for one in newest_first(known) if one.order_id == order_id]
+        truth.append(
+            (str(order_id), rfc3339(lines[0].ordered_at), lines[0].payment_method,
+             [one.product_name for one in lines], sum(Decimal(one.price) for one in lines))
+        )  # fmt: skip
+    found = rows(walk(lists.orders, known, limit))
+    assert truth == [
+        (row["order_id"], row["ordered_at"], row["payment_method"],
+         [item["product_name"] for item in row["items"]], Decimal(row["total"]))
+        for row in found
+    ]  # fmt: skip
+
+
+@given(histories, limits)
+def test_products_are_what_grouping_by_hand_makes_of_them(known, limit):
+    truth = {}
+    for one in newest_first(known):
+        count, last, spent = truth.get(one.product_name, (0, rfc3339(one.ordered_at), Decimal(0)))
+        truth[one.product_name] = (count + 1, last, spent + Decimal(one.price))
+    found = rows(walk(lists.products, known, limit))
+    assert list(truth.items()) == [
+        (row["product_name"], (row["purchases"], row["last_ordered_at"], Decimal(row["spent"]))) for row in found
+    ]
+
+
+KEYS = {lists.purchases: ("order_id", "product_name"), lists.orders: ("order_id",), lists.products: ("product_name",)}
+
+
+@pytest.mark.parametrize("page_of", KEYS, ids=lambda page_of: page_of.__name__)
+@given(histories, histories, limits, st.data())
+def test_while_orders_arrive_nothing_repeats_and_nothing_that_was_there_is_skipped(page_of, first, later, limit, data):
+    # Text and number of one id would count as one row below.
+    first, later = ([one for one in known if one.order_id != "10"] for known in (first, later))
+    known = {one.identity: one for one in first}
+    arriving = [
+        bought(one.order_id, one.product_name, one.ordered_at, 100 + number)
+        for number, one in enumerate(later)
+        if one.identity not in known
+    ]
+
+    def now() -> list[Register]:
+        seen = list(known.values())
+        for _ in range(data.draw(st.integers(0, 3))):
+            if arriving:
+                one = arriving.pop()
+                known[one.identity] = one
+        return seen
+
+    def name(row: dict) -> tuple:
+        return tuple(row[field] for field in KEYS[page_of])
+
+    said = [name(row) for row in rows(walk(page_of, now, limit))]
+    assert len(said) == len(set(said))
+    assert {name(row) for row in rows(walk(page_of, first, 100))} <= set(said)
+
+
+@given(histories, moments, moments, st.sampled_from(["card", None]))
+def test_a_filter_admits_what_sql_would(known, since, until, paid):
+    wanted = Filter(since, until, paid)
+    assert [one for one in known if wanted.admits(one)] == [
+        one for one in known if since <= one.ordered_at < until and (paid is None or one.payment_method == paid)
+    ]
+
+
+def test_an_amount_is_exact_and_an_empty_list_is_one_empty_page():
+    dear = [bought("o", product, price="999999999999999999.9999999999") for product in PRODUCTS]
+    assert lists.orders(dear, None, 5).rows[0]["total"] == "2999999999999999999.9999999997"
+    for page_of in KEYS:
+        assert page_of([], None, 5) == Page([], None, None)
+
+
+def test_the_oldest_row_of_a_page_is_told():
+    known = newest_first([bought(number, at=number) for number in range(5)])
+    assert lists.purchases(known, None, 2).oldest == 3
+    assert lists.purchases(known, Mark(known[2].place, 3, 0), 5).oldest == 0
+
+
+# --- what of the table is read for a page --------------------------------------------------------------------
+
+
+def stored(known: list[Register], inline: int) -> tuple[bytes, list[bytes]]:
+    """The value of a user whose newest `inline` purchases are in it, and the values beside."""
+    ranked = newest_first(known)
+    beside = ranked[inline:]
+    floor = beside[0].ordered_at if beside else None
+    value = encode(Recent(RECENT_FORMAT, floor, tuple(ranked[:inline])))
+    return value, [encode((EARLIER_FORMAT, one)) for one in beside]
+
+
+@given(histories, st.integers(0, 18), limits, moments, st.sampled_from(["card", None]))
+def test_what_is_shown_is_what_is_wanted_of_all_wherever_it_is_kept(known, inline, limit, since, paid):
+    wanted = Filter(since, None, paid)
+    value, beside = stored(known, inline)
+    truth = [one for one in newest_first(known) if wanted.admits(one)]
+    assert shown(value, lambda: beside, limit, wanted.admits, since) == truth[:limit]
+    assert shown(value, lambda: beside, None, wanted.admits, since) == truth
+
+
+def test_what_is_kept_beside_is_not_read_where_it_cannot_matter():
+    def never():
+        raise AssertionError("not needed")
+
+    value, _ = stored([bought(number, at=number) for number in range(10)], 5)
+    assert len(shown(value, never, 5)) == 5
+    assert len(shown(value, never, 100, Filter(since=5).admits, since=5)) == 5
+    assert shown(value, never, 1, lambda one: one.ordered_at < 7)[0].ordered_at == 6
+
+
+@given(histories, st.integers(0, 18), st.sampled_from(ORDER_IDS), st.booleans())
+def test_an_order_is_known_once_any_purchase_of_it_has_arrived(known, inline, order_id, live):
+    known = [bought(*one.identity, one.ordered_at, live=live) for one in known]
+    value, beside = stored(known, inline)
+    assert knows_order(value, lambda: beside, str(order_id)) == (str(order_id) in {str(one.order_id) for one in known})
+
+
+def test_a_user_never_seen_has_no_order():
+    assert not knows_order(None, lambda: [], "o")

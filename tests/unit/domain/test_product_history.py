@@ -1,0 +1,97 @@
+"""The history of a product is what is bought and not taken back, however it is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import UnknownFormat
+from domain.product_history import HOUR, MOST_AHEAD, History, add, decode
+from domain.purchases import encode
+
+NOW = 24 * 365
+PLACES = st.tuples(st.integers(NOW - 200, NOW).map(lambda hour: hour * HOUR), st.sampled_from(["1", "2"]))
+
+
+@given(st.lists(st.lists(st.tuples(PLACES, st.booleans()), max_size=8), max_size=8))
+def test_counts_and_newest_purchases_are_those_of_all_that_is_not_taken_back(steps):
+    value, there = None, Counter()
+    for step in steps:
+        told = []
+        for place, bought in step:
+            if bought or there[place]:
+                there[place] += 1 if bought else -1
+                told.append((*place, 1 if bought else -1))
+        value = add(value, told, NOW, most=6, least=4)
+    history, truth = decode(value), sorted(there.elements(), reverse=True)
+    hours, days = Counter(), Counter()
+    for ordered_at, _price in truth:
+        days[ordered_at // (24 * HOUR)] += 1
+        if ordered_at // HOUR >= NOW - 168:
+            hours[ordered_at // HOUR] += 1
+    assert (history.by_hour(NOW), history.by_day(NOW)) == (dict(hours), dict(days))
+    for limit in (1, 4, 100):
+        page = history.shown(limit)
+        assert page.rows == truth[: len(page.rows)]
+        assert not page.complete or page.rows == truth[:limit]
+    assert history.floor is not None or history.shown(100)[::2] == (truth, True)
+
+
+@given(st.lists(PLACES, max_size=12), st.integers(1, 4), st.lists(PLACES, max_size=3))
+def test_pages_show_each_purchase_once_also_while_newer_ones_arrive(there, limit, newer):
+    value = add(None, [(*place, 1) for place in there], NOW)
+    page = decode(value).shown(limit)
+    found = page.rows
+    value = add(value, [(at + 10_000 * HOUR, price, 1) for at, price in newer], NOW)
+    while page.next is not None:
+        page = decode(value).shown(limit, page.next)
+        assert page.rows
+        assert page.complete
+        found = found + page.rows
+    assert found == sorted(there, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("hour", "kept"), [(NOW - 90 * 24, True), (NOW - 91 * 24, False), (NOW + 24, True), (NOW + 48, False)]
+)
+def test_days_of_long_ago_or_far_ahead_are_not_counted(hour: int, kept: bool):
+    assert decode(add(None, [(hour * HOUR, "1", 2)], NOW)).by_day(NOW) == ({hour // 24: 2} if kept else {})
+
+
+@pytest.mark.parametrize("ahead", [25, 48, 100])
+def test_what_was_dated_ahead_and_is_taken_back_when_its_time_has_come_takes_nothing_from_others(ahead: int):
+    at = (NOW + ahead) * HOUR
+    early = add(None, [(at, "1", 1)], NOW)
+    assert decode(early).by_hour(NOW) == {}
+    later = add(early, [(at, "1", 5), (at, "1", -1)], NOW + ahead)
+    assert decode(later).by_hour(NOW + ahead) == {NOW + ahead: 5}
+    assert decode(later).by_day(NOW + ahead) == {(NOW + ahead) // 24: 5}
+
+
+def test_counts_are_too_old_when_their_time_has_passed_also_where_nothing_was_bought_since():
+    value = add(None, [(NOW * HOUR, "1", 1)], NOW)
+    assert decode(value).by_hour(NOW + 168) == {NOW: 1}
+    assert decode(value).by_hour(NOW + 169) == {}
+    assert decode(value).by_day(NOW + 91 * 24) == {}
+
+
+def test_what_is_remembered_of_the_time_to_come_is_bounded():
+    value = add(None, [((NOW + 100 + number) * HOUR, "1", 1) for number in range(1_000)], NOW)
+    assert len(decode(value).hours) == MOST_AHEAD
+    assert min(decode(value).hours) == NOW + 100
+
+
+def test_the_newest_purchases_are_bounded():
+    value = None
+    for number in range(1_000):
+        value = add(value, [(number * HOUR, "1", 1)], NOW)
+        assert len(decode(value).newest) <= 200
+    assert decode(value).shown(100).rows == [(number * HOUR, "1") for number in range(999, 899, -1)]
+
+
+def test_another_format_is_refused_with_a_way_out():
+    with pytest.raises(UnknownFormat, match="LATELY_ID"):
+        decode(encode(History(format=9)))
