@@ -7,10 +7,10 @@ from collections import Counter
 
 from app import metrics
 from app.core import orders_dead
-from app.errors import UnreadableEvent
 from app.logs import about
 from chunks import Chunk
 from domain import dead_letters
+from domain.errors import UnreadableEvent
 from domain.events import Event, names, read_event
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ The attribute `app` is lazy, so that importing `domain.purchases` or `domain.eve
 import sys
 
 __all__ = ["app"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

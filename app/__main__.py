@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from app.errors import LatelyError
 from commands.dlq.command import dlq
 from commands.doctor.command import doctor
 from commands.replay.command import replay
@@ -17,6 +16,7 @@ from commands.tables.command import tables
 from commands.trace.command import trace
 from commands.users.command import users
 from commands.verify.command import verify
+from domain.errors import LatelyError
 
 #: These need no Faust app, and must work while Kafka is away.
 COMMANDS = (config, token, source, verify, trace, replay, report, dlq, tables, users, doctor, rescale)

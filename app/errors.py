@@ -1,14 +1,10 @@
 """Named errors: the message names the cause and the next step."""
 
+from domain.errors import LatelyError
+
 EX_USAGE = 2
 EX_DIFFERENT = 3
 EX_UNAVAILABLE = 75
-
-
-class LatelyError(Exception):
-    """An error that is shown to a person as one line; `exit_code` is what the process ends with."""
-
-    exit_code = 1
 
 
 class BadSetting(LatelyError):
@@ -97,18 +93,6 @@ class WrongLibrary(LatelyError):
     """An installed library is not the version that this one was tested with."""
 
     exit_code = EX_USAGE
-
-
-class UnknownFormat(LatelyError):
-    """A stored value has a format number that this version of Lately does not know."""
-
-
-class UnreadableEvent(Exception):
-    """An event cannot be read or breaks a rule; `reason` is its slug, the text says what is wrong."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 class BadToken(Exception):

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram, Info
 
-from app import __version__
+from app.version import __version__
 
 EVENTS = Counter("lately_events_total", "Events read, by agent and result", ["agent", "type", "result"])
 DUPLICATES = Counter(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -40,8 +38,6 @@ ORIGIN = "lately.origin"
 #: How long the broker may need to answer at first, and to list topics that it has created, s.
 BROKER_PATIENCE_S = 30
 
-_M, _32_BITS = 0x5BD1E995, 0xFFFFFFFF
-
 
 @dataclass(frozen=True)
 class Topic:
@@ -56,25 +52,6 @@ class Topic:
 def origin(partition: int, position: int) -> bytes:
     """The header ORIGIN of a record that follows from what lies in a partition below the offset `position`."""
     return b"%d@%d" % (partition, position)
-
-
-@lru_cache(maxsize=65_536)
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of `key` as Kafka's own producers choose it: murmur2."""
-    return (_murmur2(key) & 0x7FFFFFFF) % partitions
-
-
-def _murmur2(key: bytes) -> int:
-    # The same as aiokafka's, which takes four times as long: each query of another user needs one.
-    words, rest = divmod(len(key), 4)
-    mixed = 0x9747B28C ^ len(key)
-    for word in struct.unpack_from(f"<{words}I", key):
-        word = word * _M & _32_BITS
-        mixed = mixed * _M & _32_BITS ^ (word ^ word >> 24) * _M & _32_BITS
-    if rest:
-        mixed = (mixed ^ int.from_bytes(key[-rest:], "little")) * _M & _32_BITS
-    mixed = (mixed ^ mixed >> 13) * _M & _32_BITS
-    return mixed ^ mixed >> 15
 
 
 class Topics:

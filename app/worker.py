@@ -18,7 +18,7 @@ import faust
 from faust.worker import Worker as FaustWorker
 
 from app.control.generation import require_begun
-from app.errors import BadFolder, BadSetting, FolderTaken, LatelyError, PortTaken, WrongLibrary
+from app.errors import BadFolder, BadSetting, FolderTaken, PortTaken, WrongLibrary
 from app.freeze_guard import pulse
 from app.kafka.groups import demand_no_other
 from app.logs import dress
@@ -27,6 +27,7 @@ from app.topics import ensure_topics
 from chunks import ChunkError, Unsupported
 from chunks.assignment import PROTOCOL
 from chunks.check import check as check_libraries
+from domain.errors import LatelyError
 
 #: A worker whose Kafka answers stops within a few seconds.
 LONGEST_STOP_S = 20

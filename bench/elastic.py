@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import aiohttp
 
-from app.topics import partition_of
 from bench.data import user_id
 from bench.measure import Bench
 from bench.queries import part
 from bench.report import circumstances, keep_raw, table
 from bench.sides import FOLDER, ROOT
 from bench.source import INSERT, Shop, answers
+from domain.partitioning import partition_of
 from local.artifacts import resolve
 from local.mariadb import MariaDB, start_mariadb
 from local.process import LocalProcess, free_port, wait_ready

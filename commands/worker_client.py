@@ -15,8 +15,8 @@ import msgspec
 from app import tokens
 from app.errors import BadSetting, ServerAway
 from app.settings import Settings
-from app.topics import partition_of
 from domain import purchases
+from domain.partitioning import partition_of
 
 #: How long a worker may recover, or be behind, before a command gives up.
 PATIENCE_S = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from datetime import datetime, timezone
 
-from app.errors import UnreadableEvent
+from domain.errors import UnreadableEvent
 
 PREFIX = "__lately.errors."
 

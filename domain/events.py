@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from app.errors import UnreadableEvent
+from domain.errors import UnreadableEvent
 
 PLACED = "order.placed"
 CHANGED = "order.changed"

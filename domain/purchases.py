@@ -15,7 +15,7 @@ from operator import attrgetter
 
 import msgspec
 
-from app.errors import UnknownFormat
+from domain.errors import UnknownFormat
 from domain.events import REMOVED, REPAIRED, UNDECODABLE, Event
 
 RECENT_FORMAT = 3

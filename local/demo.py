@@ -13,8 +13,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from app.errors import LatelyError
 from app.settings import Settings
+from domain.errors import LatelyError
 from local import shop
 from local.artifacts import DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka

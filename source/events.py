@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from app.errors import UnreadableEvent
 from app.settings import Settings
 from app.topics import Topics
 from domain import dead_letters
+from domain.errors import UnreadableEvent
 from domain.events import SCHEMA, UNDECODABLE, read_event, valid_traceparent
 from source.outbox import Row
 

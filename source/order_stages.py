@@ -6,13 +6,13 @@ from datetime import datetime
 
 from aiokafka.structs import ConsumerRecord
 
-from app.errors import UnknownFormat, UnreadableEvent
-from app.kafka.records import Records
+from app.kafka.records import Records, source_position_key
 from app.settings import Settings
-from app.topics import WORKER, Topics, partition_of
-from chunks.store import position_key
+from app.topics import WORKER, Topics
 from domain import purchases
+from domain.errors import UnknownFormat, UnreadableEvent
 from domain.events import Event, read_event
+from domain.partitioning import partition_of
 from domain.purchases import Register, microseconds
 
 #: How far the changelog is read behind the moment at which an event was published; and how much clocks may differ.
@@ -54,7 +54,7 @@ async def _applied(
 ) -> Stage | None:
     """Where the changelog says it first; None where that was compacted away, or lies too far behind."""
     topics = Topics(settings)
-    changelog, at = topics.changelog("by_user"), position_key(topics.orders.name)
+    changelog, at = topics.changelog("by_user"), source_position_key(topics.orders.name)
     for since_ms in (published_ms, published_ms - SKEW_MS):
         offset = await log.since(changelog, partition, since_ms)
         if offset is None:

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import msgspec
 
 from app.control import source_state
-from app.ids import require_user
 from app.kafka import dead_letter_topic
-from app.kafka.records import Records, reading
+from app.kafka.records import Records
 from app.settings import Settings
-from app.topics import Topics, partition_of
-from commands.worker_client import workers
+from app.topics import Topics
 from domain.diagnosis import DIFFERENT, Dead, Evidence, Row, Waiting, diagnose, sum_up
 from domain.events import names, valid_user_id
-from domain.purchases import Register, place, rfc3339
+from domain.partitioning import partition_of
+from domain.purchases import Register, rfc3339
 from source import order_lookup
 from source.order_stages import Stage, stages
 
@@ -168,18 +166,3 @@ def _timed(stage: Stage, before: Stage | None) -> dict[str, object]:
     rest = {name: value for name, value in stage.items() if name not in ("stage", "us")}
     ms = None if before is None else round((stage["us"] - before["us"]) / 1000, 1)
     return {"stage": stage["stage"], "at": rfc3339(stage["us"]), "ms": ms, **rest}
-
-
-@asynccontextmanager
-async def tracing(settings: Settings, worker: str | None) -> AsyncIterator[Tracer]:
-    """A tracer for commands; `worker` is the address of any worker. Raises ServerAway."""
-    async with reading(settings) as log, workers(settings, worker) as tables:
-        yield Tracer(settings, log, tables.known, lambda: source_state.read(settings))
-
-
-async def newest(settings: Settings, user_id: str, last: int, worker: str | None) -> list[Register]:
-    """The user's newest purchases, newest first. Raises ServerAway, Unknown."""
-    require_user(user_id)
-    async with workers(settings, worker) as tables:
-        _, registers = await tables.known(user_id)
-    return sorted((one for one in registers if one.live), key=place, reverse=True)[:last]

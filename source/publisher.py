@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from app.control import source_state
-from app.kafka.client import client
+from app.kafka.produce import durable_producer, send_batches
 from app.settings import Settings
-from app.topics import MAX_REQUEST_BYTES, Topics, partition_of
+from app.topics import Topics
+from domain.partitioning import partition_of
 from source.events import Record
-
-#: Kafka's default limit of a record batch (max.message.bytes) is 1 MiB and a few bytes.
-BATCH_BYTES = 2**19
-
-LONGEST_STOP_S = 5
 
 
 class Publisher:
@@ -49,10 +43,7 @@ class Publisher:
 
     async def remember(self, *states: source_state.State) -> None:
         """Write `states` to the topic source-state, and wait until they are there. Raises KafkaError."""
-        topic = self._topics.source_state.name
-        for one in states:
-            key, value = source_state.encode(one)
-            await self._producer.send_and_wait(topic, value, key, partition=0)
+        await source_state.write(self._producer, self._topics, *states)
 
     def _by_partition(self, records: Iterable[Record]) -> dict[tuple[str, int], list[Record]]:
         found: dict[tuple[str, int], list[Record]] = {}
@@ -62,42 +53,8 @@ class Publisher:
         return found
 
 
-async def send_batches(
-    producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Mapping[str, Any]]
-) -> list[tuple[asyncio.Future, int]]:
-    """Send messages (timestamp, key, value, headers) in as few batches as possible; of each its future and its size."""
-    sent, batch = [], producer.create_batch()
-
-    async def send() -> None:
-        count = batch.record_count()
-        sent.append((await producer.send_batch(batch, topic, partition=partition), count))
-
-    for message in messages:
-        if batch.append(**message) is None:
-            await send()
-            batch = producer.create_batch()
-            # An empty batch takes a record of any size.
-            batch.append(**message)
-    await send()
-    return sent
-
-
 @asynccontextmanager
 async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
     """A publisher with an idempotent producer that waits for all replicas; closed at the end."""
-    producer = AIOKafkaProducer(
-        **client(settings),
-        client_id=f"{settings.id}-source",
-        acks="all",
-        enable_idempotence=True,
-        request_timeout_ms=30_000,
-        max_batch_size=BATCH_BYTES,
-        max_request_size=MAX_REQUEST_BYTES,
-    )
-    try:
-        await producer.start()
+    async with durable_producer(settings) as producer:
         yield Publisher(producer, settings)
-    finally:
-        # It waits for batches in flight; while Kafka is away it would do so for ever.
-        with suppress(asyncio.TimeoutError, KafkaError):
-            await asyncio.wait_for(producer.stop(), LONGEST_STOP_S)

@@ -21,9 +21,10 @@ from app.errors import BadSource, Refused, ServerAway, WrongGeneration
 from app.kafka.client import client, obstacle
 from app.logs import about
 from app.settings import OUTBOX, Settings
-from app.topics import Topics, partition_of
+from app.topics import Topics
 from domain import dead_letters
 from domain.events import names
+from domain.partitioning import partition_of
 from source import events, guarantee, locks, metrics, snapshot_requests
 from source.guarantee import Guarantee
 from source.mysql import Connection, connect, server_name, server_time

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import closing
 
-from app.errors import LatelyError
 from app.settings import Settings
+from domain.errors import LatelyError
 from source.columns import quoted
 from source.mysql import Connection, connect
 

@@ -6,11 +6,12 @@ from functools import partial
 
 from app.core import app, purchase_changes, settings
 from app.core import co_purchases as deltas_topic
-from app.topics import ORIGIN, origin, partition_of
+from app.topics import ORIGIN, origin
 from chunks import Chunk
 from chunks.chunk import Headers
 from chunks.view import View
 from domain import co_purchases, purchases
+from domain.partitioning import partition_of
 
 
 def _rebuild(chunk: Chunk) -> None:

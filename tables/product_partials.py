@@ -6,9 +6,9 @@ from collections import Counter
 
 from app.core import app, orders, settings
 from app.core import product_partials as topic
-from app.topics import partition_of
 from chunks import Chunk
 from domain import purchases
+from domain.partitioning import partition_of
 from tables.by_user import by_user
 
 

@@ -1,96 +1,91 @@
-"""Imports go one way, and importing the pure parts starts nothing."""
+"""Imports between the packages go one way, and importing the pure parts starts nothing."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Each may import from itself and from those before it.
-ORDER = [
-    ("chunks",),
-    (
-        "app.errors",
-        "app.tls",
-        "app.settings",
-        "app.kafka.client",
-        "domain.events",
-        "domain.purchases",
-        "domain.digests",
-        "domain.pages",
-        "domain.product_history",
-        "domain.differences",
-        "domain.diagnosis",
-        "domain.co_purchases",
-        "app.topics",
-        "app.metrics",
-        "app.tokens",
-        "domain.dead_letters",
-        "app.freeze_guard",
-        "app.kafka.groups",
-        "app.services.stall_detector",
-        "app.otel",
-        "app.logs",
-    ),
-    ("source",),
-    ("app.worker",),
-    ("app.core",),
-    ("app.batch",),
-    (
-        "app.kafka.tail",
-        "app.services.source_status",
-        "app.services.lost_state",
-        "app.services.progress",
-        "app.services.throttle",
-        "app.services.watchdog",
-        "app.selection",
-        "app.services.dead_letter_counts",
-        "app.services.daily_reports",
-    ),
-    ("tables",),
-    ("agents",),
-    ("web",),
-    ("app.main",),
-    ("commands", "app.__main__"),
-]
+#: Package -> the packages that it may import.
+ALLOWED = {
+    "domain": set(),
+    "chunks": set(),
+    "app": {"domain", "chunks"},
+    "source": {"app", "domain"},
+    "tables": {"app", "domain", "chunks"},
+    "agents": {"tables", "app", "domain", "chunks"},
+    "web": {"tables", "source", "app", "domain", "chunks"},
+    "commands": {"tables", "source", "app", "domain", "chunks"},
+}
+#: The composition root: the only modules that may import every package. `app` itself imports it on demand.
+ROOTS = {"app", "app.main", "app.__main__"}
 
 
-def level(module: str) -> int | None:
-    """The place of a module of ours in ORDER; None for other people's."""
-    for number, names in enumerate(ORDER):
-        if any(module == name or module.startswith(f"{name}.") for name in names):
-            return number
-    return None
+def modules() -> dict[str, Path]:
+    """All modules of the product by name."""
+    paths = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
-def modules() -> list[Path]:
-    """All modules of the product but the package `app` itself, which is lazy."""
-    folders = ("app", "agents", "chunks", "commands", "domain", "source", "tables", "web")
-    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return [path for path in found if path != ROOT / "app" / "__init__.py"]
+MODULES = modules()
 
 
-def name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-@pytest.mark.parametrize("path", modules(), ids=name)
-def test_a_module_imports_only_from_those_before_it(path: Path):
-    own = level(name(path))
-    assert own is not None, "a new module has no place in ORDER yet"
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            imported = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            imported = [alias.name for alias in node.names]
-        else:
+@cache
+def imports(module: str) -> set[str]:
+    """The modules of the product that `module` imports at run time, in functions too."""
+    tree = ast.parse(MODULES[module].read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
             continue
-        for module in imported:
-            theirs = level(module)
-            assert theirs is None or theirs <= own, f"{name(path)} imports {module}"
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                imported.add(full if full in MODULES else node.module or "")
+        elif isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+    return imported & set(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - ROOTS))
+def test_a_module_imports_only_packages_that_its_package_may_import(module: str):
+    package = module.partition(".")[0]
+    upward = {name for name in imports(module) if name.partition(".")[0] not in ALLOWED[package] | {package}}
+    assert not upward, f"{module} imports {', '.join(sorted(upward))}"
+    assert not imports(module) & (ROOTS - {"app"}), f"{module} imports the composition root"
+
+
+def test_no_import_cycle_connects_two_modules():
+    graph = {module: imports(module) - {module} for module in sorted(set(MODULES) - {"app"})}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for other in sorted(graph.get(module, ())):
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_no_package_has_more_than_thirty_percent_of_the_lines():
+    lines = dict.fromkeys(ALLOWED, 0)
+    for name, path in MODULES.items():
+        lines[name.partition(".")[0]] += path.read_text().count("\n")
+    assert max(lines.values()) <= 0.3 * sum(lines.values()), lines
 
 
 @pytest.mark.parametrize("pure", ["domain.purchases", "domain.events", "app.settings", "source.events"])

@@ -18,9 +18,10 @@ from aiohttp.web import Request
 
 from app import metrics
 from app.core import app, settings
-from app.errors import LatelyError, ServerAway
+from app.errors import ServerAway
 from chunks import ClosedPartition
 from chunks.standby import unheard
+from domain.errors import LatelyError
 from source import user_rows
 from source.user_rows import Read
 from tables import by_user

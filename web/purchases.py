@@ -11,9 +11,9 @@ import msgspec
 from aiohttp.web import Request, Response
 
 from app.core import app, settings
-from app.errors import LatelyError
 from app.services.source_status import Freshness
 from domain import pages
+from domain.errors import LatelyError
 from domain.pages import Mark, Page
 from domain.purchases import Register
 from source import user_rows

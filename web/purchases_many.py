@@ -11,8 +11,8 @@ from aiohttp.web import Request, Response
 from yarl import URL
 
 from app.core import app, settings
-from app.topics import partition_of
 from chunks import ClosedPartition
+from domain.partitioning import partition_of
 from tables import by_user
 from web import fallback
 from web.http import conditional, parameters

@@ -16,11 +16,11 @@ from typing import NamedTuple
 from faust.types import TP
 
 from app.core import app, settings
-from app.topics import partition_of
 from chunks import ClosedPartition
 from chunks.standby import unheard
 from chunks.table import Table
 from domain.co_purchases import Brief, cosine
+from domain.partitioning import partition_of
 from domain.product_history import HOURS_KEPT
 from tables import by_user, similar
 

@@ -18,9 +18,9 @@ from yarl import URL
 from app.core import app, settings
 from app.freeze_guard import pulse
 from app.kafka import groups
-from app.topics import partition_of
 from chunks import ClosedPartition
 from chunks.table import Table
+from domain.partitioning import partition_of
 from web.http.accept import as_fragment
 from web.http.access import HOP
 from web.http.problems import Answered, Problem

@@ -17,8 +17,8 @@ from app.core import app, settings
 from app.errors import BadSource, ServerAway
 from app.kafka.records import reading
 from app.services.source_status import source_view
-from app.topics import partition_of
 from domain.diagnosis import UNKNOWN
+from domain.partitioning import partition_of
 from domain.purchases import Register
 from source.order_trace import Traced, Tracer
 from tables import by_user

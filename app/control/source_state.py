@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.kafka.client import client, reachable
 from app.settings import Settings
@@ -162,6 +162,13 @@ def decode(key: bytes | None, value: bytes | None) -> tuple[str, State] | None:
         return name, msgspec.json.decode(value, type=_TYPES[name])
     except msgspec.DecodeError:
         return None
+
+
+async def write(producer: AIOKafkaProducer, topics: Topics, *states: State) -> None:
+    """Write `states` to the topic source-state, and wait until Kafka has acknowledged them. Raises KafkaError."""
+    for state in states:
+        key, value = encode(state)
+        await producer.send_and_wait(topics.source_state.name, value, key, partition=0)
 
 
 async def read(settings: Settings) -> dict[str, State]:

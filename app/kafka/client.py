@@ -14,8 +14,9 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 
 from app import tls
-from app.errors import LatelyError, Refused, ServerAway
+from app.errors import Refused, ServerAway
 from app.settings import Settings
+from domain.errors import LatelyError
 
 #: How long a server may need to say what is wrong, ms.
 PATIENCE_MS = 5_000

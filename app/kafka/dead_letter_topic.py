@@ -16,12 +16,13 @@ from aiokafka.errors import ProducerFenced
 from aiokafka.structs import ConsumerRecord
 
 from app.control.generation import counting
-from app.errors import LatelyError, Unknown
+from app.errors import Unknown
 from app.kafka.client import client, reachable
 from app.kafka.consume import PATIENCE_S, consuming, upto
 from app.settings import Settings
 from app.topics import MAX_REQUEST_BYTES, Topics
 from domain.dead_letters import MAX_BYTES, PREFIX
+from domain.errors import LatelyError
 
 #: Header of a record that settles another: its offset, and what was done.
 SETTLED, DONE = "lately.settled", "lately.done"

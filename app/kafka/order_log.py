@@ -12,9 +12,10 @@ from faust.types import TP
 from app.errors import Unknown
 from app.kafka.consume import consuming
 from app.settings import Settings
-from app.topics import Topics, partition_of
+from app.topics import Topics
 from chunks.chunk import Run
 from chunks.fetch import fetch
+from domain.partitioning import partition_of
 
 RUN_RECORDS = 5_000
 

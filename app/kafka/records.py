@@ -11,6 +11,7 @@ from aiokafka.structs import ConsumerRecord
 
 from app.kafka.consume import consuming
 from app.settings import Settings
+from chunks.store import position_key
 
 #: A fetch brings whole record batches, the first whatever its size.
 FETCH_BYTES = 64 * 2**10
@@ -54,6 +55,11 @@ class Records:
                 self.fetched += 1
                 left -= 1
                 yield record
+
+
+def source_position_key(topic: str) -> bytes:
+    """Key of the changelog records that contain a table's position in its source topic."""
+    return position_key(topic)
 
 
 @asynccontextmanager

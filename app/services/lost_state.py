@@ -12,8 +12,9 @@ import time
 from app import metrics
 from app.control import source_state
 from app.core import app, settings
+from app.kafka.produce import durable_producer
+from app.topics import Topics
 from chunks import Loss
-from source.publisher import publishing
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ async def on_loss(loss: Loss) -> bool:
         loss.table, loss.partition,
     )  # fmt: skip
     if loss.table == "by_user":
-        async with publishing(settings) as publisher:
-            await publisher.remember(source_state.Wish(at=time.time_ns() // 1000, why=str(loss)))
+        async with durable_producer(settings) as producer:
+            wish = source_state.Wish(at=time.time_ns() // 1000, why=str(loss))
+            await source_state.write(producer, Topics(settings), wish)
     return True
 
 

@@ -14,12 +14,12 @@ import aiohttp
 import mysql.connector
 
 from app.control import generation, source_state
-from app.errors import LatelyError
 from app.kafka import dead_letter_topic
 from app.settings import Settings
 from app.topics import missing_topics
 from chunks.check import check as check_libraries
 from chunks.errors import Unsupported
+from domain.errors import LatelyError
 from domain.purchases import rfc3339
 from source.check import FAILED, OK, WARNING, Finding
 from source.check import check as check_source

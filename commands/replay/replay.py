@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from app.control.generation import counting
-from app.errors import ServerAway, UnreadableEvent
+from app.errors import ServerAway
 from app.ids import require_user
 from app.kafka.client import client
 from app.kafka.order_log import Log, Part, reading
@@ -28,6 +28,7 @@ from commands.repair import AT_ONCE, each, groups, look_again, mend, together
 from commands.replay.replay_table import Shadow
 from commands.worker_client import Workers, workers
 from domain.differences import Difference, differences, untouched
+from domain.errors import UnreadableEvent
 from domain.events import ERASED, read_event
 from domain.purchases import Register
 

@@ -10,7 +10,6 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import NamedTuple
 
-from app.errors import LatelyError
 from app.settings import Settings
 from app.topics import Topics
 from commands.report import build, calendar, live_totals, position, read_log, read_mysql
@@ -19,6 +18,7 @@ from commands.report.cache import Cache, Damaged
 from commands.report.live_totals import Compared, Live
 from commands.report.model import Report
 from commands.report.position import Position
+from domain.errors import LatelyError
 
 MEMORY_MB = 128
 

@@ -14,7 +14,8 @@ from typing import Any
 import duckdb
 import msgspec
 
-from app.errors import BadReport, LatelyError
+from app.errors import BadReport
+from domain.errors import LatelyError
 from domain.events import REMOVED, REPAIRED, Purchase
 from domain.purchases import microseconds
 

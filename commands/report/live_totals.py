@@ -6,12 +6,13 @@ import asyncio
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from app.errors import BadSetting, ServerAway, UnknownFormat
+from app.errors import BadSetting, ServerAway
 from app.settings import Settings
 from commands.report import build
 from commands.report.cache import Cache
 from commands.report.position import Position, show
 from commands.worker_client import workers
+from domain.errors import UnknownFormat
 from domain.purchases import EXACT, Totals, money
 
 #: How long a worker may take to show its totals; a report does not wait for one that recovers.

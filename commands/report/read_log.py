@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer
 from faust.types import TP
 
-from app.errors import BadReport, BadTopic, ServerAway, UnreadableEvent
+from app.errors import BadReport, BadTopic, ServerAway
 from app.kafka.consume import consuming
 from app.settings import Settings
 from app.topics import Topics, missing_topics
@@ -17,6 +17,7 @@ from chunks.chunk import Run
 from chunks.fetch import fetch
 from commands.report.cache import BATCH_ROWS, Cache, Erased, Row, digest, row
 from commands.report.position import Position
+from domain.errors import UnreadableEvent
 from domain.events import ERASED, read_event
 
 #: How long Kafka may bring nothing; a transaction that is open holds up what is behind it.

@@ -13,13 +13,13 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
 
 from app.settings import Settings
-from app.topics import partition_of
 from chunks.store import RESERVED, Store
 from commands.changelogs import Changelogs
 from commands.repair import together
 from commands.tables.dump import Stores
 from domain import purchases
 from domain.differences import Difference, differences
+from domain.partitioning import partition_of
 from domain.purchases import Register, Totals
 
 

@@ -19,16 +19,18 @@ from aiokafka.structs import ConsumerRecord
 
 from app.control import source_state
 from app.control.source_state import Copied
-from app.errors import StillRunning, UnreadableEvent
+from app.errors import StillRunning
 from app.kafka import dead_letter_topic
 from app.kafka.client import client, reachable
 from app.kafka.consume import PATIENCE_S, consuming
+from app.kafka.produce import send_batches
 from app.settings import Settings
-from app.topics import MAX_REQUEST_BYTES, Topics, partition_of
+from app.topics import MAX_REQUEST_BYTES, Topics
 from chunks.partition_task import BATCH_BYTES, TRANSACTION_TIMEOUT_MS
 from domain.dead_letters import PREFIX
+from domain.errors import UnreadableEvent
 from domain.events import read_event
-from source.publisher import send_batches
+from domain.partitioning import partition_of
 
 #: Events of one transaction.
 AT_ONCE = 5_000

@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from app.errors import BadDump, LatelyError
+from app.errors import BadDump
 from domain.digests import Digest
+from domain.errors import LatelyError
 
 FORMAT = 1
 HEAD, PAIRS, RECORDS, END = "head", "pairs", "records", "end"

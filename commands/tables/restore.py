@@ -19,13 +19,14 @@ from faust.types import TP
 from app.control.generation import require_begun
 from app.errors import BadDump
 from app.settings import Settings
-from app.topics import Topics, ensure_topics, missing_topics, partition_of
+from app.topics import Topics, ensure_topics, missing_topics
 from chunks.store import BEGINNING, RESTORING, position_key
 from commands.changelogs import Changelogs, changelogs
 from commands.tables.dump import folder, grouped
 from commands.tables.dump_file import Head, Pair, Pairs, Part, Records, frames, verify
 from commands.tables.exclusive_writer import Message, Write, demand_no_worker, writing
 from domain import purchases
+from domain.partitioning import partition_of
 
 Change = tuple[bytes, bytes | None]
 

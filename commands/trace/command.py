@@ -47,7 +47,7 @@ def trace(
     With --trace-id that of every order whose row or waiting change names the trace.
     """
     from app import ids
-    from source import order_trace as tracing
+    from commands.trace import trace as tracing
 
     settings = Settings.from_env()
     if order_id is not None:
@@ -78,7 +78,7 @@ async def _look(
 ) -> list[str]:  # fmt: skip
     """The outcome of the order, or of each order of the trace."""
     from commands.trace import orders_of_trace
-    from source.order_trace import tracing
+    from commands.trace.trace import tracing
 
     found = [order_id] if trace_id is None else await orders_of_trace.orders_of(settings, trace_id)
     async with tracing(settings, worker) as tracer:

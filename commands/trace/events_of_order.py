@@ -11,9 +11,10 @@ from faust.types import TP
 
 from app.kafka.consume import consuming
 from app.settings import Settings
-from app.topics import Topics, partition_of
+from app.topics import Topics
 from chunks.fetch import fetch
 from domain.events import ERASED, REPAIRED, Event, trace_id_of
+from domain.partitioning import partition_of
 from source.order_stages import event_of
 
 CHUNK = 2_000

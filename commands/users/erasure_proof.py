@@ -13,10 +13,11 @@ from app.control import generation, source_state
 from app.kafka import dead_letter_topic
 from app.kafka.consume import consuming, upto
 from app.settings import Settings
-from app.topics import Topics, partition_of
+from app.topics import Topics
 from commands.users.erase import is_of
 from commands.worker_client import Workers, workers
 from domain import co_purchases, purchases
+from domain.partitioning import partition_of
 from source import user_rows
 
 

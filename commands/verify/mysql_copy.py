@@ -15,8 +15,8 @@ import mysql.connector
 from app.control.source_state import SnapshotState
 from app.errors import BadSource, ServerAway
 from app.settings import Settings
-from app.topics import partition_of
 from chunks.store import Store
+from domain.partitioning import partition_of
 from domain.purchases import Register, earlier_key, encode
 from source import snapshot, user_rows
 from source.mysql import connect

@@ -8,9 +8,9 @@ import math
 import pytest
 from confluent_kafka import Producer
 
-from app.errors import UnreadableEvent
-from app.topics import partition_of
 from domain import dead_letters
+from domain.errors import UnreadableEvent
+from domain.partitioning import partition_of
 from local.process import LocalProcess
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 from confluent_kafka import Producer
 
-from app.errors import UnreadableEvent
-from app.topics import partition_of
 from domain import dead_letters
+from domain.errors import UnreadableEvent
 from domain.events import ERASED
+from domain.partitioning import partition_of
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
 from tests.kit.stack import Stack, Worker

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from app.topics import TABLES, partition_of
+from app.topics import TABLES
 from domain import purchases
+from domain.partitioning import partition_of
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
 

@@ -18,9 +18,10 @@ from confluent_kafka.admin import AdminClient
 from app.control.source_state import Layout
 from app.kafka.consume import consuming, upto
 from app.settings import Settings
-from app.topics import Topics, ensure_topics, partition_of
+from app.topics import Topics, ensure_topics
 from commands.rescale.next_generation import write_down
 from domain import purchases as folds
+from domain.partitioning import partition_of
 from local.process import LocalProcess
 from tests.kit.background import beside
 from tests.kit.eventually import eventually

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from app.topics import partition_of
+from domain.partitioning import partition_of
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
 from tests.system.test_purchases import stream

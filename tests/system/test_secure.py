@@ -14,10 +14,11 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from app.errors import LatelyError, Refused
+from app.errors import Refused
 from app.kafka.client import obstacle
 from app.settings import Settings
 from app.topics import missing_topics
+from domain.errors import LatelyError
 from local.mariadb import MariaDB
 from local.process import LocalProcess, free_port
 from source.mysql import connect

@@ -10,8 +10,8 @@ from datetime import datetime
 import pytest
 
 from app import tokens
-from app.topics import partition_of
 from domain import purchases
+from domain.partitioning import partition_of
 from local.process import LocalProcess
 from tests.kit.eventually import eventually
 from tests.kit.spans import Collector, collecting

@@ -16,7 +16,7 @@ from datetime import datetime
 import pytest
 from confluent_kafka import Producer
 
-from app.topics import partition_of
+from domain.partitioning import partition_of
 from local.process import LocalProcess
 from tests.kit.eventually import eventually
 from tests.kit.stack import PYTHON, ROOT, Stack, Worker

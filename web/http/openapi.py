@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from app import __version__
+from app.version import __version__
 from web.http import schemas
 from web.http.routes import HTML, JSON, PROBLEMS, ROUTES, Access, Parameter, Route
 

@@ -4,7 +4,7 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.topics import partition_of
+from domain.partitioning import partition_of
 
 
 @given(st.binary(max_size=70), st.integers(1, 1000))

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import BadDump, LatelyError
+from app.errors import BadDump
 from commands.tables.dump import grouped
 from commands.tables.dump_file import FORMAT, Head, Pairs, Part, Records, frames, verify, writing
 from commands.tables.restore import changes
 from domain import purchases
 from domain.digests import Digest
+from domain.errors import LatelyError
 
 contents = st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=3), max_size=12)
 PAIRS = [(b"ann", b"1" * 50), (b"bob", b"2")]

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import BadReport, LatelyError
+from app.errors import BadReport
 from commands.report import build, calendar
 from commands.report.build import CUSTOMERS, MYSQL, PAYMENTS, PRODUCTS, PURCHASES, SALES, Asked
 from commands.report.cache import Cache, Damaged, Erased, row
 from domain import purchases as folds
+from domain.errors import LatelyError
 from domain.events import CHANGED, ERASED, PLACED, REMOVED, REPAIRED, SNAPSHOT, Event
 from domain.purchases import money
 from tests.kit.makers import at, erasure, event

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.errors import EX_USAGE, LatelyError
+from app.errors import EX_USAGE
 from commands.report.command import report
+from domain.errors import LatelyError
 
 SPAN = ("--from", "2026-01-30", "--to", "2026-02-03")
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.errors import UnknownFormat
 from domain import co_purchases
 from domain.co_purchases import (
     CATEGORY_DAYS,
@@ -34,6 +33,7 @@ from domain.co_purchases import (
     encode_changes,
     fill,
 )
+from domain.errors import UnknownFormat
 from domain.events import CHANGED, PLACED, REMOVED
 from domain.purchases import Change, encode, remember
 from tests.kit.makers import at, event

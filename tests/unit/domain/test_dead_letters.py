@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 import msgspec
 import pytest
 
-from app.errors import UnreadableEvent
 from domain import dead_letters
+from domain.errors import UnreadableEvent
 from domain.events import read_document
 from tests.kit.makers import event
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.errors import UnreadableEvent
 from domain import purchases
+from domain.errors import UnreadableEvent
 from domain.events import ERASED, PLACED, Event, read_event
 from domain.purchases import Change, Difference, decode_recent, decode_totals, encode_totals, total
 from tests.kit.makers import erasure, event

@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from app.errors import UnreadableEvent
 from chunks.partition_task import BATCH_BYTES
+from domain.errors import UnreadableEvent
 from domain.events import REMOVED, REPAIRED, SNAPSHOT, Event, read_document, read_event
 from domain.purchases import decode_earlier, decode_recent, register, remember, rfc3339, total
 from tests.kit.makers import event

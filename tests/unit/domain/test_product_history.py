@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import UnknownFormat
+from domain.errors import UnknownFormat
 from domain.product_history import HOUR, MOST_AHEAD, History, add, decode
 from domain.purchases import encode
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import UnknownFormat
 from domain import purchases as folds
+from domain.errors import UnknownFormat
 from domain.events import CHANGED, PLACED, REMOVED, REPAIRED, SNAPSHOT, Event
 from domain.purchases import (
     Difference,

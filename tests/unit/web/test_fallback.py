@@ -15,8 +15,8 @@ from yarl import URL
 
 from app.core import app, settings
 from app.errors import ServerAway
-from app.topics import partition_of
 from chunks import ClosedPartition
+from domain.partitioning import partition_of
 from source.user_rows import Read
 from tables import by_user
 from web import fallback, routing
