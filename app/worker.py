@@ -20,10 +20,10 @@ from faust.worker import Worker as FaustWorker
 from app.control.generation import require_begun
 from app.errors import BadFolder, BadSetting, FolderTaken, PortTaken, WrongLibrary
 from app.freeze_guard import pulse
+from app.kafka.admin import ensure_topics
 from app.kafka.groups import demand_no_other
 from app.logs import dress
 from app.settings import Settings
-from app.topics import ensure_topics
 from chunks import ChunkError, Unsupported
 from chunks.assignment import PROTOCOL
 from chunks.check import check as check_libraries

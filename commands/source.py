@@ -122,8 +122,8 @@ def _run() -> None:
 
     from app import metrics
     from app.control.generation import require_begun
+    from app.kafka.admin import ensure_topics
     from app.logs import dress
-    from app.topics import ensure_topics
     from source import mysql, triggers
     from source.service import Source
 

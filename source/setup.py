@@ -12,8 +12,8 @@ import mysql.connector
 
 from app.control import generation, source_state
 from app.errors import BadSource
+from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
-from app.topics import ensure_topics
 from source import guarantee, snapshot, triggers, watermark
 from source.columns import quoted
 from source.mysql import connect

@@ -20,8 +20,9 @@ from app.control import source_state
 from app.control.generation import counting, require_begun
 from app.control.source_state import EVERYTHING, SnapshotState
 from app.errors import BadSource
+from app.kafka.admin import ensure_topics
 from app.settings import WATERMARK, Settings
-from app.topics import Topics, ensure_topics
+from app.topics import Topics
 from domain.events import SNAPSHOT
 from domain.purchases import rfc3339
 from source import locks, triggers

@@ -12,8 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
 from app.errors import BadSetting, StillRunning
+from app.kafka.admin import BROKER_PATIENCE_S, admin_client
 from app.settings import Settings
-from app.topics import BROKER_PATIENCE_S, administering
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ async def demand_no_other(
     Those of its own group whose assignment is not called `protocol`. Raises StillRunning, ServerAway.
     """
     until = time.monotonic() + 2 * settings.session_timeout_s
-    async with administering(settings) as admin:
+    async with admin_client(settings) as admin:
         while rival := await _rivals(admin, settings, own, agents, readers, protocol):
             if time.monotonic() > until:
                 raise StillRunning(rival)

@@ -9,9 +9,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from app.kafka import groups
+from app.kafka.admin import admin_client
 from app.kafka.consume import consuming
 from app.settings import Settings
-from app.topics import Topics, administering
+from app.topics import Topics
 
 #: It is only asked whether there is a record.
 FETCH_BYTES = 64 * 2**10
@@ -67,5 +68,5 @@ class Behind:
 @asynccontextmanager
 async def behind(settings: Settings) -> AsyncIterator[Behind]:
     """How much the workers of these settings have still to read. Raises ServerAway."""
-    async with administering(settings) as admin, consuming(settings, max_partition_fetch_bytes=FETCH_BYTES) as consumer:
+    async with admin_client(settings) as admin, consuming(settings, max_partition_fetch_bytes=FETCH_BYTES) as consumer:
         yield Behind(settings, admin, consumer)

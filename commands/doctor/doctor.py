@@ -15,8 +15,8 @@ import mysql.connector
 
 from app.control import generation, source_state
 from app.kafka import dead_letter_topic
+from app.kafka.admin import missing_topics
 from app.settings import Settings
-from app.topics import missing_topics
 from chunks.check import check as check_libraries
 from chunks.errors import Unsupported
 from domain.errors import LatelyError

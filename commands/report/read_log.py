@@ -10,9 +10,10 @@ from aiokafka import AIOKafkaConsumer
 from faust.types import TP
 
 from app.errors import BadReport, BadTopic, ServerAway
+from app.kafka.admin import missing_topics
 from app.kafka.consume import consuming
 from app.settings import Settings
-from app.topics import Topics, missing_topics
+from app.topics import Topics
 from chunks.chunk import Run
 from chunks.fetch import fetch
 from commands.report.cache import BATCH_ROWS, Cache, Erased, Row, digest, row

@@ -14,9 +14,10 @@ from aiokafka.errors import for_code
 from app.control import generation, source_state
 from app.control.source_state import Layout
 from app.errors import BadTopic, ServerAway, StillRunning, WrongGeneration
+from app.kafka.admin import admin_client
 from app.kafka.groups import listed, members_of, offsets_of
 from app.settings import Settings
-from app.topics import Topics, administering
+from app.topics import Topics
 from commands.rescale.next_generation import require_unused, write_down
 from domain.purchases import rfc3339
 
@@ -51,7 +52,7 @@ async def cleanup(settings: Settings, dry_run: bool = False) -> Deleted:
     old = dataclasses.replace(settings, generation=at.before[0], partitions=at.before[1])
     # 1.
     _require_verified(at, known.get(source_state.VERIFIED))
-    async with administering(settings) as admin:
+    async with admin_client(settings) as admin:
         names = await _existing(admin, old)
         await _require_unread(admin, names)
         names = [name for name in names if name != Topics(old).source_state.name]
@@ -78,7 +79,7 @@ async def abandon(settings: Settings, dry_run: bool = False) -> Deleted:
         await require_unused(new)
     elif begun.since is not None:
         raise WrongGeneration(f"generation {new.generation} of the topics counts already: it is not to be given up")
-    async with administering(settings) as admin:
+    async with admin_client(settings) as admin:
         names = await _existing(admin, new)
         if not names:
             raise WrongGeneration("no rescale is under way: nothing to give up")

@@ -9,10 +9,11 @@ from aiokafka import TopicPartition
 from app.control import generation, source_state
 from app.control.source_state import Layout
 from app.errors import BadSetting, BadTopic, WrongGeneration
+from app.kafka.admin import ensure_topics, missing_topics
 from app.kafka.client import reachable
 from app.kafka.consume import consuming
 from app.settings import Settings
-from app.topics import Topics, ensure_topics, missing_topics
+from app.topics import Topics
 from source.publisher import publishing
 
 

@@ -18,8 +18,9 @@ from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
 from app.errors import BadDump, BadTopic
+from app.kafka.admin import missing_topics
 from app.settings import Settings
-from app.topics import ORIGIN, TABLES, Topics, missing_topics
+from app.topics import ORIGIN, TABLES, Topics
 from chunks.store import RESTORING, Store
 from commands.changelogs import Changelogs, changelogs
 from commands.tables.dump_file import FORMAT, FRAME_BYTES, Head, Pairs, Part, Record, Records, Writer, writing

@@ -12,9 +12,10 @@ from faust.types import TP
 
 from app.errors import StillRunning
 from app.kafka import groups
+from app.kafka.admin import admin_client
 from app.kafka.client import client
 from app.settings import Settings
-from app.topics import Topics, administering
+from app.topics import Topics
 from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
 from chunks.transactions import written_as
 
@@ -26,7 +27,7 @@ Write = Callable[[TP, list[Message]], Awaitable[None]]
 
 async def demand_no_worker(settings: Settings) -> None:
     """Raise StillRunning when a group of this app has members; ServerAway."""
-    async with administering(settings) as admin:
+    async with admin_client(settings) as admin:
         found = sorted(one for some in (await groups.members(admin, settings)).values() for one in some)
     if found:
         raise StillRunning(

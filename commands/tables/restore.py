@@ -18,8 +18,9 @@ from faust.types import TP
 
 from app.control.generation import require_begun
 from app.errors import BadDump
+from app.kafka.admin import ensure_topics, missing_topics
 from app.settings import Settings
-from app.topics import Topics, ensure_topics, missing_topics
+from app.topics import Topics
 from chunks.store import BEGINNING, RESTORING, position_key
 from commands.changelogs import Changelogs, changelogs
 from commands.tables.dump import folder, grouped

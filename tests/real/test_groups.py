@@ -8,9 +8,9 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from app.kafka.admin import admin_client
 from app.kafka.groups import listed, members_of, offsets_of
 from app.settings import Settings
-from app.topics import administering
 from local.artifacts import Artifacts
 from local.kafka import start_kafka
 from tests.real.broker import new_topic
@@ -20,7 +20,7 @@ def test_a_broker_that_has_yet_to_make_or_read_what_it_knows_of_groups_is_waited
     artifacts: Artifacts, tmp_path: Path
 ):
     async def ask(kafka: str) -> tuple:
-        async with administering(Settings(kafka=kafka)) as admin:
+        async with admin_client(Settings(kafka=kafka)) as admin:
             asked = (members_of(admin, "shop"), listed(admin), offsets_of(admin, "shop"))
             return tuple(await asyncio.gather(*asked))
 

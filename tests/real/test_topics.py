@@ -6,10 +6,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
-from app import topics
 from app.errors import BadTopic, ServerAway
+from app.kafka import admin as kafka_admin
+from app.kafka.admin import ensure_topics
 from app.settings import Settings
-from app.topics import Topics, ensure_topics
+from app.topics import Topics
 from local.process import free_port
 from tests.kit.stack import Stack
 
@@ -67,13 +68,13 @@ def test_a_broker_that_does_not_answer_is_named(settings: Settings, stack: Stack
 
 
 def test_a_topic_that_the_broker_does_not_list_in_time_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(topics, "BROKER_PATIENCE_S", 0.2)
+    monkeypatch.setattr(kafka_admin, "BROKER_PATIENCE_S", 0.2)
 
     async def wait() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers)
         await admin.start()
         try:
-            await topics._wait_until_listed(admin, {f"{settings.id}-never-created"})
+            await kafka_admin._wait_until_listed(admin, {f"{settings.id}-never-created"})
         finally:
             await admin.close()
 

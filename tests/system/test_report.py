@@ -17,8 +17,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from app.errors import BadReport, BadTopic
+from app.kafka.admin import ensure_topics
 from app.settings import Settings
-from app.topics import ensure_topics
 from commands.report import calendar, formats, read_mysql, run
 from commands.report.build import LOG, MYSQL, REPORTS, Asked
 from domain.events import CHANGED, PLACED, Event

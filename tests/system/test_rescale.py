@@ -16,9 +16,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from app.control.source_state import Layout
+from app.kafka.admin import ensure_topics
 from app.kafka.consume import consuming, upto
 from app.settings import Settings
-from app.topics import Topics, ensure_topics
+from app.topics import Topics
 from commands.rescale.next_generation import write_down
 from domain import purchases as folds
 from domain.partitioning import partition_of

@@ -15,9 +15,9 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from app.errors import Refused
+from app.kafka.admin import missing_topics
 from app.kafka.client import obstacle
 from app.settings import Settings
-from app.topics import missing_topics
 from domain.errors import LatelyError
 from local.mariadb import MariaDB
 from local.process import LocalProcess, free_port
