@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ import faust
 from faust.types import TP, AppT, TopicT
 
 from chunks.chunk import Chunk
-from chunks.errors import ClosedPartition
 from chunks.partition_task import Ledger
-from chunks.store import Held, Moment, Store, off_loop
-from chunks.watch import Watch, Watches
+from chunks.reader import StoreReader
+from chunks.store import Held, Store, off_loop
+from chunks.watch import Watches
 
 
-class Table(faust.Table):
+class Table(StoreReader, faust.Table):
     """Replaces: a store that is written before its changelog, and reads that search all partitions.
 
     `fed_by` is the topic whose agent writes the table; both have the same partitions. Only views of chunks can write.
@@ -31,7 +31,7 @@ class Table(faust.Table):
         self, app: AppT, *, fed_by: TopicT, watched_as: Callable[[bytes], bytes] | None = None,
         rebuild: Callable[[Chunk], None] | None = None, rebuilt_from: Table | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
-        super().__init__(app, key_type=bytes, value_type=bytes, **kwargs)
+        faust.Table.__init__(self, app, key_type=bytes, value_type=bytes, **kwargs)
         self.fed_by = fed_by.get_topic_name()
         self.watched_as = watched_as
         self.rebuild = rebuild
@@ -87,38 +87,12 @@ class Table(faust.Table):
         if store is not None:
             await off_loop(store.close)
 
-    def read(self, partition: int, key: bytes) -> bytes | None:
-        """The committed value of a key. Raises ClosedPartition when the partition is not open here (any more)."""
-        return self._open_store(partition).get(key)
-
     def position(self, partition: int) -> int | None:
         """The next offset of the source topic whose effect is not committed yet; None when nothing is.
 
         Raises ClosedPartition.
         """
-        written = self._open_store(partition).position(self.fed_by)
+        written = super().position(partition)
         # Offsets without records, such as the markers of transactions, are not written down.
         ledger = self._ledgers.get((self.fed_by, partition))
         return max(written or 0, ledger.durable) if ledger is not None and ledger.durable else written
-
-    def read_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        """The committed values of many keys. Raises ClosedPartition."""
-        return self._open_store(partition).get_many(keys)
-
-    def scan(self, partition: int, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """The committed keys that start with `prefix` and come after `after`, and their values, in the keys' order."""
-        return self._open_store(partition).scan(prefix, after)
-
-    def moment(self, partition: int) -> Moment:
-        """All that is committed at this moment. Raises ClosedPartition."""
-        return self._open_store(partition).moment()
-
-    def watch(self, partition: int, key: bytes) -> AbstractContextManager[Watch]:
-        """Watch the committed values under a key until this worker gives the partition up."""
-        return self._open_store(partition).watches.watch(key)
-
-    def _open_store(self, partition: int) -> Store:
-        try:
-            return self.stores[partition]
-        except KeyError:
-            raise ClosedPartition(f"partition {partition} of {self.name} is not open here") from None
