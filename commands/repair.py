@@ -6,16 +6,17 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-from app.control.generation import counting
+from app.control.generation import require_active_generation
 from app.settings import Settings
 from app.topics import Topics
 from commands.worker_client import Workers
 from domain.differences import Difference, differences
 from domain.differences import repair as event_of
-from domain.purchases import Register, rfc3339
-from source.events import record
-from source.outbox import Row
-from source.publisher import publishing
+from domain.purchases import Register
+from domain.values import rfc3339
+from source.events import build_record
+from source.outbox import OutboxRow
+from source.publisher import open_publisher
 
 #: Users that are looked at again at once, and how often while their purchases keep changing.
 AT_ONCE, ROUNDS = 500, 5
@@ -62,9 +63,9 @@ async def mend(
     records = []
     for one in found:
         kind, at, data = event_of(one, version(one))
-        row = Row(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
-        records.append(record(row, source, topics, settings))
-    async with counting(settings), publishing(settings) as publisher:
+        row = OutboxRow(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
+        records.append(build_record(row, source, topics, settings))
+    async with require_active_generation(settings), open_publisher(settings) as publisher:
         await publisher.publish(records)
         offsets = dict(publisher.offsets)
     applied = await tables.registers(sorted({one.user for one in found}), offsets)

@@ -17,6 +17,7 @@ from app.errors import BadSetting, ServerAway
 from app.settings import Settings
 from domain import purchases
 from domain.partitioning import partition_of
+from domain.totals import Totals, decode_totals
 
 #: How long a worker may recover, or be behind, before a command gives up.
 PATIENCE_S = 60
@@ -126,7 +127,7 @@ class Workers:
         value = values.pop(user, None)
         return page.position, self._registers(user, value, values.values())
 
-    async def product_partials(self) -> dict[int, tuple[int, dict[str, purchases.Totals]]]:
+    async def product_partials(self) -> dict[int, tuple[int, dict[str, Totals]]]:
         """Of each partition of `orders` a position, and of each product the totals of exactly what is below it.
 
         While orders flow it is read again until nothing was committed meanwhile: put an end to that with a timeout.
@@ -138,7 +139,7 @@ class Workers:
                 pairs = [pair async for pair in self._pairs("product_partials", partition)]
                 ended = await self._ask("product_partials", partition, [("key", "00")])
                 if began.position == ended.position:
-                    totals = {product.decode(): purchases.decode_totals(value) for product, value in pairs}
+                    totals = {product.decode(): decode_totals(value) for product, value in pairs}
                     found[partition] = (began.position, totals)
         return found
 

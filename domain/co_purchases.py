@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from domain.product_history import DAY, HOUR, HOURS_AHEAD, HOURS_KEPT, Purchases, kept
-from domain.purchases import Change, checked, encode
+from domain.codec import checked, encode
+from domain.product_history import HOURS_AHEAD, HOURS_KEPT, Purchases, kept
+from domain.purchases import Change
+from domain.values import DAY, HOUR
 
 #: The products that a user counts for: of more, those bought last.
 DISTINCT_CAP = 64

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from domain.events import PLACED, REMOVED, SNAPSHOT
-from domain.purchases import Register, rfc3339
+from domain.purchases import Register
+from domain.values import rfc3339
 
 #: What a diagnosis comes to.
 VISIBLE, CANCELLED, DIFFERENT, UNKNOWN = "visible", "cancelled", "different", "unknown"

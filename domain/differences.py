@@ -8,7 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from domain.events import REMOVED, REPAIRED
-from domain.purchases import Register, rfc3339
+from domain.purchases import Register
+from domain.values import rfc3339
 
 MISSING, EXTRA, CHANGED = KINDS = ("missing", "extra", "changed")
 

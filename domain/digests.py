@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 
-from domain import purchases
+from domain.totals import without_positions
 
 DIGEST_BYTES = 16
 
 #: Table -> what of a value is its content; where a table is not named, that is all of it. At which offsets the partial
 #: totals of a product were told depends on how orders fell into transactions.
-_CONTENT: dict[str, Callable[[bytes], bytes]] = {"by_product": purchases.without_positions}
+_CONTENT: dict[str, Callable[[bytes], bytes]] = {"by_product": without_positions}
 
 
 class Digest:

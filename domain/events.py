@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from domain.codec import UNDECODABLE
 from domain.errors import UnreadableEvent
 
 PLACED = "order.placed"
@@ -31,9 +32,6 @@ MAX_PRODUCT_NAME = 1024
 MAX_LABEL = 255
 #: Kafka takes records up to 1 MiB, key and headers included.
 MAX_EVENT_BYTES = 900_000
-
-#: What decoding raises for bytes that are not what they should be; nesting beyond Python's limit counts as that.
-UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
 _LAST = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from domain.purchases import EXACT, Register, moment, money
+from domain.purchases import Register
+from domain.values import EXACT, moment, money
 
 
 class Filter(NamedTuple):

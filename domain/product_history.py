@@ -12,14 +12,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from domain.purchases import checked, encode
+from domain.codec import checked, encode
+from domain.values import DAY, HOUR
 
 #: The newest purchases that are kept: of more than the first number the second.
 MOST, LEAST = 200, 150
 
-#: In microseconds.
-HOUR = 3_600_000_000
-DAY = 24 * HOUR
 #: Purchases are counted by the hour for a week and by the day for a quarter, and none dated further ahead than a day.
 HOURS_KEPT, DAYS_KEPT, HOURS_AHEAD = 7 * 24, 90, 24
 #: Hours, and days, further ahead whose purchases are remembered until they come.

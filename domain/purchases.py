@@ -7,26 +7,19 @@ purchase the newest version counts, and none is ever forgotten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta, timezone
-from decimal import Context, Decimal
-from functools import lru_cache
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 
 import msgspec
 
-from domain.errors import UnknownFormat
-from domain.events import REMOVED, REPAIRED, UNDECODABLE, Event
+from domain.codec import checked, encode
+from domain.events import REMOVED, REPAIRED, Event
+from domain.values import microseconds
 
 RECENT_FORMAT = 3
 #: The same of a user who was erased once.
 ERASED_FORMAT = 4
 EARLIER_FORMAT = 1
-PARTIAL_FORMAT = 1
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# Prices have up to 28 digits, Python's default precision; a sum of 10^32 of them stays exact in 60.
-EXACT = Context(prec=60)
 
 
 class Register(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -91,49 +84,6 @@ Difference = tuple[str, str | None, str | None]
 Change = tuple[str, str, str | None, int, str, int]
 
 
-class Totals(msgspec.Struct, frozen=True):
-    """How often a product was bought, and for how much in all."""
-
-    purchases: int = 0
-    revenue: Decimal = Decimal(0)
-
-    def __add__(self, other: Totals) -> Totals:
-        return Totals(self.purchases + other.purchases, EXACT.add(self.revenue, other.revenue))
-
-
-class Partial(msgspec.Struct, frozen=True, array_like=True):
-    """The totals of a product over one partition of `orders`, up to the offset `position`."""
-
-    format: int
-    product_name: str
-    partition: int
-    position: int
-    purchases: int
-    revenue: str
-
-
-def microseconds(moment: datetime) -> int:
-    """A moment as whole microseconds since 1970 UTC, exactly."""
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def moment(microseconds: int) -> datetime:
-    """Whole microseconds since 1970 UTC as a moment, exactly; as JSON it reads as `rfc3339` writes it."""
-    return _EPOCH + timedelta(0, 0, microseconds)
-
-
-def money(amount: Decimal) -> str:
-    """An amount as text with two decimals, or as many more as it needs."""
-    whole, _, decimals = format(amount, "f").partition(".")
-    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
-
-
-def rfc3339(microseconds: int) -> str:
-    """Microseconds since 1970 UTC as RFC 3339 text with Z, without a fraction where it is zero."""
-    return f"{moment(microseconds).isoformat()[:-6]}Z"
-
-
 # -- by user: the bytes of a Recent can be appended to without decoding them
 
 # An array of format, floor and registers; the array of registers has two bytes for their number, however few.
@@ -150,12 +100,8 @@ _FORMATS = {bytes((0x94, ERASED_FORMAT)): ERASED_FORMAT, bytes((0x93, RECENT_FOR
 # The floor of a user all of whose other purchases are removed.
 _BELOW_ALL = -(2**63)
 
-encode = msgspec.msgpack.Encoder().encode
 _decode_recent = msgspec.msgpack.Decoder(Recent).decode
 _decode_earlier = msgspec.msgpack.Decoder(_Earlier).decode
-_decode_partial = msgspec.msgpack.Decoder(Partial).decode
-_decode_totals = msgspec.msgpack.Decoder(tuple[int, int, str]).decode
-_decode_partials = msgspec.msgpack.Decoder(tuple[int, dict[int, tuple[int, int, str]]]).decode
 
 
 def earlier_key(user: bytes, order_id: str | int, product_name: str) -> bytes:
@@ -353,74 +299,6 @@ def _content(known: Register) -> tuple:
     return (not known.live, tuple((value is not None, str(value)) for value in fields))
 
 
-# -- by product
-
-
-@lru_cache(maxsize=65_536)
-def _amount(price: str) -> Decimal:
-    return Decimal(price)
-
-
-def total(differences: Mapping[Difference, int]) -> dict[str, Totals]:
-    """Product -> what these differences, each with how often it was met, add to its totals."""
-    sums: dict[str, list] = {}
-    for (product_name, before, after), times in differences.items():
-        sum_ = sums.setdefault(product_name, [0, Decimal(0)])
-        for price, sign in ((before, -times), (after, times)):
-            if price is not None:
-                sum_[0] += sign
-                sum_[1] = EXACT.add(sum_[1], EXACT.multiply(_amount(price), sign))
-    return {product_name: Totals(*pair) for product_name, pair in sums.items()}
-
-
-def encode_totals(totals: Totals) -> bytes:
-    """The value of the table product_partials."""
-    return encode((PARTIAL_FORMAT, totals.purchases, format(totals.revenue, "f")))
-
-
-def decode_totals(value: bytes | None) -> Totals:
-    """The same, read. Raises UnknownFormat."""
-    if value is None:
-        return Totals()
-    _, purchases, revenue = checked(_decode_totals, value, PARTIAL_FORMAT, "product_partials")
-    return Totals(purchases, Decimal(revenue))
-
-
-def partial(product_name: str, partition: int, position: int, totals: Totals) -> bytes:
-    """A record of the topic product-partials."""
-    revenue = format(totals.revenue, "f")
-    return encode(Partial(PARTIAL_FORMAT, product_name, partition, position, totals.purchases, revenue))
-
-
-def decode_partial(value: bytes) -> Partial:
-    """The same, read. Raises UnknownFormat."""
-    return checked(_decode_partial, value, PARTIAL_FORMAT, "product-partials")
-
-
-def merge(value: bytes | None, partials: Iterable[Partial]) -> bytes:
-    """Add partials of one product to what the table by_product knows of it: the newest per partition counts."""
-    known = {} if value is None else checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
-    for one in partials:
-        if one.partition not in known or one.position > known[one.partition][0]:
-            known[one.partition] = (one.position, one.purchases, one.revenue)
-    return encode((PARTIAL_FORMAT, known))
-
-
-def without_positions(value: bytes) -> bytes:
-    """A value of the table by_product without the offsets up to which its partials go. Raises UnknownFormat."""
-    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
-    return encode([(partition, *totals) for partition, (_, *totals) in sorted(known.items())])
-
-
-def product_totals(value: bytes) -> Totals:
-    """The sum over all partitions. Raises UnknownFormat."""
-    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
-    return sum((Totals(purchases, Decimal(revenue)) for _, purchases, revenue in known.values()), Totals())
-
-
-# -- reading
-
-
 def decode_recent(value: bytes | None) -> Recent:
     """A user's newest purchases from the table; None is a user without any. Raises UnknownFormat."""
     if value is None:
@@ -437,21 +315,3 @@ def erased(value: bytes | None) -> int:
 def decode_earlier(value: bytes | None) -> Register | None:
     """A purchase that is kept beside the newest ones. Raises UnknownFormat."""
     return None if value is None else checked(_decode_earlier, value, EARLIER_FORMAT, "by_user").register
-
-
-def checked(decode: Callable, value: bytes, known: int, table: str):
-    """What `decode` makes of `value`, a struct or tuple that begins with its format. Raises UnknownFormat."""
-    try:
-        state = decode(value)
-    except UNDECODABLE as exc:
-        raise UnknownFormat(
-            f"a value of the table {table} cannot be read ({exc}); it was written by another version of Lately: "
-            "run that version, or set LATELY_ID to a new name to build the tables anew"
-        ) from None
-    found = state[0] if isinstance(state, tuple) else state.format
-    if found != known:
-        raise UnknownFormat(
-            f"a value of the table {table} has format {found}, this version knows {known}: "
-            "run the version that wrote it, or set LATELY_ID to a new name to build the tables anew"
-        )
-    return state

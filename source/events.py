@@ -9,16 +9,17 @@ import msgspec
 from app.settings import Settings
 from app.topics import Topics
 from domain import dead_letters
+from domain.codec import UNDECODABLE
 from domain.errors import UnreadableEvent
-from domain.events import SCHEMA, UNDECODABLE, read_event, valid_traceparent
-from source.outbox import Row
+from domain.events import SCHEMA, read_event, valid_traceparent
+from source.outbox import OutboxRow
 
 #: The headers of an event.
-CLOUDEVENTS = [("content-type", b"application/cloudevents+json")]
+EVENT_HEADERS = [("content-type", b"application/cloudevents+json")]
 
 
 @dataclass(frozen=True)
-class Record:
+class OutgoingRecord:
     """A record for Kafka: an event for `orders`, or what could not become one for `orders-dead`."""
 
     topic: str
@@ -27,7 +28,7 @@ class Record:
     headers: list[tuple[str, bytes]]
 
 
-def record(row: Row, source: str, topics: Topics, settings: Settings) -> Record:
+def build_record(row: OutboxRow, source: str, topics: Topics, settings: Settings) -> OutgoingRecord:
     """Make the event of `row`; a row that breaks a rule becomes a dead letter with the reason."""
     payload = value = row.payload.encode()
     key = None
@@ -40,8 +41,8 @@ def record(row: Row, source: str, topics: Topics, settings: Settings) -> Record:
         # What is no JSON would spoil the document, too.
         value = payload if exc.reason == "malformed-json" else value
         headers = dead_letters.headers(exc, topic=settings.source_outbox, partition="", offset=row.id)
-        return Record(topics.orders_dead.name, dead_letters.cut(key), dead_letters.cut(value), headers)
-    return Record(topics.orders.name, key, value, CLOUDEVENTS)
+        return OutgoingRecord(topics.orders_dead.name, dead_letters.cut(key), dead_letters.cut(value), headers)
+    return OutgoingRecord(topics.orders.name, key, value, EVENT_HEADERS)
 
 
 class _Names(msgspec.Struct):
@@ -62,7 +63,7 @@ def _names(payload: bytes) -> _Names:
         raise UnreadableEvent("malformed-json", str(exc)) from None
 
 
-def _document(row: Row, names: _Names, payload: bytes, source: str) -> bytes:
+def _document(row: OutboxRow, names: _Names, payload: bytes, source: str) -> bytes:
     fields = payload.strip()[1:-1].strip()
     # The last of two equal names counts, so no column of the shop can set the version.
     data = b'{%b%b"version":%d}' % (fields, b"," if fields else b"", row.version)

@@ -13,7 +13,8 @@ from domain import purchases
 from domain.errors import UnknownFormat, UnreadableEvent
 from domain.events import Event, read_event
 from domain.partitioning import partition_of
-from domain.purchases import Register, microseconds
+from domain.purchases import Register
+from domain.values import microseconds
 
 #: How far the changelog is read behind the moment at which an event was published; and how much clocks may differ.
 MOST_RECORDS, SKEW_MS = 20_000, 5_000
@@ -22,11 +23,11 @@ MOST_RECORDS, SKEW_MS = 20_000, 5_000
 Stage = dict[str, object]
 
 
-async def stages(log: Records, settings: Settings, user_id: str, known: Register) -> list[Stage]:
+async def read_stages(log: Records, settings: Settings, user_id: str, known: Register) -> list[Stage]:
     """When what is known of a purchase was captured, published and applied, as far as the topics still have it."""
     topics, partition = Topics(settings), partition_of(user_id.encode(), settings.partitions)
     record = await log.at(topics.orders.name, partition, known.offset) if known.offset >= 0 else None
-    event = None if record is None else event_of(record.key, record.value)
+    event = None if record is None else decode_event(record.key, record.value)
     if event is None:
         return []
     captured: Stage = {
@@ -41,7 +42,7 @@ async def stages(log: Records, settings: Settings, user_id: str, known: Register
     return [captured, published] if applied is None else [captured, published, applied]
 
 
-def event_of(key: bytes | None, value: bytes | None) -> Event | None:
+def decode_event(key: bytes | None, value: bytes | None) -> Event | None:
     """The event of a record; None for one that cannot be read."""
     try:
         return read_event(key, value)

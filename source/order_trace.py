@@ -22,19 +22,20 @@ from app.topics import Topics
 from domain.diagnosis import DIFFERENT, Dead, Evidence, Row, Waiting, diagnose, sum_up
 from domain.events import names, valid_user_id
 from domain.partitioning import partition_of
-from domain.purchases import Register, rfc3339
+from domain.purchases import Register
+from domain.values import rfc3339
 from source import order_lookup
-from source.order_stages import Stage, stages
+from source.order_stages import Stage, read_stages
 
 #: Dead letters that are looked at, of each partition.
-DEAD_LETTERS = 1_000
+MAX_DEAD_LETTERS = 1_000
 
 #: A user -> the offset of `orders` below which all is applied, and all that is known of the user's purchases.
 Known = Callable[[str], Awaitable[tuple[int, list[Register]]]]
-Told = Callable[[], Awaitable[dict[str, source_state.State]]]
+Told = Callable[[], Awaitable[source_state.States]]
 
 
-class Whose(NamedTuple):
+class OrderOwner(NamedTuple):
     """Whose order it is, its rows, its changes that wait in the outbox, and dead letters where these were looked at."""
 
     user_id: str | None
@@ -44,7 +45,7 @@ class Whose(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Traced:
+class OrderTrace:
     """What was found of an order, or of one purchase of it (`product_name`), and what it comes to."""
 
     outcome: str
@@ -64,17 +65,17 @@ class Tracer:
         self._settings, self._log, self._known, self._told, self._read = settings, log, known, told, read
         self._orders = Topics(settings).orders.name
 
-    async def whose(self, order_id: str) -> Whose:
+    async def find_owner(self, order_id: str) -> OrderOwner:
         """Whose order it is, by the shop's table, by its outbox, or by a dead letter. Raises ServerAway, BadSource."""
-        rows, waiting = await self._read(lambda: order_lookup.find(self._settings, order_id))
+        rows, waiting = await self._read(lambda: order_lookup.find_order(self._settings, order_id))
         user = next((one.user_id for one in [*rows, *waiting]), None)
         letters = None
         if user is None:
             letters = await self._letters(order_id)
             user = next((dead_letter_topic.text(one.key) for one in letters if one.key), None)
-        return Whose(user if user is not None and valid_user_id(user) else None, rows, waiting, letters)
+        return OrderOwner(user if user is not None and valid_user_id(user) else None, rows, waiting, letters)
 
-    async def look(self, order_id: str, user_id: str | None = None, only: bool = False) -> Traced:
+    async def trace_order(self, order_id: str, user_id: str | None = None, only: bool = False) -> OrderTrace:
         """The life of an order as of now; with `only` nothing is told of other users who have or had it.
 
         1. The database. 2. The table, which may have become newer meanwhile. 3. The event of each purchase, and its
@@ -83,7 +84,7 @@ class Tracer:
         """
         began, before = time.monotonic(), self._log.fetched
         # 1.
-        found, rows, waiting, letters = await self.whose(order_id)
+        found, rows, waiting, letters = await self.find_owner(order_id)
         user = user_id or found
         if only:
             rows, waiting = ([one for one in some if one.user_id == user] for some in (rows, waiting))
@@ -99,7 +100,7 @@ class Tracer:
             # 3. and 4.
             purchases.append(await self._purchase(evidence, order_id, product, position, letters, only))
         outcome, said = sum_up([(one.shown["product_name"], one.outcome, one.diagnosis) for one in purchases])
-        return Traced(outcome, said, {
+        return OrderTrace(outcome, said, {
             "order_id": order_id, "user_id": user, "outcome": outcome, "diagnosis": said,
             "purchases": [one.shown for one in purchases if one.shown["product_name"] is not None],
             "meta": {"records_fetched": self._log.fetched - before,
@@ -109,11 +110,11 @@ class Tracer:
     async def _purchase(
         self, one: Evidence, order_id: str, product: str | None, position: int,
         letters: list[dead_letter_topic.Letter] | None, only: bool,
-    ) -> Traced:  # fmt: skip
+    ) -> OrderTrace:  # fmt: skip
         passed: list[Stage] = []
         if one.register is not None:
             # 3.
-            passed = await stages(self._log, self._settings, one.user_id, one.register)
+            passed = await read_stages(self._log, self._settings, one.user_id, one.register)
             applied = passed[2]["us"] if len(passed) == 3 else None
             one = replace(one, type=passed[0]["type"] if passed else None, applied_at=applied)
         outcome, said = diagnose(one)
@@ -121,7 +122,7 @@ class Tracer:
             # 4.
             letters = await self._letters(order_id, one.user_id if only else None) if letters is None else letters
             outcome, said = diagnose(await self._explained(one, letters, position))
-        return Traced(outcome, said, {
+        return OrderTrace(outcome, said, {
             "product_name": product, "outcome": outcome, "diagnosis": said,
             "version": one.register.version if one.register else None,
             "stages": [_timed(stage, before) for stage, before in zip(passed, [None, *passed], strict=False)],
@@ -137,8 +138,8 @@ class Tracer:
             lag = max(await self._log.end(self._orders, partition) - position, 0)
         return replace(
             one, lag=lag, dead=next((Dead(one.id, one.reason, one.message) for one in reversed(letters)), None),
-            horizon=source_state.moment(taken.horizon if taken else source_state.EVERYTHING),
-            source_runs=status is not None and time.time() - status.at / 1e6 < source_state.SILENT_S,
+            horizon=source_state.horizon_microseconds(taken.horizon if taken else source_state.MAX_HORIZON),
+            source_runs=status is not None and time.time() - status.at / 1e6 < source_state.STATUS_TIMEOUT_S,
         )  # fmt: skip
 
     async def _letters(self, order_id: str, user_id: str | None = None) -> list[dead_letter_topic.Letter]:
@@ -148,7 +149,7 @@ class Tracer:
         def wanted(one: dead_letter_topic.Letter) -> bool:
             return user_id in (None, dead_letter_topic.text(one.key)) and _speaks_of(one.value or b"", order_id, name)
 
-        return await dead_letter_topic.find(self._settings, wanted, DEAD_LETTERS)
+        return await dead_letter_topic.find(self._settings, wanted, MAX_DEAD_LETTERS)
 
 
 def _speaks_of(value: bytes, order_id: str, name: bytes) -> bool:

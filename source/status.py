@@ -9,25 +9,25 @@ import mysql.connector
 
 from app.control import source_state
 from app.settings import OUTBOX, Settings
-from domain.purchases import rfc3339
+from domain.values import rfc3339
 from source import transactions, triggers
-from source.columns import quoted
-from source.mysql import Connection, connect, server_time
+from source.columns import quote
+from source.mysql import Connection, connect, read_server_time
 
 
-def status(settings: Settings) -> dict[str, object]:
+def read_status(settings: Settings) -> dict[str, object]:
     """Name -> value of all there is to say. Raises BadSource, ServerAway."""
     known = asyncio.run(source_state.read(settings))
     shown: dict[str, object] = {"mode": settings.source_mode}
     with closing(connect(settings)) as connection:
-        now = server_time(connection)
+        now = read_server_time(connection)
         running = known.get(source_state.STATUS)
         if running is None:
             shown["running"] = False
         else:
             silent = (now - running.at) / 1e6
             shown |= {
-                "running": silent < source_state.SILENT_S,
+                "running": silent < source_state.STATUS_TIMEOUT_S,
                 "leader": running.leader,
                 "last_sign_s": round(silent, 1),
                 "guarantee": running.guarantee,
@@ -39,7 +39,7 @@ def status(settings: Settings) -> dict[str, object]:
         elif source_state.WATERMARK in known:
             shown["watermark"] = known[source_state.WATERMARK].low
         with suppress(mysql.connector.Error):
-            shown["oldest_transaction_s"] = transactions.oldest_s(connection)
+            shown["oldest_transaction_s"] = transactions.read_oldest_age_s(connection)
     taken = known.get(source_state.SNAPSHOT)
     if taken is not None:
         shown |= {
@@ -48,18 +48,18 @@ def status(settings: Settings) -> dict[str, object]:
             "may_lack_orders_before": taken.horizon,
         }
     wish = known.get(source_state.WISH)
-    if source_state.ungranted(wish, taken):
+    if source_state.is_request_pending(wish, taken):
         shown["snapshot_wanted"] = f"{wish.why}; the running source takes it, or `lately source snapshot --all`"
     return shown
 
 
 def _outbox(connection: Connection, settings: Settings) -> dict[str, object]:
-    if triggers.first_version(connection, settings) is None:
+    if triggers.read_first_version(connection, settings) is None:
         return {"outbox": "not set up: run `lately source setup`"}
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT COUNT(*), UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(MIN(created_at))"
-            f" FROM {quoted(settings.source_outbox)}"
+            f" FROM {quote(settings.source_outbox)}"
         )
         rows, oldest = cursor.fetchone()
     return {"outbox_rows": rows, "oldest_pending_s": None if oldest is None else round(float(oldest), 1)}

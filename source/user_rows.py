@@ -11,20 +11,21 @@ import mysql.connector
 from app.errors import ServerAway
 from app.settings import Settings
 from domain.events import Purchase, broken_rule
-from domain.purchases import Register, microseconds, place
+from domain.purchases import Register, place
+from domain.values import microseconds
 from source import triggers
-from source.columns import as_text, payload, quoted, shop_columns
-from source.mysql import Connection, connect, server_time
+from source.columns import payload_expression, quote, read_shop_columns, text_expression
+from source.mysql import Connection, connect, read_server_time
 
 
-class Read(NamedTuple):
+class UserRows(NamedTuple):
     """All purchases of some users, newest first, with all that was committed at `as_of`, by the database's clock."""
 
     as_of: int
     purchases: dict[str, list[Register]]
 
 
-def purchases(settings: Settings, user_ids: list[str]) -> Read:
+def read_user_rows(settings: Settings, user_ids: list[str]) -> UserRows:
     """All purchases of some users; rows that break a rule are left out, as they are in the table.
 
     Raises ServerAway, BadSource.
@@ -32,62 +33,62 @@ def purchases(settings: Settings, user_ids: list[str]) -> Read:
     try:
         with closing(connect(settings)) as connection:
             # First: what is committed while it is read may or may not be in it.
-            as_of = server_time(connection)
-            found = purchases_of(connection, settings, user_ids)
+            as_of = read_server_time(connection)
+            found = read_purchases(connection, settings, user_ids)
     except mysql.connector.Error as exc:
         raise ServerAway(f"MySQL went away in the middle of an answer ({exc}): try again") from None
-    return Read(as_of, {user_id: sorted(some, key=place, reverse=True) for user_id, some in found.items()})
+    return UserRows(as_of, {user_id: sorted(some, key=place, reverse=True) for user_id, some in found.items()})
 
 
-def purchases_of(connection: Connection, settings: Settings, user_ids: list[str]) -> dict[str, list[Register]]:
+def read_purchases(connection: Connection, settings: Settings, user_ids: list[str]) -> dict[str, list[Register]]:
     """The purchases of each of some users, in no order. Raises ServerAway, BadSource."""
-    columns, table = shop_columns(connection, settings), quoted(settings.source_table)
-    column = f"{table}.{quoted(columns['user_id'][0])}"
+    columns, table = read_shop_columns(connection, settings), quote(settings.source_table)
+    column = f"{table}.{quote(columns['user_id'][0])}"
     wanted = ", ".join(["%s"] * len(user_ids))
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {payload(columns, table)} FROM {table} WHERE {column} IN ({wanted})", user_ids)
+            cursor.execute(f"SELECT {payload_expression(columns, table)} FROM {table} WHERE {column} IN ({wanted})", user_ids)
             rows = cursor.fetchall()
     except mysql.connector.Error as exc:
         raise ServerAway(f"MySQL did not answer for {settings.source_table} ({exc}): try again") from None
     found: dict[str, list[Register]] = {user_id: [] for user_id in user_ids}
     for (row,) in rows:
-        one = purchase(row)
+        one = decode_row(row)
         # To most collations "ann" and "Ann" are the same user.
         if one is not None and one.user_id in found:
             found[one.user_id].append(register(one))
     return found
 
 
-def left_of(settings: Settings, user_id: str) -> tuple[int, int]:
+def count_remaining(settings: Settings, user_id: str) -> tuple[int, int]:
     """How many rows the shop has of a user, and how many of the user's changes wait in the outbox.
 
     Raises ServerAway, BadSource.
     """
     # To most collations "ann" and "Ann" are the same user.
-    column, wanted = quoted(settings.columns["user_id"]), _as_bytes("%s")
+    column, wanted = quote(settings.columns["user_id"]), _as_bytes("%s")
     said = _as_bytes("JSON_UNQUOTE(JSON_EXTRACT(payload, '$.user_id'))")
     try:
         with closing(connect(settings)) as connection, connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT COUNT(*) FROM {quoted(settings.source_table)}"
+                f"SELECT COUNT(*) FROM {quote(settings.source_table)}"
                 f" WHERE {column} = %s AND {_as_bytes(column)} = {wanted}",
                 (user_id, user_id),
             )
             rows = cursor.fetchone()[0]
-            if triggers.first_version(connection, settings) is None:
+            if triggers.read_first_version(connection, settings) is None:
                 return rows, 0
-            cursor.execute(f"SELECT COUNT(*) FROM {quoted(settings.source_outbox)} WHERE {said} = {wanted}", (user_id,))
+            cursor.execute(f"SELECT COUNT(*) FROM {quote(settings.source_outbox)} WHERE {said} = {wanted}", (user_id,))
             return rows, cursor.fetchone()[0]
     except mysql.connector.Error as exc:
         raise ServerAway(f"MySQL did not answer for {settings.source_table} ({exc}): try again") from None
 
 
 def _as_bytes(value: str) -> str:
-    return f"CAST({as_text(value)} AS BINARY)"
+    return f"CAST({text_expression(value)} AS BINARY)"
 
 
-def purchase(row: str | bytes) -> Purchase | None:
+def decode_row(row: str | bytes) -> Purchase | None:
     """The purchase that a row's JSON says, its version 0; None where it breaks a rule."""
     try:
         fields = msgspec.json.decode(row, type=dict)

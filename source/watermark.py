@@ -21,11 +21,11 @@ import mysql.connector
 from app.control.source_state import WatermarkState
 from app.settings import Settings
 from domain.events import PLACED
-from domain.purchases import rfc3339
+from domain.values import rfc3339
 from source import transactions
-from source.columns import payload, quoted, shop_columns, traceparent
-from source.mysql import Connection, server_time, text
-from source.outbox import Row
+from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
+from source.mysql import Connection, read_server_time, to_text
+from source.outbox import OutboxRow
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Epoch:
 
     mark: int
     begun: float
-    writers: frozenset[transactions.Writer] | None = None
+    writers: frozenset[transactions.WritingTransaction] | None = None
     looked: float = 0.0
     ended: bool = False
 
@@ -60,11 +60,11 @@ class Watermark:
         self._connection, self._settings = connection, settings
         #: Whether the ends of transactions can be seen.
         self.proven = proven
-        self._columns = shop_columns(connection, settings)
-        table = quoted(settings.source_table)
+        self._columns = read_shop_columns(connection, settings)
+        table = quote(settings.source_table)
         self._select = (
-            f"SELECT {quoted(settings.source_id)}, {payload(self._columns, table)},"
-            f" {traceparent(settings, table, False)} FROM {table}"
+            f"SELECT {quote(settings.source_id)}, {payload_expression(self._columns, table)},"
+            f" {traceparent_expression(settings, table, False)} FROM {table}"
         )
         self._table, self._low, self._version = state.table, state.low, state.version
         #: The highest id that is published.
@@ -86,25 +86,25 @@ class Watermark:
         """For how long the watermark has been waiting for transactions to end."""
         return time.monotonic() - self._epoch.begun if self._epoch is not None else 0.0
 
-    def check(self) -> None:
+    def require_installed(self) -> None:
         """Raise BadSource when the table or a column is gone."""
-        shop_columns(self._connection, self._settings)
+        read_shop_columns(self._connection, self._settings)
 
-    def position(self) -> WatermarkState:
+    def resume_state(self) -> WatermarkState:
         """What has to be remembered to go on from here after a restart."""
         return WatermarkState(table=self._table, low=self._low, version=self._version)
 
-    def read(self) -> list[Row]:
+    def read_rows(self) -> list[OutboxRow]:
         """Rows that are not published yet: those above the highest id, and those that appeared below it."""
         if self._round is None:
-            self._round, self._to_the_end = server_time(self._connection), False
+            self._round, self._to_the_end = read_server_time(self._connection), False
         limit = self._settings.source_batch_rows
         tail = self._rows(f"id > {self._high}", limit)
         self._to_the_end = self._to_the_end or len(tail) < limit
         late = self._last_look(limit) if self._epoch_over() else self._late(limit)
         return self._as_changes(sorted({**dict(late), **dict(tail)}.items()))
 
-    def done(self, rows: list[Row]) -> None:
+    def mark_published(self, rows: list[OutboxRow]) -> None:
         """Note that `rows` are published; raise the watermark where the epoch allows it."""
         for row in rows:
             self._note(row.id)
@@ -138,8 +138,8 @@ class Watermark:
             return False
         epoch.looked = now
         try:
-            writers = transactions.open_writers(self._settings)
-        except (transactions.NoProof, mysql.connector.Error) as exc:
+            writers = transactions.read_writing_transactions(self._settings)
+        except (transactions.TransactionListUnavailable, mysql.connector.Error) as exc:
             log.warning(
                 "the open transactions cannot be seen (%s): the watermark waits %d s now, and not for their ends",
                 exc, self._settings.source_settle_s,
@@ -181,23 +181,23 @@ class Watermark:
         return self._rows(" OR ".join(f"id BETWEEN {first} AND {last}" for first, last in gaps), limit)
 
     def _rows(self, condition: str, limit: int) -> list[tuple[int, _Said]]:
-        condition = condition.replace("id", quoted(self._settings.source_id))
+        condition = condition.replace("id", quote(self._settings.source_id))
         with self._connection.cursor() as cursor:
             cursor.execute(
-                f"{self._select} WHERE {condition} ORDER BY {quoted(self._settings.source_id)} LIMIT {limit}"
+                f"{self._select} WHERE {condition} ORDER BY {quote(self._settings.source_id)} LIMIT {limit}"
             )
             return [(row_id, (data, trace)) for row_id, data, trace in cursor.fetchall()]
 
-    def _as_changes(self, found: list[tuple[int, _Said]]) -> list[Row]:
+    def _as_changes(self, found: list[tuple[int, _Said]]) -> list[OutboxRow]:
         if not found:
             return []
         # The clock is read after the rows: whatever a later read sees gets a greater version.
-        now = server_time(self._connection)
+        now = read_server_time(self._connection)
         at = rfc3339(now)
         first = max(now, self._version + 1)
         self._version = first + len(found) - 1
         return [
-            Row(row_id, first + number, str(uuid.uuid4()), PLACED, text(data), trace, at)
+            OutboxRow(row_id, first + number, str(uuid.uuid4()), PLACED, to_text(data), trace, at)
             for number, (row_id, (data, trace)) in enumerate(found)
         ]
 
@@ -214,15 +214,15 @@ class Watermark:
             self._gaps[number : number + 1] = [part for part in parts if part[0] <= part[1]]
 
 
-def begin(connection: Connection, settings: Settings, proven: bool, say: Callable[[str], None]) -> WatermarkState:
+def find_start(connection: Connection, settings: Settings, proven: bool, say: Callable[[str], None]) -> WatermarkState:
     """Where a watermark can begin: an id below which, from now on, a snapshot sees everything.
 
     Waits until the transactions that are open now have ended, `source_settle_s` where that cannot be seen.
     Raises BadSource, ServerAway.
     """
-    shop_columns(connection, settings)
+    read_shop_columns(connection, settings)
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT COALESCE(MAX({quoted(settings.source_id)}), 0) FROM {quoted(settings.source_table)}")
+        cursor.execute(f"SELECT COALESCE(MAX({quote(settings.source_id)}), 0) FROM {quote(settings.source_table)}")
         # Of an unsigned column this is a DECIMAL.
         low = int(cursor.fetchone()[0])
     if not proven:
@@ -230,10 +230,10 @@ def begin(connection: Connection, settings: Settings, proven: bool, say: Callabl
         time.sleep(settings.source_settle_s)
     else:
         time.sleep(REGISTERED_AFTER_S)
-        writers = transactions.open_writers(settings)
+        writers = transactions.read_writing_transactions(settings)
         if writers:
             say(f"waiting for {len(writers)} open transactions to end")
         while writers:
             time.sleep(LOOK_EVERY_S)
-            writers &= transactions.open_writers(settings)
+            writers &= transactions.read_writing_transactions(settings)
     return WatermarkState(table=f"{settings.mysql_database}.{settings.source_table}", low=low, version=0)

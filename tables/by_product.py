@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from app.core import app, product_partials, settings
 from chunks import Chunk
-from domain import purchases
+from domain.totals import Partial, Totals, decode_partial, merge_partials, product_totals
 
 
 def merge(chunk: Chunk) -> None:
     """Take over the partials of a chunk."""
     table = chunk.view(by_product)
-    grouped: dict[bytes, list[purchases.Partial]] = {}
+    grouped: dict[bytes, list[Partial]] = {}
     for _offset, _key, value in chunk.records:
-        partial = purchases.decode_partial(value)
+        partial = decode_partial(value)
         grouped.setdefault(partial.product_name.encode(), []).append(partial)
     table.update(
-        {product: purchases.merge(value, grouped[product]) for product, value in table.get_many(grouped).items()}
+        {product: merge_partials(value, grouped[product]) for product, value in table.get_many(grouped).items()}
     )
 
 
@@ -24,11 +24,11 @@ by_product = app.Table(
     fed_by=product_partials,
     partitions=settings.partitions,
     rebuild=merge,
-    help="Partial totals of each product by partition of orders; msgpack, see domain.purchases.merge.",
+    help="Partial totals of each product by partition of orders; msgpack, see domain.totals.merge_partials.",
 )
 
 
-def totals(product_name: str, partition: int) -> purchases.Totals | None:
+def totals(product_name: str, partition: int) -> Totals | None:
     """How often the product was bought and for how much; None when it never was. The partition must be owned here."""
     value = by_product.read(partition, product_name.encode())
-    return None if value is None else purchases.product_totals(value)
+    return None if value is None else product_totals(value)

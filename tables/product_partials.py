@@ -8,7 +8,9 @@ from app.core import app, orders, settings
 from app.core import product_partials as topic
 from chunks import Chunk
 from domain import purchases
+from domain.codec import encode
 from domain.partitioning import partition_of
+from domain.totals import decode_totals, encode_totals, partial, total
 from tables.by_user import by_user
 
 
@@ -21,9 +23,9 @@ def _rebuild(chunk: Chunk) -> None:
         if one.live
     )
     table = chunk.view(product_partials)
-    added = {name.encode(): totals for name, totals in purchases.total(differences).items()}
+    added = {name.encode(): totals for name, totals in total(differences).items()}
     for product, value in table.get_many(added).items():
-        table[product] = purchases.encode_totals(purchases.decode_totals(value) + added[product])
+        table[product] = encode_totals(decode_totals(value) + added[product])
 
 
 product_partials = app.Table(
@@ -32,7 +34,7 @@ product_partials = app.Table(
     partitions=settings.partitions,
     rebuild=_rebuild,
     rebuilt_from=by_user,
-    help="Totals of each product, by partition of orders; msgpack, see domain.purchases.encode_totals.",
+    help="Totals of each product, by partition of orders; msgpack, see domain.totals.encode_totals.",
 )
 
 
@@ -45,16 +47,16 @@ def add(chunk: Chunk, differences: list[purchases.Difference]) -> None:
 def _write(chunk: Chunk, differences: Counter[purchases.Difference]) -> None:
     """Write the new totals, and hand them on to whoever owns the product."""
     table = chunk.view(product_partials)
-    added = {name.encode(): (name, totals) for name, totals in purchases.total(differences).items()}
+    added = {name.encode(): (name, totals) for name, totals in total(differences).items()}
     partition, position, topic_name = chunk.tp.partition, chunk.next, topic.get_topic_name()
     for product, value in table.get_many(added).items():
         name, more = added[product]
-        totals = purchases.decode_totals(value) + more
-        table[product] = purchases.encode_totals(totals)
+        totals = decode_totals(value) + more
+        table[product] = encode_totals(totals)
         # Not what was added but all that there is: a repeat of it changes nothing.
         chunk.send_latest(
             topic_name,
             partition_of(product, settings.partitions),
-            purchases.encode((product, partition)),
-            purchases.partial(name, partition, position, totals),
+            encode((product, partition)),
+            partial(name, partition, position, totals),
         )

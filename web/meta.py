@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.core import address
 from app.services.source_status import Freshness
 from domain.pages import Page
-from domain.purchases import rfc3339
+from domain.values import rfc3339
 from web.http.parameters import Query
 from web.http.problems import Problem
 from web.routing import RETRY_AFTER_S

@@ -7,13 +7,13 @@ from itertools import groupby
 
 from aiohttp.web import Request, Response
 
-from app.control.source_state import SILENT_S
+from app.control.source_state import STATUS_TIMEOUT_S
 from app.core import address, app, settings
 from app.services.dead_letter_counts import open_letters
 from app.services.progress import progress
 from app.services.source_status import source_view
 from app.topics import Topics
-from domain.purchases import rfc3339
+from domain.values import rfc3339
 from web.http import parameters
 from web.pages import page
 from web.routing import ready
@@ -91,7 +91,7 @@ def _source() -> dict[str, str] | None:
     return {
         "Guarantee": f"{said.guarantee} ({'; '.join(said.reasons)})" if said.reasons else said.guarantee,
         "Mode": said.mode,
-        "Publishes": said.leader if silent_s < SILENT_S else f"nobody: the last sign is {silent_s:.0f} s old",
+        "Publishes": said.leader if silent_s < STATUS_TIMEOUT_S else f"nobody: the last sign is {silent_s:.0f} s old",
         "Oldest change that is not published": f"{said.oldest_pending_s:.1f} s",
         "Published up to": "unknown" if said.as_of is None else rfc3339(said.as_of),
         "Equal to MySQL": _verified(),

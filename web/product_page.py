@@ -8,8 +8,8 @@ from aiohttp.web import Request, Response
 
 from app.core import app, settings
 from chunks import ClosedPartition
-from domain.product_history import DAY, History
-from domain.purchases import money, rfc3339
+from domain.product_history import History
+from domain.values import DAY, money, rfc3339
 from tables import by_product, similar
 from web.http import parameters
 from web.http.problems import Answered

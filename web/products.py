@@ -8,8 +8,8 @@ from aiohttp.web import Request, Response
 
 from app.core import app, settings
 from chunks import ClosedPartition
-from domain.product_history import DAY, HOUR, Mark
-from domain.purchases import money, rfc3339
+from domain.product_history import Mark
+from domain.values import DAY, HOUR, money, rfc3339
 from tables import by_product, similar
 from web.http import cursor, parameters
 from web.http.conditional import answer

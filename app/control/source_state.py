@@ -5,38 +5,41 @@ It is kept in Kafka and not in the shop's database, because the watermark mode m
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
+from typing import Final, TypedDict
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from app.kafka.client import client, reachable
+from app.kafka.consume import end_offset, open_consumer, read_until
 from app.settings import Settings
 from app.topics import Topics
-from domain.purchases import microseconds
+from domain.values import microseconds
 
 #: Keys of the topic: how the running source stands, how far a snapshot and the watermark are, what was verified, and
 #: that workers lack rows which only the shop's database has; then, of `lately rescale`: what came before this
 #: generation of the topics and what after it, and how much of the one before is copied.
-STATUS, SNAPSHOT, WATERMARK, VERIFIED, WISH = "status", "snapshot", "watermark", "verified", "snapshot-wanted"
-LAYOUT, COPIED = "layout", "copied"
+STATUS: Final = "status"
+SNAPSHOT: Final = "snapshot"
+WATERMARK: Final = "watermark"
+VERIFIED: Final = "verified"
+WISH: Final = "snapshot-wanted"
+LAYOUT: Final = "layout"
+COPIED: Final = "copied"
 
 #: What a source can promise: that every committed change is seen, only those of short transactions, or nothing.
-PROVEN, TIMED, NONE = LEVELS = ("proven", "timed", "none")
-
-PATIENCE_S = 15
+PROVEN, TIMED, NONE = GUARANTEE_LEVELS = ("proven", "timed", "none")
 
 #: A source writes down how it stands every second; after so much longer it is not running, or has no Kafka.
-SILENT_S = 10
+STATUS_TIMEOUT_S = 10
 
 #: The horizon before the first snapshot has ended.
-EVERYTHING = "9999-12-31 23:59:59.999999"
+MAX_HORIZON = "9999-12-31 23:59:59.999999"
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How the running source stands. Times are microseconds since 1970, by the clock of the shop's database."""
 
     mode: str
@@ -67,7 +70,7 @@ class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     done: bool = False
     #: Rows ordered before then may be missing in Kafka when no later change made them known, None: none is.
-    horizon: str | None = EVERYTHING
+    horizon: str | None = MAX_HORIZON
     #: The wish that there was when it began, and the newest one that was answered with all rows.
     wanted: int = 0
     granted: int = 0
@@ -75,24 +78,24 @@ class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Take a horizon that is no time, as another version may have written it, for the one that promises least."""
         try:
-            moment(self.horizon)
+            horizon_microseconds(self.horizon)
         except ValueError:
-            msgspec.structs.force_setattr(self, "horizon", EVERYTHING)
+            msgspec.structs.force_setattr(self, "horizon", MAX_HORIZON)
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A worker wants a snapshot of all rows, since `at` (microseconds since 1970, which only names it)."""
 
     at: int
     why: str = ""
 
 
-def ungranted(wish: Wish | None, taken: SnapshotState | None) -> bool:
+def is_request_pending(wish: SnapshotRequest | None, taken: SnapshotState | None) -> bool:
     """Whether no snapshot of all rows has ended that was begun after this wish."""
     return wish is not None and (taken is None or taken.granted < wish.at)
 
 
-def moment(horizon: str | None) -> int | None:
+def horizon_microseconds(horizon: str | None) -> int | None:
     """The horizon of a snapshot in microseconds since 1970."""
     return None if horizon is None else microseconds(datetime.fromisoformat(horizon).replace(tzinfo=timezone.utc))
 
@@ -105,7 +108,7 @@ class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-class Verified(msgspec.Struct, frozen=True, kw_only=True):
+class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the last comparison with the shop's database has found. Times are microseconds since 1970."""
 
     #: When it began.
@@ -116,7 +119,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     differences: dict[str, int] = {}
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
+class TopicLayout(msgspec.Struct, frozen=True, kw_only=True):
     """Where a generation of the topics stands among the others, which are named by generation and partitions."""
 
     partitions: int
@@ -130,7 +133,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     given_up: bool = False
 
 
-class Copied(msgspec.Struct, frozen=True, kw_only=True):
+class CopyProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the generation before is in this one: partition of `orders` -> the next offset to copy."""
 
     offsets: dict[int, int] = {}
@@ -139,10 +142,20 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     letters: bool = False
 
 
-State = Status | SnapshotState | WatermarkState | Verified | Wish | Layout | Copied
-_TYPES = {
-    STATUS: Status, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState, VERIFIED: Verified, WISH: Wish,
-    LAYOUT: Layout, COPIED: Copied,
+State = LeaderStatus | SnapshotState | WatermarkState | VerifyResult | SnapshotRequest | TopicLayout | CopyProgress
+
+#: The newest state of every key that the topic contains.
+States = TypedDict(
+    "States",
+    {
+        "status": LeaderStatus, "snapshot": SnapshotState, "watermark": WatermarkState, "verified": VerifyResult,
+        "snapshot-wanted": SnapshotRequest, "layout": TopicLayout, "copied": CopyProgress,
+    },
+    total=False,
+)  # fmt: skip
+_TYPES: dict[str, type[State]] = {
+    STATUS: LeaderStatus, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState, VERIFIED: VerifyResult,
+    WISH: SnapshotRequest, LAYOUT: TopicLayout, COPIED: CopyProgress,
 }  # fmt: skip
 _encode = msgspec.json.Encoder().encode
 
@@ -171,43 +184,36 @@ async def write(producer: AIOKafkaProducer, topics: Topics, *states: State) -> N
         await producer.send_and_wait(topics.source_state.name, value, key, partition=0)
 
 
-async def read(settings: Settings) -> dict[str, State]:
-    """The newest state of every key; none before the topic was created. Raises ServerAway."""
-    async with following(settings) as told:
-        return told.known
+async def read(settings: Settings) -> States:
+    """Read the newest state of every key; empty before the topic was created. Raises ServerAway."""
+    async with open_reader(settings) as reader:
+        return reader.states
 
 
-class Told:
-    """What the source has said so far, by key the newest."""
+class SourceStateReader:
+    """Reads the topic source-state; `states` contains the newest state of every key read so far."""
 
     def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
-        self.known: dict[str, State] = {}
+        self.states: States = {}
         self._consumer, self._tp = consumer, tp
 
     async def catch_up(self) -> None:
-        """Read on, up to what there is now."""
-        end = (await self._consumer.end_offsets([self._tp]))[self._tp]
-        while await self._consumer.position(self._tp) < end:
-            for record in (await self._consumer.getmany(self._tp, timeout_ms=500)).get(self._tp, ()):
-                one = decode(record.key, record.value)
-                if one is not None:
-                    self.known[one[0]] = one[1]
+        """Read on to the present end of the topic."""
+        end = await end_offset(self._consumer, self._tp)
+        async for record in read_until(self._consumer, {self._tp: end}):
+            entry = decode(record.key, record.value)
+            if entry is not None:
+                key, state = entry
+                self.states[key] = state  # type: ignore[literal-required]  # `decode` pairs each key with its type
 
 
 @asynccontextmanager
-async def following(settings: Settings) -> AsyncIterator[Told]:
-    """What the source has said, and will say; nothing before the topic was created. Raises ServerAway."""
+async def open_reader(settings: Settings) -> AsyncIterator[SourceStateReader]:
+    """Open a reader that has caught up; it is empty before the topic was created. Raises ServerAway."""
     tp = TopicPartition(Topics(settings).source_state.name, 0)
-    consumer = AIOKafkaConsumer(
-        **client(settings), enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed"
-    )
-    told = Told(consumer, tp)
-    async with reachable(settings):
-        try:
-            await asyncio.wait_for(consumer.start(), PATIENCE_S)
-            if tp.topic in await consumer.topics():
-                consumer.assign([tp])
-                await told.catch_up()
-            yield told
-        finally:
-            await consumer.stop()
+    async with open_consumer(settings) as consumer:
+        reader = SourceStateReader(consumer, tp)
+        if tp.topic in await consumer.topics():
+            consumer.assign([tp])
+            await reader.catch_up()
+        yield reader

@@ -20,10 +20,10 @@ from app.settings import Settings
 from chunks.check import check as check_libraries
 from chunks.errors import Unsupported
 from domain.errors import LatelyError
-from domain.purchases import rfc3339
+from domain.values import rfc3339
 from source.check import FAILED, OK, WARNING, Finding
-from source.check import check as check_source
-from source.mysql import connect, server_time
+from source.check import check_source as check_source
+from source.mysql import connect, read_server_time
 
 #: Less free disk than the first is a failure, less than the second a warning.
 TOO_LITTLE, LITTLE = 2**30, 5 * 2**30
@@ -65,8 +65,8 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:
-    asyncio.run(generation.require_begun(settings))
-    for one in asyncio.run(generation.beside(settings)):
+    asyncio.run(generation.require_startable_generation(settings))
+    for one in asyncio.run(generation.read_neighbor_generations(settings)):
         detail = f"generation {one.generation} of the topics, with {one.partitions} partitions, is there, too"
         fix = "cleanup" if one.generation < settings.generation else f"partitions {one.partitions}` or `--abandon"
         yield Finding("rescale", WARNING, detail, f"`lately rescale --{fix}`")
@@ -91,7 +91,7 @@ def _mysql(settings: Settings) -> Iterator[Finding]:
 
 def _clocks(settings: Settings) -> Iterator[Finding]:
     with closing(connect(settings)) as connection:
-        skew = (server_time(connection) - time.time_ns() // 1000) / 1e6
+        skew = (read_server_time(connection) - time.time_ns() // 1000) / 1e6
     detail = f"MySQL's clock is {abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
     yield Finding("clocks", *((OK, detail) if abs(skew) < SKEW_S else (WARNING, detail, "let NTP set both")))
 
@@ -108,7 +108,7 @@ def _source(settings: Settings) -> Iterator[Finding]:
         yield Finding("source", FAILED, "none has ever run", f"`lately source setup`, then {start}")
     else:
         silent_s = time.time() - said.at / 1e6
-        if silent_s > source_state.SILENT_S:
+        if silent_s > source_state.STATUS_TIMEOUT_S:
             yield Finding("source", FAILED, f"its last sign is {silent_s:.0f} s old", start)
         else:
             yield Finding("source", OK, f"{said.leader} publishes; {said.oldest_pending_s:.1f} s is the oldest change")

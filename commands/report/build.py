@@ -11,7 +11,7 @@ from commands.report.cache import Cache
 from commands.report.calendar import Bucket
 from commands.report.model import COUNT, FORMAT, MONEY, RATE, TEXT, Column, Header, Report, Row, rate
 from commands.report.position import Position, show
-from domain.purchases import money
+from domain.values import money
 
 SALES, PRODUCTS, PAYMENTS, CUSTOMERS = REPORTS = ("sales", "products", "payments", "customers")
 LOG, MYSQL = SOURCES = ("log", "mysql")

@@ -17,7 +17,7 @@ import msgspec
 from app.errors import BadReport
 from domain.errors import LatelyError
 from domain.events import REMOVED, REPAIRED, Purchase
-from domain.purchases import microseconds
+from domain.values import microseconds
 
 FORMAT = 1
 #: Rows that are handed to DuckDB at once.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from app.errors import BadReport
-from domain.purchases import microseconds
+from domain.values import microseconds
 
 HOUR, DAY, WEEK = UNITS = ("hour", "day", "week")
 #: More rows than that help nobody.

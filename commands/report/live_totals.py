@@ -13,7 +13,8 @@ from commands.report.cache import Cache
 from commands.report.position import Position, show
 from commands.worker_client import workers
 from domain.errors import UnknownFormat
-from domain.purchases import EXACT, Totals, money
+from domain.totals import Totals
+from domain.values import EXACT, money
 
 #: How long a worker may take to show its totals; a report does not wait for one that recovers.
 PATIENCE_S = 15

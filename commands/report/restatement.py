@@ -10,7 +10,7 @@ import msgspec
 
 from app.errors import BadReport
 from commands.report.model import COUNT, FORMAT, MONEY, RATE, TEXT, Column, Report, Row, Value, place
-from domain.purchases import EXACT, money
+from domain.values import EXACT, money
 
 COLUMNS = [Column("restated", COUNT), Column("restated_revenue", MONEY)]
 _SAME = {"report": "report", "since": "from", "until": "to", "tz": "tz", "by": "by", "rank": "rank", "limit": "limit"}

@@ -12,14 +12,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
 from app.control import generation, source_state
-from app.control.source_state import Layout
+from app.control.source_state import TopicLayout
 from app.errors import BadTopic, ServerAway, StillRunning, WrongGeneration
 from app.kafka.admin import admin_client
 from app.kafka.groups import listed, members_of, offsets_of
 from app.settings import Settings
 from app.topics import Topics
 from commands.rescale.next_generation import require_unused, write_down
-from domain.purchases import rfc3339
+from domain.values import rfc3339
 
 #: How long the broker may need to delete topics, s.
 PATIENCE_S = 60
@@ -45,8 +45,8 @@ async def cleanup(settings: Settings, dry_run: bool = False) -> Deleted:
     Raises WrongGeneration, StillRunning, ServerAway, BadTopic.
     """
     known = await source_state.read(settings)
-    generation.refuse_other(settings, known)
-    at = generation.layout(settings, known)
+    generation.require_active(settings, known)
+    at = generation.current_layout(settings, known)
     if at.before is None:
         raise WrongGeneration(f"there is no generation before {settings.generation}: nothing to clean up")
     old = dataclasses.replace(settings, generation=at.before[0], partitions=at.before[1])
@@ -72,7 +72,7 @@ async def abandon(settings: Settings, dry_run: bool = False) -> Deleted:
     anew, and this can be repeated.
     """
     # 1.
-    generation.refuse_other(settings, await source_state.read(settings))
+    generation.require_active(settings, await source_state.read(settings))
     new = dataclasses.replace(settings, generation=settings.generation + 1)
     begun = (await source_state.read(new)).get(source_state.LAYOUT)
     if begun is None:
@@ -95,7 +95,7 @@ async def abandon(settings: Settings, dry_run: bool = False) -> Deleted:
     return Deleted(new.generation, names)
 
 
-def _require_verified(at: Layout, verified: source_state.Verified | None) -> None:
+def _require_verified(at: TopicLayout, verified: source_state.VerifyResult | None) -> None:
     if verified is None or verified.at < at.since or verified.clean_at != verified.at:
         raise WrongGeneration(
             f"the tables were not compared with MySQL since the switch ({rfc3339(at.since)}), or differed: "

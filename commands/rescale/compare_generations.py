@@ -13,14 +13,15 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
 
 from app.settings import Settings
-from chunks.store import RESERVED, Store
+from chunks.store import RESERVED_PREFIX, Store
 from commands.changelogs import Changelogs
 from commands.repair import together
 from commands.tables.dump import Stores
 from domain import purchases
 from domain.differences import Difference, differences
 from domain.partitioning import partition_of
-from domain.purchases import Register, Totals
+from domain.purchases import Register
+from domain.totals import Totals, decode_totals
 
 
 class _Copied(Store):
@@ -31,7 +32,7 @@ class _Copied(Store):
     def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
         records = list(records)
         if self.touched is not None:
-            self.touched |= {key.partition(b"\x00")[0] for key, _ in records if not key.startswith(RESERVED)}
+            self.touched |= {key.partition(b"\x00")[0] for key, _ in records if not key.startswith(RESERVED_PREFIX)}
         super().apply(records, offset)
 
     def wipe(self) -> None:
@@ -89,7 +90,7 @@ class _Side:
         for (table, _), store in self._stores.items():
             for product, value in store.scan() if table == "product_partials" else ():
                 name = product.decode()
-                sums[name] = sums.get(name, Totals()) + purchases.decode_totals(value)
+                sums[name] = sums.get(name, Totals()) + decode_totals(value)
         return {name: totals for name, totals in sums.items() if totals.purchases}
 
 

@@ -21,11 +21,11 @@ from app.errors import BadDump, BadTopic
 from app.kafka.admin import missing_topics
 from app.settings import Settings
 from app.topics import ORIGIN, TABLES, Topics
-from chunks.store import RESTORING, Store
+from chunks.store import RESTORING_KEY, Store
 from commands.changelogs import Changelogs, changelogs
 from commands.tables.dump_file import FORMAT, FRAME_BYTES, Head, Pairs, Part, Record, Records, Writer, writing
 from domain.digests import Digest
-from domain.purchases import rfc3339
+from domain.values import rfc3339
 
 #: In this order they are read: a table that is fed by another one before that.
 DOWNSTREAM_FIRST = ("similar", "baskets", "by_product", "by_user", "product_partials")
@@ -85,7 +85,7 @@ async def _copy(logs: Changelogs, stores: Stores, table: str, partition: int, co
             position = await logs.copy(table, partition, store, until or 0, below)
         else:
             position = await logs.copy(table, partition, store)
-        if store.get(RESTORING) is not None:
+        if store.get(RESTORING_KEY) is not None:
             raise BadTopic(f"{table} {partition} is half restored: run `lately tables restore` to its end first")
     return Copied(store, position, sure)
 

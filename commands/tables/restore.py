@@ -16,18 +16,19 @@ from typing import NamedTuple
 
 from faust.types import TP
 
-from app.control.generation import require_begun
+from app.control.generation import require_startable_generation
 from app.errors import BadDump
 from app.kafka.admin import ensure_topics, missing_topics
 from app.settings import Settings
 from app.topics import Topics
-from chunks.store import BEGINNING, RESTORING, position_key
+from chunks.store import BEGINNING_KEY, RESTORING_KEY, position_key
 from commands.changelogs import Changelogs, changelogs
 from commands.tables.dump import folder, grouped
 from commands.tables.dump_file import Head, Pair, Pairs, Part, Records, frames, verify
 from commands.tables.exclusive_writer import Message, Write, demand_no_worker, writing
-from domain import purchases
+from domain.codec import encode
 from domain.partitioning import partition_of
+from domain.totals import decode_totals, partial
 
 Change = tuple[bytes, bytes | None]
 
@@ -62,7 +63,7 @@ async def run(
         )
     if dry_run and await missing_topics(settings):
         return Outcome(head, head.keys, 0, 0)
-    await require_begun(settings)
+    await require_startable_generation(settings)
     await ensure_topics(settings)
     async with changelogs(settings) as logs:
         await _demand_orders(settings, logs, head)
@@ -92,7 +93,7 @@ class _Restoring:
     async def mark(self) -> None:
         """Mark every changelog, and remember where the topics that feed the tables end."""
         for source, tables in self._sources():
-            await self._write(source, [(self._logs.tp(one, source.partition), RESTORING, b"1", []) for one in tables])
+            await self._write(source, [(self._logs.tp(one, source.partition), RESTORING_KEY, b"1", []) for one in tables])
             self._ends[source] = await self._logs.end(source)
 
     async def fill(self, path: Path, progress: Callable[[int, int], None]) -> None:
@@ -105,7 +106,7 @@ class _Restoring:
                 wanted = (pair for frame in next(parts)[1] for pair in frame.pairs) if part.keys else iter(())
                 with closing(stores.make(part.table, part.partition)) as store:
                     await self._logs.copy(part.table, part.partition, store)
-                    if store.get(BEGINNING) is None:
+                    if store.get(BEGINNING_KEY) is None:
                         await self._begin(part)
                     await self._replace(part, changes(wanted, store.scan()))
                 done += part.keys
@@ -115,7 +116,7 @@ class _Restoring:
         """A changelog that was never written, or was emptied, counts only from a beginning on; the mark lies before."""
         source, changelog = self._source(part.table, part.partition), self._logs.tp(part.table, part.partition)
         beginning = uuid.uuid4().hex.encode()
-        await self._write(source, [(changelog, BEGINNING, beginning, []), (changelog, RESTORING, b"1", [])])
+        await self._write(source, [(changelog, BEGINNING_KEY, beginning, []), (changelog, RESTORING_KEY, b"1", [])])
 
     async def _replace(self, part: Part, differing: Iterator[Change]) -> None:
         source, changelog = self._source(part.table, part.partition), self._logs.tp(part.table, part.partition)
@@ -139,9 +140,9 @@ class _Restoring:
         topic, position = self._topics.product_partials.name, self._head.positions(frame.table)[frame.partition]
         for product, value in frame.pairs:
             tp = TP(topic, partition_of(product, self._settings.partitions))
-            key = purchases.encode((product, frame.partition))
-            totals = purchases.decode_totals(value)
-            yield tp, key, purchases.partial(product.decode(), frame.partition, position, totals), []
+            key = encode((product, frame.partition))
+            totals = decode_totals(value)
+            yield tp, key, partial(product.decode(), frame.partition, position, totals), []
 
     async def end(self) -> None:
         """Write the positions and take the marks away, together for the tables of each source partition."""
@@ -152,7 +153,7 @@ class _Restoring:
                 between = source.topic != self._topics.orders.name
                 position = self._ends[source] if between else self._head.positions(table)[source.partition]
                 changelog = self._logs.tp(table, source.partition)
-                written.append((changelog, RESTORING, None, []))
+                written.append((changelog, RESTORING_KEY, None, []))
                 written.append((changelog, position_key(source.topic), b"%d" % position, []))
             await self._write(source, written)
 

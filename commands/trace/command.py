@@ -14,7 +14,7 @@ from app.settings import Settings
 from commands.output import Progress
 
 if TYPE_CHECKING:
-    from source.order_trace import Traced, Tracer
+    from source.order_trace import OrderTrace, Tracer
 
 AGAIN_AFTER_S = 0.2
 
@@ -88,7 +88,7 @@ async def _look(
 async def _look_at(tracer: Tracer, order_id: str, user_id: str | None, within: int | None, as_json: bool) -> str:
     until, told = time.monotonic() + (within or 0), set()
     while True:
-        traced = await tracer.look(order_id, user_id)
+        traced = await tracer.trace_order(order_id, user_id)
         ended = traced.outcome in ("visible", "cancelled") or time.monotonic() >= until
         if not as_json and within is not None:
             _say_new(traced, told)
@@ -98,7 +98,7 @@ async def _look_at(tracer: Tracer, order_id: str, user_id: str | None, within: i
         await asyncio.sleep(AGAIN_AFTER_S)
 
 
-def _say(traced: Traced, as_json: bool, stages: bool) -> None:
+def _say(traced: OrderTrace, as_json: bool, stages: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(traced.shown).decode())
         return
@@ -115,7 +115,7 @@ def _say(traced: Traced, as_json: bool, stages: bool) -> None:
     click.echo(f"\n{traced.diagnosis}\n({meta['records_fetched']} records fetched, {meta['took_ms']:.0f} ms)")
 
 
-def _say_new(traced: Traced, told: set) -> None:
+def _say_new(traced: OrderTrace, told: set) -> None:
     """Print what was not printed before."""
     for one in traced.shown["purchases"]:
         lines = [_stage(stage) for stage in one["stages"]]
@@ -135,7 +135,7 @@ def _stage(stage: dict) -> str:
 
 
 def _say_newest(registers: list, as_json: bool) -> None:
-    from domain.purchases import rfc3339
+    from domain.values import rfc3339
 
     for one in registers:
         age = time.time() - one.ordered_at / 1e6

@@ -14,7 +14,7 @@ from time import time_ns
 
 import msgspec
 
-from app.control.generation import counting
+from app.control.generation import require_active_generation
 from app.errors import StillThere
 from app.ids import require_user
 from app.kafka import dead_letter_topic
@@ -22,11 +22,11 @@ from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from commands.worker_client import Workers, workers
 from domain.events import ERASED, ERASURE_SCHEMA, Erasure
-from domain.purchases import rfc3339
+from domain.values import rfc3339
 from source import triggers, user_rows
-from source.events import CLOUDEVENTS, Record
-from source.mysql import connect, server_time
-from source.publisher import publishing
+from source.events import EVENT_HEADERS, OutgoingRecord
+from source.mysql import connect, read_server_time
+from source.publisher import open_publisher
 
 #: How long what follows from an erasure may take to reach the baskets.
 PATIENCE_S = 30
@@ -61,7 +61,7 @@ async def run(settings: Settings, user: str, worker: str | None, dry_run: bool =
         version = 0 if dry_run else await asyncio.to_thread(_version, settings)
         version = max([version, *(one.version for one in registers)])
         # 2.
-        rows, waiting = await asyncio.to_thread(user_rows.left_of, settings, user)
+        rows, waiting = await asyncio.to_thread(user_rows.count_remaining, settings, user)
         if rows or waiting:
             raise StillThere(
                 f"the shop's database still has {rows} rows of this user, and {waiting} changes that are not published "
@@ -105,8 +105,8 @@ def _version(settings: Settings) -> int:
     """A version above those of all changes that are committed or under way, and below those of all later ones."""
     with closing(connect(settings)) as connection:
         if settings.source_mode == OUTBOX:
-            return triggers.take_version(connection, settings)
-        return server_time(connection)
+            return triggers.reserve_version(connection, settings)
+        return read_server_time(connection)
 
 
 async def _publish(settings: Settings, tables: Workers, user: str, version: int) -> None:
@@ -115,8 +115,8 @@ async def _publish(settings: Settings, tables: Workers, user: str, version: int)
         "time": rfc3339(time_ns() // 1000), "partitionkey": user, "datacontenttype": "application/json",
         "dataschema": ERASURE_SCHEMA, "data": Erasure(user, version),
     }  # fmt: skip
-    erasure = Record(Topics(settings).orders.name, user.encode(), msgspec.json.encode(document), CLOUDEVENTS)
-    async with counting(settings), publishing(settings) as publisher:
+    erasure = OutgoingRecord(Topics(settings).orders.name, user.encode(), msgspec.json.encode(document), EVENT_HEADERS)
+    async with require_active_generation(settings), open_publisher(settings) as publisher:
         await publisher.publish([erasure])
         await tables.registers([user], dict(publisher.offsets))
     for _ in range(int(PATIENCE_S / AGAIN_AFTER_S)):

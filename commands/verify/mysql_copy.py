@@ -16,8 +16,9 @@ from app.control.source_state import SnapshotState
 from app.errors import BadSource, ServerAway
 from app.settings import Settings
 from chunks.store import Store
+from domain.codec import encode
 from domain.partitioning import partition_of
-from domain.purchases import Register, earlier_key, encode
+from domain.purchases import Register, earlier_key
 from source import snapshot, user_rows
 from source.mysql import connect
 from source.snapshot import Snapshot
@@ -86,23 +87,23 @@ class Copy:
         with closing(connect(self._settings)) as connection:
             begun = SnapshotState(table=self._table, version=0)
             with closing(Snapshot(connection, self._settings, begun)) as whole:
-                total = whole.estimate()
-                if not snapshot.chunked_by(connection, self._settings):
+                total = whole.estimate_rows()
+                if not snapshot.read_chunk_columns(connection, self._settings):
                     self._at = HowFar(self._table, self._at.began)
                 began, before = time.monotonic(), self._at.rows
-                rows, after = whole.chunk(self._at.after)
+                rows, after = whole.read_chunk(self._at.after)
                 while rows:
                     self._take(rows, after)
                     progress(self._at.rows, max(total, self._at.rows))
                     if rows_per_s:
                         # In no second are there more.
                         time.sleep(max(0.0, (self._at.rows - before) / rows_per_s - (time.monotonic() - began)))
-                    rows, after = whole.chunk(after)
+                    rows, after = whole.read_chunk(after)
 
     def _take(self, rows: list, after: list | None) -> None:
         values = []
         for row in rows:
-            one = user_rows.purchase(row.payload)
+            one = user_rows.decode_row(row.payload)
             if one is not None:
                 user = one.user_id.encode()
                 key = _prefix(partition_of(user, self._settings.partitions))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import mysql.connector
 
 from app.control import source_state
-from app.control.source_state import Told, following
+from app.control.source_state import SourceStateReader, open_reader
 from app.errors import ServerAway
 from app.ids import require_user
 from app.settings import Settings
@@ -25,10 +25,11 @@ from commands.repair import AT_ONCE, each, groups, look_again, mend, together
 from commands.verify.mysql_copy import Copy
 from commands.worker_client import Workers, workers
 from domain.differences import Difference, differences, untouched
-from domain.purchases import Register, rfc3339
+from domain.purchases import Register
+from domain.values import rfc3339
 from source import snapshot, user_rows
-from source.mysql import connect, server_name, server_time
-from source.publisher import publishing
+from source.mysql import connect, read_server_name, read_server_time
+from source.publisher import open_publisher
 
 #: How long the source may need to publish what is committed.
 PATIENCE_S = 60
@@ -94,7 +95,7 @@ async def run(
     for user in asked.users:
         require_user(user)
     outcome, began = Outcome(), time.monotonic()
-    async with following(settings) as told, workers(settings, asked.worker) as tables:
+    async with open_reader(settings) as told, workers(settings, asked.worker) as tables:
         one = _Verification(settings, told, tables, outcome, found, asked.repair)
         users = each(asked.users) if asked.users else one.suspects(asked, progress)
         async for some in groups(users, AT_ONCE):
@@ -108,13 +109,13 @@ async def run(
 
 class _Verification:
     def __init__(
-        self, settings: Settings, told: Told, tables: Workers, outcome: Outcome,
+        self, settings: Settings, told: SourceStateReader, tables: Workers, outcome: Outcome,
         found: Callable[[Difference], None], mends: bool,
     ) -> None:  # fmt: skip
         self._settings, self._told, self._tables, self._outcome = settings, told, tables, outcome
         self._found, self._mends = found, mends
-        taken = told.known.get(source_state.SNAPSHOT)
-        self._horizon = source_state.moment(taken.horizon if taken else source_state.EVERYTHING)
+        taken = told.states.get(source_state.SNAPSHOT)
+        self._horizon = source_state.horizon_microseconds(taken.horizon if taken else source_state.MAX_HORIZON)
 
     async def suspects(self, asked: Asked, progress: Callable[[int, int], None]) -> AsyncIterator[str]:
         """The users whom the table and the database do not say the same of, read at any two moments."""
@@ -169,11 +170,11 @@ class _Verification:
         began = time.monotonic()
         while True:
             await self._told.catch_up()
-            said = self._told.known.get(source_state.STATUS)
+            said = self._told.states.get(source_state.STATUS)
             waited = time.monotonic() - began
             if said is not None and said.as_of is not None and said.as_of >= moment:
                 return said.offsets
-            silent = said is None or (moment - said.at) / 1e6 + waited > source_state.SILENT_S
+            silent = said is None or (moment - said.at) / 1e6 + waited > source_state.STATUS_TIMEOUT_S
             if silent and waited > START_S:
                 raise ServerAway("no source is running, so what is on its way cannot be told: start `lately source`")
             if waited > PATIENCE_S:
@@ -189,26 +190,26 @@ class _Verification:
         self._outcome.mended.update(one.kind for one in mended)
 
 
-async def _remember(settings: Settings, told: Told, outcome: Outcome) -> None:
+async def _remember(settings: Settings, told: SourceStateReader, outcome: Outcome) -> None:
     """Tell the workers up to when their answers are proven."""
-    before = told.known.get(source_state.VERIFIED)
+    before = told.states.get(source_state.VERIFIED)
     clean_at = outcome.began if not outcome.left else before.clean_at if before else None
     left = outcome.found - outcome.mended
-    async with publishing(settings) as publisher:
-        await publisher.remember(source_state.Verified(at=outcome.began, clean_at=clean_at, differences=dict(left)))
+    async with open_publisher(settings) as publisher:
+        await publisher.write_states(source_state.VerifyResult(at=outcome.began, clean_at=clean_at, differences=dict(left)))
 
 
 def _database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Register]], int]:
     """A version older than any change after this, the rows of these users, and a moment after they were read."""
     try:
         with closing(connect(settings)) as connection:
-            version = snapshot.version_of(connection, settings)
-            rows = user_rows.purchases_of(connection, settings, users)
-            return version, rows, server_time(connection)
+            version = snapshot.snapshot_version(connection, settings)
+            rows = user_rows.read_purchases(connection, settings, users)
+            return version, rows, read_server_time(connection)
     except mysql.connector.Error as exc:
         raise ServerAway(f"MySQL did not answer ({exc}): try again") from None
 
 
 def _server(settings: Settings) -> str:
     with closing(connect(settings)) as connection:
-        return server_name(connection)
+        return read_server_name(connection)

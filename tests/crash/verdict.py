@@ -9,8 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 
-from chunks.store import BEGINNING, RESERVED, Store
-from domain.purchases import Register, product_totals, registers, shown
+from chunks.store import BEGINNING_KEY, RESERVED_PREFIX, Store
+from domain.purchases import Register, registers, shown
+from domain.totals import product_totals
 from tests.crash import log
 from tests.crash.orders import PARTITIONS
 from tests.crash.run import TABLES, Run
@@ -79,9 +80,9 @@ def agreed(run: Run, table: str, partition: int, copies: int) -> dict[bytes, byt
         while found and found[0].offset <= offset:
             old = found.pop(0)
             same(f"{old.path} at {old.offset}", old.content, newest)
-        if key == BEGINNING:
+        if key == BEGINNING_KEY:
             newest, position = {}, -1
-        elif key.startswith(RESERVED):
+        elif key.startswith(RESERVED_PREFIX):
             assert int(value) > position, f"{run.changelog(table)}[{partition}]@{offset}: {value} after {position}"
             position = int(value)
         elif value is None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp.web import Request, RequestPayloadError
 
-from domain.events import UNDECODABLE
+from domain.codec import UNDECODABLE
 from web.http.limits import PATIENCE_S
 from web.http.problems import Problem
 

@@ -19,7 +19,7 @@ from domain.events import (
     valid_user_id,
 )
 from domain.pages import Filter
-from domain.purchases import microseconds
+from domain.values import microseconds
 from web.http.problems import Problem
 
 MAX_LIMIT = 100

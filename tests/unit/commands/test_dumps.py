@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from app.errors import BadDump
 from commands.tables.dump import grouped
 from commands.tables.dump_file import FORMAT, Head, Pairs, Part, Records, frames, verify, writing
 from commands.tables.restore import changes
-from domain import purchases
 from domain.digests import Digest
 from domain.errors import LatelyError
+from domain.totals import Totals, decode_partial, merge_partials, partial
 
 contents = st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=3), max_size=12)
 PAIRS = [(b"ann", b"1" * 50), (b"bob", b"2")]
@@ -101,13 +102,8 @@ def test_digests_are_equal_where_keys_and_values_are(one, other):
 
 def test_totals_by_product_are_the_same_at_whatever_offsets_they_were_told():
     def value(*partials: tuple[int, int, str]) -> bytes:
-        told = [
-            purchases.decode_partial(
-                purchases.partial("tea", number, at, purchases.Totals(1, purchases.Decimal(price)))
-            )
-            for number, at, price in partials
-        ]
-        return purchases.merge(None, told)
+        told = [decode_partial(partial("tea", number, at, Totals(1, Decimal(price)))) for number, at, price in partials]
+        return merge_partials(None, told)
 
     one = digest("by_product", [(b"tea", value((0, 7, "1.50"), (1, 9, "2")))])
     assert one == digest("by_product", [(b"tea", value((1, 12, "2"), (0, 8, "1.50")))])

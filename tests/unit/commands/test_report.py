@@ -23,7 +23,7 @@ from commands.report.cache import Cache, Damaged, Erased, row
 from domain import purchases as folds
 from domain.errors import LatelyError
 from domain.events import CHANGED, ERASED, PLACED, REMOVED, REPAIRED, SNAPSHOT, Event
-from domain.purchases import money
+from domain.values import money
 from tests.kit.makers import at, erasure, event
 
 UTC = ZoneInfo("UTC")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.errors import EX_USAGE, BadReport
 from commands.report.calendar import DAY, HOUR, UNITS, WEEK, buckets, is_moment, moment, shown, span, zone
-from domain.purchases import microseconds
+from domain.values import microseconds
 
 UTC, BERLIN = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

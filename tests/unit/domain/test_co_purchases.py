@@ -33,9 +33,10 @@ from domain.co_purchases import (
     encode_changes,
     fill,
 )
+from domain.codec import encode
 from domain.errors import UnknownFormat
 from domain.events import CHANGED, PLACED, REMOVED
-from domain.purchases import Change, encode, remember
+from domain.purchases import Change, remember
 from tests.kit.makers import at, event
 
 # Few, so that the corners come quickly: a user counts for three products of five that are kept in the value.

@@ -17,7 +17,8 @@ from domain.diagnosis import (
     sum_up,
 )
 from domain.events import CHANGED, PLACED, REMOVED
-from domain.purchases import Register, rfc3339
+from domain.purchases import Register
+from domain.values import rfc3339
 
 
 def known(version: int = 7, *, live: bool = True, price: str = "5.00", at: int = 1_000) -> Register:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from domain import purchases
 from domain.errors import UnreadableEvent
 from domain.events import ERASED, PLACED, Event, read_event
-from domain.purchases import Change, Difference, decode_recent, decode_totals, encode_totals, total
+from domain.purchases import Change, Difference, decode_recent
+from domain.totals import decode_totals, encode_totals, total
+from domain.values import microseconds
 from tests.kit.makers import erasure, event
 from tests.unit.domain.test_purchases import (
     LEAST,
@@ -81,7 +83,7 @@ def test_the_same_events_give_the_same_in_any_order_with_erasures_between(histor
     assert_true(user, newest)
     assert purchases.erased(user.value) == erased
     bought = Counter(
-        ("ann", one.data.product_name, one.data.category, purchases.microseconds(one.data.ordered_at), one.data.price)
+        ("ann", one.data.product_name, one.data.category, microseconds(one.data.ordered_at), one.data.price)
         for one in newest
         if one.type != "order.removed"
     )

@@ -17,7 +17,9 @@ from yarl import URL
 from chunks.partition_task import BATCH_BYTES
 from domain.errors import UnreadableEvent
 from domain.events import REMOVED, REPAIRED, SNAPSHOT, Event, read_document, read_event
-from domain.purchases import decode_earlier, decode_recent, register, remember, rfc3339, total
+from domain.purchases import decode_earlier, decode_recent, register, remember
+from domain.totals import total
+from domain.values import rfc3339
 from tests.kit.makers import event
 
 MISSING = object()

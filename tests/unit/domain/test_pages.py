@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain import pages as lists
+from domain.codec import encode
 from domain.pages import Filter, Mark, Page
-from domain.purchases import EARLIER_FORMAT, RECENT_FORMAT, Recent, Register, encode, knows_order, rfc3339, shown
+from domain.purchases import EARLIER_FORMAT, RECENT_FORMAT, Recent, Register, knows_order, shown
+from domain.values import rfc3339
 
 ORDER_IDS = [2, 10, "10", "9", "é", "z"]
 PRODUCTS = ["tea", "Tea", "té"]

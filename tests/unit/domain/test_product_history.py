@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.codec import encode
 from domain.errors import UnknownFormat
-from domain.product_history import HOUR, MOST_AHEAD, History, add, decode
-from domain.purchases import encode
+from domain.product_history import MOST_AHEAD, History, add, decode
+from domain.values import HOUR
 
 NOW = 24 * 365
 PLACES = st.tuples(st.integers(NOW - 200, NOW).map(lambda hour: hour * HOUR), st.sampled_from(["1", "2"]))

@@ -15,31 +15,33 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from domain import purchases as folds
+from domain import values
+from domain.codec import encode
 from domain.errors import UnknownFormat
 from domain.events import CHANGED, PLACED, REMOVED, REPAIRED, SNAPSHOT, Event
 from domain.purchases import (
     Difference,
-    Partial,
     Recent,
     Register,
-    Totals,
     decode_earlier,
-    decode_partial,
     decode_recent,
-    decode_totals,
     earlier_key,
-    encode,
+    remember,
+    shown,
+)
+from domain.totals import (
+    PARTIAL_FORMAT,
+    Partial,
+    Totals,
+    decode_partial,
+    decode_totals,
     encode_totals,
-    merge,
-    microseconds,
-    money,
+    merge_partials,
     partial,
     product_totals,
-    remember,
-    rfc3339,
-    shown,
     total,
 )
+from domain.values import microseconds, money, rfc3339
 from tests.kit.makers import at, event
 
 # Few enough that the corners come quickly: a value is cut at the seventh purchase, to four; at most three are shown.
@@ -674,7 +676,7 @@ def test_totals_survive_the_table(purchases, revenue):
     read = decode_partial(partial("té\x00", 3, 2**40, totals))
     assert (read.product_name, read.partition, read.position) == ("té\x00", 3, 2**40)
     assert (read.purchases, Decimal(read.revenue)) == (purchases, revenue)
-    assert product_totals(merge(None, [read])) == totals
+    assert product_totals(merge_partials(None, [read])) == totals
 
 
 def test_what_was_never_bought_has_totals_of_nothing():
@@ -694,7 +696,7 @@ def partials(draw: st.DrawFn) -> list[Partial]:
 def test_the_newest_partial_of_each_partition_counts_in_any_order_repeated_and_split(said, data):
     value = None
     for events in data.draw(once_more_in_any_order(said)):
-        value = merge(value, events)
+        value = merge_partials(value, events)
 
     newest: dict[int, Partial] = {}
     for one in sorted(said, key=lambda one: one.position):
@@ -726,7 +728,7 @@ def test_no_value_is_no_purchase():
     assert decode_earlier(None) is None
 
 
-GOOD_PARTIAL = Partial(folds.PARTIAL_FORMAT, "tea", 0, 1, 1, "1.00")
+GOOD_PARTIAL = Partial(PARTIAL_FORMAT, "tea", 0, 1, 1, "1.00")
 REGISTER = ("o-1", "tea", 1, True, 0, "1.00", None, None, 7)
 
 #: Reader -> the table it names, and a value of another format number but the same shape.
@@ -735,7 +737,11 @@ READERS = {
     "decode_earlier": (decode_earlier, "by_user", lambda number: (number, REGISTER)),
     "decode_totals": (decode_totals, "product_partials", lambda number: (number, 1, "1.00")),
     "decode_partial": (decode_partial, "product-partials", lambda number: (number, "tea", 0, 1, 1, "1.00")),
-    "merge": (lambda value: merge(value, [GOOD_PARTIAL]), "by_product", lambda number: (number, {0: (1, 1, "1.00")})),
+    "merge_partials": (
+        lambda value: merge_partials(value, [GOOD_PARTIAL]),
+        "by_product",
+        lambda number: (number, {0: (1, 1, "1.00")}),
+    ),
     "product_totals": (product_totals, "by_product", lambda number: (number, {0: (1, 1, "1.00")})),
     "shown": (lambda value: shown(value, list, 3), "by_user", lambda number: (number, None, [REGISTER])),
     "remember": (lambda value: told_after(value), "by_user", lambda number: (number, None, [REGISTER])),
@@ -779,7 +785,9 @@ STRANGE = {
 }
 
 
-@pytest.mark.parametrize("reader", ["decode_recent", "decode_earlier", "decode_totals", "merge", "product_totals"])
+@pytest.mark.parametrize(
+    "reader", ["decode_recent", "decode_earlier", "decode_totals", "merge_partials", "product_totals"]
+)
 @pytest.mark.parametrize("value", STRANGE.values(), ids=STRANGE)
 def test_a_value_of_another_shape_is_a_clear_error(value, reader):
     read, table, _ = READERS[reader]
@@ -789,7 +797,7 @@ def test_a_value_of_another_shape_is_a_clear_error(value, reader):
 
 @given(st.binary(max_size=40))
 def test_bytes_of_any_kind_are_read_or_refused_by_name(value):
-    for reader in ("decode_recent", "decode_earlier", "decode_totals", "decode_partial", "merge"):
+    for reader in ("decode_recent", "decode_earlier", "decode_totals", "decode_partial", "merge_partials"):
         try:
             READERS[reader][0](value)
         except UnknownFormat as exc:
@@ -836,7 +844,7 @@ def test_totals_are_written_with_the_same_digits_whatever_the_order(history, dat
 def test_a_moment_survives_to_the_microsecond(moment):
     text = rfc3339(microseconds(moment))
 
-    assert msgspec.json.encode(folds.moment(microseconds(moment))) == f'"{text}"'.encode()
+    assert msgspec.json.encode(values.moment(microseconds(moment))) == f'"{text}"'.encode()
     assert microseconds(moment) == since_1970(moment)
     assert text.endswith("Z")
     assert datetime.fromisoformat(text[:-1]).replace(tzinfo=timezone.utc) == moment
@@ -855,7 +863,7 @@ def test_a_moment_survives_to_the_microsecond(moment):
 )
 def test_microseconds_read_as_rfc_3339(number, text):
     assert rfc3339(number) == text
-    assert msgspec.json.encode(folds.moment(number)) == f'"{text}"'.encode()
+    assert msgspec.json.encode(values.moment(number)) == f'"{text}"'.encode()
     assert microseconds(datetime.fromisoformat(text.replace("Z", "+00:00"))) == number
 
 
