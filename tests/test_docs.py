@@ -14,7 +14,7 @@ from domain.events import TYPES
 from source import metrics as source_metrics
 from tests.kit.stack import ROOT
 
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+OPERATIONS = "\n".join(path.read_text() for path in sorted((ROOT / "docs" / "operations").glob("*.md")))
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 README = (ROOT / "README.md").read_text()
 
@@ -56,14 +56,35 @@ def test_every_route_of_the_readme_is_served():
     assert routes == documented
 
 
-def test_every_link_of_the_documents_leads_somewhere():
-    for document in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)# ]+)[^)]*\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    ROOT / "chunks" / "README.md",
+    ROOT / "tests" / "README.md",
+]
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub forms them."""
+    titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_every_link_of_the_documents_leads_to_a_file_and_a_heading():
+    for document in filter(Path.exists, DOCUMENTS):
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)# ]*)(?:#([^) ]+))?[^)]*\)", document.read_text()):
+            path = document.parent / target if target else document
+            assert path.exists(), f"{document.name}: {target}"
+            assert not anchor or anchor in anchors(path), f"{document.name}: {target}#{anchor}"
+
+
+def test_no_page_of_the_operations_is_longer_than_250_lines():
+    for page in (ROOT / "docs" / "operations").glob("*.md"):
+        assert page.read_text().count("\n") <= 250, page.name
 
 
 def test_every_test_in_the_table_of_faults_exists():
-    named = re.findall(r"\]\(\.\./(tests/\S+) \"(\w+)\"\)", OPERATIONS)
+    named = re.findall(r"\]\(\.\./\.\./(tests/\S+) \"(\w+)\"\)", OPERATIONS)
     assert len(named) > 20
     for file, test in named:
         assert f"\ndef {test}(" in (ROOT / file).read_text(), test

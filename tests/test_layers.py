@@ -1,6 +1,7 @@
 """Imports between the packages go one way, and importing the pure parts starts nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -86,6 +87,18 @@ def test_no_package_has_more_than_thirty_percent_of_the_lines():
     for name, path in MODULES.items():
         lines[name.partition(".")[0]] += path.read_text().count("\n")
     assert max(lines.values()) <= 0.3 * sum(lines.values()), lines
+
+
+def test_the_diagram_of_the_packages_shows_exactly_the_imports_that_exist():
+    documented = set(
+        re.findall(r"^    (\w+) --> (\w+)$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    )
+    existing = {
+        (module.partition(".")[0], name.partition(".")[0])
+        for module in set(MODULES) - ROOTS
+        for name in imports(module)
+    }
+    assert documented == {(importer, imported) for importer, imported in existing if importer != imported}
 
 
 @pytest.mark.parametrize("pure", ["domain.purchases", "domain.events", "app.settings", "source.events"])
