@@ -1,90 +1,96 @@
-"""Which generation of the topics counts: there is one before a `lately rescale`, another one after it.
+"""Generations of the topics: `lately rescale` replaces one by the next.
 
-The topic source-state of each generation says where that one stands, and is never deleted: so a process that was
-started with the settings of before writes to nothing that nobody reads any more.
+The topic source-state of each generation contains its layout and is never deleted. A process that
+was started with the settings of a previous generation therefore never writes to topics that nobody
+reads any more.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.control import source_state
-from app.control.source_state import Layout
+from app.control.source_state import Generation, SourceStates, TopicLayout
 from app.errors import WrongGeneration
 from app.settings import Settings
 
 
-def layout(settings: Settings, known: Mapping[str, source_state.State]) -> Layout:
-    """Where this generation stands, by what its source-state has. Raises WrongGeneration when there is none such."""
-    said = known.get(source_state.LAYOUT)
-    if said is not None and said.given_up:
+def current_layout(settings: Settings, states: SourceStates) -> TopicLayout:
+    """Return the layout of this generation. Raises WrongGeneration when it does not exist or is abandoned."""
+    layout = states.layout
+    if layout is not None and layout.is_abandoned:
         raise WrongGeneration(
-            f"generation {settings.generation} of the topics is given up: `lately rescale --abandon`, with the "
-            "settings of the one before, deletes what is left of it"
+            f"generation {settings.generation} of the topics is abandoned: run `lately rescale --abandon` with the "
+            "settings of the previous generation to delete the rest of it"
         )
-    if said is not None:
-        return said
+    if layout is not None:
+        return layout
     if settings.generation == 1:
-        return Layout(partitions=settings.partitions, since=0)
+        return TopicLayout(partitions=settings.partitions, active_since=0)
     raise WrongGeneration(
-        f"there is no generation {settings.generation} of the topics: `lately rescale` makes one, run with the "
-        "settings of the generation that there is; or correct LATELY_GENERATION"
+        f"there is no generation {settings.generation} of the topics: create it with `lately rescale`, run with the "
+        "settings of the existing generation, or correct LATELY_GENERATION"
     )
 
 
-def refuse_former(settings: Settings, known: Mapping[str, source_state.State]) -> Layout:
-    """Where this generation stands. Raises WrongGeneration where another one has taken over."""
-    at = layout(settings, known)
-    if at.after is not None:
-        raise WrongGeneration(taken_over(settings, at))
-    return at
+def require_not_superseded(settings: Settings, states: SourceStates) -> TopicLayout:
+    """Return the layout of this generation. Raises WrongGeneration when another generation has replaced it."""
+    layout = current_layout(settings, states)
+    if layout.successor is not None:
+        raise WrongGeneration(describe_successor(settings, layout.successor))
+    return layout
 
 
-def taken_over(settings: Settings, at: Layout) -> str:
-    """Which generation has taken over from this one, and what to do, in words."""
-    generation, partitions = at.after
+def describe_successor(settings: Settings, successor: Generation) -> str:
+    """Return a message: which generation has replaced this one, and what to do."""
+    number, partitions = successor
     return (
-        f"generation {generation} of the topics has taken over from generation {settings.generation}: "
-        f"set LATELY_GENERATION={generation} and LATELY_PARTITIONS={partitions}"
+        f"generation {number} of the topics has replaced generation {settings.generation}: "
+        f"set LATELY_GENERATION={number} and LATELY_PARTITIONS={partitions}"
     )
 
 
-def refuse_other(settings: Settings, known: Mapping[str, source_state.State]) -> None:
-    """Raise WrongGeneration unless this is the generation that the source publishes to."""
-    if refuse_former(settings, known).since is None:
+def require_active(settings: Settings, states: SourceStates) -> None:
+    """Raise WrongGeneration unless the source publishes to this generation."""
+    if require_not_superseded(settings, states).active_since is None:
         raise WrongGeneration(
             f"generation {settings.generation} of the topics is still being filled: "
-            f"`lately rescale --partitions {settings.partitions}`, with the settings of the one before, switches to it"
+            f"`lately rescale --partitions {settings.partitions}`, run with the settings of the previous generation, "
+            "switches to it"
         )
 
 
-async def require_begun(settings: Settings) -> None:
-    """Raise WrongGeneration where no worker or source may start: it does not exist, or another one has taken over."""
-    refuse_former(settings, await source_state.read(settings))
+async def require_startable_generation(settings: Settings) -> None:
+    """Raise WrongGeneration unless a worker or a source may start: the generation exists and is not replaced."""
+    require_not_superseded(settings, await source_state.read(settings))
 
 
-async def beside(settings: Settings) -> list[Settings]:
-    """The generations whose topics are there, too: the one before until it is deleted, one that is being filled."""
-    at = layout(settings, await source_state.read(settings))
-    found = []
-    if at.before is not None:
-        found.append(dataclasses.replace(settings, generation=at.before[0], partitions=at.before[1]))
-    following = dataclasses.replace(settings, generation=settings.generation + 1)
-    begun = (await source_state.read(following)).get(source_state.LAYOUT)
-    if begun is not None:
-        found.append(dataclasses.replace(following, partitions=begun.partitions))
-    return found
+async def read_neighbor_generations(settings: Settings) -> list[Settings]:
+    """Return settings for the other generations whose topics exist.
+
+    These are the previous generation until it is deleted, and the next generation while it is being filled.
+    """
+    layout = current_layout(settings, await source_state.read(settings))
+    neighbors = []
+    if layout.predecessor is not None:
+        number, partitions = layout.predecessor
+        neighbors.append(dataclasses.replace(settings, generation=number, partitions=partitions))
+    next_settings = dataclasses.replace(settings, generation=settings.generation + 1)
+    next_layout = (await source_state.read(next_settings)).layout
+    if next_layout is not None:
+        neighbors.append(dataclasses.replace(next_settings, partitions=next_layout.partitions))
+    return neighbors
 
 
 @asynccontextmanager
-async def counting(settings: Settings) -> AsyncIterator[None]:
-    """What is published to `orders` within counts; else WrongGeneration is raised, at the latest at the end.
+async def require_active_generation(settings: Settings) -> AsyncIterator[None]:
+    """Check at the start and at the end that this generation is active. Raises WrongGeneration.
 
-    A switch copies what was published before it was written down. What was published later is not copied, and whoever
-    did it looks after that whether there was one.
+    A switch of generations copies the events that were published before it. Events published after
+    it are not copied, so the check at the end reports a switch that happened in between.
     """
-    refuse_other(settings, await source_state.read(settings))
+    require_active(settings, await source_state.read(settings))
     yield
-    refuse_other(settings, await source_state.read(settings))
+    require_active(settings, await source_state.read(settings))

@@ -1,14 +1,16 @@
-"""What the source knows of itself, in the topic `source-state`: of each key the newest record counts.
+"""State that the source, workers and `lately rescale` share through the topic `source-state`.
 
-It is kept in Kafka and not in the shop's database, because the watermark mode may only read there.
+Each kind of state has a key; of each key the newest record is valid. The state is in Kafka and not
+in the shop's database, because in watermark mode the source may only read there.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
-from typing import Final, TypedDict
+from typing import NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -18,161 +20,197 @@ from app.settings import Settings
 from app.topics import Topics
 from domain.values import microseconds
 
-#: Keys of the topic: how the running source stands, how far a snapshot and the watermark are, what was verified, and
-#: that workers lack rows which only the shop's database has; then, of `lately rescale`: what came before this
-#: generation of the topics and what after it, and how much of the one before is copied.
-STATUS: Final = "status"
-SNAPSHOT: Final = "snapshot"
-WATERMARK: Final = "watermark"
-VERIFIED: Final = "verified"
-WISH: Final = "snapshot-wanted"
-LAYOUT: Final = "layout"
-COPIED: Final = "copied"
-
-#: What a source can promise: that every committed change is seen, only those of short transactions, or nothing.
+#: Levels of the guarantee that a source gives: it sees every committed change, only the changes of
+#: short transactions, or it guarantees nothing.
 PROVEN, TIMED, NONE = GUARANTEE_LEVELS = ("proven", "timed", "none")
 
-#: A source writes down how it stands every second; after so much longer it is not running, or has no Kafka.
+#: A source writes its status every second. Without a new status for this long, it is not running or
+#: cannot reach Kafka.
 STATUS_TIMEOUT_S = 10
 
-#: The horizon before the first snapshot has ended.
+#: The horizon before the first snapshot has finished: rows of every date may be missing.
 MAX_HORIZON = "9999-12-31 23:59:59.999999"
 
 
-class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How the running source stands. Times are microseconds since 1970, by the clock of the shop's database."""
+class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"unseen_changes": "unseen", "written_at": "at"}):
+    """Status of the leading source. Times are microseconds since 1970, by the clock of the shop's database."""
 
     mode: str
-    #: One of LEVELS, and why it is not more.
+    #: One of GUARANTEE_LEVELS, and the reasons why it is not a higher level.
     guarantee: str
     reasons: tuple[str, ...] = ()
-    #: Which changes this mode cannot see: of placed, changed, removed.
-    unseen: tuple[str, ...] = ()
-    #: All that was committed before this moment is in `orders` below `offsets`, by partition.
+    #: The kinds of changes that this mode cannot see: of placed, changed, removed.
+    unseen_changes: tuple[str, ...] = ()
+    #: All changes committed before this time are in `orders` below `offsets` (partition -> offset).
     as_of: int | None = None
     offsets: dict[int, int] = {}
     oldest_pending_s: float = 0.0
-    #: When this was written, and by whom.
-    at: int = 0
+    #: The time of this status, and the name of the source that wrote it.
+    written_at: int = 0
     leader: str = ""
 
 
-class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a snapshot of the shop's table is, or was when it ended."""
+class SnapshotState(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={"last_key": "after", "is_done": "done", "request_at": "wanted", "fulfilled_at": "granted"},
+):
+    """Progress or result of a snapshot of the shop's table."""
 
     table: str
     version: int
-    #: Orders since then ("YYYY-MM-DD HH:MM:SS.ffffff" in UTC), None: all.
+    #: Only orders since this time ("YYYY-MM-DD HH:MM:SS.ffffff" in UTC); None: all orders.
     since: str | None = None
+    #: Only rows for which this SQL condition is true; None: all rows.
     where: str | None = None
-    #: The primary key of the last row that was published; None before the first.
-    after: list | None = None
+    #: Primary key of the last row that was published; None before the first row.
+    last_key: list[object] | None = None
     rows: int = 0
-    done: bool = False
-    #: Rows ordered before then may be missing in Kafka when no later change made them known, None: none is.
+    is_done: bool = False
+    #: Rows ordered before this time may be missing in Kafka unless they changed later; None: no row is missing.
     horizon: str | None = MAX_HORIZON
-    #: The wish that there was when it began, and the newest one that was answered with all rows.
-    wanted: int = 0
-    granted: int = 0
+    #: `requested_at` of the request that existed when this snapshot started, and of the newest
+    #: request that a snapshot of all rows has fulfilled.
+    request_at: int = 0
+    fulfilled_at: int = 0
 
     def __post_init__(self) -> None:
-        """Take a horizon that is no time, as another version may have written it, for the one that promises least."""
+        """Replace a horizon that is not a time, which another version may have written, by the maximum."""
         try:
             horizon_microseconds(self.horizon)
         except ValueError:
             msgspec.structs.force_setattr(self, "horizon", MAX_HORIZON)
 
 
-class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker wants a snapshot of all rows, since `at` (microseconds since 1970, which only names it)."""
+class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True, rename={"requested_at": "at", "reason": "why"}):
+    """A worker requests a snapshot of all rows; `requested_at` (microseconds since 1970) identifies the request."""
 
-    at: int
-    why: str = ""
+    requested_at: int
+    reason: str = ""
 
 
-def is_request_pending(wish: SnapshotRequest | None, taken: SnapshotState | None) -> bool:
-    """Whether no snapshot of all rows has ended that was begun after this wish."""
-    return wish is not None and (taken is None or taken.granted < wish.at)
+def is_request_pending(request: SnapshotRequest | None, snapshot: SnapshotState | None) -> bool:
+    """Return whether no snapshot of all rows that started after this request has finished."""
+    return request is not None and (snapshot is None or snapshot.fulfilled_at < request.requested_at)
 
 
 def horizon_microseconds(horizon: str | None) -> int | None:
-    """The horizon of a snapshot in microseconds since 1970."""
+    """Convert the horizon of a snapshot to microseconds since 1970. Raises ValueError."""
     return None if horizon is None else microseconds(datetime.fromisoformat(horizon).replace(tzinfo=timezone.utc))
 
 
 class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
-    """Every row with an id up to `low` is published or does not exist; versions up to `version` were given."""
+    """Position of the watermark: rows with ids up to `low` are published or will never exist.
+
+    `version` is the highest event version used so far.
+    """
 
     table: str
     low: int
     version: int
 
 
-class VerifyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last comparison with the shop's database has found. Times are microseconds since 1970."""
+class VerifyResult(msgspec.Struct, frozen=True, kw_only=True, rename={"began_at": "at"}):
+    """Result of the last comparison with the shop's database. Times are microseconds since 1970."""
 
-    #: When it began.
-    at: int
-    #: When the last one began that left no difference.
+    began_at: int
+    #: Start of the last comparison that left no difference.
     clean_at: int | None = None
-    #: Purchases that differ still, by kind.
+    #: Number of purchases that still differ, by kind of difference.
     differences: dict[str, int] = {}
 
 
-class TopicLayout(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a generation of the topics stands among the others, which are named by generation and partitions."""
+class Generation(NamedTuple):
+    """A generation of the topics: its number, and its number of partitions."""
+
+    number: int
+    partitions: int
+
+
+class TopicLayout(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={"predecessor": "before", "active_since": "since", "successor": "after", "is_abandoned": "given_up"},
+):
+    """Relation of a generation of the topics to the previous and the next generation."""
 
     partitions: int
-    #: The one that it is copied from, until that is deleted.
-    before: tuple[int, int] | None = None
-    #: Since when the source publishes to it (microseconds since 1970); None: it is still being filled.
-    since: int | None = None
-    #: The one that the source publishes to instead.
-    after: tuple[int, int] | None = None
-    #: It is being deleted, without having counted.
-    given_up: bool = False
+    #: The generation that this one is copied from, until that one is deleted.
+    predecessor: Generation | None = None
+    #: Since when the source publishes to this generation (microseconds since 1970); None: it is still being filled.
+    active_since: int | None = None
+    #: The generation that the source publishes to instead of this one.
+    successor: Generation | None = None
+    #: The generation is being deleted and was never active.
+    is_abandoned: bool = False
 
 
-class CopyProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the generation before is in this one: partition of `orders` -> the next offset to copy."""
+class CopyProgress(msgspec.Struct, frozen=True, kw_only=True, rename={"has_dead_letters": "letters"}):
+    """Progress of copying the previous generation: partition of `orders` -> the next offset to copy."""
 
     offsets: dict[int, int] = {}
-    #: Events, and whether the open dead letters are there, too.
+    #: Number of events copied, and whether the open dead letters are copied too.
     events: int = 0
-    letters: bool = False
+    has_dead_letters: bool = False
 
 
 State = LeaderStatus | SnapshotState | WatermarkState | VerifyResult | SnapshotRequest | TopicLayout | CopyProgress
 
-#: The newest state of every key that the topic contains.
-States = TypedDict(
-    "States",
-    {
-        "status": LeaderStatus, "snapshot": SnapshotState, "watermark": WatermarkState, "verified": VerifyResult,
-        "snapshot-wanted": SnapshotRequest, "layout": TopicLayout, "copied": CopyProgress,
-    },
-    total=False,
-)  # fmt: skip
-_TYPES: dict[str, type[State]] = {
-    STATUS: LeaderStatus, SNAPSHOT: SnapshotState, WATERMARK: WatermarkState, VERIFIED: VerifyResult,
-    WISH: SnapshotRequest, LAYOUT: TopicLayout, COPIED: CopyProgress,
+
+@dataclasses.dataclass
+class SourceStates:
+    """The newest state of each kind; None: the topic does not contain this kind."""
+
+    status: LeaderStatus | None = None
+    snapshot: SnapshotState | None = None
+    watermark: WatermarkState | None = None
+    verified: VerifyResult | None = None
+    request: SnapshotRequest | None = None
+    layout: TopicLayout | None = None
+    copy_progress: CopyProgress | None = None
+
+    def update(self, state: State) -> None:
+        """Replace the state of the same kind."""
+        match state:
+            case LeaderStatus():
+                self.status = state
+            case SnapshotState():
+                self.snapshot = state
+            case WatermarkState():
+                self.watermark = state
+            case VerifyResult():
+                self.verified = state
+            case SnapshotRequest():
+                self.request = state
+            case TopicLayout():
+                self.layout = state
+            case CopyProgress():
+                self.copy_progress = state
+
+
+#: Key in the topic -> type of its value.
+_TYPES: dict[bytes, type[State]] = {
+    b"status": LeaderStatus, b"snapshot": SnapshotState, b"watermark": WatermarkState, b"verified": VerifyResult,
+    b"snapshot-wanted": SnapshotRequest, b"layout": TopicLayout, b"copied": CopyProgress,
 }  # fmt: skip
+_KEYS = {state_type: key for key, state_type in _TYPES.items()}
 _encode = msgspec.json.Encoder().encode
 
 
 def encode(state: State) -> tuple[bytes, bytes]:
-    """Key and value of its record."""
-    key = next(key for key, kind in _TYPES.items() if isinstance(state, kind))
-    return key.encode(), _encode(state)
+    """Return key and value of the state's record."""
+    return _KEYS[type(state)], _encode(state)
 
 
-def decode(key: bytes | None, value: bytes | None) -> tuple[str, State] | None:
-    """The record's key and state; None for what another version of Lately wrote."""
-    name = (key or b"").decode(errors="replace")
-    if name not in _TYPES or value is None:
+def decode(key: bytes | None, value: bytes | None) -> State | None:
+    """Decode a record of the topic; None for a record that another version of Lately wrote."""
+    state_type = _TYPES.get(key or b"")
+    if state_type is None or value is None:
         return None
     try:
-        return name, msgspec.json.decode(value, type=_TYPES[name])
+        return msgspec.json.decode(value, type=state_type)
     except msgspec.DecodeError:
         return None
 
@@ -184,32 +222,31 @@ async def write(producer: AIOKafkaProducer, topics: Topics, *states: State) -> N
         await producer.send_and_wait(topics.source_state.name, value, key, partition=0)
 
 
-async def read(settings: Settings) -> States:
-    """Read the newest state of every key; empty before the topic was created. Raises ServerAway."""
+async def read(settings: Settings) -> SourceStates:
+    """Read the newest state of each kind; all are None before the topic exists. Raises ServerAway."""
     async with open_reader(settings) as reader:
         return reader.states
 
 
 class SourceStateReader:
-    """Reads the topic source-state; `states` contains the newest state of every key read so far."""
+    """Reads the topic source-state; `states` contains the newest state of each kind read so far."""
 
     def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
-        self.states: States = {}
+        self.states = SourceStates()
         self._consumer, self._tp = consumer, tp
 
     async def catch_up(self) -> None:
-        """Read on to the present end of the topic."""
+        """Read the records written since the last call, up to the present end of the topic."""
         end = await end_offset(self._consumer, self._tp)
         async for record in read_until(self._consumer, {self._tp: end}):
-            entry = decode(record.key, record.value)
-            if entry is not None:
-                key, state = entry
-                self.states[key] = state  # type: ignore[literal-required]  # `decode` pairs each key with its type
+            state = decode(record.key, record.value)
+            if state is not None:
+                self.states.update(state)
 
 
 @asynccontextmanager
 async def open_reader(settings: Settings) -> AsyncIterator[SourceStateReader]:
-    """Open a reader that has caught up; it is empty before the topic was created. Raises ServerAway."""
+    """Open a reader that has caught up; it is empty before the topic exists. Raises ServerAway."""
     tp = TopicPartition(Topics(settings).source_state.name, 0)
     async with open_consumer(settings) as consumer:
         reader = SourceStateReader(consumer, tp)

@@ -15,7 +15,7 @@ from app.control import generation, source_state
 from app.control.source_state import TopicLayout
 from app.errors import BadTopic, ServerAway, StillRunning, WrongGeneration
 from app.kafka.admin import admin_client
-from app.kafka.groups import listed, members_of, offsets_of
+from app.kafka.groups import committed_offsets, list_groups, workers_of_group
 from app.settings import Settings
 from app.topics import Topics
 from commands.rescale.next_generation import require_unused, write_down
@@ -47,11 +47,11 @@ async def cleanup(settings: Settings, dry_run: bool = False) -> Deleted:
     known = await source_state.read(settings)
     generation.require_active(settings, known)
     at = generation.current_layout(settings, known)
-    if at.before is None:
+    if at.predecessor is None:
         raise WrongGeneration(f"there is no generation before {settings.generation}: nothing to clean up")
-    old = dataclasses.replace(settings, generation=at.before[0], partitions=at.before[1])
+    old = dataclasses.replace(settings, generation=at.predecessor[0], partitions=at.predecessor[1])
     # 1.
-    _require_verified(at, known.get(source_state.VERIFIED))
+    _require_verified(at, known.verified)
     async with admin_client(settings) as admin:
         names = await _existing(admin, old)
         await _require_unread(admin, names)
@@ -60,7 +60,7 @@ async def cleanup(settings: Settings, dry_run: bool = False) -> Deleted:
             # 2.
             await _delete(admin, names)
             # 3.
-            await write_down(settings, msgspec.structs.replace(at, before=None))
+            await write_down(settings, msgspec.structs.replace(at, predecessor=None))
     return Deleted(old.generation, names)
 
 
@@ -74,10 +74,10 @@ async def abandon(settings: Settings, dry_run: bool = False) -> Deleted:
     # 1.
     generation.require_active(settings, await source_state.read(settings))
     new = dataclasses.replace(settings, generation=settings.generation + 1)
-    begun = (await source_state.read(new)).get(source_state.LAYOUT)
+    begun = (await source_state.read(new)).layout
     if begun is None:
         await require_unused(new)
-    elif begun.since is not None:
+    elif begun.active_since is not None:
         raise WrongGeneration(f"generation {new.generation} of the topics counts already: it is not to be given up")
     async with admin_client(settings) as admin:
         names = await _existing(admin, new)
@@ -87,7 +87,7 @@ async def abandon(settings: Settings, dry_run: bool = False) -> Deleted:
         if not dry_run:
             # 2.
             if begun is not None:
-                await write_down(new, msgspec.structs.replace(begun, given_up=True))
+                await write_down(new, msgspec.structs.replace(begun, is_abandoned=True))
             # 3.
             last = Topics(new).source_state.name
             await _delete(admin, [name for name in names if name != last])
@@ -96,9 +96,9 @@ async def abandon(settings: Settings, dry_run: bool = False) -> Deleted:
 
 
 def _require_verified(at: TopicLayout, verified: source_state.VerifyResult | None) -> None:
-    if verified is None or verified.at < at.since or verified.clean_at != verified.at:
+    if verified is None or verified.began_at < at.active_since or verified.clean_at != verified.began_at:
         raise WrongGeneration(
-            f"the tables were not compared with MySQL since the switch ({rfc3339(at.since)}), or differed: "
+            f"the tables were not compared with MySQL since the switch ({rfc3339(at.active_since)}), or differed: "
             "`lately verify` first, and `lately verify --repair` where it finds differences"
         )
 
@@ -110,9 +110,9 @@ async def _existing(admin: AIOKafkaAdminClient, settings: Settings) -> list[str]
 
 async def _require_unread(admin: AIOKafkaAdminClient, names: list[str]) -> None:
     """Raise StillRunning when a group with members has read one of these topics."""
-    for group in await listed(admin):
-        reads = {tp.topic for tp in await offsets_of(admin, group)} & set(names)
-        if reads and (found := await members_of(admin, group)):
+    for group in await list_groups(admin):
+        reads = {tp.topic for tp in await committed_offsets(admin, group)} & set(names)
+        if reads and (found := await workers_of_group(admin, group)):
             raise StillRunning(
                 f"the group {group} still reads {', '.join(sorted(reads))}: stop {', '.join(found)}; one that was "
                 "killed counts until LATELY_SESSION_TIMEOUT_S has passed"

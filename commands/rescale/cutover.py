@@ -9,9 +9,9 @@ from collections.abc import Callable
 import msgspec
 
 from app.control import generation, source_state
-from app.control.source_state import Layout
+from app.control.source_state import Generation, TopicLayout
 from app.errors import ServerAway
-from app.kafka.lag import Behind
+from app.kafka.lag import LagReader
 from app.settings import Settings
 from commands.rescale.log_copy import LogCopy
 from commands.rescale.next_generation import write_down
@@ -27,21 +27,23 @@ MOMENT_S = 5.0
 class Switch:
     """The steps of `lately rescale` that need both generations: waiting for their workers, and the switch itself."""
 
-    def __init__(self, old: Settings, new: Settings, copy: LogCopy, old_behind: Behind, new_behind: Behind) -> None:
+    def __init__(
+        self, old: Settings, new: Settings, copy: LogCopy, old_behind: LagReader, new_behind: LagReader
+    ) -> None:
         self._old, self._new, self._copy = old, new, copy
         self._old_behind, self._new_behind = old_behind, new_behind
 
     async def wait_for_workers(self, within_s: int, say: Callable[[str], None]) -> None:
         """Copy on until workers of the new generation have applied all that there was a moment ago."""
         began = marked = time.monotonic()
-        told, ends = False, await self._new_behind.ends()
+        told, ends = False, await self._new_behind.end_offsets()
         while True:
             await self._copy.catch_up()
-            workers, left = len(await self._new_behind.members()), await self._new_behind.records(ends)
+            workers, left = len(await self._new_behind.list_workers()), await self._new_behind.count_unread(ends)
             if workers and not left:
                 if time.monotonic() - marked < MOMENT_S:
                     return
-                marked, ends = time.monotonic(), await self._new_behind.ends()
+                marked, ends = time.monotonic(), await self._new_behind.end_offsets()
                 continue
             if not told:
                 start = (
@@ -65,8 +67,8 @@ class Switch:
         await self._copy.catch_up()
         for settings, one in ((self._old, self._old_behind), (self._new, self._new_behind)):
             began = time.monotonic()
-            while left := await one.records():
-                if not await one.members():
+            while left := await one.count_unread():
+                if not await one.list_workers():
                     raise ServerAway(
                         f"no worker of generation {settings.generation} runs, and {left} records are left to be read: "
                         "start one, then run this again"
@@ -82,17 +84,19 @@ class Switch:
         """The steps 6 to 9 of `run`."""
         await lead.require()
         # 6.
-        at = generation.layout(self._old, await source_state.read(self._old))
-        after = (self._new.generation, self._new.partitions)
-        await write_down(self._old, msgspec.structs.replace(at, after=after))
+        at = generation.current_layout(self._old, await source_state.read(self._old))
+        successor = Generation(self._new.generation, self._new.partitions)
+        await write_down(self._old, msgspec.structs.replace(at, successor=successor))
         # 7. Whoever leads from now on sees it, and nobody leads who began before; so this is the end of the topic.
         await lead.require()
         await self._copy.catch_up(unreadable=True)
         # 8.
         await self._copy.copy_letters()
         known = await source_state.read(self._old)
-        kept = [known[key] for key in (source_state.SNAPSHOT, source_state.WATERMARK) if key in known]
+        kept = [state for state in (known.snapshot, known.watermark) if state is not None]
         # 9.
         now = await lead.require()
-        before = (self._old.generation, self._old.partitions)
-        await write_down(self._new, *kept, Layout(partitions=self._new.partitions, before=before, since=now))
+        before = Generation(self._old.generation, self._old.partitions)
+        await write_down(
+            self._new, *kept, TopicLayout(partitions=self._new.partitions, predecessor=before, active_since=now)
+        )

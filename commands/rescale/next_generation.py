@@ -7,14 +7,14 @@ import dataclasses
 from aiokafka import TopicPartition
 
 from app.control import generation, source_state
-from app.control.source_state import Layout
+from app.control.source_state import Generation, TopicLayout
 from app.errors import BadSetting, BadTopic, WrongGeneration
 from app.kafka.admin import ensure_topics, missing_topics
-from app.kafka.client import reachable
-from app.kafka.consume import consuming
+from app.kafka.client import explain_errors
+from app.kafka.consume import open_consumer
 from app.settings import Settings
 from app.topics import Topics
-from source.publisher import publishing
+from source.publisher import open_publisher
 
 
 def next_generation(settings: Settings, partitions: int) -> Settings:
@@ -26,27 +26,27 @@ def next_generation(settings: Settings, partitions: int) -> Settings:
     return dataclasses.replace(settings, partitions=partitions, generation=settings.generation + 1)
 
 
-async def stands(old: Settings, new: Settings) -> tuple[bool, Layout | None]:
+async def stands(old: Settings, new: Settings) -> tuple[bool, TopicLayout | None]:
     """Whether the old generation is a former one already, and where the new one stands, if it was begun.
 
     Raises WrongGeneration, BadSetting, BadTopic, ServerAway where a rescale from one to the other cannot go on.
     """
     known = await source_state.read(old)
-    at = generation.layout(old, known)
-    former = at.after == (new.generation, new.partitions)
+    at = generation.current_layout(old, known)
+    former = at.successor == (new.generation, new.partitions)
     if not former:
-        generation.refuse_other(old, known)
-        if at.before is not None:
+        generation.require_active(old, known)
+        if at.predecessor is not None:
             raise WrongGeneration(
-                f"generation {at.before[0]} of the topics is still there: `lately rescale --cleanup` first"
+                f"generation {at.predecessor[0]} of the topics is still there: `lately rescale --cleanup` first"
             )
     missing = await missing_topics(old)
     if missing:
         raise BadTopic(f"there is nothing to rescale, topics are missing: {', '.join(missing)}; look at LATELY_ID")
     known = await source_state.read(new)
-    if source_state.LAYOUT not in known:
+    if known.layout is None:
         return former, None
-    begun = generation.layout(new, known)
+    begun = generation.current_layout(new, known)
     if begun.partitions != new.partitions:
         raise BadSetting(
             f"a rescale to {begun.partitions} partitions is under way: go on with --partitions {begun.partitions}, "
@@ -65,12 +65,14 @@ async def begin(old: Settings, new: Settings) -> None:
         await ensure_topics(new)
     except BadTopic as exc:
         raise BadTopic(f"a rescale was begun before ({exc}): `lately rescale --abandon` gives that up") from None
-    await write_down(new, Layout(partitions=new.partitions, before=(old.generation, old.partitions)))
+    await write_down(
+        new, TopicLayout(partitions=new.partitions, predecessor=Generation(old.generation, old.partitions))
+    )
 
 
 async def require_unused(settings: Settings) -> None:
     """Raise BadTopic where a topic of this generation, which nobody has begun, holds records: it is somebody else's."""
-    async with consuming(settings) as consumer:
+    async with open_consumer(settings) as consumer:
         there = await consumer.topics()
         for name in sorted({topic.name for topic in Topics(settings).all} & there):
             tps = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
@@ -83,5 +85,5 @@ async def require_unused(settings: Settings) -> None:
 
 async def write_down(settings: Settings, *states: source_state.State) -> None:
     """Write states to the source-state of a generation. Raises ServerAway."""
-    async with reachable(settings), publishing(settings) as publisher:
-        await publisher.remember(*states)
+    async with explain_errors(settings), open_publisher(settings) as publisher:
+        await publisher.write_states(*states)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.control import generation, source_state
-from app.control.source_state import Layout, Verified
+from app.control.source_state import SourceStates, TopicLayout, VerifyResult
 from app.errors import BadSetting, WrongGeneration
 from app.settings import Settings
 from app.topics import Topics
@@ -45,10 +45,10 @@ def test_the_first_generation_has_the_names_of_before():
 @pytest.mark.parametrize("mode", ["outbox", "watermark"])
 def test_locks_of_tables_with_long_names_are_three(mode: str):
     named = Settings(mysql_database="d" * 64, source_table="t" * 64, source_outbox="o" * 64, source_mode=mode)
-    found = {locks.of_leader(named), locks.of_handover(named), locks.of_snapshot(named)}
+    found = {locks.leader_lock(named), locks.handover_lock(named), locks.snapshot_lock(named)}
     assert len(found) == 3
     assert {len(one) for one in found} == {64}
-    assert locks.of_leader(Settings(mysql_database="shop")) == "lately:shop.purchase_outbox"
+    assert locks.leader_lock(Settings(mysql_database="shop")) == "lately:shop.purchase_outbox"
 
 
 def test_the_same_number_is_refused():
@@ -68,46 +68,49 @@ def test_bad_input_ends_with_2_and_names_the_option(words: list[str]):
 
 
 def test_the_first_generation_counts_without_a_record_and_no_other_does():
-    generation.refuse_other(FIRST, {})
+    generation.require_active(FIRST, SourceStates())
     with pytest.raises(WrongGeneration, match="there is no generation 2"):
-        generation.layout(SECOND, {})
+        generation.current_layout(SECOND, SourceStates())
 
 
 def test_a_generation_that_is_being_filled_lets_workers_start_and_nobody_publish():
-    known = {source_state.LAYOUT: Layout(partitions=6, before=(1, 4))}
-    assert generation.refuse_former(SECOND, known).since is None
+    known = SourceStates(layout=TopicLayout(partitions=6, predecessor=(1, 4)))
+    assert generation.require_not_superseded(SECOND, known).active_since is None
     with pytest.raises(WrongGeneration, match="still being filled: `lately rescale --partitions 6`"):
-        generation.refuse_other(SECOND, known)
+        generation.require_active(SECOND, known)
 
 
 def test_a_generation_that_is_given_up_lets_nobody_start():
-    known = {source_state.LAYOUT: Layout(partitions=6, before=(1, 4), given_up=True)}
+    known = SourceStates(layout=TopicLayout(partitions=6, predecessor=(1, 4), is_abandoned=True))
     with pytest.raises(WrongGeneration, match="`lately rescale --abandon`"):
-        generation.refuse_former(SECOND, known)
+        generation.require_not_superseded(SECOND, known)
 
 
 def test_a_former_generation_says_which_settings_to_use():
-    known = {source_state.LAYOUT: Layout(partitions=4, since=0, after=(2, 6))}
+    known = SourceStates(layout=TopicLayout(partitions=4, active_since=0, successor=(2, 6)))
     with pytest.raises(WrongGeneration, match="set LATELY_GENERATION=2 and LATELY_PARTITIONS=6"):
-        generation.refuse_other(FIRST, known)
+        generation.require_active(FIRST, known)
 
 
-@pytest.mark.parametrize("verified", [None, Verified(at=9), Verified(at=9, clean_at=8), Verified(at=6, clean_at=6)])
-def test_what_was_not_verified_since_the_switch_is_not_cleaned_up(verified: Verified | None):
+@pytest.mark.parametrize(
+    "verified",
+    [None, VerifyResult(began_at=9), VerifyResult(began_at=9, clean_at=8), VerifyResult(began_at=6, clean_at=6)],
+)
+def test_what_was_not_verified_since_the_switch_is_not_cleaned_up(verified: VerifyResult | None):
     with pytest.raises(WrongGeneration, match="`lately verify` first"):
-        _require_verified(Layout(partitions=6, since=7), verified)
+        _require_verified(TopicLayout(partitions=6, active_since=7), verified)
 
 
 def test_what_was_verified_since_the_switch_is():
-    _require_verified(Layout(partitions=6, since=7), Verified(at=9, clean_at=9))
+    _require_verified(TopicLayout(partitions=6, active_since=7), VerifyResult(began_at=9, clean_at=9))
 
 
 def test_states_of_a_rescale_survive_their_record():
     for one in (
-        Layout(partitions=6, before=(1, 4), since=5, after=(3, 8)),
-        source_state.Copied(offsets={0: 3}, events=2),
+        TopicLayout(partitions=6, predecessor=(1, 4), active_since=5, successor=(3, 8)),
+        source_state.CopyProgress(offsets={0: 3}, events=2),
     ):
-        assert source_state.decode(*source_state.encode(one))[1] == one
+        assert source_state.decode(*source_state.encode(one)) == one
 
 
 class Record(NamedTuple):
