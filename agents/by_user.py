@@ -17,7 +17,7 @@ async def remember_purchases(stream):
     async for chunk in stream:
         changes = baskets.changes(chunk) if settings.similar else None
         events = readable(chunk, "by_user")
-        with otel.processing(*chunk.tp, app.tables.group, events):
+        with otel.processing(*chunk.tp, app.tables.group_id, events):
             differences = by_user.remember(chunk, events, changes)
         if settings.by_product:
             product_partials.add(chunk, differences)

@@ -32,8 +32,8 @@ from bench.observer import Observer
 from bench.report import table
 from bench.sides import Place
 from bench.usage import cpu_s, status
+from chunks import LocalOffset
 from chunks.assignor import Assignor
-from chunks.store import Held
 from local.process import LocalProcess, ServerFailed
 
 IDLE_S = 5
@@ -177,7 +177,7 @@ def group_bytes(partitions: int, workers: int, kind: type[PartitionAssignor] = A
 
 
 def _member(kind: type[PartitionAssignor], number: int, changelogs: set[str]) -> PartitionAssignor:
-    tables = SimpleNamespace(changelog_topics=changelogs, data={}, held={}, ends={})
+    tables = SimpleNamespace(changelog_topics=changelogs, data={}, local_offsets={}, changelog_ends={})
     address = f"http://lately-workers-{number}.lately:6066/"
     conf = SimpleNamespace(canonical_url=address, consumer_group_instance_id=None)
     return kind(SimpleNamespace(tables=tables, tracer=None, conf=conf), replicas=0)
@@ -189,8 +189,8 @@ def _read_all(member: PartitionAssignor) -> None:
     for tp in member.assigned_actives() | member.assigned_standbys():
         if tp.topic in tables.changelog_topics:
             offset = 10_000_000 + zlib.crc32(f"{tp.topic}-{tp.partition}".encode()) % 10_000_000
-            tables.held.setdefault(tp.topic, {})[tp.partition] = Held(offset, now)
-            tables.ends.setdefault(tp.topic, {})[tp.partition] = offset
+            tables.local_offsets.setdefault(tp.topic, {})[tp.partition] = LocalOffset(offset, now)
+            tables.changelog_ends.setdefault(tp.topic, {})[tp.partition] = offset
 
 
 def most_workers(partitions: int, limit: int, kind: type[PartitionAssignor] = Assignor) -> int:

@@ -1,12 +1,97 @@
-"""Chunked Faust: whole fetched chunks through one agent step, with state and source position in one transaction.
+"""Chunked Faust: agent steps over whole fetched chunks, with state and source position in one transaction.
 
-Knows nothing of orders. `README.md` beside this file has the invariants and what of Faust is replaced.
+The engine contains nothing about orders. `README.md` in this folder lists its invariants and the Faust behaviour that
+it replaces.
+
+Other packages import from `chunks`, not from its modules. The names are loaded on first use: `from chunks import
+ChunkError` imports neither Faust's tables nor RocksDB, so commands that need no table start fast.
 """
 
-from chunks.chunk import Chunk
-from chunks.errors import ChunkError, ClosedPartition, Fenced, Unsupported
-from chunks.lost import Loss
-from chunks.schema import ChunkSchema
-from chunks.watch import Watch
+from __future__ import annotations
 
-__all__ = ["Chunk", "ChunkError", "ChunkSchema", "ClosedPartition", "Fenced", "Loss", "Unsupported", "Watch"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chunks.app import ChunkedApp
+    from chunks.assignment import PROTOCOL
+    from chunks.check import check_libraries
+    from chunks.chunk import Chunk
+    from chunks.errors import (
+        ChunkError,
+        ClosedPartition,
+        DiskFailed,
+        Fenced,
+        GroupUnavailable,
+        IncompleteRestore,
+        RecordGap,
+        RecordRefused,
+        UnsupportedLibrary,
+    )  # fmt: skip
+    from chunks.fetch import FETCH_MAX_WAIT_MS, fetch_ranges, high_watermark, tune_consumer
+    from chunks.lost import Loss
+    from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
+    from chunks.reader import StoreReader, TableReader
+    from chunks.records import FetchedRecord, Headers, RecordRange
+    from chunks.restore import RestoreProgress
+    from chunks.schema import ChunkSchema
+    from chunks.standby import StandbyCheck, discard_exception
+    from chunks.store import (
+        BEGINNING_KEY,
+        RESERVED_PREFIX,
+        RESTORING_KEY,
+        LocalOffset,
+        Store,
+        StoreSnapshot,
+        position_key,
+    )  # fmt: skip
+    from chunks.table import Table
+    from chunks.transactions import transactional_id
+    from chunks.view import TableView
+    from chunks.watch import Watch
+
+#: Module -> the names that it contributes to this package's interface.
+_EXPORTS = {
+    "app": ("ChunkedApp",),
+    "assignment": ("PROTOCOL",),
+    "check": ("check_libraries",),
+    "chunk": ("Chunk",),
+    "errors": (
+        "ChunkError", "ClosedPartition", "DiskFailed", "Fenced", "GroupUnavailable", "IncompleteRestore", "RecordGap",
+        "RecordRefused", "UnsupportedLibrary",
+    ),
+    "fetch": ("FETCH_MAX_WAIT_MS", "fetch_ranges", "high_watermark", "tune_consumer"),
+    "lost": ("Loss",),
+    "partition_task": ("BATCH_BYTES", "MAX_REQUEST_BYTES", "TRANSACTION_TIMEOUT_MS"),
+    "reader": ("StoreReader", "TableReader"),
+    "records": ("FetchedRecord", "Headers", "RecordRange"),
+    "restore": ("RestoreProgress",),
+    "schema": ("ChunkSchema",),
+    "standby": ("StandbyCheck", "discard_exception"),
+    "store": (
+        "BEGINNING_KEY", "RESERVED_PREFIX", "RESTORING_KEY", "LocalOffset", "Store", "StoreSnapshot", "position_key",
+    ),
+    "table": ("Table",),
+    "transactions": ("transactional_id",),
+    "view": ("TableView",),
+    "watch": ("Watch",),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = [
+    "BATCH_BYTES", "BEGINNING_KEY", "FETCH_MAX_WAIT_MS", "MAX_REQUEST_BYTES", "PROTOCOL", "RESERVED_PREFIX",
+    "RESTORING_KEY", "TRANSACTION_TIMEOUT_MS", "Chunk", "ChunkError", "ChunkSchema", "ChunkedApp",
+    "ClosedPartition", "DiskFailed", "Fenced", "FetchedRecord", "GroupUnavailable", "Headers", "IncompleteRestore",
+    "LocalOffset", "Loss", "RecordGap", "RecordRange", "RecordRefused", "RestoreProgress", "StandbyCheck", "Store",
+    "StoreReader", "StoreSnapshot", "Table", "TableReader", "TableView", "UnsupportedLibrary", "Watch",
+    "check_libraries", "discard_exception", "fetch_ranges", "high_watermark", "position_key", "transactional_id",
+    "tune_consumer",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"chunks.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value

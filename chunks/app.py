@@ -29,10 +29,10 @@ class ChunkedApp(faust.App):
         table: ChunkTable = super().Table(name, **options)  # type: ignore[assignment]  # conf.Table names the class
         return table
 
-    def chunk_topic(self, name: str, *, is_background: bool = False) -> TopicT:
-        """Define a topic whose agents receive chunks; `is_background`: see TableManager.background."""
+    def chunk_topic(self, name: str) -> TopicT:
+        """Define a topic whose agents receive chunks."""
         topic = self.topic(name, schema=ChunkSchema())
-        if is_background:
+        if name in self.tables.background_topics:
             # No bound, as `App.topic` forgets the one it is given: the records of one fetch have to fit, or they would
             # block the other topics. The topic is fetched again only after the agent has taken all of them.
             topic.maxsize = 0

@@ -17,7 +17,7 @@ WARM_RECORDS = 50_000
 
 
 @dataclass(frozen=True)
-class Holding:
+class ClientState:
     """What a worker has: the partitions it processed until now, and those of which it keeps copies.
 
     `behind`: partition -> changelog records until it is as far as the furthest; one that is not there: it has nothing.
@@ -26,25 +26,25 @@ class Holding:
 
     active: Collection[int] = ()
     standby: Collection[int] = ()
-    behind: Mapping[int, int] = field(default_factory=dict)
+    lags: Mapping[int, int] = field(default_factory=dict)
     warmed: Collection[int] = ()
 
     def lag(self, partition: int) -> float:
         """Records that it would have to read before it could process the partition."""
-        return 0 if partition in self.warmed else self.behind.get(partition, math.inf)
+        return 0 if partition in self.warmed else self.lags.get(partition, math.inf)
 
-    def warm(self, partition: int) -> bool:
+    def is_warm(self, partition: int) -> bool:
         """Whether it could process the partition at once."""
         return self.lag(partition) <= WARM_RECORDS
 
 
 @dataclass
-class Share:
+class TargetAssignment:
     """What a worker gets; once those `warming`, which are among `standby`, are warm it asks for another rebalance."""
 
     active: set[int] = field(default_factory=set)
     standby: set[int] = field(default_factory=set)
-    warming: set[int] = field(default_factory=set)
+    warmup: set[int] = field(default_factory=set)
 
     @property
     def load(self) -> int:
@@ -52,30 +52,30 @@ class Share:
         return len(self.active) + len(self.standby)
 
 
-def assign(partitions: int, holdings: Mapping[str, Holding], replicas: int) -> dict[str, Share]:
+def assign(partitions: int, holdings: Mapping[str, ClientState], replicas: int) -> dict[str, TargetAssignment]:
     """Worker -> its share: each partition once active, with `replicas` copies on others, as far as there are others.
 
     Nobody has two active partitions more than another, or moves more than that takes. What would have to be read anew
     first stays where it is warm, until the copy is.
     """
     workers = sorted(holdings)
-    goal = _balanced(partitions, holdings)
-    copies = _copies(partitions, holdings, goal, min(replicas, len(workers) - 1))
-    shares = {worker: Share() for worker in workers}
+    goal = _balance_owners(partitions, holdings)
+    copies = _place_standbys(partitions, holdings, goal, min(replicas, len(workers) - 1))
+    shares = {worker: TargetAssignment() for worker in workers}
     for partition in range(partitions):
-        warm = [one for one in workers if holdings[one].warm(partition)]
+        warm = [one for one in workers if holdings[one].is_warm(partition)]
         # Who has it now, or else whoever comes closest.
-        before = min(workers, key=lambda one: _unfit(holdings[one], partition))
+        before = min(workers, key=lambda one: _rank(holdings[one], partition))
         owner, keepers = goal[partition], set(copies[partition])
         if owner not in warm and before in warm:
-            shares[owner].warming.add(partition)
+            shares[owner].warmup.add(partition)
             keepers.add(owner)
             owner = before
         cold = keepers.difference(warm)
         # A copy that moves is kept until there is the new one.
         leaving = [one for one in warm if partition in holdings[one].standby and one not in keepers and one != owner]
         for new, old in zip(sorted(cold - {goal[partition]}), leaving, strict=False):
-            shares[new].warming.add(partition)
+            shares[new].warmup.add(partition)
             keepers.add(old)
         shares[owner].active.add(partition)
         for keeper in keepers - {owner}:
@@ -83,17 +83,17 @@ def assign(partitions: int, holdings: Mapping[str, Holding], replicas: int) -> d
     return shares
 
 
-def _unfit(holding: Holding, partition: int) -> tuple:
+def _rank(holding: ClientState, partition: int) -> tuple:
     """The less the better: warm owners, warm copies, owners, the others by what they lack."""
-    return not holding.warm(partition), partition not in holding.active, holding.lag(partition)
+    return not holding.is_warm(partition), partition not in holding.active, holding.lag(partition)
 
 
-def _balanced(partitions: int, holdings: Mapping[str, Holding]) -> list[str]:
+def _balance_owners(partitions: int, holdings: Mapping[str, ClientState]) -> list[str]:
     """The owner of each partition, once all that takes has been copied."""
     owned: dict[str, set[int]] = {worker: set() for worker in sorted(holdings)}
     for partition in range(partitions):
-        fit = min(_unfit(holding, partition)[:2] for holding in holdings.values())
-        able = [one for one in owned if _unfit(holdings[one], partition)[:2] == fit]
+        fit = min(_rank(holding, partition)[:2] for holding in holdings.values())
+        able = [one for one in owned if _rank(holdings[one], partition)[:2] == fit]
         owned[min(able, key=lambda one: (len(owned[one]), holdings[one].lag(partition)))].add(partition)
     while True:
         least, most = min(map(len, owned.values())), max(map(len, owned.values()))
@@ -110,8 +110,8 @@ def _balanced(partitions: int, holdings: Mapping[str, Holding]) -> list[str]:
         owned[to].add(partition)
 
 
-def _copies(
-    partitions: int, holdings: Mapping[str, Holding], owners: list[str], replicas: int
+def _place_standbys(
+    partitions: int, holdings: Mapping[str, ClientState], owners: list[str], replicas: int
 ) -> list[set[str]]:  # fmt: skip
     """The workers with a copy of each partition, once all is copied; those of an owner's are on many others."""
     load = {worker: owners.count(worker) for worker in sorted(holdings)}
@@ -122,7 +122,7 @@ def _copies(
         others = [one for one in load if one != owner]
         others.sort(
             key=lambda one: (
-                not holdings[one].warm(partition) or partition not in holdings[one].standby,
+                not holdings[one].is_warm(partition) or partition not in holdings[one].standby,
                 load[one], backed.get((owner, one), 0), holdings[one].lag(partition),
             )
         )  # fmt: skip

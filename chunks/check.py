@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from importlib import metadata
 
-from chunks.errors import Unsupported
+from chunks.errors import UnsupportedLibrary
 
 #: Distribution -> the one version whose inner workings were read and tested.
 VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0", "rocksdict": "0.3.29"}
@@ -68,11 +68,11 @@ SIGNATURES = {
 }
 
 
-def check(versions: Mapping[str, str] = VERSIONS, signatures: Mapping[str, str] = SIGNATURES) -> None:
+def check_libraries(versions: Mapping[str, str] = VERSIONS, signatures: Mapping[str, str] = SIGNATURES) -> None:
     """Compare versions and signatures with those tested; raises Unsupported that names all that differ."""
     wrong = [*_wrong_versions(versions), *_wrong_signatures(signatures)]
     if wrong:
-        raise Unsupported(
+        raise UnsupportedLibrary(
             f"the installed libraries do not fit this version of Lately: {'; '.join(wrong)}. "
             "Install the pinned ones again: pip install --upgrade --force-reinstall lately"
         )

@@ -3,56 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import Protocol, TypeVar
 
 from faust.types import TP
 
-if TYPE_CHECKING:
-    from chunks.partition_task import Ledger
-    from chunks.table import Table
-    from chunks.view import View
+from chunks.records import Headers, RecordRange
+from chunks.view import TableView
 
 T = TypeVar("T")
-Headers = list[tuple[str, bytes]]
-
-#: Records of one agent step. Few enough for a step of some milliseconds: the web views answer between two of them.
-CHUNK_RECORDS = 500
 
 
-class Run(NamedTuple):
-    """Consecutive records of one partition: all that exist from offset `first` up to, not including, `next`.
+class NamedTable(Protocol):
+    """A table, as far as a chunk uses it."""
 
-    `end` is where the partition ended when they were fetched.
-    """
+    @property
+    def name(self) -> str:
+        """The name of the table."""
 
-    first: int
-    next: int
-    records: list[tuple[int, bytes | None, bytes | None]]
-    end: int = 0
+
+class ChunkTask(Protocol):
+    """The partition task of a chunk, as far as the chunk uses it."""
+
+    def view(self, table: NamedTable) -> TableView:
+        """Return a view of a table that includes uncommitted values."""
+
+    def accumulate(self, create: Callable[[], T], flush: Callable[[Chunk, T], None]) -> T:
+        """Return the accumulator of `flush` for the open transaction."""
 
 
 class Chunk:
-    """What an agent gets for one step: records, the tables as they stand, and a place for what follows from them.
+    """Input and output of one agent step: records, views of tables, and the records to send.
 
-    Everything assigned and sent in a step takes effect at once or not at all, together with the source position.
+    All values assigned and all records sent in a step take effect together with the source position, or not at all.
     """
 
-    __slots__ = ("_ledger", "_views", "end", "first", "latest", "next", "outputs", "records", "told", "tp")
+    __slots__ = ("_task", "_views", "commit_callbacks", "end", "first", "latest", "next", "outputs", "records", "tp")
 
-    def __init__(self, tp: TP, run: Run, ledger: Ledger) -> None:
+    def __init__(self, tp: TP, record_range: RecordRange, task: ChunkTask) -> None:
         self.tp = tp
-        self.first, self.next, self.records, self.end = run
+        self.first, self.next, self.records, self.end = record_range
         self.outputs: list[tuple[TP, bytes | None, bytes | None, Headers]] = []
         self.latest: dict[tuple[TP, bytes], bytes] = {}
-        self.told: list[Callable[[], None]] = []
-        self._ledger = ledger
-        self._views: dict[str, View] = {}
+        self.commit_callbacks: list[Callable[[], None]] = []
+        self._task = task
+        self._views: dict[str, TableView] = {}
 
-    def view(self, table: Table) -> View:
-        """`table` as it stands for this chunk's partition; what is assigned to it is written with the chunk."""
+    def view(self, table: NamedTable) -> TableView:
+        """Return `table` in the chunk's partition; values assigned to the view are committed with the chunk."""
         view = self._views.get(table.name)
         if view is None:
-            view = self._views[table.name] = self._ledger.view(table)
+            view = self._views[table.name] = self._task.view(table)
         return view
 
     def send(
@@ -62,22 +62,22 @@ class Chunk:
         self.outputs.append((TP(topic, partition), key, value, headers or []))
 
     def send_latest(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
-        """The same for a topic of which only the newest value of each key counts: older ones may be left out."""
+        """Send a record to a compacted topic: only the last value of each key in the transaction is sent."""
         self.latest[TP(topic, partition), key] = value
 
-    def when_shown(self, tell: Callable[[], None]) -> None:
-        """Call `tell` once what the chunk has changed is durable and can be read; never where it is not."""
-        self.told.append(tell)
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the chunk is committed and its values can be read; never if the commit fails."""
+        self.commit_callbacks.append(callback)
 
-    def collect(self, make: Callable[[], T], write: Callable[[Chunk, T], None]) -> T:
-        """Something to collect in, made once for all chunks of a transaction.
+    def accumulate(self, create: Callable[[], T], flush: Callable[[Chunk, T], None]) -> T:
+        """Return an accumulator that all chunks of a transaction share; `create` makes it once per transaction.
 
-        At the end of the transaction `write` is called with it and a chunk without records, to assign and send what
-        follows from all of them.
+        At the end of the transaction, `flush` is called with a chunk without records and the accumulator, to assign
+        and send the results.
         """
-        return self._ledger.collect(make, write)
+        return self._task.accumulate(create, flush)
 
     @property
-    def views(self) -> Iterable[View]:
-        """What was looked at so far."""
+    def views(self) -> Iterable[TableView]:
+        """The views of the tables that the step has used so far."""
         return self._views.values()

@@ -6,7 +6,7 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, serve
 from faust.types import AppT
 
 
-def client(app: AppT) -> dict[str, object]:
+def client_options(app: AppT) -> dict[str, object]:
     """What every aiokafka client is told: the bootstrap servers, and all about security."""
     secured = credentials_to_aiokafka_auth(app.conf.broker_credentials, app.conf.ssl_context)
     return {"bootstrap_servers": server_list(app.transport.url, app.transport.default_port), **secured}

@@ -14,14 +14,14 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
-from chunks.chunk import CHUNK_RECORDS, Run
-from chunks.errors import NoGroup
-from chunks.fetch import end_of, fetch, tune
+from chunks.errors import GroupUnavailable
+from chunks.fetch import fetch_ranges, high_watermark, tune_consumer
+from chunks.records import CHUNK_RECORDS, RecordRange
 
 #: How often to ask whether the group is well, and within which time a second trouble with it is one too many (s).
 HEAR_EVERY_S, TROUBLE_S = 1.0, 60.0
 #: How soon to look again whether a background topic can go on, in seconds.
-LOOK_AGAIN_S = 0.02
+BACKGROUND_POLL_S = 0.02
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -30,23 +30,23 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     _trouble_at = -math.inf
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
-        consumer = tune(super()._create_worker_consumer(transport))
-        if self.app.tables.group is not None:
-            consumer._group_id = self.app.tables.group  # noqa: SLF001 - Faust knows no group but the app's id
+        consumer = tune_consumer(super()._create_worker_consumer(transport))
+        if self.app.tables.group_id is not None:
+            consumer._group_id = self.app.tables.group_id  # noqa: SLF001 - Faust knows no group but the app's id
         return consumer
 
     async def _fetch_records(
         self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None,
         max_records: int | None = None,
-    ) -> dict[TP, list[Run]]:  # fmt: skip
+    ) -> dict[TP, list[RecordRange]]:  # fmt: skip
         if not self.consumer.flow_active:
             return {}
         self._pause_background(consumer, active_partitions)
-        return await fetch(consumer, active_partitions, timeout or 0, CHUNK_RECORDS)
+        return await fetch_ranges(consumer, active_partitions, timeout or 0, CHUNK_RECORDS)
 
-    def end_of(self, tp: TP) -> int | None:
+    def high_watermark(self, tp: TP) -> int | None:
         """Where a partition ended when it was last fetched, None where that is not known."""
-        return None if self._consumer is None else end_of(self._consumer, tp)
+        return None if self._consumer is None else high_watermark(self._consumer, tp)
 
     async def committed(self, tp: TP) -> int | None:
         """The offset that the group has committed, None where there is none."""
@@ -66,7 +66,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if self._trouble_at - before > TROUBLE_S:
                 self.log.warning("trying once more to join the group %s: %r", consumer._group_id, exc)  # noqa: SLF001
                 return
-            raise NoGroup(
+            raise GroupUnavailable(
                 f"the group {consumer._group_id} cannot be joined or was lost ({exc!r}): if workers of another "  # noqa: SLF001
                 "version run in it, or one with the same instance id, stop them; then start this one again"
             ) from exc
@@ -81,7 +81,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # Its own objects: it refuses Faust's, though they are equal, and of two sets & takes them from either.
         paused = consumer.paused()
         for tp in consumer.assignment():
-            if tp.topic in self.app.tables.background and (tp in paused) == (tp in active_partitions):
+            if tp.topic in self.app.tables.background_topics and (tp in paused) == (tp in active_partitions):
                 (consumer.resume if tp in paused else consumer.pause)(tp)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -106,7 +106,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class Consumer(driver.Consumer):
-    """Replaces: offsets that are committed by what was acknowledged. Here they follow what the ledgers made durable."""
+    """Replaces: offsets that are committed by what was acknowledged. Here they follow what the tasks made durable."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -117,9 +117,9 @@ class Consumer(driver.Consumer):
         loop = asyncio.SelectorEventLoop()
         return ConsumerThread(self, loop=self.loop, thread_loop=loop, beacon=self.beacon)
 
-    def end_of(self, tp: TP) -> int | None:
+    def high_watermark(self, tp: TP) -> int | None:
         """Where a source partition ended when it was last fetched, None where that is not known."""
-        return self._thread.end_of(tp)
+        return self._thread.high_watermark(tp)
 
     async def committed(self, tp: TP) -> int | None:
         """The offset that the group has committed in a source partition, None where there is none."""
@@ -137,7 +137,7 @@ class Consumer(driver.Consumer):
             await self.sleep(HEAR_EVERY_S)
             try:
                 await self._thread.hear_of_the_group()
-            except NoGroup as exc:
+            except GroupUnavailable as exc:
                 await self.crash(exc)
 
     # -- delivering
@@ -146,10 +146,10 @@ class Consumer(driver.Consumer):
         if active_partitions is None:
             wanted = None
         else:
-            busy = {topic for topic in self.app.tables.background if self._is_busy(topic)}
+            busy = {topic for topic in self.app.tables.background_topics if self._is_busy(topic)}
             # A copy: partitions that are resumed while the fetch waits must not be part of it.
             wanted = {tp for tp in active_partitions if tp.topic not in busy}
-            timeout = min(timeout, LOOK_AGAIN_S) if busy else timeout
+            timeout = min(timeout, BACKGROUND_POLL_S) if busy else timeout
         async with self._fetching:
             return await super()._getmany(wanted, timeout)
 
@@ -157,14 +157,14 @@ class Consumer(driver.Consumer):
         """Whether a stream of the topic has yet to take what was delivered."""
         return any(topic in channel.topics and channel.queue.qsize() for channel in self.app.topics)
 
-    def _to_message(self, tp: TP, run: Run) -> ConsumerMessage:
+    def _to_message(self, tp: TP, run: RecordRange) -> ConsumerMessage:
         return ConsumerMessage(
             tp.topic, tp.partition, run.next - 1, None, None, [], None, run, None, None, None, tp,
             generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        return None  # the ledgers know what is missing
+        return None  # the tasks know what is missing
 
     def on_buffer_full(self, tp: TP) -> None:
         """Do nothing: a full queue makes the delivery wait, and one chunk later it goes on."""
@@ -175,11 +175,11 @@ class Consumer(driver.Consumer):
     # -- committing
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        return (tp for tp in self.app.tables.ledgers if topics is None or tp in topics or tp.topic in topics)
+        return (tp for tp in self.app.tables.partition_tasks if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
-        ledger = self.app.tables.ledgers.get(tp)
-        return ledger.durable if ledger is not None and ledger.durable else None
+        task = self.app.tables.partition_tasks.get(tp)
+        return task.durable if task is not None and task.durable else None
 
     async def wait_empty(self) -> None:
         """Wait until all that the agents have begun is durable, then commit it."""
@@ -206,7 +206,7 @@ class Consumer(driver.Consumer):
             # 3.
             await self.app.tables.recovery.leave()
             # 4.
-            self.app.tables.note_held()
+            self.app.tables.record_local_offsets()
         await super().on_partitions_revoked(revoked)
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> None:

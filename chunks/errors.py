@@ -9,19 +9,19 @@ class Fenced(ChunkError):
     """Another worker owns the partition now; what this one had not committed was discarded by the broker."""
 
 
-class Refused(ChunkError):
+class RecordRefused(ChunkError):
     """Kafka refused a record that the state depends on, so nothing after it is committed."""
 
 
-class NoGroup(ChunkError):
+class GroupUnavailable(ChunkError):
     """The group of workers cannot be joined, or was lost, for a reason that no waiting mends."""
 
 
-class Gap(ChunkError):
+class RecordGap(ChunkError):
     """Records between the last chunk of a partition and the next one are missing."""
 
 
-class HalfRestored(ChunkError):
+class IncompleteRestore(ChunkError):
     """The values of a table are being replaced by those of a dump, and not all of them are there yet."""
 
 
@@ -33,5 +33,5 @@ class DiskFailed(ClosedPartition):
     """Files of a table cannot be read or written; what they hold is in the changelog."""
 
 
-class Unsupported(ChunkError):
+class UnsupportedLibrary(ChunkError):
     """An installed library is not the one this engine was tested with."""

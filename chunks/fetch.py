@@ -13,21 +13,23 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionReco
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
 from faust.types import TP
 
-from chunks.chunk import Run
+from chunks.records import RecordRange
 
 #: How long the broker may hold back an answer while it has no records: partitions that are asked for together wait
 #: for each other so long.
-FETCH_WAIT_MS = 50
+FETCH_MAX_WAIT_MS = 50
 
 
-def tune(consumer: AIOKafkaConsumer) -> AIOKafkaConsumer:
+def tune_consumer(consumer: AIOKafkaConsumer) -> AIOKafkaConsumer:
     """Set what Faust fixes: a shorter wait, and no records of transactions that are open or aborted."""
-    consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+    consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
     consumer._isolation_level = "read_committed"
     return consumer
 
 
-async def fetch(consumer: AIOKafkaConsumer, wanted: Collection[TP], timeout_s: float, most: int) -> dict[TP, list[Run]]:
+async def fetch_ranges(
+    consumer: AIOKafkaConsumer, partitions: Collection[TP], timeout_s: float, max_records: int
+) -> dict[TP, list[RecordRange]]:
     """What has arrived for the partitions `wanted`, in runs of at most `most` records.
 
     Waits up to `timeout_s` for the first. A run may be empty: then its offsets hold nothing to read, such as markers of
@@ -41,7 +43,7 @@ async def fetch(consumer: AIOKafkaConsumer, wanted: Collection[TP], timeout_s: f
             # What is wanted then is another question.
             await fetcher._subscriptions.wait_for_assignment()
             return {}
-        found = _take(fetcher, wanted, most)
+        found = _take_fetched(fetcher, partitions, max_records)
         if not found and timeout_s:
             waiter = fetcher._create_fetch_waiter()
             # Whoever gets other partitions waits for the end of this.
@@ -53,11 +55,11 @@ async def fetch(consumer: AIOKafkaConsumer, wanted: Collection[TP], timeout_s: f
                 waiter.cancel()
                 return {}
             waiter.result()
-            found = _take(fetcher, wanted, most)
+            found = _take_fetched(fetcher, partitions, max_records)
         return found
 
 
-def end_of(consumer: AIOKafkaConsumer, tp: TP) -> int | None:
+def high_watermark(consumer: AIOKafkaConsumer, tp: TP) -> int | None:
     """Where a partition ended when it was last fetched; None before that, and for one that is not assigned."""
     subscription = consumer._subscription.subscription
     assignment = None if subscription is None else subscription.assignment
@@ -65,13 +67,13 @@ def end_of(consumer: AIOKafkaConsumer, tp: TP) -> int | None:
     return None if known is None else known.highwater
 
 
-def _take(fetcher, wanted: Collection[TP], most: int) -> dict[TP, list[Run]]:
+def _take_fetched(fetcher, wanted: Collection[TP], most: int) -> dict[TP, list[RecordRange]]:
     found = {}
     for tp in list(fetcher._records):
         result = fetcher._records[tp]
         if tp not in wanted:
             # What was fetched before the partition was paused would hold up the others of its broker.
-            if not fetcher._subscriptions.is_assigned(tp) or _state(fetcher, tp).paused:
+            if not fetcher._subscriptions.is_assigned(tp) or _partition_state(fetcher, tp).paused:
                 del fetcher._records[tp]
             continue
         if found and not isinstance(result, FetchResult):
@@ -81,47 +83,47 @@ def _take(fetcher, wanted: Collection[TP], most: int) -> dict[TP, list[Run]]:
         if not isinstance(result, FetchResult):
             result.check_raise()
         if result.check_assignment(tp) and result.has_more():
-            found[TP(*tp)] = list(_runs(result, most, _state(fetcher, tp).highwater or 0))
+            found[TP(*tp)] = list(_split_fetch_result(result, most, _partition_state(fetcher, tp).highwater or 0))
     return found
 
 
-def _state(fetcher, tp: TP):
+def _partition_state(fetcher, tp: TP):
     """What aiokafka knows of an assigned partition."""
     return fetcher._subscriptions.subscription.assignment.state_value(tp)
 
 
-def _runs(result: FetchResult, most: int, end: int = 0) -> Iterator[Run]:
+def _split_fetch_result(result: FetchResult, most: int, end: int = 0) -> Iterator[RecordRange]:
     """Empty one fetch result of a partition that ends at `end`, and move the position behind it."""
     partition = result._partition_records
     first = partition.next_fetch_offset
-    records = list(_records(partition))
+    records = list(_iterate_records(partition))
     result._update_position()
     result._partition_records = None
     # A generator that was never started refers to its partition: a cycle that would keep the fetched bytes.
     partition._records_iterator = None
     for start in range(0, len(records) - most, most):
         part = records[start : start + most]
-        yield Run(first, part[-1][0] + 1, part, end)
+        yield RecordRange(first, part[-1][0] + 1, part, end)
         first = part[-1][0] + 1
     rest = records[(len(records) - 1) // most * most :] if records else []
-    yield Run(first, partition.next_fetch_offset, rest, end)
+    yield RecordRange(first, partition.next_fetch_offset, rest, end)
 
 
-def _records(partition: PartitionRecords) -> Iterator[tuple[int, bytes | None, bytes | None]]:
+def _iterate_records(partition: PartitionRecords) -> Iterator[tuple[int, bytes | None, bytes | None]]:
     """Offset, key and value of each record that may be read, as `PartitionRecords._unpack_records` finds them."""
     batches = partition._records
     while batches.has_next():
         batch = batches.next_batch()
         if partition._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC - {partition._tp}")
-        if not _skipped(partition, batch):
+        if not _is_skipped(partition, batch):
             start = partition.next_fetch_offset
             # A fetch begins with the whole batch that holds the offset asked for.
             yield from [(one.offset, one.key, one.value) for one in batch if one.offset >= start]
         partition.next_fetch_offset = batch.next_offset
 
 
-def _skipped(partition: PartitionRecords, batch) -> bool:
+def _is_skipped(partition: PartitionRecords, batch) -> bool:
     """Whether the batch is a marker of a transaction or belongs to an aborted one."""
     if partition._isolation_level == READ_COMMITTED and batch.producer_id is not None:
         partition._consume_aborted_up_to(batch.base_offset)

@@ -22,23 +22,23 @@ _MEANING = {
 }
 
 
-class Found(NamedTuple):
+class RestoredState(NamedTuple):
     """What was found of a partition of a table once its changelog was read.
 
     Whether it has a beginning, its position in the source topic, whether the changelog has lost that beginning, or its
     end, and the table that it can be rebuilt from; None: from the source topic.
     """
 
-    begun: bool
+    has_beginning: bool
     position: int | None
-    cut: bool = False
-    short: bool = False
-    rebuilt_from: str | None = None
+    has_lost_start: bool = False
+    has_lost_end: bool = False
+    derived_from: str | None = None
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the state is all that was folded up to its position, or a later one that did not change it."""
-        return self.begun and self.position is not None and not self.short
+        return self.has_beginning and self.position is not None and not self.has_lost_end
 
 
 class Loss(NamedTuple):
@@ -47,13 +47,13 @@ class Loss(NamedTuple):
     table: str
     partition: int
     reason: str
-    missing: bool
+    is_permanent: bool
 
     def __str__(self) -> str:
         return f"{self.table}[{self.partition}]: {_MEANING[self.reason]}"
 
 
-class Verdict(NamedTuple):
+class RebuildPlan(NamedTuple):
     """Where a source partition goes on; the tables to begin (it was never read), and those to make anew, in order.
 
     Of the records before `position` those from `first` on exist. Where it is ahead of the topic, nothing helps.
@@ -65,18 +65,20 @@ class Verdict(NamedTuple):
     losses: tuple[Loss, ...]
 
 
-def judge(partition: int, found: Mapping[str, Found], committed: int | None, earliest: int, end: int) -> Verdict:
+def plan_rebuild(
+    partition: int, found: Mapping[str, RestoredState], committed: int | None, earliest: int, end: int
+) -> RebuildPlan:
     """Judge the tables of a source partition, which lies between `earliest` and `end`.
 
     What was folded up to the highest position is in every whole table, or changed nothing there. A lost one may have
     been further than those: at least where the group has committed. Where nothing is known the partition is new.
     """
-    whole = [one.position for one in found.values() if one.whole]
-    lost = [one.position for one in found.values() if not one.whole]
+    whole = [one.position for one in found.values() if one.is_complete]
+    lost = [one.position for one in found.values() if not one.is_complete]
     known = [one for one in (*whole, *lost, *([committed] if lost else [])) if one is not None]
     if not known:
         losses = [Loss(name, partition, EXPIRED, True) for name in found] if earliest else []
-        return Verdict(earliest, earliest, tuple(found), tuple(losses))
+        return RebuildPlan(earliest, earliest, tuple(found), tuple(losses))
     position = max(known)
     anew = not whole and position > end  # the topic is as lost as they are
     position = earliest if anew else position
@@ -84,22 +86,22 @@ def judge(partition: int, found: Mapping[str, Found], committed: int | None, ear
     reasons = {name: reason for name, one in found.items() if (reason := _reason(one)) is not None}
     folded_in_part = {name for name, reason in reasons.items() if partial and reason != CUT}
     losses = []
-    for name, one in sorted(found.items(), key=lambda item: item[1].rebuilt_from is not None):
-        if one.rebuilt_from is None:
+    for name, one in sorted(found.items(), key=lambda item: item[1].derived_from is not None):
+        if one.derived_from is None:
             missing = name in folded_in_part
         else:
-            missing = one.rebuilt_from in folded_in_part
+            missing = one.derived_from in folded_in_part
         reason = reasons.get(name, DERIVED if missing else EXPIRED if position < earliest else None)
         if reason is not None:
             losses.append(Loss(name, partition, reason, reason == EXPIRED or (reason != CUT and missing)))
-    return Verdict(position, earliest, (), tuple(losses))
+    return RebuildPlan(position, earliest, (), tuple(losses))
 
 
-def _reason(one: Found) -> str | None:
-    if one.short:
+def _reason(one: RestoredState) -> str | None:
+    if one.has_lost_end:
         return SHORT
-    if not one.begun:
+    if not one.has_beginning:
         return EMPTIED
     if one.position is None:
         return INTERRUPTED
-    return CUT if one.cut else None
+    return CUT if one.has_lost_start else None

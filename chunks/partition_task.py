@@ -10,10 +10,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, InvalidTimestampError, KafkaError, ProducerFenced
 from faust.types import TP
 
-from chunks.chunk import CHUNK_RECORDS, Chunk, Headers, Run
-from chunks.errors import Fenced, Gap, Refused
-from chunks.store import MARKERS, Store, off_loop, position_key
-from chunks.view import Cache, State, Values, View
+from chunks.chunk import Chunk
+from chunks.errors import Fenced, RecordGap, RecordRefused
+from chunks.records import CHUNK_RECORDS, Headers, RecordRange
+from chunks.store import COMMIT_MARKERS, Store, in_store_thread, position_key
+from chunks.view import TableState, TableView, ValueCache, Values
 
 if TYPE_CHECKING:
     from chunks.table import Table
@@ -38,7 +39,7 @@ BETWEEN_S = 0.02
 #: A background topic's transactions always wait for more records, but not longer than so many seconds.
 BACKGROUND_PATIENCE_S = 0.2
 TRANSACTION_TIMEOUT_MS = 60_000
-#: What a ledger of a rebuild is called, and may remember.
+#: What a task of a rebuild is called, and may remember.
 REBUILD = "rebuild"
 REBUILD_CACHE_BYTES = 16 * 2**20
 
@@ -53,13 +54,13 @@ class Transaction:
         self.changes: dict[str, Values] = {}
         self.outputs: list[tuple[TP, bytes | None, bytes | None, Headers]] = []
         self.latest: dict[tuple[TP, bytes], bytes] = {}
-        self.told: list[Callable[[], None]] = []
-        self.collected: dict[Callable[[Chunk, Any], None], Any] = {}
+        self.commit_callbacks: list[Callable[[], None]] = []
+        self.accumulators: dict[Callable[[Chunk, Any], None], Any] = {}
         self.records = 0
         self.bytes = 0
 
 
-class Ledger:
+class PartitionTask:
     """The exactly-once bookkeeping of one source partition.
 
     Where several chunks were folded while a transaction was under way, the next one takes all of them: under load
@@ -68,26 +69,27 @@ class Ledger:
 
     def __init__(
         self, tp: TP, stores: dict[str, tuple[TP, Store]], producer: AIOKafkaProducer, cache_bytes: int,
-        on_failure: Callable[[BaseException], Awaitable[None]], patient: bool = False, stamp: Headers | None = None,
+        on_failure: Callable[[BaseException], Awaitable[None]], is_background: bool = False,
+        position_headers: Headers | None = None,
     ) -> None:  # fmt: skip
         self.tp = tp
         self._producer = producer
         self._changelogs = {name: changelog for name, (changelog, _) in stores.items()}
-        self._cache = Cache(cache_bytes)
-        self._states = {name: State(name, store, self._cache) for name, (_, store) in stores.items()}
+        self._cache = ValueCache(cache_bytes)
+        self._states = {name: TableState(name, store, self._cache) for name, (_, store) in stores.items()}
         self._on_failure = on_failure
         #: Whether its transactions wait for more also when there is no backlog, so that there are fewer.
-        self._patient = patient
+        self._is_background = is_background
         #: Headers of each position that is written.
-        self._stamp = stamp or []
-        self._waiting = Transaction(0)
-        self._under_way: Transaction | None = None
+        self._position_headers = position_headers or []
+        self._pending = Transaction(0)
+        self._in_flight: Transaction | None = None
         self._step: Chunk | None = None
         self._changed = asyncio.Condition()
-        self._task: asyncio.Task | None = None
-        self._failed = False
-        self._backlog = False
-        self._settling = False
+        self._commit_loop: asyncio.Task | None = None
+        self._has_failed = False
+        self._has_backlog = False
+        self._is_settling = False
         #: When the last transaction was committed, by the clock of the loop.
         self._committed_at = float("-inf")
         #: The next offset to fold, and the next offset whose effects are not durable yet.
@@ -97,8 +99,8 @@ class Ledger:
     def open(self, position: int) -> None:
         """Begin at `position`, once the tables are complete up to it."""
         self.position = self.durable = position
-        self._waiting = self._new_transaction(position)
-        self._task = asyncio.create_task(self._commit_for_ever(), name=f"commit {self.tp}")
+        self._pending = self._new_transaction(position)
+        self._commit_loop = asyncio.create_task(self._commit_continuously(), name=f"commit {self.tp}")
 
     async def start(self) -> None:
         """Become the only one who can write: this ends what former owners have open, and shuts them out."""
@@ -106,42 +108,42 @@ class Ledger:
 
     async def close(self) -> None:
         """Let the transaction under way end, begin no other, and give up the producer."""
-        await self.end_commits()
+        await self.stop_commits()
         await self._producer.stop()
 
     async def release(self) -> AIOKafkaProducer | None:
         """Close, but leave the producer to whoever is next, if all that it has begun has ended well."""
-        await self.end_commits()
-        if self._failed or self._under_way is not None:
+        await self.stop_commits()
+        if self._has_failed or self._in_flight is not None:
             await self._producer.stop()
             return None
         return self._producer
 
-    async def end_commits(self) -> None:
+    async def stop_commits(self) -> None:
         """Let the transaction under way end, and begin no other."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self._commit_loop is not None:
+            self._commit_loop.cancel()
+            await asyncio.wait([self._commit_loop])
 
     # -- before it is open: tables that begin, or begin anew
 
     async def write(self, changes: Mapping[str, Values]) -> dict[str, int]:
         """Write values of some tables in a transaction of their own; the offset of the first one of each."""
-        return await to_its_end(self._write(changes, {}, self.durable))
+        return await shield_until_done(self._write(changes, {}, self.durable))
 
-    def apart(self, name: str, on_failure: Callable[[BaseException], Awaitable[None]]) -> Ledger:
-        """A ledger for one table, to be used instead of this one before it is open: of a source called `rebuild`."""
+    def for_rebuild(self, name: str, on_failure: Callable[[BaseException], Awaitable[None]]) -> PartitionTask:
+        """A task for one table, to be used instead of this one before it is open: of a source called `rebuild`."""
         states = {name: (self._changelogs[name], self._states[name].store)}
-        return Ledger(TP(REBUILD, self.tp.partition), states, self._producer, REBUILD_CACHE_BYTES, on_failure)
+        return PartitionTask(TP(REBUILD, self.tp.partition), states, self._producer, REBUILD_CACHE_BYTES, on_failure)
 
     # -- what the stream asks for
 
-    def begin(self, run: Run) -> Chunk | None:
+    def begin_step(self, run: RecordRange) -> Chunk | None:
         """Open the step for `run`; None when all of it was folded before. Raises Gap when records are missing."""
         if run.next <= self.position:
             return None
         if run.first > self.position:
-            raise Gap(
+            raise RecordGap(
                 f"{self.tp.topic}[{self.tp.partition}]: records {self.position} to {run.first - 1} were not delivered; "
                 "start the worker again, it reads on from its last committed position"
             )
@@ -150,39 +152,41 @@ class Ledger:
         self._step = Chunk(self.tp, run, self)
         return self._step
 
-    async def end(self, chunk: Chunk) -> None:
+    async def end_step(self, chunk: Chunk) -> None:
         """Take over what the step assigned and sent; waits while too much is not committed yet."""
-        self._take_over(chunk)
-        self._waiting.records += len(chunk.records)
-        self._waiting.position = self.position = chunk.next
-        self._backlog = chunk.end - chunk.next >= CHUNK_RECORDS
+        self._merge_chunk(chunk)
+        self._pending.records += len(chunk.records)
+        self._pending.position = self.position = chunk.next
+        self._has_backlog = chunk.end - chunk.next >= CHUNK_RECORDS
         self._step = None
         async with self._changed:
             self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._waiting.bytes < MAX_WAITING_BYTES or self._failed)
+            await self._changed.wait_for(lambda: self._pending.bytes < MAX_WAITING_BYTES or self._has_failed)
 
     async def settle(self) -> bool:
         """Wait until the step that is open has ended and all that was folded is durable; False when it cannot be."""
         async with self._changed:
-            self._settling = True
+            self._is_settling = True
             self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._failed or (self._step is None and self.durable == self.position))
-            self._settling = False
-        return not self._failed
+            await self._changed.wait_for(
+                lambda: self._has_failed or (self._step is None and self.durable == self.position)
+            )
+            self._is_settling = False
+        return not self._has_failed
 
-    def collect(self, make: Callable[[], Any], write: Callable[[Chunk, Any], None]) -> Any:
+    def accumulate(self, make: Callable[[], Any], write: Callable[[Chunk, Any], None]) -> Any:
         """What is collected for `write` over all chunks of the transaction."""
-        collected = self._waiting.collected
+        collected = self._pending.accumulators
         if write not in collected:
             collected[write] = make()
         return collected[write]
 
-    def view(self, table: Table) -> View:
+    def view(self, table: Table) -> TableView:
         """`table` as the open step sees it."""
-        return View(self._states[table.name])
+        return TableView(self._states[table.name])
 
-    def _take_over(self, chunk: Chunk) -> None:
-        transaction = self._waiting
+    def _merge_chunk(self, chunk: Chunk) -> None:
+        transaction = self._pending
         for view in chunk.views:
             changes = view.changes
             if changes:
@@ -192,7 +196,7 @@ class Ledger:
         transaction.outputs += chunk.outputs
         transaction.bytes += sum(len(value or b"") for _, _, value, _ in chunk.outputs)
         transaction.latest.update(chunk.latest)
-        transaction.told += chunk.told
+        transaction.commit_callbacks += chunk.commit_callbacks
 
     # -- committing
 
@@ -200,58 +204,58 @@ class Ledger:
         transaction = Transaction(position)
         for name, state in self._states.items():
             transaction.changes[name] = {}
-            under_way = self._under_way.changes[name] if self._under_way else {}
+            under_way = self._in_flight.changes[name] if self._in_flight else {}
             state.uncommitted = [transaction.changes[name], under_way]
         return transaction
 
-    async def _commit_for_ever(self) -> None:
+    async def _commit_continuously(self) -> None:
         try:
             while True:
-                await self._something_to_commit()
-                self._seal()
-                self._under_way = self._waiting
-                self._waiting = self._new_transaction(self._under_way.position)
-                await to_its_end(self._commit(self._under_way))
-                self.durable = self._under_way.position
-                for tell in self._under_way.told:
+                await self._wait_for_commit()
+                self._flush_accumulators()
+                self._in_flight = self._pending
+                self._pending = self._new_transaction(self._in_flight.position)
+                await shield_until_done(self._commit(self._in_flight))
+                self.durable = self._in_flight.position
+                for tell in self._in_flight.commit_callbacks:
                     tell()
-                self._under_way = None
+                self._in_flight = None
                 for name, state in self._states.items():
-                    state.uncommitted = [self._waiting.changes[name]]
+                    state.uncommitted = [self._pending.changes[name]]
                 async with self._changed:
                     self._changed.notify_all()
         except Exception as exc:
-            self._failed = True
+            self._has_failed = True
             async with self._changed:
                 self._changed.notify_all()
             await self._on_failure(exc)
 
-    async def _something_to_commit(self) -> None:
+    async def _wait_for_commit(self) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: self._waiting.position > self.durable)
+            await self._changed.wait_for(lambda: self._pending.position > self.durable)
         # Not while the condition is held: what is folded meanwhile belongs to this transaction.
         await asyncio.sleep(self._committed_at + BETWEEN_S - asyncio.get_running_loop().time())
         async with self._changed:
-            patience_s = PATIENCE_S if self._backlog else BACKGROUND_PATIENCE_S
+            patience_s = PATIENCE_S if self._has_backlog else BACKGROUND_PATIENCE_S
             try:
-                await asyncio.wait_for(self._changed.wait_for(self._full_or_last), patience_s)
+                await asyncio.wait_for(self._changed.wait_for(self._is_due), patience_s)
             except asyncio.TimeoutError:
                 pass
             # Between two steps: what a step collects belongs to the transaction that it ends in.
             await self._changed.wait_for(lambda: self._step is None)
 
-    def _seal(self) -> None:
+    def _flush_accumulators(self) -> None:
         """Write what was collected over the chunks of the transaction."""
-        transaction = self._waiting
-        for write, collected in transaction.collected.items():
-            last = Chunk(self.tp, Run(transaction.position, transaction.position, []), self)
+        transaction = self._pending
+        for write, collected in transaction.accumulators.items():
+            last = Chunk(self.tp, RecordRange(transaction.position, transaction.position, []), self)
             write(last, collected)
-            self._take_over(last)
+            self._merge_chunk(last)
 
-    def _full_or_last(self) -> bool:
+    def _is_due(self) -> bool:
         """Whether the next transaction is large enough, or nothing more is likely to come soon."""
-        waiting = self._waiting
-        quiet = self._settling or not (self._backlog or self._patient)
+        waiting = self._pending
+        quiet = self._is_settling or not (self._has_backlog or self._is_background)
         return quiet or waiting.records >= FULL_RECORDS or waiting.bytes > MAX_WAITING_BYTES // 2
 
     async def _commit(self, transaction: Transaction) -> None:
@@ -261,7 +265,7 @@ class Ledger:
         for name in written:
             transaction.changes[name][position_key(self.tp.topic)] = b"%d" % transaction.position
         changes = {name: transaction.changes[name] for name in written}
-        await self._write(changes, self._outputs(transaction), self.durable)
+        await self._write(changes, self._group_outputs(transaction), self.durable)
 
     async def _write(
         self, changes: Mapping[str, Values], outputs: Mapping[TP, list[_Message]], since: int
@@ -280,7 +284,7 @@ class Ledger:
             for tp, messages in outputs.items():
                 await self._send(tp, messages, sent)
             for name, values in changes.items():
-                stamped = ((key, value, self._stamp if key == at else []) for key, value in values.items())
+                stamped = ((key, value, self._position_headers if key == at else []) for key, value in values.items())
                 await self._send(self._changelogs[name], stamped, sent)
             # 2.
             await _acknowledged(sent)
@@ -294,23 +298,23 @@ class Ledger:
                 "what it had not committed is discarded: start this worker again"
             ) from None
         except InvalidTimestampError as exc:
-            raise Refused(
+            raise RecordRefused(
                 "Kafka refused records for their time: set the clock of this machine, or the broker's, then start the "
                 f"worker again; nothing of {self.tp.topic}[{self.tp.partition}] from offset {since} on is committed"
             ) from exc
         except (KafkaError, IllegalOperation) as exc:
-            raise Refused(
+            raise RecordRefused(
                 f"Kafka refused a record that follows from {self.tp.topic}[{self.tp.partition}], or did not answer "
                 f"({exc!r}); nothing from offset {since} on is committed"
             ) from exc
         # 4.
         for name, values in changes.items():
             store = self._states[name].store
-            await off_loop(store.apply, values.items(), _after_last(batches[name]), MARKERS)
-            store.watches.tell(values)
+            await in_store_thread(store.apply, values.items(), _after_last(batches[name]), COMMIT_MARKERS)
+            store.watches.notify(values)
         return {name: batches[name][0][0].result().offset for name in changes}
 
-    def _outputs(self, transaction: Transaction) -> dict[TP, list[_Message]]:
+    def _group_outputs(self, transaction: Transaction) -> dict[TP, list[_Message]]:
         by_partition: dict[TP, list[_Message]] = {}
         for tp, *message in transaction.outputs:
             by_partition.setdefault(tp, []).append(tuple(message))
@@ -340,7 +344,7 @@ class Ledger:
         await submit()
 
 
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def shield_until_done(work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, which must not be left half done: whoever is cancelled meanwhile waits for its end."""
     task = asyncio.ensure_future(work)
     try:

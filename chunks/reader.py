@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from chunks.errors import ClosedPartition
-from chunks.store import Moment, Store
+from chunks.store import Store, StoreSnapshot
 from chunks.watch import Watch
 
 
@@ -27,7 +27,7 @@ class TableReader(Protocol):
     def scan(self, partition: int, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yield the keys that start with `prefix` and come after `after`, and their values, in key order."""
 
-    def moment(self, partition: int) -> Moment:
+    def snapshot(self, partition: int) -> StoreSnapshot:
         """Return a consistent snapshot of a partition."""
 
     def watch(self, partition: int, key: bytes) -> AbstractContextManager[Watch]:
@@ -38,11 +38,11 @@ class TableReader(Protocol):
 
 
 class StoreReader:
-    """A TableReader over the open stores of a table: partition -> store. `fed_by` is its source topic."""
+    """A TableReader over the open stores of a table: partition -> store. `source_topic` is its source topic."""
 
-    def __init__(self, name: str, fed_by: str, stores: dict[int, Store]) -> None:
+    def __init__(self, name: str, source_topic: str, stores: dict[int, Store]) -> None:
         self.name = name
-        self.fed_by = fed_by
+        self.source_topic = source_topic
         self.stores = stores
 
     def read(self, partition: int, key: bytes) -> bytes | None:
@@ -60,9 +60,9 @@ class StoreReader:
         """
         return self._open_store(partition).scan(prefix, after)
 
-    def moment(self, partition: int) -> Moment:
+    def snapshot(self, partition: int) -> StoreSnapshot:
         """Return a snapshot of everything committed in a partition. Raises ClosedPartition."""
-        return self._open_store(partition).moment()
+        return self._open_store(partition).snapshot()
 
     def watch(self, partition: int, key: bytes) -> AbstractContextManager[Watch]:
         """Watch the committed values under a key until the partition is closed. Raises ClosedPartition."""
@@ -73,7 +73,7 @@ class StoreReader:
 
         Raises ClosedPartition.
         """
-        return self._open_store(partition).position(self.fed_by)
+        return self._open_store(partition).position(self.source_topic)
 
     def _open_store(self, partition: int) -> Store:
         try:

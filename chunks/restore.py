@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP, AppT
 
-from chunks.client import client
-from chunks.fetch import end_of, fetch, tune
-from chunks.store import BEGINNING, MARKERS, MAX_AGE_S, Store, off_loop
+from chunks.client import client_options
+from chunks.fetch import fetch_ranges, high_watermark, tune_consumer
+from chunks.store import BEGINNING_KEY, COMMIT_MARKERS, MAX_AGE_S, Store, in_store_thread
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +23,13 @@ FETCH_BYTES = 4 * 2**20
 SMALL_BYTES = 2**14
 LOG_EVERY_S = 1.0
 #: How long Kafka may take to tell readers of a commit, and how soon to ask it again, in seconds.
-LATE_S, LOOK_AGAIN_S = 60.0, 0.02
+VISIBILITY_TIMEOUT_S, POLL_INTERVAL_S = 60.0, 0.02
 #: A copy that lacks so few is as good as its owner's.
 NEAR_RECORDS = 5_000
 
 
 @dataclass
-class Progress:
+class RestoreProgress:
     """How far a restore is: changelog records to read in all, read so far, and since when."""
 
     total: int = 0
@@ -49,7 +49,7 @@ class Progress:
         """Records per second."""
         return int(self.done / max(self.seconds, 1e-6))
 
-    def rebuilt(self, what: str, records: int) -> None:
+    def report_rebuild(self, what: str, records: int) -> None:
         """So many records are in the table partition `what`, which is made anew."""
         if self.rebuilding != what:
             self.rebuilding, self.started, self.ended = what, time.monotonic(), None
@@ -58,9 +58,9 @@ class Progress:
 
 def changelog_reader(app: AppT, most_bytes: int = FETCH_BYTES) -> AIOKafkaConsumer:
     """What reads changelogs, to be started; committed records only."""
-    return tune(
+    return tune_consumer(
         AIOKafkaConsumer(
-            **client(app),
+            **client_options(app),
             client_id=f"{app.conf.broker_client_id}-changelogs",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -72,7 +72,7 @@ def changelog_reader(app: AppT, most_bytes: int = FETCH_BYTES) -> AIOKafkaConsum
 class Restore:
     """The changelogs of what a worker is assigned, on their way into its stores."""
 
-    def __init__(self, app: AppT, reader: AIOKafkaConsumer, progress: Progress) -> None:
+    def __init__(self, app: AppT, reader: AIOKafkaConsumer, progress: RestoreProgress) -> None:
         self._app, self._tables, self._reader, self._progress = app, app.tables, reader, progress
         #: Where the changelogs began and ended when the restore did.
         self._first: Mapping[TP, int] = {}
@@ -90,9 +90,9 @@ class Restore:
         reader, progress = self._reader, self._progress
         first, ends = await reader.beginning_offsets(changelogs), await self._committed_ends(changelogs)
         self._first, self._ends = first, ends
-        self._tables.ends = {}
+        self._tables.changelog_ends = {}
         for topic, partition in changelogs:
-            self._tables.ends.setdefault(topic, {})[partition] = ends[TopicPartition(topic, partition)]
+            self._tables.changelog_ends.setdefault(topic, {})[partition] = ends[TopicPartition(topic, partition)]
         strange = await self._strange(changelogs, first, ends)
         # Copies have time: what is processed here waits for nothing else.
         if actives:
@@ -103,7 +103,7 @@ class Restore:
             if store.offset > ends[tp] and tp not in strange:
                 ahead[tp] = store.beginning
             await self._wipe_if_unfit(tp, store, first[tp], ends[tp], tp in strange)
-            store.trusted = True
+            store.is_verified = True
         for tp in actives:
             reader.seek(tp, max(self._tables.store(tp).offset, first[tp]))
         missing = {tp: ends[tp] for tp in actives if max(self._tables.store(tp).offset, first[tp]) < ends[tp]}
@@ -141,11 +141,11 @@ class Restore:
                 cold = [tp for tp in cold if not self._is_near(tp)]
                 if not cold:
                     log.info("%s copies are warm: asking to take over", len(warming))
-                    self._app.assignor.warmed()
+                    self._app.assignor.report_warm()
                     self._app.consumer.rejoin()
 
     def _is_near(self, tp: TP) -> bool:
-        end = max(self._ends[tp], end_of(self._reader, tp) or 0)
+        end = max(self._ends[tp], high_watermark(self._reader, tp) or 0)
         return end - self._tables.store(tp).offset <= NEAR_RECORDS
 
     async def _committed_ends(self, changelogs: list[TP]) -> Mapping[TP, int]:
@@ -154,23 +154,23 @@ class Restore:
         Readers are told of a commit a moment after its owner, so a store that was followed until now may seem to be
         ahead of them: then they are waited for, and only what stays behind for so long has lost its end.
         """
-        until = time.monotonic() + LATE_S
+        until = time.monotonic() + VISIBILITY_TIMEOUT_S
         ends = await self._reader.end_offsets(changelogs)
         while time.monotonic() < until and any(self._is_ahead(tp, end) for tp, end in ends.items()):
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
             ends = await self._reader.end_offsets(changelogs)
         return ends
 
     def _is_ahead(self, tp: TP, end: int) -> bool:
         store = self._tables.store(tp)
-        return store.trusted and store.offset > end
+        return store.is_verified and store.offset > end
 
     async def _strange(self, changelogs: list[TP], first: Mapping[TP, int], ends: Mapping[TP, int]) -> set[TP]:
         """The partitions on disk that belong to another changelog: it has no such beginning where theirs was."""
         wanted = {}
         for tp in changelogs:
             store = self._tables.store(tp)
-            if not store.trusted and store.beginning is not None and first[tp] <= store.beginning[1]:
+            if not store.is_verified and store.beginning is not None and first[tp] <= store.beginning[1]:
                 wanted[tp] = store.beginning
         asked = {tp for tp, (_, offset) in wanted.items() if offset < ends[tp]}
         strange = set(wanted) - asked
@@ -184,12 +184,12 @@ class Restore:
             for tp in asked:
                 reader.seek(tp, wanted[tp][1])
             while asked:
-                for tp, runs in (await fetch(reader, asked, 1.0, RESTORE_RECORDS)).items():
+                for tp, runs in (await fetch_ranges(reader, asked, 1.0, RESTORE_RECORDS)).items():
                     records = [record for run in runs for record in run.records]
                     if not records and runs[-1].next < ends[tp]:
                         continue
                     value, offset = wanted[tp]
-                    if records[:1] != [(offset, BEGINNING, value)]:
+                    if records[:1] != [(offset, BEGINNING_KEY, value)]:
                         strange.add(tp)
                     asked.discard(tp)
         finally:
@@ -204,7 +204,7 @@ class Restore:
         elif 0 < store.offset < first:
             why = f"it is at {store.offset}, but the changelog begins at {first}: what lay between was deleted"
         # What was followed until now, or lacks the marker of a transaction only, has missed nothing.
-        elif not store.trusted and end - store.offset > MARKERS and store.age_s > MAX_AGE_S:
+        elif not store.is_verified and end - store.offset > COMMIT_MARKERS and store.age_s > MAX_AGE_S:
             why = f"it was left alone for {store.age_s / 3600:.0f} h: the changelog may have forgotten deletions since"
         else:
             return
@@ -213,31 +213,31 @@ class Restore:
 
     async def _read(self, changelogs: Iterable[TP]) -> dict[TP, int]:
         """Apply what has arrived; the offset reached by each partition that moved."""
-        runs = await fetch(self._reader, set(changelogs), 1.0, RESTORE_RECORDS)
+        runs = await fetch_ranges(self._reader, set(changelogs), 1.0, RESTORE_RECORDS)
         moved = {}
         for tp, parts in runs.items():
             store = self._tables.store(tp)
             for run in parts:
                 # Keys and values in two rows: to look through the keys costs no more than to take records apart.
                 offsets, keys, values = zip(*run.records, strict=True) if run.records else ((), (), ())
-                if BEGINNING in keys:
-                    begun = max(number for number, key in enumerate(keys) if key == BEGINNING)
+                if BEGINNING_KEY in keys:
+                    begun = max(number for number, key in enumerate(keys) if key == BEGINNING_KEY)
                     await self._begin_anew(tp, store, values[begun], offsets[begun])
                     keys, values = keys[begun + 1 :], values[begun + 1 :]
-                await off_loop(store.apply, zip(keys, values, strict=True), run.next)
+                await in_store_thread(store.apply, zip(keys, values, strict=True), run.next)
             moved[tp] = parts[-1].next
         return moved
 
     async def _begin_anew(self, tp: TP, store: Store, beginning: bytes, offset: int) -> None:
         """Forget what lies before a beginning."""
         if store.beginning != (beginning, offset):
-            await self._hidden(tp, store.begin, beginning, offset)
+            await self._hidden(tp, store.write_beginning, beginning, offset)
 
     async def _hidden(self, tp: TP, work: Callable[..., None], *args: object) -> None:
         """Do something to a store; who reads it meanwhile is told that it is closed."""
-        stores = self._tables.of_changelog(tp.topic).stores
+        stores = self._tables.table_of(tp.topic).stores
         store = stores.pop(tp.partition)
         try:
-            await off_loop(work, *args)
+            await in_store_thread(work, *args)
         finally:
             stores[tp.partition] = store

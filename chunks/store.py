@@ -15,31 +15,31 @@ from typing import Any, NamedTuple, TypeVar
 import rocksdict
 
 from chunks import disk
-from chunks.watch import Watches
+from chunks.watch import KeyWatches
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 #: No key of a table may start with it: these are the engine's own. (No UTF-8 text and no msgpack array does.)
-RESERVED = b"\xff"
-_OFFSET = RESERVED + b"changelog offset"
-_TIME = RESERVED + b"time of the last write"
-_POSITION = RESERVED + b"position of "
+RESERVED_PREFIX = b"\xff"
+_OFFSET_KEY = RESERVED_PREFIX + b"changelog offset"
+_WRITE_TIME_KEY = RESERVED_PREFIX + b"time of the last write"
+_POSITION_PREFIX = RESERVED_PREFIX + b"position of "
 #: The first record of a table partition's changelog: an id of its own, and what is known to be missing. All that lies
 #: before it counts no more.
-BEGINNING = RESERVED + b"beginning"
+BEGINNING_KEY = RESERVED_PREFIX + b"beginning"
 #: What the value of a beginning ends with where older records are missing for good.
-INCOMPLETE = b" incomplete"
-_BEGUN_AT = RESERVED + b"offset of the beginning"
+INCOMPLETE_SUFFIX = b" incomplete"
+_BEGINNING_OFFSET_KEY = RESERVED_PREFIX + b"offset of the beginning"
 #: In a changelog whose values are being replaced by those of a dump, until the last of them is written.
-RESTORING = RESERVED + b"restoring"
+RESTORING_KEY = RESERVED_PREFIX + b"restoring"
 
 #: After so many a thread that fills a batch offers Python's lock to the one that answers requests.
 PUTS_BETWEEN_PAUSES = 100
 
 #: Behind the records of a transaction Kafka writes that it was committed.
-MARKERS = 1
+COMMIT_MARKERS = 1
 #: Kafka keeps the markers of deleted keys for a day (delete.retention.ms); a disk that missed one would show the key
 #: for ever.
 MAX_AGE_S = 12 * 3600
@@ -54,7 +54,7 @@ WRITE_BUFFER_BLOOM = 0.005
 _threads = ThreadPoolExecutor(1, thread_name_prefix="store")
 
 
-async def off_loop(work: Callable[..., T], *args: Any) -> T:
+async def in_store_thread(work: Callable[..., T], *args: Any) -> T:
     """Run `work`, which waits for the disk, in a thread. Whoever is cancelled meanwhile still waits for its end."""
     running = asyncio.get_running_loop().run_in_executor(_threads, work, *args)
     try:
@@ -71,17 +71,17 @@ def _block_cache(size: int) -> rocksdict.Cache:
 
 def position_key(topic: str) -> bytes:
     """Where a table notes up to which offset of `topic` its state goes."""
-    return _POSITION + topic.encode()
+    return _POSITION_PREFIX + topic.encode()
 
 
-class Held(NamedTuple):
+class LocalOffset(NamedTuple):
     """What is on disk of a changelog: all before `offset`, as it was at the time `at` (s since 1970)."""
 
     offset: int
     at: float
 
 
-class Moment:
+class StoreSnapshot:
     """A store as it was at one moment, for one read after the other.
 
     It is one iterator of RocksDB: those of a rocksdict.Snapshot show what is there when they are made.
@@ -93,7 +93,7 @@ class Moment:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of one key. Raises DiskFailed."""
-        found = next(_walk(self._at, key, key + b"\x00", self._failed), None)
+        found = next(_iterate(self._at, key, key + b"\x00", self._failed), None)
         return None if found is None else found[1]
 
     def scan(self, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
@@ -101,20 +101,20 @@ class Moment:
 
         Raises DiskFailed.
         """
-        return _walk(self._at, *_bounds(prefix, after), self._failed)
+        return _iterate(self._at, *_scan_bounds(prefix, after), self._failed)
 
 
-def _bounds(prefix: bytes, after: bytes | None) -> tuple[bytes, bytes]:
+def _scan_bounds(prefix: bytes, after: bytes | None) -> tuple[bytes, bytes]:
     """The first key that may start with `prefix` and come after `after`, and the first behind all of these.
 
     Keys of the engine are not among them.
     """
     head = prefix.rstrip(b"\xff")
-    behind = head[:-1] + bytes([head[-1] + 1]) if head else RESERVED
-    return max(prefix, b"" if after is None else after + b"\x00"), min(behind, RESERVED)
+    behind = head[:-1] + bytes([head[-1] + 1]) if head else RESERVED_PREFIX
+    return max(prefix, b"" if after is None else after + b"\x00"), min(behind, RESERVED_PREFIX)
 
 
-def _walk(
+def _iterate(
     at: rocksdict.RdictIter, first: bytes, end: bytes, failed: Callable[..., Exception]
 ) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values from `first` on and before `end`.
@@ -143,17 +143,17 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, block_cache_bytes: int = 8 * 2**20, watches: Watches | None = None,
+        self, path: Path, block_cache_bytes: int = 8 * 2**20, watches: KeyWatches | None = None,
         on_failure: Callable[[Exception], None] = lambda exc: None,
     ) -> None:  # fmt: skip
         self.path = path
         #: Told of each DiskFailed that is raised, in whichever thread.
         self._on_failure = on_failure
-        self.watches = watches or Watches()
+        self.watches = watches or KeyWatches()
         self._cache_bytes = block_cache_bytes
         self._db: rocksdict.Rdict | None = None
         #: Whether it was compared with its changelog since it was opened.
-        self.trusted = False
+        self.is_verified = False
         #: Offsets behind `offset` that hold nothing: the marker of a transaction that this worker has committed.
         self._markers = 0
         self._unlogged = rocksdict.WriteOptions()
@@ -214,45 +214,45 @@ class Store:
         self._writes += 1
         self.open()
 
-    def begin(self, beginning: bytes, offset: int, keep: bool = False) -> None:
+    def write_beginning(self, beginning: bytes, offset: int, keep: bool = False) -> None:
         """Start from a beginning that lies at `offset` of the changelog; what there was is forgotten, or kept."""
         if not keep:
             self.wipe()
-        self.apply([(BEGINNING, beginning), (_BEGUN_AT, b"%d" % offset)], offset + 1)
+        self.apply([(BEGINNING_KEY, beginning), (_BEGINNING_OFFSET_KEY, b"%d" % offset)], offset + 1)
 
     @property
     def beginning(self) -> tuple[bytes, int] | None:
         """The beginning and its offset in the changelog; None: the changelog had none, so something is missing."""
-        value, at = self.get(BEGINNING), self.get(_BEGUN_AT)
+        value, at = self.get(BEGINNING_KEY), self.get(_BEGINNING_OFFSET_KEY)
         return None if value is None or at is None else (value, int(at))
 
     @property
-    def incomplete(self) -> bool:
+    def is_incomplete(self) -> bool:
         """Whether it is known that something is missing for good."""
-        return (self.get(BEGINNING) or b"").endswith(INCOMPLETE)
+        return (self.get(BEGINNING_KEY) or b"").endswith(INCOMPLETE_SUFFIX)
 
     @property
     def offset(self) -> int:
         """The next record of the changelog that is not applied yet; 0 when nothing is."""
-        return int(self.get(_OFFSET) or 0)
+        return int(self.get(_OFFSET_KEY) or 0)
 
-    def is_at(self, end: int, topic: str) -> bool:
+    def is_complete_at(self, end: int, topic: str) -> bool:
         """Whether this is what its changelog says below the offset `end`, folded from `topic`.
 
         Not where it has not been compared with it, is being made anew, or is being replaced by a dump.
         """
         return (
-            self.trusted
+            self.is_verified
             and self.offset <= end <= self.offset + self._markers
             and self.beginning is not None
             and self.position(topic) is not None
-            and self.get(RESTORING) is None
+            and self.get(RESTORING_KEY) is None
         )
 
     @property
     def written_at(self) -> float:
         """When it was last written to (s since 1970); now when it never was."""
-        value = self.get(_TIME)
+        value = self.get(_WRITE_TIME_KEY)
         return time.time() if value is None else float(value)
 
     @property
@@ -272,7 +272,7 @@ class Store:
         return position
 
     @property
-    def keys(self) -> int:
+    def estimated_keys(self) -> int:
         """About how many keys there are."""
         return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
 
@@ -295,16 +295,16 @@ class Store:
 
         Raises DiskFailed.
         """
-        first, end = _bounds(prefix, after)
+        first, end = _scan_bounds(prefix, after)
         # RocksDB has to know the end: it would look for the key behind it, past all that was deleted there, for
         # milliseconds. The options keep the bytes of it, and have to live as long as the iterator.
         options = rocksdict.ReadOptions()
         options.set_iterate_upper_bound(end)
-        yield from _walk(self._db.iter(options), first, end, self._failed)
+        yield from _iterate(self._db.iter(options), first, end, self._failed)
 
-    def moment(self) -> Moment:
+    def snapshot(self) -> StoreSnapshot:
         """The store as it is now, to be read while it is written to."""
-        return Moment(self._db, self._failed)
+        return StoreSnapshot(self._db, self._failed)
 
     def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int, markers: int = 0) -> None:
         """Write changelog records and the offset after them in one batch; a value of None deletes.
@@ -320,8 +320,8 @@ class Store:
                 batch.delete(key)
             else:
                 put(key, value)
-        put(_OFFSET, b"%d" % offset)
-        put(_TIME, b"%d" % time.time())
+        put(_OFFSET_KEY, b"%d" % offset)
+        put(_WRITE_TIME_KEY, b"%d" % time.time())
         self._markers = 0
         try:
             self._db.write(batch, self._unlogged)

@@ -1,4 +1,4 @@
-"""`async for chunk in stream`: the agent's side of the ledgers."""
+"""`async for chunk in stream`: the agent's side of the tasks."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Stream(faust.Stream):
             except StopAsyncIteration:
                 return  # how a channel says that it was stopped
             message = event.message
-            ledger = tables.ledgers.get(message.tp)
-            if ledger is None or message.generation_id != self.app.consumer_generation_id:
+            task = tables.partition_tasks.get(message.tp)
+            if task is None or message.generation_id != self.app.consumer_generation_id:
                 continue  # of an assignment that has ended; whoever has the partition now reads it
-            chunk = ledger.begin(message.value)
+            chunk = task.begin_step(message.value)
             if chunk is None:
                 continue
-            tables.check()
+            tables.before_step()
             yield chunk
-            await ledger.end(chunk)
+            await task.end_step(chunk)
             # A request needs some turns of the loop until it is answered: all of them between two steps.
             for _ in range(TURNS):
                 await asyncio.sleep(0)

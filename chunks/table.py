@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -12,10 +13,10 @@ import faust
 from faust.types import TP, AppT, TopicT
 
 from chunks.chunk import Chunk
-from chunks.partition_task import Ledger
+from chunks.partition_task import PartitionTask
 from chunks.reader import StoreReader
-from chunks.store import Held, Store, off_loop
-from chunks.watch import Watches
+from chunks.store import LocalOffset, Store, in_store_thread
+from chunks.watch import KeyWatches
 
 
 class Table(StoreReader, faust.Table):
@@ -28,14 +29,20 @@ class Table(StoreReader, faust.Table):
     """
 
     def __init__(
-        self, app: AppT, *, fed_by: TopicT, watched_as: Callable[[bytes], bytes] | None = None,
-        rebuild: Callable[[Chunk], None] | None = None, rebuilt_from: Table | None = None, **kwargs: Any,
+        self, app: AppT, *, source_topic: TopicT | None = None, watch_key: Callable[[bytes], bytes] | None = None,
+        rebuild: Callable[[Chunk], None] | None = None, derived_from: Table | None = None,
+        fed_by: TopicT | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
+        if fed_by is not None:
+            warnings.warn("Table(fed_by=...) is deprecated: write source_topic=...", DeprecationWarning, stacklevel=3)
+            source_topic = source_topic or fed_by
+        if source_topic is None:
+            raise TypeError("Table() needs the argument source_topic: the topic whose agent writes the table")
         faust.Table.__init__(self, app, key_type=bytes, value_type=bytes, **kwargs)
-        self.fed_by = fed_by.get_topic_name()
-        self.watched_as = watched_as
+        self.source_topic = source_topic.get_topic_name()
+        self.watch_key = watch_key
         self.rebuild = rebuild
-        self.rebuilt_from = rebuilt_from
+        self.derived_from = derived_from
         self.stores: dict[int, Store] = {}
 
     async def on_start(self) -> None:
@@ -52,14 +59,14 @@ class Table(StoreReader, faust.Table):
         return self.changelog_topic.get_topic_name()
 
     @cached_property
-    def _ledgers(self) -> dict[TP, Ledger]:
-        return self.app.tables.ledgers
+    def _partition_tasks(self) -> dict[TP, PartitionTask]:
+        return self.app.tables.partition_tasks
 
     def path(self, partition: int) -> Path:
         """Where a partition is kept."""
         return Path(self.app.conf.tabledir) / f"{self.name}-{partition}.db"
 
-    def on_disk(self) -> dict[int, Held]:
+    def read_local_offsets(self) -> dict[int, LocalOffset]:
         """Partition -> what is there of it, of all that earlier starts have left; to be asked while none is open."""
         found = {}
         for path in Path(self.app.conf.tabledir).glob(f"{self.name}-*.db"):
@@ -68,14 +75,14 @@ class Table(StoreReader, faust.Table):
                 # What cannot be opened is met again, and said, where it is needed.
                 with suppress(Exception):
                     store = Store(path).open()
-                    found[int(number)] = Held(store.offset, store.written_at)
+                    found[int(number)] = LocalOffset(store.offset, store.written_at)
                     store.close()
         return found
 
     def open(self, partition: int) -> Store:
         """Open a partition, or return it when it is open."""
         if partition not in self.stores:
-            tables, watches = self.app.tables, Watches(self.watched_as)
+            tables, watches = self.app.tables, KeyWatches(self.watch_key)
             store = Store(self.path(partition), tables.block_cache_bytes, watches, tables.on_disk_failure)
             self.stores[partition] = store.open()
         return self.stores[partition]
@@ -85,7 +92,7 @@ class Table(StoreReader, faust.Table):
         # First: requests are answered meanwhile.
         store = self.stores.pop(partition, None)
         if store is not None:
-            await off_loop(store.close)
+            await in_store_thread(store.close)
 
     def position(self, partition: int) -> int | None:
         """The next offset of the source topic whose effect is not committed yet; None when nothing is.
@@ -94,5 +101,5 @@ class Table(StoreReader, faust.Table):
         """
         written = super().position(partition)
         # Offsets without records, such as the markers of transactions, are not written down.
-        ledger = self._ledgers.get((self.fed_by, partition))
-        return max(written or 0, ledger.durable) if ledger is not None and ledger.durable else written
+        task = self._partition_tasks.get((self.source_topic, partition))
+        return max(written or 0, task.durable) if task is not None and task.durable else written

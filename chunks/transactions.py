@@ -10,7 +10,7 @@ from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
-from faust.types import TP, AppT
+from faust.types import TP
 
 _PREPARED = "PrepareCommit"
 #: TRANSACTIONAL_ID_NOT_FOUND: none was ever begun, or none for a week.
@@ -18,14 +18,9 @@ _NEVER = 105
 _TEXT = CompactString("utf-8")
 
 
-def transactional_id(app: AppT, source: TP) -> str:
-    """The id under which whoever owns a source partition writes."""
-    return written_as(app.tables.writers.get(source.topic, app.conf.id), source)
-
-
-def written_as(writer: str, source: TP) -> str:
-    """The same where `writer`, what the ids of the app begin with, is known."""
-    return f"{writer}-{source.topic}-{source.partition}"
+def transactional_id(writer_prefix: str, source: TP) -> str:
+    """Return the transactional id of the owner of a source partition."""
+    return f"{writer_prefix}-{source.topic}-{source.partition}"
 
 
 class _Described(Response):
@@ -69,7 +64,7 @@ class _Describe(Request[_DescribeStruct]):
         return request_struct_class([self._name], {})
 
 
-async def being_committed(consumer: AIOKafkaConsumer, name: str) -> bool:
+async def is_being_committed(consumer: AIOKafkaConsumer, name: str) -> bool:
     """Whether a transaction of this id is decided, and readers may not see it everywhere yet. Raises KafkaError."""
     client = consumer._client
     coordinator = await client.coordinator_lookup(CoordinationType.TRANSACTION, name)

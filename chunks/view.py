@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from chunks.store import RESERVED, Store
+from chunks.store import RESERVED_PREFIX, Store
 
 #: Values that are freed at each update; more than are added, so that what is forgotten does not pile up.
-FORGET_PER_UPDATE = 2_000
+FREED_PER_UPDATE = 2_000
 
 Values = dict[bytes, bytes | None]
 
 
-class Cache:
+class ValueCache:
     """The newest values of the keys used last in some tables, within a limit of bytes for all of them.
 
     Two generations: what is written goes to the young one, and when that is full it becomes the old one. No
@@ -27,7 +27,7 @@ class Cache:
         self._young: defaultdict[str, Values] = defaultdict(dict)
         self._old: defaultdict[str, Values] = defaultdict(dict)
         self._young_bytes = 0
-        self._forgotten: list[Values] = []
+        self._discarded: list[Values] = []
 
     def generations(self, table: str) -> tuple[Values, Values]:
         """The young and the old one of a table: what is in the first is newer."""
@@ -37,25 +37,25 @@ class Cache:
         """Remember these values as the newest; None means that there is none."""
         self._young[table].update(values)
         self._young_bytes += sum(map(len, filter(None, values.values()))) + self.ENTRY_BYTES * len(values)
-        self._forget(FORGET_PER_UPDATE)
+        self._free_discarded(FREED_PER_UPDATE)
         if self._young_bytes > self._limit:
-            self._forgotten += self._old.values()
+            self._discarded += self._old.values()
             self._old, self._young, self._young_bytes = self._young, defaultdict(dict), 0
 
-    def _forget(self, most: int) -> None:
+    def _free_discarded(self, most: int) -> None:
         # To free a whole generation at once takes longer than a request may wait.
-        while self._forgotten and most:
-            if self._forgotten[-1]:
-                self._forgotten[-1].popitem()
+        while self._discarded and most:
+            if self._discarded[-1]:
+                self._discarded[-1].popitem()
                 most -= 1
             else:
-                self._forgotten.pop()
+                self._discarded.pop()
 
 
-class State:
+class TableState:
     """All that the views of one table and partition share: the store, the cache, and what is not committed yet."""
 
-    def __init__(self, name: str, store: Store, cache: Cache) -> None:
+    def __init__(self, name: str, store: Store, cache: ValueCache) -> None:
         self.name = name
         self.store = store
         self.cache = cache
@@ -63,15 +63,15 @@ class State:
         self.uncommitted: list[Values] = []
 
 
-_UNKNOWN = object()
+_ABSENT = object()
 
 
-class View:
+class TableView:
     """A mapping of keys to values (bytes); assignments become visible to others when the chunk is committed."""
 
     __slots__ = ("_state", "changes", "name")
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: TableState) -> None:
         self.name = state.name
         self.changes: Values = {}
         self._state = state
@@ -86,12 +86,12 @@ class View:
         missing = []
         changes, (young, old) = self.changes, self._state.cache.generations(self.name)
         for key in keys:
-            value = young.get(key, _UNKNOWN) if key not in changes else changes[key]
-            if value is _UNKNOWN:
-                value = old.get(key, _UNKNOWN)
-                if value is _UNKNOWN:
-                    value = self._uncommitted(key)
-                    if value is _UNKNOWN:
+            value = young.get(key, _ABSENT) if key not in changes else changes[key]
+            if value is _ABSENT:
+                value = old.get(key, _ABSENT)
+                if value is _ABSENT:
+                    value = self._read_uncommitted(key)
+                    if value is _ABSENT:
                         missing.append(key)
                         continue
             found[key] = value
@@ -112,14 +112,14 @@ class View:
             key: value
             for layer in (*reversed(self._state.uncommitted), self.changes)
             for key, value in layer.items()
-            if key.startswith(prefix) and not key.startswith(RESERVED)
+            if key.startswith(prefix) and not key.startswith(RESERVED_PREFIX)
         }
         yield from ((key, value) for key, value in newer.items() if value is not None)
         yield from ((key, value) for key, value in self._state.store.scan(prefix) if key not in newer)
 
-    def _uncommitted(self, key: bytes) -> bytes | object | None:
+    def _read_uncommitted(self, key: bytes) -> bytes | object | None:
         for layer in self._state.uncommitted:
-            value = layer.get(key, _UNKNOWN)
-            if value is not _UNKNOWN:
+            value = layer.get(key, _ABSENT)
+            if value is not _ABSENT:
                 return value
-        return _UNKNOWN
+        return _ABSENT

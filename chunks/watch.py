@@ -30,7 +30,7 @@ class Watch:
         self._changed.clear()
         return True
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Something has changed."""
         self._changed.set()
 
@@ -40,11 +40,11 @@ class Watch:
         self._changed.set()
 
 
-class Watches:
+class KeyWatches:
     """All who wait for keys of one partition. `watched_as` maps a key to the one it is watched under."""
 
-    def __init__(self, watched_as: Callable[[bytes], bytes] | None = None) -> None:
-        self._watched_as = watched_as or bytes
+    def __init__(self, watch_key: Callable[[bytes], bytes] | None = None) -> None:
+        self._watch_key = watch_key or bytes
         self._watches: dict[bytes, set[Watch]] = {}
 
     @contextmanager
@@ -60,12 +60,12 @@ class Watches:
             if not watching:
                 self._watches.pop(key, None)
 
-    def tell(self, keys: Iterable[bytes]) -> None:
+    def notify(self, keys: Iterable[bytes]) -> None:
         """These keys have new values that can be read by now."""
         if self._watches:
-            for key in self._watches.keys() & set(map(self._watched_as, keys)):
+            for key in self._watches.keys() & set(map(self._watch_key, keys)):
                 for watch in self._watches[key]:
-                    watch.tell()
+                    watch.notify()
 
     def end(self) -> None:
         """The partition is given up: nobody is told anything any more."""

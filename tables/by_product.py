@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.core import app, product_partials, settings
 from chunks import Chunk
-from domain.totals import Partial, Totals, decode_partial, merge_partials, product_totals
+from domain.totals import Partial, Totals, decode_partial, merge_partials, sum_partials
 
 
 def merge(chunk: Chunk) -> None:
@@ -21,7 +21,7 @@ def merge(chunk: Chunk) -> None:
 
 by_product = app.Table(
     "by_product",
-    fed_by=product_partials,
+    source_topic=product_partials,
     partitions=settings.partitions,
     rebuild=merge,
     help="Partial totals of each product by partition of orders; msgpack, see domain.totals.merge_partials.",
@@ -31,4 +31,4 @@ by_product = app.Table(
 def totals(product_name: str, partition: int) -> Totals | None:
     """How often the product was bought and for how much; None when it never was. The partition must be owned here."""
     value = by_product.read(partition, product_name.encode())
-    return None if value is None else product_totals(value)
+    return None if value is None else sum_partials(value)

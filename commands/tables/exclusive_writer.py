@@ -13,11 +13,10 @@ from faust.types import TP
 from app.errors import StillRunning
 from app.kafka import groups
 from app.kafka.admin import admin_client
-from app.kafka.client import client
+from app.kafka.client import client_options
 from app.settings import Settings
 from app.topics import Topics
-from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
-from chunks.transactions import written_as
+from chunks import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, transactional_id
 
 #: Where to, key, value and headers.
 Message = tuple[TP, bytes | None, bytes | None, list[tuple[str, bytes]]]
@@ -28,7 +27,7 @@ Write = Callable[[TP, list[Message]], Awaitable[None]]
 async def demand_no_worker(settings: Settings) -> None:
     """Raise StillRunning when a group of this app has members; ServerAway."""
     async with admin_client(settings) as admin:
-        found = sorted(one for some in (await groups.members(admin, settings)).values() for one in some)
+        found = sorted(one for some in (await groups.workers_by_group(admin, settings)).values() for one in some)
     if found:
         raise StillRunning(
             f"{len(found)} workers of {settings.group} are running: {', '.join(found)}; stop them, and wait "
@@ -60,8 +59,8 @@ async def writing(settings: Settings, dry_run: bool) -> AsyncIterator[Write]:
             for partition in range(settings.partitions):
                 source = TP(topic, partition)
                 producers[source] = AIOKafkaProducer(
-                    **client(settings),
-                    transactional_id=written_as(settings.group, source),
+                    **client_options(settings),
+                    transactional_id=transactional_id(settings.group, source),
                     transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
                     max_batch_size=BATCH_BYTES,
                     max_request_size=MAX_REQUEST_BYTES,

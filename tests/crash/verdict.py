@@ -10,12 +10,12 @@ from pathlib import Path
 from random import Random
 
 from chunks.store import BEGINNING_KEY, RESERVED_PREFIX, Store
-from domain.purchases import Register, registers, shown
-from domain.totals import product_totals
+from domain.purchases import Purchase, all_purchases, newest_purchases
+from domain.totals import sum_partials
 from tests.crash import log
 from tests.crash.orders import PARTITIONS
 from tests.crash.run import TABLES, Run
-from tests.crash.truth import Purchase, Truth, moment
+from tests.crash.truth import ExpectedPurchase, Truth, moment
 
 SHOWN = 20
 ALL = 10**9
@@ -37,7 +37,7 @@ def verify(run: Run, copies: int = 1) -> None:
             tables[table].update(agreed(run, table, partition, copies))
     check_users(tables["by_user"], run.truth)
     same("products on disk", {
-        key.decode(): totals(product_totals(value)) for key, value in tables["by_product"].items()
+        key.decode(): totals(sum_partials(value)) for key, value in tables["by_product"].items()
     }, run.truth.products)  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def ask(run: Run) -> None:
     busiest = sorted(run.truth.purchases, key=lambda user: len(run.truth.purchases[user]))[-20:]
     for number, user in enumerate([*busiest, *dice.sample(sorted(run.truth.purchases), ASKED - len(busiest))]):
         said = [
-            Purchase(order, product, price, moment(at), payment)
+            ExpectedPurchase(order, product, price, moment(at), payment)
             for order, product, price, at, payment in workers[number % len(workers)].purchases(user)
         ]
         same(f"HTTP, {user}", dict(enumerate(said)), dict(enumerate(run.truth.purchases[user][:SHOWN])))
@@ -115,19 +115,19 @@ def check_users(by_user: Mapping[bytes, bytes], truth: Truth) -> None:
             recent[user.decode()] = value
     for limit in (SHOWN, ALL):
         said = {
-            user: [purchase(one) for one in shown(value, lambda user=user: others.get(user, ()), limit)]
+            user: [purchase(one) for one in newest_purchases(value, lambda user=user: others.get(user, ()), limit)]
             for user, value in recent.items()
         }
         same("users on disk", said, {user: mine[:limit] for user, mine in truth.purchases.items()})
     assert not others.keys() - recent.keys()
     same("versions and offsets on disk", {
         (user, *one.identity): (one.version, one.offset)
-        for user, value in recent.items() for one in registers(value, others.get(user, ()))
+        for user, value in recent.items() for one in all_purchases(value, others.get(user, ()))
     }, truth.said)  # fmt: skip
 
 
-def purchase(one: Register) -> Purchase:
-    return Purchase(
+def purchase(one: Purchase) -> ExpectedPurchase:
+    return ExpectedPurchase(
         one.order_id, one.product_name, one.price, EPOCH + timedelta(microseconds=one.ordered_at), one.payment_method
     )
 

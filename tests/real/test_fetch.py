@@ -15,8 +15,8 @@ from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError
 from confluent_kafka import Producer
 from faust.types import TP
 
-from chunks.chunk import Run
-from chunks.fetch import fetch, tune
+from chunks.fetch import fetch_ranges, tune_consumer
+from chunks.records import RecordRange
 from tests.kit.eventually import eventually
 from tests.real.broker import end_of, messages, new_topic
 
@@ -28,7 +28,7 @@ WAIT_S = 1.0
 async def reading(kafka: str, *tps: TP, **settings: object) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer as the engine has it, at the beginning of these partitions."""
     settings = {"auto_offset_reset": "earliest", **settings}
-    consumer = tune(AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, **settings))
+    consumer = tune_consumer(AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, **settings))
     await consumer.start()
     try:
         consumer.assign(tps)
@@ -39,12 +39,14 @@ async def reading(kafka: str, *tps: TP, **settings: object) -> AsyncIterator[AIO
         await consumer.stop()
 
 
-async def to_the_end(consumer: AIOKafkaConsumer, tp: TP, most: int = 1_000, end: int | None = None) -> list[Run]:
+async def to_the_end(
+    consumer: AIOKafkaConsumer, tp: TP, most: int = 1_000, end: int | None = None
+) -> list[RecordRange]:
     """All runs up to `end`, or to where the committed part of the partition ends now."""
     end = (await consumer.end_offsets([tp]))[tp] if end is None else end
-    runs: list[Run] = []
+    runs: list[RecordRange] = []
     while not runs or runs[-1].next < end:
-        runs += (await fetch(consumer, {tp}, WAIT_S, most)).get(tp, [])
+        runs += (await fetch_ranges(consumer, {tp}, WAIT_S, most)).get(tp, [])
     return runs
 
 
@@ -53,7 +55,7 @@ def within_limit(work: Callable[[], Coroutine]) -> None:
     asyncio.run(asyncio.wait_for(work(), LIMIT_S))
 
 
-def assert_contiguous(runs: list[Run], first: int, end: int, most: int) -> None:
+def assert_contiguous(runs: list[RecordRange], first: int, end: int, most: int) -> None:
     assert (runs[0].first, runs[-1].next) == (first, end)
     assert all(one.next == following.first for one, following in pairwise(runs))
     for run in runs:
@@ -61,7 +63,7 @@ def assert_contiguous(runs: list[Run], first: int, end: int, most: int) -> None:
         assert all(run.first <= offset < run.next for offset, *_ in run.records)
 
 
-def delivered(runs: list[Run]) -> list[tuple]:
+def delivered(runs: list[RecordRange]) -> list[tuple]:
     return [record for run in runs for record in run.records]
 
 
@@ -141,7 +143,7 @@ def test_an_open_transaction_holds_back_what_comes_after_it(kafka, topic):
         async with reading(kafka, tp) as consumer:
             runs = await to_the_end(consumer, tp)
             assert [value for _, _, value in delivered(runs)] == [b"before 0"]
-            assert await fetch(consumer, {tp}, 0, 1_000) == {}
+            assert await fetch_ranges(consumer, {tp}, 0, 1_000) == {}
 
             await asyncio.to_thread(other.end, topic)
             later = await to_the_end(consumer, tp)
@@ -254,9 +256,9 @@ def test_what_was_fetched_before_a_pause_comes_again_after_it(kafka, topic):
         async with reading(kafka, tp) as consumer:
             # Until the record lies in the buffer.
             while not consumer._fetcher._records:
-                assert await fetch(consumer, set(), WAIT_S, 10) == {}
+                assert await fetch_ranges(consumer, set(), WAIT_S, 10) == {}
             consumer.pause(TopicPartition(*tp))
-            assert await fetch(consumer, set(), 0, 10) == {}
+            assert await fetch_ranges(consumer, set(), 0, 10) == {}
             assert not consumer._fetcher._records
             consumer.resume(TopicPartition(*tp))
             assert delivered(await to_the_end(consumer, tp)) == [(0, None, b"once")]
@@ -275,7 +277,7 @@ def test_a_seek_leaves_nothing_of_what_was_fetched_before_it(kafka, topic):
         async with reading(kafka, tp) as consumer:
             for start in (0, 7, 3, 9):
                 while not consumer._fetcher._records:
-                    await fetch(consumer, set(), WAIT_S, 10)
+                    await fetch_ranges(consumer, set(), WAIT_S, 10)
                 consumer.seek(tp, start)
                 runs = await to_the_end(consumer, tp)
                 assert_contiguous(runs, start, 10, 1_000)
@@ -288,8 +290,8 @@ def test_a_seek_leaves_nothing_of_what_was_fetched_before_it(kafka, topic):
 def test_nothing_to_read_is_nothing(kafka, topic):
     async def work() -> None:
         async with reading(kafka, TP(topic, 0)) as consumer:
-            assert await fetch(consumer, {TP(topic, 0)}, 0, 10) == {}
-            assert await fetch(consumer, {TP(topic, 0)}, 0.01, 10) == {}
+            assert await fetch_ranges(consumer, {TP(topic, 0)}, 0, 10) == {}
+            assert await fetch_ranges(consumer, {TP(topic, 0)}, 0.01, 10) == {}
 
     within_limit(work)
 
@@ -298,7 +300,7 @@ def test_records_that_arrive_while_a_fetch_waits_are_delivered_by_it(kafka, topi
     async def work() -> None:
         tp = TP(topic, 0)
         async with reading(kafka, tp) as consumer, AIOKafkaProducer(bootstrap_servers=kafka) as producer:
-            waiting = asyncio.create_task(fetch(consumer, {tp}, LIMIT_S, 10))
+            waiting = asyncio.create_task(fetch_ranges(consumer, {tp}, LIMIT_S, 10))
             await producer.send_and_wait(topic, b"late")
             assert delivered((await waiting)[tp]) == [(0, None, b"late")]
 
@@ -308,7 +310,7 @@ def test_records_that_arrive_while_a_fetch_waits_are_delivered_by_it(kafka, topi
 def test_an_assignment_ends_a_fetch_that_waits(kafka, topic):
     async def work() -> None:
         async with reading(kafka, TP(topic, 0)) as consumer:
-            waiting = asyncio.create_task(fetch(consumer, {TP(topic, 0)}, 10 * LIMIT_S, 100))
+            waiting = asyncio.create_task(fetch_ranges(consumer, {TP(topic, 0)}, 10 * LIMIT_S, 100))
             await asyncio.wait([waiting], timeout=0.2)
             assert not waiting.done()
             consumer.assign([TopicPartition(topic, 0)])
@@ -331,8 +333,8 @@ def test_an_offset_that_does_not_exist_is_an_error(kafka, topic):
 def test_a_stopped_consumer_says_so(kafka, topic):
     async def work() -> None:
         async with reading(kafka, TP(topic, 0)) as consumer:
-            await fetch(consumer, {TP(topic, 0)}, 0.01, 10)
+            await fetch_ranges(consumer, {TP(topic, 0)}, 0.01, 10)
         with pytest.raises(ConsumerStoppedError):
-            await fetch(consumer, {TP(topic, 0)}, 0, 10)
+            await fetch_ranges(consumer, {TP(topic, 0)}, 0, 10)
 
     within_limit(work)

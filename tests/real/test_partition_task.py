@@ -16,13 +16,14 @@ from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
 import chunks.partition_task
-from chunks.chunk import Chunk, Run
-from chunks.errors import Fenced, Refused
-from chunks.lost import EMPTIED, Loss, Verdict
-from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, Ledger
+from chunks.chunk import Chunk
+from chunks.errors import Fenced, RecordRefused
+from chunks.lost import EMPTIED, Loss, RebuildPlan
+from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, PartitionTask
 from chunks.rebuild import Rebuild
-from chunks.restore import Progress
-from chunks.store import BEGINNING, Store, position_key
+from chunks.records import RecordRange
+from chunks.restore import RestoreProgress
+from chunks.store import BEGINNING_KEY, Store, position_key
 from tests.real.broker import messages, new_topic, records
 
 SOURCE = TP("orders", 0)
@@ -57,7 +58,7 @@ class Producer(AIOKafkaProducer):
 class Owner:
     """One worker's side of the partition."""
 
-    ledger: Ledger
+    task: PartitionTask
     producer: Producer
     stores: dict[str, Store]
     failures: list[BaseException] = field(default_factory=list)
@@ -69,14 +70,14 @@ class Owner:
 
     def begin(self, count: int = 1, **changes: dict) -> Chunk:
         """A step over the next `count` records that assigns these changes by table."""
-        first = self.ledger.position
-        chunk = self.ledger.begin(Run(first, first + count, [(first + n, b"k", b"v") for n in range(count)]))
+        first = self.task.position
+        chunk = self.task.begin_step(RecordRange(first, first + count, [(first + n, b"k", b"v") for n in range(count)]))
         for name, values in changes.items():
             chunk.view(SimpleNamespace(name=name)).update(values)
         return chunk
 
     async def step(self, count: int = 1, **changes: dict) -> None:
-        await self.ledger.end(self.begin(count, **changes))
+        await self.task.end_step(self.begin(count, **changes))
 
     async def stops_before_committing_its_second_step(self) -> None:
         """Commit one step, send the next one, and commit no more until `producer.go_on` is set."""
@@ -87,7 +88,7 @@ class Owner:
         await self.producer.reached.wait()
 
     async def settled(self) -> bool:
-        return await self.ledger.settle()
+        return await self.task.settle()
 
 
 class Partition:
@@ -113,14 +114,14 @@ class Partition:
         places = {table: (TP(self.changelogs[table], 0), stores[table]) for table in TABLES}
         owner = Owner(None, producer, stores)
         stamp = [("worker", name.encode())]
-        owner.ledger = Ledger(SOURCE, places, producer, 10**6, owner.on_failure, stamp=stamp)
+        owner.task = PartitionTask(SOURCE, places, producer, 10**6, owner.on_failure, position_headers=stamp)
         await producer.start()
-        owner.ledger.open(position)
+        owner.task.open(position)
         try:
             yield owner
         finally:
             producer.go_on.set()
-            await owner.ledger.close()
+            await owner.task.close()
             for store in stores.values():
                 store.close()
 
@@ -148,7 +149,7 @@ def within_limit(work: Callable[[], Coroutine]) -> list[dict]:
 
 
 async def seen(function: Callable, *args: object) -> list:
-    """Call a reader that blocks, while the ledgers go on."""
+    """Call a reader that blocks, while the tasks go on."""
     return await asyncio.to_thread(function, *args)
 
 
@@ -167,10 +168,10 @@ def test_a_chunk_is_committed_with_its_position_and_all_that_follows_from_it(par
             chunk.send(partition.other, 0, b"k", b"dead too")
             chunk.send_latest(partition.other, 1, b"tea", b"old")
             chunk.send_latest(partition.other, 1, b"tea", b"new")
-            await owner.ledger.end(chunk)
+            await owner.task.end_step(chunk)
             assert await owner.settled()
 
-            assert (owner.ledger.position, owner.ledger.durable) == (3, 3)
+            assert (owner.task.position, owner.task.durable) == (3, 3)
             for name, values in (("by_user", [(b"ann", b"1"), (b"bob", b"2")]), ("totals", [(b"tea", b"3")])):
                 store = owner.stores[name]
                 assert list(store.scan()) == values
@@ -219,7 +220,7 @@ def test_what_arrives_soon_after_a_transaction_goes_into_the_next_one_together(p
             assert await owner.settled()
             for number in range(1, 4):
                 await owner.step(by_user={b"ann": b"%d" % number})
-                assert await still_waits(owner.ledger._task)
+                assert await still_waits(owner.task._commit_loop)
             assert await owner.settled()
 
             assert owner.producer.commits == 2
@@ -260,10 +261,10 @@ def test_a_chunk_that_changes_nothing_still_moves_the_position(partition):
 def test_offsets_that_hold_no_records_need_no_transaction(partition):
     async def work() -> None:
         async with partition.owner() as owner:
-            await owner.ledger.end(owner.ledger.begin(Run(0, 7, [])))
+            await owner.task.end_step(owner.task.begin_step(RecordRange(0, 7, [])))
             assert await owner.settled()
 
-            assert (owner.ledger.durable, owner.producer.commits) == (7, 0)
+            assert (owner.task.durable, owner.producer.commits) == (7, 0)
             await owner.step(by_user={b"ann": b"1"})
             assert await owner.settled()
             assert owner.stores["by_user"].position("orders") == 8
@@ -282,7 +283,7 @@ def test_chunks_that_come_while_a_transaction_is_under_way_go_into_the_next_one_
             view = owner.begin().view(SimpleNamespace(name="by_user"))
             assert view.get_many([b"ann", b"bob", b"new"]) == {b"ann": b"11", b"bob": b"1", b"new": b"11"}
             assert dict(view.scan(b"a")) == {b"ann": b"11"}
-            assert (owner.ledger.position, owner.ledger.durable) == (11, 0)
+            assert (owner.task.position, owner.task.durable) == (11, 0)
             assert list(owner.stores["by_user"].scan()) == []
             await owner.step()
 
@@ -317,7 +318,7 @@ def test_changes_of_many_record_batches_are_one_transaction(partition):
 
 
 @pytest.mark.parametrize("size", [1_100_000, MAX_REQUEST_BYTES + 1])
-def test_a_value_that_kafka_refuses_stops_the_ledger_and_nothing_of_it_happens(partition, size):
+def test_a_value_that_kafka_refuses_stops_the_partition_task_and_nothing_of_it_happens(partition, size):
     async def work() -> None:
         async with partition.owner() as owner:
             await owner.step(by_user={b"ann": b"1"}, totals={b"tea": b"1"})
@@ -325,13 +326,13 @@ def test_a_value_that_kafka_refuses_stops_the_ledger_and_nothing_of_it_happens(p
 
             chunk = owner.begin(by_user={b"bob": b"2", b"huge": b"x" * size}, totals={b"tea": b"2"})
             chunk.send(partition.other, 0, b"k", b"v")
-            await owner.ledger.end(chunk)
+            await owner.task.end_step(chunk)
             await owner.failed.wait()
 
             [failure] = owner.failures
-            assert type(failure) is Refused
+            assert type(failure) is RecordRefused
             assert "nothing from offset 1 on is committed" in str(failure)
-            assert (await owner.settled(), owner.ledger.durable, owner.producer.commits) == (False, 1, 1)
+            assert (await owner.settled(), owner.task.durable, owner.producer.commits) == (False, 1, 1)
             assert [dict(store.scan()) for store in owner.stores.values()] == [{b"ann": b"1"}, {b"tea": b"1"}]
             assert [store.position("orders") for store in owner.stores.values()] == [1, 1]
             # An agent that goes on is not held up: the worker is about to end.
@@ -375,12 +376,12 @@ def test_a_former_owner_is_fenced_and_leaves_no_trace(partition, late):
             async with partition.owner("second", 1) as second:
                 chunk = first.begin(**late)
                 chunk.send(partition.other, 0, b"k", b"late")
-                await first.ledger.end(chunk)
+                await first.task.end_step(chunk)
                 await first.failed.wait()
 
                 assert [type(one) for one in first.failures] == [Fenced], first.failures
                 assert "another worker has taken over orders[0]" in str(first.failures[0])
-                assert (await first.settled(), first.ledger.durable) == (False, 1)
+                assert (await first.settled(), first.task.durable) == (False, 1)
                 assert dict(first.stores["by_user"].scan()) == {b"ann": b"1"}
                 await assert_goes_on(partition, second)
 
@@ -398,7 +399,7 @@ def test_an_owner_that_freezes_between_sending_and_committing_is_fenced_too(part
 
                 assert [type(one) for one in first.failures] == [Fenced], first.failures
                 assert dict(first.stores["by_user"].scan()) == {b"ann": b"1"}
-                assert first.ledger.durable == 1
+                assert first.task.durable == 1
                 await assert_goes_on(partition, second)
 
     within_limit(work)
@@ -423,7 +424,7 @@ def test_a_fenced_owner_can_be_closed_while_its_transaction_fails(partition):
             await first.step(by_user={b"ann": b"late"})
             await first.producer.reached.wait()
             async with partition.owner("second"):
-                closing = asyncio.create_task(first.ledger.close())
+                closing = asyncio.create_task(first.task.close())
                 assert await still_waits(closing)
                 first.producer.go_on.set()
                 await closing
@@ -459,9 +460,9 @@ def test_settling_waits_for_the_open_step_and_for_all_that_is_not_durable(partit
             assert await owner.settled(), "there is nothing to wait for"
             owner.producer.hold()
             chunk = owner.begin(by_user={b"ann": b"1"})
-            settling = asyncio.create_task(owner.ledger.settle())
+            settling = asyncio.create_task(owner.task.settle())
             assert await still_waits(settling)
-            await owner.ledger.end(chunk)
+            await owner.task.end_step(chunk)
             await owner.producer.reached.wait()
             assert await still_waits(settling)
 
@@ -479,7 +480,7 @@ def test_closing_waits_for_the_transaction_under_way_and_begins_no_other(partiti
             await owner.step(by_user={b"ann": b"1"})
             await owner.producer.reached.wait()
             await owner.step(by_user={b"ann": b"2"})
-            closing = asyncio.create_task(owner.ledger.close())
+            closing = asyncio.create_task(owner.task.close())
             assert await still_waits(closing)
 
             owner.producer.go_on.set()
@@ -492,13 +493,13 @@ def test_closing_waits_for_the_transaction_under_way_and_begins_no_other(partiti
     within_limit(work)
 
 
-def test_a_ledger_that_was_never_opened_can_be_closed(partition):
+def test_a_partition_task_that_was_never_opened_can_be_closed(partition):
     async def work() -> None:
         async with partition.owner() as owner:
             producer = Producer(bootstrap_servers=partition.kafka, transactional_id=uuid.uuid4().hex)
             await producer.start()
             places = {"by_user": (TP(partition.changelogs["by_user"], 0), owner.stores["by_user"])}
-            await Ledger(SOURCE, places, producer, 10**6, owner.on_failure).close()
+            await PartitionTask(SOURCE, places, producer, 10**6, owner.on_failure).close()
 
     within_limit(work)
 
@@ -553,8 +554,8 @@ def test_what_steps_collect_is_written_once_with_the_transaction_that_they_end_i
 
     async def step(owner: Owner, number: int) -> None:
         chunk = owner.begin()
-        chunk.collect(list, write).append(number)
-        await owner.ledger.end(chunk)
+        chunk.accumulate(list, write).append(number)
+        await owner.task.end_step(chunk)
 
     async def work() -> None:
         async with partition.owner() as owner:
@@ -577,10 +578,12 @@ def test_in_a_backlog_a_transaction_waits_for_more_and_settling_ends_the_wait(pa
     async def work() -> None:
         async with partition.owner() as owner:
             for first in range(3):
-                await owner.ledger.end(owner.ledger.begin(Run(first, first + 1, [(first, b"k", b"v")], 10**6)))
+                await owner.task.end_step(
+                    owner.task.begin_step(RecordRange(first, first + 1, [(first, b"k", b"v")], 10**6))
+                )
             assert owner.producer.commits == 0
             assert await owner.settled()
-            assert (owner.producer.commits, owner.ledger.durable) == (1, 3)
+            assert (owner.producer.commits, owner.task.durable) == (1, 3)
 
     within_limit(work)
 
@@ -589,7 +592,7 @@ class Tables(dict):
     """As much of a table manager as a rebuild needs."""
 
     def __init__(self, stores: dict[str, Store]) -> None:
-        super().__init__((name, SimpleNamespace(stores={0: one}, rebuilt_from=None)) for name, one in stores.items())
+        super().__init__((name, SimpleNamespace(stores={0: one}, derived_from=None)) for name, one in stores.items())
 
     async def on_loss(self, loss: Loss) -> bool:
         return False
@@ -601,13 +604,13 @@ def test_a_table_that_begins_while_partitions_are_given_out_anew_has_begun_whole
         async with partition.owner() as owner:
             tables = Tables(owner.stores)
             if life == "first":
-                verdict = Verdict(0, 0, TABLES, ())
+                verdict = RebuildPlan(0, 0, TABLES, ())
             else:
                 await owner.step(by_user={b"ann": b"1"})
                 assert await owner.settled()
-                verdict = Verdict(1, 1, (), (Loss("by_user", 0, EMPTIED, False),))
+                verdict = RebuildPlan(1, 1, (), (Loss("by_user", 0, EMPTIED, False),))
             owner.producer.hold()
-            beginning = asyncio.create_task(Rebuild(tables, owner.ledger, None, verdict, Progress()).run())
+            beginning = asyncio.create_task(Rebuild(tables, owner.task, None, verdict, RestoreProgress()).run())
             await owner.producer.reached.wait()
             beginning.cancel()
             owner.producer.go_on.set()
@@ -616,7 +619,7 @@ def test_a_table_that_begins_while_partitions_are_given_out_anew_has_begun_whole
             assert beginning.cancelled()
             for name in TABLES if life == "first" else TABLES[:1]:
                 log = await seen(messages, partition.kafka, partition.changelogs[name])
-                begun = [(one.value(), one.offset()) for one in log if one.key() == BEGINNING]
+                begun = [(one.value(), one.offset()) for one in log if one.key() == BEGINNING_KEY]
                 assert owner.stores[name].beginning == begun[-1]
                 assert list(owner.stores[name].scan()) == []
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from chunks.store import BEGINNING, Store
+from chunks.store import BEGINNING_KEY, Store
 from tests.crash.run import VARIANT
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
@@ -172,7 +172,7 @@ def move(worker: Worker, name: str) -> None:
     """Let a partition on disk have read more of its changelog than there is."""
     (path,) = Path(worker.folder).rglob(name)
     store = Store(path).open()
-    assert store.get(BEGINNING) is not None
+    assert store.get(BEGINNING_KEY) is not None
     store.apply([], store.offset + 1_000)
     store.close()
 

@@ -8,35 +8,35 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunks.assignment import WARM_RECORDS, Holding, Share, assign
+from chunks.assignment import WARM_RECORDS, ClientState, TargetAssignment, assign
 
 #: What each round brings: a worker that comes or goes, and whether all copies are warm before the next.
 ROUNDS = st.lists(st.tuples(st.sampled_from(["comes", "goes"]), st.integers(0, 9), st.booleans()), max_size=8)
 
 
-def held(shares: Mapping[str, Share], warm: bool = True) -> dict[str, Holding]:
+def held(shares: Mapping[str, TargetAssignment], warm: bool = True) -> dict[str, ClientState]:
     """What workers have some time after they got their shares: copies lag a little, new ones far unless `warm`."""
     return {
-        worker: Holding(
+        worker: ClientState(
             active=share.active,
             standby=share.standby,
-            behind={**dict.fromkeys(share.active, 0), **dict.fromkeys(share.standby - share.warming, 10)},
-            warmed=share.warming if warm else (),
+            lags={**dict.fromkeys(share.active, 0), **dict.fromkeys(share.standby - share.warmup, 10)},
+            warmed=share.warmup if warm else (),
         )
         for worker, share in shares.items()
     }
 
 
-def settled(partitions: int, shares: dict[str, Share], replicas: int) -> dict[str, Share]:
+def settled(partitions: int, shares: dict[str, TargetAssignment], replicas: int) -> dict[str, TargetAssignment]:
     """What comes of it when each worker asks for another rebalance as often as it was told to."""
     for _ in range(3):
-        if not any(share.warming for share in shares.values()):
+        if not any(share.warmup for share in shares.values()):
             return shares
         shares = assign(partitions, held(shares), replicas)
     raise AssertionError(f"it never ends: {shares}")
 
 
-def owner(shares: Mapping[str, Share], partition: int) -> str:
+def owner(shares: Mapping[str, TargetAssignment], partition: int) -> str:
     (found,) = [worker for worker, share in shares.items() if partition in share.active]
     return found
 
@@ -45,11 +45,11 @@ def owner(shares: Mapping[str, Share], partition: int) -> str:
 def test_whoever_comes_and_goes_each_partition_has_one_owner_that_is_warm_and_as_many_copies_as_wanted(
     partitions: int, replicas: int, rounds: list
 ):
-    shares = assign(partitions, {"w0": Holding(behind=dict.fromkeys(range(partitions), 0))}, replicas)
+    shares = assign(partitions, {"w0": ClientState(lags=dict.fromkeys(range(partitions), 0))}, replicas)
     for number, (what, which, warm) in enumerate(rounds, 1):
         holdings = held(shares, warm)
         if what == "comes" or len(holdings) == 1:
-            holdings[f"w{number}"] = Holding()
+            holdings[f"w{number}"] = ClientState()
         else:
             del holdings[sorted(holdings)[which % len(holdings)]]
         shares = assign(partitions, holdings, replicas)
@@ -57,9 +57,9 @@ def test_whoever_comes_and_goes_each_partition_has_one_owner_that_is_warm_and_as
         copies = Counter(one for share in shares.values() for one in share.standby)
         for partition in range(partitions):
             assert copies[partition] >= min(replicas, len(shares) - 1)
-            if any(holding.warm(partition) for holding in holdings.values()):
-                assert holdings[owner(shares, partition)].warm(partition)
-        assert all(not share.active & share.standby and share.warming <= share.standby for share in shares.values())
+            if any(holding.is_warm(partition) for holding in holdings.values()):
+                assert holdings[owner(shares, partition)].is_warm(partition)
+        assert all(not share.active & share.standby and share.warmup <= share.standby for share in shares.values())
     shares = settled(partitions, shares, replicas)
     counts = [len(share.active) for share in shares.values()]
     loads = [share.load for share in shares.values()]
@@ -70,32 +70,36 @@ def test_whoever_comes_and_goes_each_partition_has_one_owner_that_is_warm_and_as
 
 
 def test_a_worker_that_joins_makes_copies_first_and_takes_over_when_they_are_warm():
-    one = {"a": Holding(range(4), behind=dict.fromkeys(range(4), 0))}
-    joined = assign(4, {**one, "b": Holding()}, replicas=0)
-    assert joined == {"a": Share({0, 1, 2, 3}), "b": Share(standby={0, 1}, warming={0, 1})}
-    assert settled(4, joined, replicas=0) == {"a": Share({2, 3}), "b": Share({0, 1})}
+    one = {"a": ClientState(range(4), lags=dict.fromkeys(range(4), 0))}
+    joined = assign(4, {**one, "b": ClientState()}, replicas=0)
+    assert joined == {"a": TargetAssignment({0, 1, 2, 3}), "b": TargetAssignment(standby={0, 1}, warmup={0, 1})}
+    assert settled(4, joined, replicas=0) == {"a": TargetAssignment({2, 3}), "b": TargetAssignment({0, 1})}
 
 
 def test_what_is_small_moves_at_once():
     few = dict.fromkeys(range(4), WARM_RECORDS)
-    shares = assign(4, {"a": Holding(range(4), behind=dict.fromkeys(range(4), 0)), "b": Holding(behind=few)}, 0)
-    assert shares == {"a": Share({2, 3}), "b": Share({0, 1})}
+    shares = assign(4, {"a": ClientState(range(4), lags=dict.fromkeys(range(4), 0)), "b": ClientState(lags=few)}, 0)
+    assert shares == {"a": TargetAssignment({2, 3}), "b": TargetAssignment({0, 1})}
 
 
 def test_a_worker_that_returns_with_its_disk_gets_what_it_had():
-    everything = {"a": Holding(range(4), behind=dict.fromkeys(range(4), 0))}
-    back = Holding(behind={0: 10**6, 1: 10**6, 2: 500, 3: 700})
-    assert assign(4, {**everything, "b": back}, 1)["b"] == Share({2, 3}, {0, 1})
+    everything = {"a": ClientState(range(4), lags=dict.fromkeys(range(4), 0))}
+    back = ClientState(lags={0: 10**6, 1: 10**6, 2: 500, 3: 700})
+    assert assign(4, {**everything, "b": back}, 1)["b"] == TargetAssignment({2, 3}, {0, 1})
 
 
 def test_of_three_workers_on_four_partitions_none_has_nothing():
-    shares = assign(4, {name: Holding() for name in "abc"}, replicas=1)
+    shares = assign(4, {name: ClientState() for name in "abc"}, replicas=1)
     assert sorted(len(share.active) for share in shares.values()) == [1, 1, 2]
     assert sorted(share.load for share in shares.values()) == [2, 3, 3]
 
 
 def test_when_a_worker_dies_those_with_its_copies_go_on_whatever_else_they_have():
-    shares = {"a": Share({0, 1}, {2}), "b": Share({2, 3}, {0, 1}), "c": Share(set(), {3})}
+    shares = {
+        "a": TargetAssignment({0, 1}, {2}),
+        "b": TargetAssignment({2, 3}, {0, 1}),
+        "c": TargetAssignment(set(), {3}),
+    }
     holdings = held(shares)
     del holdings["a"]
     after = assign(4, holdings, replicas=1)
@@ -105,7 +109,7 @@ def test_when_a_worker_dies_those_with_its_copies_go_on_whatever_else_they_have(
 
 
 def test_more_workers_than_partitions_leave_the_others_with_copies():
-    shares = assign(2, {name: Holding() for name in "abcd"}, replicas=1)
+    shares = assign(2, {name: ClientState() for name in "abcd"}, replicas=1)
     assert sorted((len(share.active), len(share.standby)) for share in shares.values()) == [
         (0, 1),
         (0, 1),
@@ -115,13 +119,13 @@ def test_more_workers_than_partitions_leave_the_others_with_copies():
 
 
 def test_a_copy_that_moves_is_kept_until_there_is_the_new_one():
-    shares = {"a": Share({0, 1}, {2, 3}), "b": Share({2, 3}, {0, 1})}
-    joined = assign(4, {**held(shares), "c": Holding()}, replicas=1)
+    shares = {"a": TargetAssignment({0, 1}, {2, 3}), "b": TargetAssignment({2, 3}, {0, 1})}
+    joined = assign(4, {**held(shares), "c": ClientState()}, replicas=1)
     kept = Counter(one for worker in "ab" for one in (*joined[worker].active, *joined[worker].standby))
     assert kept == dict.fromkeys(range(4), 2)
-    assert joined["c"].warming == joined["c"].standby != set()
+    assert joined["c"].warmup == joined["c"].standby != set()
 
 
 def test_two_that_claim_a_partition_are_told_apart_by_how_far_they_are():
-    claims = {"a": Holding({0}, behind={0: 10**6}), "b": Holding({0}, behind={0: 0})}
+    claims = {"a": ClientState({0}, lags={0: 10**6}), "b": ClientState({0}, lags={0: 0})}
     assert assign(1, claims, 0)["b"].active == {0}

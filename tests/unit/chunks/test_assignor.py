@@ -9,7 +9,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from faust.types import TP
 
 from chunks.assignor import Assignor
-from chunks.store import MAX_AGE_S, Held
+from chunks.store import MAX_AGE_S, LocalOffset
 
 TOPICS, CHANGELOG, PARTITIONS = ["orders", "app-by_user-changelog"], "app-by_user-changelog", 4
 CLUSTER = SimpleNamespace(partitions_for_topic=lambda topic: set(range(PARTITIONS)))
@@ -23,8 +23,10 @@ class Member:
         self.rejoins = 0
         self.tables = SimpleNamespace(
             changelog_topics={CHANGELOG},
-            held={CHANGELOG: {number: Held(offset, time.time() - age_s) for number, offset in held.items()}},
-            ends={},
+            local_offsets={
+                CHANGELOG: {number: LocalOffset(offset, time.time() - age_s) for number, offset in held.items()}
+            },
+            changelog_ends={},
         )
         conf = SimpleNamespace(canonical_url=url, consumer_group_instance_id=instance)
         consumer = SimpleNamespace(rejoin=self._rejoin)
@@ -35,7 +37,7 @@ class Member:
 
     def has(self) -> tuple[list[int], list[int], list[int]]:
         """Its partitions of the table: active, copies, and of these the ones it makes to take over."""
-        found = (self.assignor.assigned_actives(), self.assignor.assigned_standbys(), self.assignor.warming)
+        found = (self.assignor.assigned_actives(), self.assignor.assigned_standbys(), self.assignor.warmup)
         return tuple(sorted(tp.partition for tp in tps if tp.topic == CHANGELOG) for tps in found)
 
 
@@ -66,7 +68,7 @@ def test_one_that_joins_makes_copies_says_when_they_are_warm_and_is_believed_onc
     given = rebalanced(first, second)
     assert (first.has(), second.has()) == (([0, 1, 2, 3], [], []), ([], [0, 1], [0, 1]))
     assert given[1] == [(CHANGELOG, [0, 1]), ("orders", [])], "it reads the changelog, and no orders"
-    second.assignor.warmed()
+    second.assignor.report_warm()
     rebalanced(first, second)
     assert (first.has(), second.has()) == (([2, 3], [], []), ([0, 1], [], []))
     third = Member("http://c", {})
@@ -76,7 +78,9 @@ def test_one_that_joins_makes_copies_says_when_they_are_warm_and_is_believed_onc
 
 def test_what_is_on_the_disk_of_a_worker_counts_unless_it_is_too_old():
     fresh, old = (Member(name, dict.fromkeys(range(4), MANY)) for name in ("http://a", "http://b"))
-    old.tables.held[CHANGELOG] = {number: Held(MANY, time.time() - MAX_AGE_S - 60) for number in range(4)}
+    old.tables.local_offsets[CHANGELOG] = {
+        number: LocalOffset(MANY, time.time() - MAX_AGE_S - 60) for number in range(4)
+    }
     rebalanced(fresh)
     rebalanced(fresh, old)
     assert old.has() == ([], [0, 1], [0, 1])
@@ -88,14 +92,14 @@ def test_what_is_on_the_disk_of_a_worker_counts_unless_it_is_too_old():
 def test_an_owner_that_is_still_reading_is_no_reason_to_wait_for():
     reading, joins = Member("http://a", dict.fromkeys(range(4), 10)), Member("http://b", {})
     rebalanced(reading)
-    reading.tables.ends = {CHANGELOG: dict.fromkeys(range(4), MANY)}
+    reading.tables.changelog_ends = {CHANGELOG: dict.fromkeys(range(4), MANY)}
     rebalanced(reading, joins)
     assert joins.has()[::2] == ([0, 1], [])
 
 
 def test_a_leader_without_a_table_still_shares_out_the_tables_of_others():
     leader, other = Member("http://a", {}), Member("http://b", dict.fromkeys(range(4), MANY))
-    leader.tables.changelog_topics, leader.tables.held = set(), {}
+    leader.tables.changelog_topics, leader.tables.local_offsets = set(), {}
     told = {
         "0": leader.assignor.metadata(["orders"]),
         "1": other.assignor.metadata(TOPICS),

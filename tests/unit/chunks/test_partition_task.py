@@ -16,12 +16,13 @@ from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
 from faust.types.tuples import Message
 
-from chunks import ChunkSchema, Unsupported
-from chunks.check import SIGNATURES, VERSIONS, check
-from chunks.chunk import Chunk, Run
-from chunks.errors import Gap
-from chunks.fetch import _runs
-from chunks.partition_task import Ledger
+from chunks import ChunkSchema, UnsupportedLibrary
+from chunks.check import SIGNATURES, VERSIONS, check_libraries
+from chunks.chunk import Chunk
+from chunks.errors import RecordGap
+from chunks.fetch import _split_fetch_result
+from chunks.partition_task import PartitionTask
+from chunks.records import RecordRange
 from chunks.store import Store
 
 TP_0 = TP("orders", 0)
@@ -63,7 +64,7 @@ def named(first: int, end: int) -> list[tuple[int, bytes, bytes]]:
     return [(offset, b"key %d" % offset, b"value %d" % offset) for offset in range(first, end)]
 
 
-def assert_contiguous(runs: list[Run], first: int, end: int) -> None:
+def assert_contiguous(runs: list[RecordRange], first: int, end: int) -> None:
     assert runs[0].first == first
     assert runs[-1].next == end
     assert all(one.next == following.first for one, following in pairwise(runs))
@@ -75,7 +76,7 @@ def assert_contiguous(runs: list[Run], first: int, end: int) -> None:
 def test_records_are_cut_into_runs_without_a_hole(count):
     result = FetchResult(batch(100, count), 100)
 
-    runs = list(_runs(result, MOST))
+    runs = list(_split_fetch_result(result, MOST))
 
     assert [one for run in runs for one in run.records] == named(100, 100 + count)
     assert_contiguous(runs, 100, 100 + count)
@@ -86,12 +87,12 @@ def test_records_are_cut_into_runs_without_a_hole(count):
 
 
 def test_no_records_are_one_empty_run():
-    assert list(_runs(FetchResult(b"", 7), MOST)) == [Run(7, 7, [])]
+    assert list(_split_fetch_result(FetchResult(b"", 7), MOST)) == [RecordRange(7, 7, [])]
 
 
 @pytest.mark.parametrize("start", range(100, 100 + 2 * MOST))
 def test_a_fetch_from_the_middle_of_a_batch_delivers_from_there_on(start):
-    runs = list(_runs(FetchResult(batch(100, 2 * MOST) + batch(100 + 2 * MOST, 1), start), MOST))
+    runs = list(_split_fetch_result(FetchResult(batch(100, 2 * MOST) + batch(100 + 2 * MOST, 1), start), MOST))
 
     assert [one for run in runs for one in run.records] == named(start, 101 + 2 * MOST)
     assert_contiguous(runs, start, 101 + 2 * MOST)
@@ -102,7 +103,7 @@ def test_offsets_that_compaction_took_away_belong_to_a_run_too(after):
     """Before the first record, between two batches and behind the last record nothing is left."""
     data = batch(10, 2) + batch(20, 3)
 
-    runs = list(_runs(FetchResult(data, 5), after))
+    runs = list(_split_fetch_result(FetchResult(data, 5), after))
 
     assert [one for run in runs for one in run.records] == named(10, 12) + named(20, 23)
     assert_contiguous(runs, 5, 23)
@@ -117,18 +118,18 @@ def test_records_of_aborted_transactions_are_skipped_and_their_offsets_are_not()
         + batch(16, 4, producer=7, transactional=True)
     )
 
-    runs = list(_runs(FetchResult(data, 10, aborted=((7, 10),)), MOST))
+    runs = list(_split_fetch_result(FetchResult(data, 10, aborted=((7, 10),)), MOST))
 
     assert [one for run in runs for one in run.records] == named(12, 16)
     assert_contiguous(runs, 10, 20)
-    everything = list(_runs(FetchResult(data, 10, isolation=READ_UNCOMMITTED), MOST))
+    everything = list(_split_fetch_result(FetchResult(data, 10, isolation=READ_UNCOMMITTED), MOST))
     assert [one for run in everything for one in run.records] == named(10, 20)
 
 
 def test_a_fetch_of_nothing_but_aborted_records_is_an_empty_run():
     data = batch(10, 3, producer=7, transactional=True)
 
-    assert list(_runs(FetchResult(data, 10, aborted=((7, 10),)), MOST)) == [Run(10, 13, [])]
+    assert list(_split_fetch_result(FetchResult(data, 10, aborted=((7, 10),)), MOST)) == [RecordRange(10, 13, [])]
 
 
 def test_a_damaged_batch_is_an_error_and_moves_no_position():
@@ -137,60 +138,60 @@ def test_a_damaged_batch_is_an_error_and_moves_no_position():
     result = FetchResult(bytes(data), 10)
 
     with pytest.raises(CorruptRecordException):
-        list(_runs(result, MOST))
+        list(_split_fetch_result(result, MOST))
     assert result.position == 10
 
 
-# -- the ledger: where a step begins
+# -- the task: where a step begins
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    """A ledger that stands at offset 10; nothing is committed here, so it has no producer."""
+def task(tmp_path: Path) -> PartitionTask:
+    """A task that stands at offset 10; nothing is committed here, so it has no producer."""
     store = Store(tmp_path / "by_user-0.db").open()
-    one = Ledger(TP_0, {"by_user": (TP("by_user-changelog", 0), store)}, None, 10**6, None)
+    one = PartitionTask(TP_0, {"by_user": (TP("by_user-changelog", 0), store)}, None, 10**6, None)
     one.position = one.durable = 10
     yield one
     store.close()
 
 
-def begun(ledger: Ledger, first: int, end: int, *offsets: int) -> Chunk | None:
-    return ledger.begin(Run(first, end, [(offset, b"k", b"v") for offset in offsets]))
+def begun(task: PartitionTask, first: int, end: int, *offsets: int) -> Chunk | None:
+    return task.begin_step(RecordRange(first, end, [(offset, b"k", b"v") for offset in offsets]))
 
 
-def test_a_step_begins_where_the_last_one_ended(ledger):
-    chunk = begun(ledger, 10, 13, 10, 11, 12)
+def test_a_step_begins_where_the_last_one_ended(task):
+    chunk = begun(task, 10, 13, 10, 11, 12)
 
     assert (chunk.tp, chunk.first, chunk.next) == (TP_0, 10, 13)
     assert [offset for offset, *_ in chunk.records] == [10, 11, 12]
 
 
 @pytest.mark.parametrize(("first", "end"), [(0, 5), (5, 10), (9, 10), (10, 10)])
-def test_what_was_folded_before_is_dropped(ledger, first, end):
-    assert begun(ledger, first, end, *range(first, end)) is None
-    assert ledger.position == 10
+def test_what_was_folded_before_is_dropped(task, first, end):
+    assert begun(task, first, end, *range(first, end)) is None
+    assert task.position == 10
 
 
-def test_of_an_overlap_only_what_is_new_is_folded(ledger):
-    chunk = begun(ledger, 8, 12, 8, 9, 10, 11)
+def test_of_an_overlap_only_what_is_new_is_folded(task):
+    chunk = begun(task, 8, 12, 8, 9, 10, 11)
 
     assert (chunk.first, chunk.next) == (10, 12)
     assert [offset for offset, *_ in chunk.records] == [10, 11]
 
 
-def test_an_overlap_may_have_nothing_new_but_offsets(ledger):
-    chunk = begun(ledger, 8, 12, 8, 9)
+def test_an_overlap_may_have_nothing_new_but_offsets(task):
+    chunk = begun(task, 8, 12, 8, 9)
 
     assert (chunk.first, chunk.next, chunk.records) == (10, 12, [])
 
 
-def test_missing_records_are_named(ledger):
-    with pytest.raises(Gap, match=r"orders\[0\]: records 10 to 11 were not delivered; start the worker again"):
-        begun(ledger, 12, 14, 12, 13)
+def test_missing_records_are_named(task):
+    with pytest.raises(RecordGap, match=r"orders\[0\]: records 10 to 11 were not delivered; start the worker again"):
+        begun(task, 12, 14, 12, 13)
 
 
-def test_a_step_has_one_view_of_each_table_and_keeps_what_it_sends(ledger):
-    chunk = begun(ledger, 10, 11, 10)
+def test_a_step_has_one_view_of_each_table_and_keeps_what_it_sends(task):
+    chunk = begun(task, 10, 11, 10)
     table = SimpleNamespace(name="by_user")
 
     assert chunk.view(table) is chunk.view(table)
@@ -203,22 +204,22 @@ def test_a_step_has_one_view_of_each_table_and_keeps_what_it_sends(ledger):
     assert chunk.latest == {(TP("partials", 2), b"tea"): b"new"}
 
 
-def test_what_a_step_does_counts_only_when_it_has_ended(ledger):
+def test_what_a_step_does_counts_only_when_it_has_ended(task):
     async def steps() -> None:
-        ledger._waiting = ledger._new_transaction(10)
+        task._pending = task._new_transaction(10)
         table = SimpleNamespace(name="by_user")
-        first = begun(ledger, 10, 12, 10, 11)
+        first = begun(task, 10, 12, 10, 11)
         first.view(table)[b"ann"] = b"1"
-        abandoned = begun(ledger, 10, 12, 10, 11)
+        abandoned = begun(task, 10, 12, 10, 11)
         assert abandoned.view(table).get(b"ann") is None
-        assert ledger.position == 10
+        assert task.position == 10
 
         abandoned.view(table)[b"ann"] = b"2"
-        await ledger.end(abandoned)
-        assert ledger.position == 12
-        assert begun(ledger, 12, 13, 12).view(table).get(b"ann") == b"2"
-        assert ledger._states["by_user"].store.get(b"ann") is None
-        assert ledger.durable == 10
+        await task.end_step(abandoned)
+        assert task.position == 12
+        assert begun(task, 12, 13, 12).view(table).get(b"ann") == b"2"
+        assert task._states["by_user"].store.get(b"ann") is None
+        assert task.durable == 10
 
     asyncio.run(steps())
 
@@ -227,7 +228,7 @@ def test_what_a_step_does_counts_only_when_it_has_ended(ledger):
 
 
 def test_the_installed_libraries_are_the_tested_ones():
-    check()
+    check_libraries()
 
 
 def test_all_that_is_wrong_is_named_at_once_with_the_next_step():
@@ -237,8 +238,8 @@ def test_all_that_is_wrong_is_named_at_once_with_the_next_step():
     away = "faust.no_such_module:Consumer"
     signatures = {**SIGNATURES, new_offset: "self, tp, more", gone: "self", away: ""}
 
-    with pytest.raises(Unsupported) as caught:
-        check(versions, signatures)
+    with pytest.raises(UnsupportedLibrary) as caught:
+        check_libraries(versions, signatures)
 
     said = str(caught.value)
     assert f"aiokafka is {VERSIONS['aiokafka']}, tested is 0.1.2" in said
@@ -252,8 +253,8 @@ def test_all_that_is_wrong_is_named_at_once_with_the_next_step():
 
 @pytest.mark.parametrize("path", SIGNATURES)
 def test_each_signature_is_really_compared(path):
-    with pytest.raises(Unsupported) as caught:
-        check({}, {path: "nothing, like, it"})
+    with pytest.raises(UnsupportedLibrary) as caught:
+        check_libraries({}, {path: "nothing, like, it"})
     assert path in str(caught.value)
 
 
@@ -262,7 +263,7 @@ def test_each_signature_is_really_compared(path):
 
 def test_a_chunk_reaches_the_stream_as_it_was_delivered():
     app = faust.App("test-chunks", store="memory://", autodiscover=False)
-    run = Run(3, 5, [(3, None, b"not JSON"), (4, b"\xff", None)])
+    run = RecordRange(3, 5, [(3, None, b"not JSON"), (4, b"\xff", None)])
     message = Message("orders", 0, 4, None, None, [], None, run, None, tp=TP_0, generation_id=8)
 
     async def decoded() -> faust.types.EventT:

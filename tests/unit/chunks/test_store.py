@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunks.errors import DiskFailed
-from chunks.store import BEGINNING, INCOMPLETE, RESTORING, Store, position_key
+from chunks.store import BEGINNING_KEY, INCOMPLETE_SUFFIX, RESTORING_KEY, Store, position_key
 from tests.kit.stack import ROOT
 
 
@@ -79,7 +79,7 @@ def test_a_scan_finds_all_keys_of_a_prefix_in_order_and_none_of_the_engines_own(
     assert [key for key, _ in store.scan(b"ann\x00")] == [b"ann\x00", b"ann\x00\x01", b"ann\x00\xff"]
     assert list(store.scan(b"c")) == []
     for prefix in (b"\xff", position_key(""), position_key("orders")):
-        assert list(store.scan(prefix)) == list(store.moment().scan(prefix)) == []
+        assert list(store.scan(prefix)) == list(store.snapshot().scan(prefix)) == []
     assert [key for key, _ in store.scan(b"ann", after=b"ann\x00\x01")] == [b"ann\x00\xff", b"ann\x01", b"anna"]
 
 
@@ -94,7 +94,7 @@ def test_a_scan_shows_what_was_there_when_it_began(store):
 
 def test_a_moment_shows_what_was_there_when_it_was_taken_however_it_is_read(store):
     store.apply([(b"a", b"before"), (b"n1", b"before"), (position_key("orders"), b"1")], 1)
-    moment = store.moment()
+    moment = store.snapshot()
     store.apply([(b"a", b"after"), (b"b", b"after"), (b"n1", None), (position_key("orders"), b"2")], 2)
 
     assert [moment.get(key) for key in (b"a", b"b", position_key("orders"))] == [b"before", None, b"1"]
@@ -140,23 +140,25 @@ def test_a_closed_store_can_be_wiped(store):
 
 
 def test_a_partition_is_at_an_end_only_if_it_is_whole_and_was_compared_with_its_changelog(store):
-    whole = [(BEGINNING, b"id"), (position_key("orders"), b"9")]
-    store.begin(b"id", 0)
+    whole = [(BEGINNING_KEY, b"id"), (position_key("orders"), b"9")]
+    store.write_beginning(b"id", 0)
     store.apply(whole, 3)
-    assert not store.is_at(3, "orders"), "it may belong to another changelog"
-    store.trusted = True
-    assert [store.is_at(end, "orders") for end in (2, 3, 4)] == [False, True, False]
+    assert not store.is_complete_at(3, "orders"), "it may belong to another changelog"
+    store.is_verified = True
+    assert [store.is_complete_at(end, "orders") for end in (2, 3, 4)] == [False, True, False]
     store.apply([], 3, 1)
-    assert [store.is_at(end, "orders") for end in (2, 3, 4, 5)] == [False, True, True, False], "a marker holds nothing"
+    assert [store.is_complete_at(end, "orders") for end in (2, 3, 4, 5)] == [False, True, True, False], (
+        "a marker holds nothing"
+    )
     store.apply([], 4)
-    assert not store.is_at(5, "orders"), "what follows a marker may hold something"
-    for key in (BEGINNING, position_key("orders")):
+    assert not store.is_complete_at(5, "orders"), "what follows a marker may hold something"
+    for key in (BEGINNING_KEY, position_key("orders")):
         store.apply([(key, None)], 4)
-        assert not store.is_at(4, "orders"), key
+        assert not store.is_complete_at(4, "orders"), key
         store.apply(whole, 4)
-        assert store.is_at(4, "orders")
-    store.apply([(RESTORING, b"")], 4)
-    assert not store.is_at(4, "orders")
+        assert store.is_complete_at(4, "orders")
+    store.apply([(RESTORING_KEY, b"")], 4)
+    assert not store.is_complete_at(4, "orders")
 
 
 # Each batch replaces all values, so that a half-written one would show. Small buffers make RocksDB flush on its own.
@@ -164,7 +166,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import chunks.store
-from chunks.store import BEGINNING, RESTORING, Store, position_key
+from chunks.store import BEGINNING_KEY, RESTORING_KEY, Store, position_key
 chunks.store.WRITE_BUFFER_BYTES = 200_000
 store = Store(Path(sys.argv[1])).open()
 for turn in range(store.offset + 1, 10**9):
@@ -225,12 +227,12 @@ def test_the_store_is_a_dict(shared, batches, prefix):
 
 
 def test_a_beginning_voids_what_was_there_or_keeps_it_and_knows_its_place(store):
-    assert (store.beginning, store.incomplete) == (None, False)
+    assert (store.beginning, store.is_incomplete) == (None, False)
     store.apply([(b"ann", b"1"), (position_key("orders"), b"9")], 3)
-    store.begin(b"first", 7, keep=True)
+    store.write_beginning(b"first", 7, keep=True)
     assert (store.beginning, store.offset, store.get(b"ann"), store.position("orders")) == ((b"first", 7), 8, b"1", 9)
-    store.begin(b"second" + INCOMPLETE, 20)
-    assert (store.beginning, store.offset, store.incomplete) == ((b"second" + INCOMPLETE, 20), 21, True)
+    store.write_beginning(b"second" + INCOMPLETE_SUFFIX, 20)
+    assert (store.beginning, store.offset, store.is_incomplete) == ((b"second" + INCOMPLETE_SUFFIX, 20), 21, True)
     assert (list(store.scan()), store.position("orders")) == ([], None)
 
 
@@ -249,8 +251,8 @@ READS = {
     "get_many": lambda store: store.get_many([b"%05d" % number for number in range(20_000)]),
     "scan": lambda store: list(store.scan()),
     "scan of a prefix": lambda store: [list(store.scan(b"%02d" % number)) for number in range(20)],
-    "scan of a moment": lambda store: list(store.moment().scan()),
-    "get of a moment": lambda store: [store.moment().get(b"%05d" % number) for number in range(20_000)],
+    "scan of a moment": lambda store: list(store.snapshot().scan()),
+    "get of a moment": lambda store: [store.snapshot().get(b"%05d" % number) for number in range(20_000)],
 }
 
 

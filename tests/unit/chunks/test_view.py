@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chunks.store import Store, position_key
-from chunks.view import Cache, State, View
+from chunks.view import TableState, TableView, ValueCache
 
 UNKNOWN = object()
 
@@ -22,10 +22,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture
-def state(store: Store) -> State:
+def state(store: Store) -> TableState:
     """Each key under its newest layer: disk, under way, waiting."""
     store.apply([(key, b"disk") for key in (b"a", b"b", b"c", b"d", b"gone", b"gone later")], 6)
-    state = State("by_user", store, Cache(10**6))
+    state = TableState("by_user", store, ValueCache(10**6))
     under_way = {b"b": b"under way", b"c": b"under way", b"d": b"under way", b"gone": None, b"new": b"under way"}
     waiting = {b"c": b"waiting", b"d": b"waiting", b"gone later": None, b"newer": b"waiting"}
     state.uncommitted = [waiting, under_way]
@@ -39,7 +39,7 @@ EXPECTED = {
 
 
 def test_the_newest_layer_counts(state):
-    view = View(state)
+    view = TableView(state)
     view[b"d"] = b"mine"
 
     assert {key: view.get(key) for key in EXPECTED} == EXPECTED
@@ -49,7 +49,7 @@ def test_the_newest_layer_counts(state):
 
 
 def test_what_is_deleted_in_the_step_is_gone_in_it(state):
-    view = View(state)
+    view = TableView(state)
     view.update(dict.fromkeys(EXPECTED))
 
     assert view.get_many(EXPECTED) == dict.fromkeys(EXPECTED)
@@ -57,7 +57,7 @@ def test_what_is_deleted_in_the_step_is_gone_in_it(state):
 
 
 def test_what_is_deleted_comes_back_when_it_is_assigned_again(state):
-    view = View(state)
+    view = TableView(state)
     view[b"gone"] = b"back"
     view[b"a"] = None
     view[b"a"] = b"again"
@@ -68,7 +68,7 @@ def test_what_is_deleted_comes_back_when_it_is_assigned_again(state):
 
 def test_the_cache_comes_before_the_layers_below_the_step(state):
     state.cache.update("by_user", {b"c": b"waiting", b"gone": None, b"x": b"cached"})
-    view = View(state)
+    view = TableView(state)
 
     assert view.get_many([b"c", b"gone", b"x", b"a"]) == {
         b"c": b"waiting", b"gone": None, b"x": b"cached", b"a": b"disk",
@@ -77,7 +77,7 @@ def test_the_cache_comes_before_the_layers_below_the_step(state):
 
 
 def test_an_empty_value_is_a_value(state):
-    view = View(state)
+    view = TableView(state)
     view[b"a"] = b""
     state.cache.update("by_user", {b"b": b""})
 
@@ -87,7 +87,7 @@ def test_an_empty_value_is_a_value(state):
 
 
 def test_asking_for_the_same_key_twice_or_for_none_is_allowed(state):
-    view = View(state)
+    view = TableView(state)
 
     assert view.get_many([b"a", b"never", b"a", b"never"]) == {b"a": b"disk", b"never": None}
     assert view.get_many([]) == {}
@@ -95,7 +95,7 @@ def test_asking_for_the_same_key_twice_or_for_none_is_allowed(state):
 
 
 def test_changes_of_a_step_are_seen_by_nobody_else(state):
-    mine, other = View(state), View(state)
+    mine, other = TableView(state), TableView(state)
     mine[b"a"] = b"mine"
 
     assert (mine.get(b"a"), other.get(b"a"), state.store.get(b"a")) == (b"mine", b"disk", b"disk")
@@ -103,9 +103,9 @@ def test_changes_of_a_step_are_seen_by_nobody_else(state):
 
 def test_a_scan_shows_none_of_the_engines_own_keys(store):
     """The position is among the changes of a transaction under way, and on disk after it."""
-    state = State("by_user", store, Cache(10**6))
+    state = TableState("by_user", store, ValueCache(10**6))
     state.uncommitted = [{}, {b"a": b"1", position_key("orders"): b"7"}]
-    view = View(state)
+    view = TableView(state)
     assert list(view.scan(b"")) == [(b"a", b"1")]
 
     store.apply(state.uncommitted.pop().items(), 1)
@@ -115,7 +115,7 @@ def test_a_scan_shows_none_of_the_engines_own_keys(store):
 # -- the cache
 
 
-def cached(cache: Cache, key: bytes, table: str = "by_user") -> object:
+def cached(cache: ValueCache, key: bytes, table: str = "by_user") -> object:
     """What the cache knows of a key, as a view asks it."""
     young, old = cache.generations(table)
     return young.get(key, old.get(key, UNKNOWN))
@@ -126,7 +126,7 @@ entries = st.dictionaries(st.binary(min_size=1, max_size=1), st.none() | st.bina
 
 @given(st.lists(st.tuples(st.sampled_from(["by_user", "totals"]), entries), max_size=40), st.integers(0, 4_000))
 def test_the_cache_knows_the_newest_value_of_each_table_or_nothing(updates, limit):
-    cache, models = Cache(limit), {"by_user": {}, "totals": {}}
+    cache, models = ValueCache(limit), {"by_user": {}, "totals": {}}
     for table, values in updates:
         cache.update(table, values)
         models[table].update(values)
@@ -137,7 +137,7 @@ def test_the_cache_knows_the_newest_value_of_each_table_or_nothing(updates, limi
 
 
 def test_the_cache_stays_within_its_limit_and_keeps_what_was_changed_last():
-    cache, limit = Cache(100_000), 100_000
+    cache, limit = ValueCache(100_000), 100_000
     for number in range(10_000):
         cache.update("by_user", {b"%d" % number: b"x" * 100})
         assert cached(cache, b"%d" % number) == b"x" * 100
@@ -148,7 +148,7 @@ def test_the_cache_stays_within_its_limit_and_keeps_what_was_changed_last():
 
 
 def test_a_cache_without_room_forgets_but_never_lies():
-    cache = Cache(0)
+    cache = ValueCache(0)
     cache.update("by_user", {b"a": b"1"})
     cache.update("by_user", {b"a": b"2"})
     cache.update("by_user", {b"b": b"1"})
@@ -156,7 +156,7 @@ def test_a_cache_without_room_forgets_but_never_lies():
     assert cached(cache, b"a") in (b"2", UNKNOWN)
 
 
-# -- everything together, as the ledger uses it
+# -- everything together, as the task uses it
 
 
 keys = st.binary(min_size=1, max_size=2)
@@ -177,13 +177,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 @given(actions, st.sampled_from([0, 300, 1_000, 10**6]), st.binary(max_size=1))
 def test_through_steps_transactions_and_evictions_a_table_is_a_dict(shared, actions, cache_bytes, prefix):
     here = b"%09d" % next(_examples)
-    state, model, offset = State("by_user", shared, Cache(cache_bytes)), {}, 0
+    state, model, offset = TableState("by_user", shared, ValueCache(cache_bytes)), {}, 0
     waiting: dict = {}
     under_way: dict = {}
     state.uncommitted = [waiting]
     for action, values in actions:
         if action == "step":
-            view = View(state)
+            view = TableView(state)
             for key, value in values.items():
                 view[here + key] = value
             model.update(values)
@@ -197,13 +197,13 @@ def test_through_steps_transactions_and_evictions_a_table_is_a_dict(shared, acti
             offset += 1
             shared.apply(under_way.items(), offset)
             # What is in the store may still be in a layer for a moment.
-            assert_is(View(state), model, here, prefix)
+            assert_is(TableView(state), model, here, prefix)
             under_way = {}
             state.uncommitted = [waiting]
-        assert_is(View(state), model, here, prefix)
+        assert_is(TableView(state), model, here, prefix)
 
 
-def assert_is(view: View, model: dict, here: bytes, prefix: bytes) -> None:
+def assert_is(view: TableView, model: dict, here: bytes, prefix: bytes) -> None:
     asked = {*model, b"never"}
     assert view.get_many([here + key for key in asked]) == {here + key: model.get(key) for key in asked}
     assert all(view.get(here + key) == model.get(key) for key in asked)

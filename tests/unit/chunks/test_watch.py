@@ -7,20 +7,20 @@ import asyncio
 import pytest
 
 from chunks import ClosedPartition
-from chunks.watch import Watches
+from chunks.watch import KeyWatches
 
 LONG_S = 30
 
 
 @pytest.fixture
-def watches() -> Watches:
-    return Watches(lambda key: key.partition(b"\x00")[0])
+def watches() -> KeyWatches:
+    return KeyWatches(lambda key: key.partition(b"\x00")[0])
 
 
-def test_a_change_wakes_those_who_watch_its_key_and_nobody_else(watches: Watches):
+def test_a_change_wakes_those_who_watch_its_key_and_nobody_else(watches: KeyWatches):
     async def run() -> None:
         with watches.watch(b"ann") as ann, watches.watch(b"ann") as too, watches.watch(b"bob") as bob:
-            watches.tell([b"ann\x00o-1", b"cleo"])
+            watches.notify([b"ann\x00o-1", b"cleo"])
             assert await ann.wait(LONG_S)
             assert await too.wait(LONG_S)
             assert not await bob.wait(0.01)
@@ -29,27 +29,27 @@ def test_a_change_wakes_those_who_watch_its_key_and_nobody_else(watches: Watches
     asyncio.run(run())
 
 
-def test_a_change_while_nobody_waits_ends_the_next_wait(watches: Watches):
+def test_a_change_while_nobody_waits_ends_the_next_wait(watches: KeyWatches):
     async def run() -> None:
         with watches.watch(b"ann") as ann:
             waiting = asyncio.create_task(ann.wait(LONG_S))
             await asyncio.sleep(0)
-            watches.tell([b"ann"])
-            watches.tell([b"ann"])
+            watches.notify([b"ann"])
+            watches.notify([b"ann"])
             assert await waiting
-            watches.tell([b"ann"])
+            watches.notify([b"ann"])
             assert await ann.wait(LONG_S)
 
     asyncio.run(run())
 
 
-def test_when_the_partition_is_given_up_every_wait_ends(watches: Watches):
+def test_when_the_partition_is_given_up_every_wait_ends(watches: KeyWatches):
     async def run() -> None:
         with watches.watch(b"ann") as ann, watches.watch(b"bob") as bob:
             waiting = asyncio.create_task(ann.wait(LONG_S))
             await asyncio.sleep(0)
             watches.end()
-            watches.tell([b"ann"])
+            watches.notify([b"ann"])
             for wait in (waiting, bob.wait(LONG_S), ann.wait(LONG_S)):
                 with pytest.raises(ClosedPartition):
                     await wait
@@ -57,7 +57,7 @@ def test_when_the_partition_is_given_up_every_wait_ends(watches: Watches):
     asyncio.run(run())
 
 
-def test_nothing_is_kept_of_those_who_have_gone(watches: Watches):
+def test_nothing_is_kept_of_those_who_have_gone(watches: KeyWatches):
     with watches.watch(b"ann"):
         with watches.watch(b"ann"):
             pass
@@ -67,9 +67,9 @@ def test_nothing_is_kept_of_those_who_have_gone(watches: Watches):
 
 def test_without_a_rule_a_key_is_watched_as_itself():
     async def run() -> None:
-        watches = Watches()
+        watches = KeyWatches()
         with watches.watch(b"ann\x00o-1") as one:
-            watches.tell([b"ann\x00o-1"])
+            watches.notify([b"ann\x00o-1"])
             assert await one.wait(LONG_S)
 
     asyncio.run(run())

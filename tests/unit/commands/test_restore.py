@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from chunks import restore
-from chunks.restore import Progress, Restore
+from chunks.restore import Restore, RestoreProgress
 from chunks.store import Store
 
 TP = TopicPartition("changelog", 0)
@@ -28,7 +28,7 @@ class Reader:
 
 def ends(store: Store, *said: int) -> int:
     tables = SimpleNamespace(store=lambda tp: store)
-    found = Restore(SimpleNamespace(tables=tables), Reader(*said), Progress())
+    found = Restore(SimpleNamespace(tables=tables), Reader(*said), RestoreProgress())
     return asyncio.run(found._committed_ends([TP]))[TP]
 
 
@@ -41,13 +41,13 @@ def store(tmp_path: Path):
 
 
 def test_a_store_that_was_followed_until_now_is_not_ahead_only_because_readers_hear_of_its_commit_later(store: Store):
-    store.trusted = True
+    store.is_verified = True
     assert ends(store, 4, 4, 11) == 11
 
 
 def test_a_changelog_that_has_lost_its_end_is_believed_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(restore, "LATE_S", 0.1)
-    store.trusted = True
+    store.is_verified = True
     assert ends(store, 4) == 4
 
 

@@ -17,11 +17,11 @@ from app.core import app, settings
 from app.errors import ServerAway
 from chunks import ClosedPartition
 from domain.partitioning import partition_of
-from source.user_rows import Read
+from source.user_rows import UserRows
 from tables import by_user
 from web import fallback, routing
 from web.fallback import Breaker, Reads
-from web.http.access import HOP
+from web.http.access import HOP_HEADER
 from web.http.limits import Limiter
 from web.http.problems import Problem
 
@@ -56,7 +56,7 @@ def instead(monkeypatch, *, exact: bool, copy: object, rows: list | None, **head
 
     async def ask(read: object) -> dict | None:
         asked.append("source")
-        return None if rows is None else Read(1, {"ann": rows})
+        return None if rows is None else UserRows(1, {"ann": rows})
 
     def from_copy() -> str:
         asked.append("copy")
@@ -64,7 +64,7 @@ def instead(monkeypatch, *, exact: bool, copy: object, rows: list | None, **head
             raise copy
         return copy
 
-    monkeypatch.setattr(app.tables.copies, "exact", is_exact)
+    monkeypatch.setattr(app.tables.standby, "is_caught_up", is_exact)
     monkeypatch.setattr(fallback.reads, "ask", ask)
     try:
         said = asyncio.run(
@@ -95,7 +95,7 @@ def test_an_exact_copy_comes_before_the_source_and_the_source_before_an_error(
 def test_a_request_that_was_forwarded_may_be_answered_from_a_copy_but_the_source_is_asked_by_the_first_worker(
     monkeypatch,
 ):
-    hop = {HOP: "1"}
+    hop = {HOP_HEADER: "1"}
     assert instead(monkeypatch, exact=True, copy="a copy", rows=ROWS, **hop) == ("a copy", ["copy"])
     assert instead(monkeypatch, exact=False, copy="a copy", rows=ROWS, **hop) == ("owner-away", [])
 
@@ -259,7 +259,7 @@ def test_the_owner_answers_and_only_where_it_cannot_somebody_else(owned, owner, 
 
 
 def test_a_request_that_was_forwarded_is_not_forwarded_again(owned):
-    hop = {HOP: "1"}
+    hop = {HOP_HEADER: "1"}
     owned(THERE)
     with pytest.raises(Problem) as caught:
         routed(**hop)
@@ -278,7 +278,7 @@ def test_a_worker_that_was_frozen_ends_before_it_answers_with_what_is_no_longer_
         raise Ended
 
     owned(HERE)
-    monkeypatch.setattr(routing.pulse, "check", end)
+    monkeypatch.setattr(app.freeze_guard, "check", end)
     with pytest.raises(Ended):
         routed()
 
