@@ -3,8 +3,7 @@
 import time
 
 from app.core import app, purchase_changes
-from app.services import throttle
-from domain.co_purchases import Deltas
+from domain.co_purchases import DeltaAccumulator
 from tables import baskets
 
 
@@ -12,9 +11,9 @@ from tables import baskets
 async def fill_baskets(stream):
     """Keep which products each user counts for, and tell each product whose neighbour it became."""
     async for chunk in stream:
-        deltas = Deltas()
+        deltas = DeltaAccumulator()
         for _offset, _key, record in chunk.records:
             began = time.perf_counter()
             baskets.fill(chunk, record, deltas)
-            await throttle.rest(began, chunk.tp.topic)  # a record is as much work as a step elsewhere
+            await app.throttle.pause(began, chunk.tp.topic)  # a record is as much work as a step elsewhere
         baskets.send(chunk, deltas)

@@ -3,7 +3,6 @@
 import time
 
 from app.core import app, co_purchases
-from app.services import throttle
 from tables import similar
 
 
@@ -14,4 +13,4 @@ async def count_together(stream):
         for _offset, product, record in chunk.records:
             began = time.perf_counter()
             similar.add(chunk, product, record)
-            await throttle.rest(began, chunk.tp.topic)  # a record is as much work as a step elsewhere
+            await app.throttle.pause(began, chunk.tp.topic)  # a record is as much work as a step elsewhere

@@ -1,8 +1,10 @@
-"""The one Faust app, built from the settings."""
+"""The Faust app of a Lately process, its topics as Faust objects, and the typed attributes that services use."""
 
-from functools import cache
+from __future__ import annotations
 
-import faust
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from aiohttp import ClientSession, TCPConnector
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import TRANSPORTS
@@ -10,123 +12,145 @@ from faust.types.auth import CredentialsT
 from faust.web.drivers import DRIVERS
 
 from app import tls
-from app.freeze_guard import pulse
+from app.freeze_guard import FreezeGuard
 from app.settings import Settings
 from app.topics import FOR_EVER, WORKER, Topic, Topics
-from chunks import ChunkSchema
+from chunks import ChunkedApp
 
-settings = Settings.from_env()
+if TYPE_CHECKING:
+    from app.services.dead_letter_counts import DeadLetterCounts
+    from app.services.progress import ReadProgress
+    from app.services.source_status import SourceStatus
+    from app.services.throttle import Throttle
+    from app.services.watchdog import Watchdog
 
 
-@cache
-def address() -> str:
-    """The address of this worker, once the command line has said its last word about it (`--web-port`)."""
-    return str(app.conf.canonical_url).rstrip("/")
+class Lately(ChunkedApp):
+    """The app of one process: a worker, or a command of Faust's."""
+
+    settings: Settings
+    #: The declarations of all topics; Faust uses the name `topics` itself.
+    declared_topics: Topics
+    freeze_guard: FreezeGuard
+    #: The agents that this process runs, by module name; see app.selection.
+    selected_agents: tuple[str, ...]
+    #: Agent -> the topic that it reads, of all agents.
+    source_topics: dict[str, str]
+    #: Topics of agents that are not part of Lately itself; the worker creates them at its start.
+    extra_topics: list[Topic]
+
+    # Created by app.main.
+    source_status: SourceStatus
+    dead_letter_counts: DeadLetterCounts
+    progress: ReadProgress
+    throttle: Throttle
+    watchdog: Watchdog
+
+    @cached_property
+    def address(self) -> str:
+        """The base URL of this worker. Read it only after the command line was parsed (`--web-port`)."""
+        return str(self.conf.canonical_url).rstrip("/")
 
 
-def _credentials() -> CredentialsT | None:
-    """What secures all clients of Kafka, as Faust and the engine are told it."""
-    told = tls.kafka(settings)
-    context = told.get("ssl_context")
-    if "sasl_mechanism" in told:
+def create_app(settings: Settings) -> Lately:
+    """Build the app; nothing is started."""
+    topics = Topics(settings)
+    TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
+    DRIVERS.aliases["lately"] = "web.http.server:Web"
+    app = Lately(
+        settings.group,
+        broker=";".join(f"lately://{server}" for server in settings.kafka_servers),
+        broker_credentials=_credentials(settings),
+        store="memory://",  # chunks.table has stores of its own
+        web="lately://",
+        datadir=settings.folder,
+        autodiscover=False,
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication,
+        topic_allow_declare=False,  # ensure_topics has created and checked them
+        topic_disable_leader=True,
+        table_standby_replicas=settings.standby_replicas,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=_instance_id(settings),
+        broker_session_timeout=settings.session_timeout_s,
+        # After a crash the broker may wait for group members that no longer exist. The whole group is blocked for this
+        # long. A member whose transactions take longer to end loses its partitions.
+        broker_rebalance_timeout=max(20.0, settings.session_timeout_s),
+        # A worker learns of a lost member with its next heartbeat.
+        broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 3),
+        # aiokafka leaves the group when nothing is fetched for this long. Nothing is fetched while tables are
+        # recovered, or on a worker with standbys only. The session timeout detects a worker that hangs, and
+        # app/freeze_guard.py one that was frozen.
+        broker_max_poll_interval=7 * 86_400.0,
+        agent_supervisor="mode.CrashingSupervisor",
+        stream_buffer_maxsize=16,  # chunks
+        consumer_max_fetch_size=256 * 1024,  # a larger response occupies a thread, and so a request, for too long
+        broker_commit_interval=0.5,
+        Stream="chunks.stream:Stream",
+        Table="chunks.table:Table",
+        PartitionAssignor="chunks.assignor:Assignor",
+        TableManager="chunks.manager:TableManager",
+        Worker="app.worker:Worker",
+        HttpClient=_http_client,
+        web_host=settings.web_host,
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+        web_application_options={"client_max_size": 64 * 1024},  # bytes of a body
+    )
+    app.settings, app.declared_topics = settings, topics
+    app.selected_agents, app.source_topics, app.extra_topics = (), {}, []
+    app.freeze_guard = FreezeGuard(settings.session_timeout_s)
+    app.tables.before_step = app.freeze_guard.check
+    app.tables.position_headers = lambda: [(WORKER, app.address.encode())]
+    app.tables.cache_bytes = settings.cache_mb * 2**20
+    app.tables.block_cache_bytes = settings.block_cache_mb * 2**20
+    # Totals and co-purchases have lower priority than purchases.
+    background = (topics.product_partials, topics.purchase_changes, topics.co_purchases)
+    app.tables.background_topics = frozenset(topic.name for topic in background)
+    return app
+
+
+def _credentials(settings: Settings) -> CredentialsT | None:
+    """The credentials for Faust's and the engine's clients of Kafka."""
+    options = tls.kafka(settings)
+    context = options.get("ssl_context")
+    if "sasl_mechanism" in options:
         return SASLCredentials(
-            username=told["sasl_plain_username"], password=told["sasl_plain_password"],
-            mechanism=told["sasl_mechanism"], ssl_context=context,
+            username=options["sasl_plain_username"], password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"], ssl_context=context,
         )  # fmt: skip
-    return context and SSLCredentials(context)
+    return SSLCredentials(context) if context else None
 
 
-def _instance() -> str | None:
-    """This worker's own name in the group, where it has one."""
-    return f"{settings.instance_id}-{settings.by_product}{settings.similar}" if settings.instance_id else None
+def _instance_id(settings: Settings) -> str | None:
+    """The static member id of this worker in the group, if it has a name; a member with other agents is another one."""
+    if not settings.instance_id:
+        return None
+    return f"{settings.instance_id}-{settings.by_product:d}{settings.similar:d}"
 
 
 def _http_client() -> ClientSession:
-    # A stream that is handed on keeps a connection: with aiohttp's bound of 100 nothing else would be forwarded then.
+    # A forwarded stream occupies a connection; with aiohttp's default limit of 100 connections, 100 streams would
+    # block all other forwarding.
     return ClientSession(connector=TCPConnector(limit=0))
 
 
-TRANSPORTS.aliases["lately"] = "chunks.transport:Transport"
-DRIVERS.aliases["lately"] = "web.http.server:Web"
+#: The settings and the app of this process.
+settings = Settings.from_env()
+app = create_app(settings)
 
-app = faust.App(
-    settings.group,
-    broker=";".join(f"lately://{server}" for server in settings.kafka_servers),
-    broker_credentials=_credentials(),
-    store="memory://",  # chunks.table has stores of its own
-    web="lately://",
-    datadir=settings.folder,
-    autodiscover=False,
-    topic_partitions=settings.partitions,
-    topic_replication_factor=settings.replication,
-    topic_allow_declare=False,  # ensure_topics has created and checked them
-    topic_disable_leader=True,
-    table_standby_replicas=settings.standby_replicas,
-    consumer_auto_offset_reset="earliest",
-    # Who comes back is given what it had: with other agents it is another member.
-    consumer_group_instance_id=_instance(),
-    broker_session_timeout=settings.session_timeout_s,
-    # A broker that was killed may, back again, know the members of before, and wait for them although they have become
-    # others: so long all of them stand still. Who needs longer to let its transactions end is taken over from.
-    broker_rebalance_timeout=max(20.0, settings.session_timeout_s),
-    # By its next heartbeat a worker hears that another one is gone.
-    broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 3),
-    # aiokafka leaves the group when nobody fetches for so long, and here nobody does while tables are restored, or on a
-    # worker that only has standbys. A worker that hangs is noticed by its session, a frozen one by app/freeze_guard.py.
-    broker_max_poll_interval=7 * 86_400.0,
-    agent_supervisor="mode.CrashingSupervisor",
-    stream_buffer_maxsize=16,  # chunks
-    consumer_max_fetch_size=256 * 1024,  # larger answers keep a thread, and so a request, busy for too long
-    broker_commit_interval=0.5,
-    Stream="chunks.stream:Stream",
-    Table="chunks.table:Table",
-    PartitionAssignor="chunks.assignor:Assignor",
-    TableManager="chunks.manager:TableManager",
-    Worker="app.worker:Worker",
-    HttpClient=_http_client,
-    web_host=settings.web_host,
-    web_bind=settings.web_host,
-    web_port=settings.web_port,
-    web_application_options={"client_max_size": 64 * 1024},  # bytes of a body
-)
-app.settings = settings
-#: The agents that this process runs, and of all there are the topics that they read; see app.selection.
-app.runs: tuple[str, ...] = ()
-app.readers: dict[str, str] = {}
-#: Topics of agents that are no part of Lately itself, to be made at the start.
-app.own_topics: list[Topic] = []
-app.tables.check = pulse.check
-app.tables.stamp = lambda: [(WORKER, address().encode())]
-app.tables.cache_bytes = settings.cache_mb * 2**20
-app.tables.block_cache_bytes = settings.block_cache_mb * 2**20
-
-_topics = Topics(settings)
-
-
-# Sums and what goes with what may be counted later than what was bought.
-app.tables.background = frozenset(
-    {_topics.product_partials.name, _topics.purchase_changes.name, _topics.co_purchases.name}
-)
-
-
-def _chunked(topic) -> faust.types.TopicT:
-    made = app.topic(topic.name, schema=ChunkSchema())
-    if topic.name in app.tables.background:
-        # No bound, as `app.topic` forgets the one it is given: what one fetch brings has to fit, or it would hold up
-        # the others. Nothing more is fetched until the agent has taken all of that.
-        made.maxsize = 0
-    return made
-
-
-orders = _chunked(_topics.orders)
-product_partials = _chunked(_topics.product_partials)
-purchase_changes = _chunked(_topics.purchase_changes)
-co_purchases = _chunked(_topics.co_purchases)
-orders_dead = app.topic(_topics.orders_dead.name, key_type=bytes, value_type=bytes)
+orders = app.chunk_topic(app.declared_topics.orders.name)
+product_partials = app.chunk_topic(app.declared_topics.product_partials.name)
+purchase_changes = app.chunk_topic(app.declared_topics.purchase_changes.name)
+co_purchases = app.chunk_topic(app.declared_topics.co_purchases.name)
+orders_dead = app.topic(app.declared_topics.orders_dead.name, key_type=bytes, value_type=bytes)
 
 
 def own_topic(name: str, config: dict[str, str] = FOR_EVER) -> str:
-    """The full name of a topic that an agent of your own writes: LATELY_ID and `name`. It is made at the start."""
+    """Declare a topic that an agent of your own writes, and return its full name: LATELY_ID and `name`.
+
+    The worker creates it at its start.
+    """
     topic = Topic(f"{settings.group}-{name}", config)
-    app.own_topics.append(topic)
+    app.extra_topics.append(topic)
     return topic.name

@@ -1,41 +1,73 @@
-"""The whole app, in the order in which an order flows through it."""
+"""The composition root: the agents, the tables, the routes, and every service, started by name."""
 
-import mode.loop  # noqa: I001 - the order of the imports is the order of the flow
+from __future__ import annotations
 
-from app.core import app
-from app.services import lost_state
-from agents import by_user, by_product, baskets, similar
-from tables import by_user as by_user_table, product_partials, by_product as by_product_table
-from tables import baskets as baskets_table, similar as similar_table
-from app.services import daily_reports
-from app import selection
+import mode.loop
+
+# Their order is that of the names in a consumer group, see app.kafka.groups.
+from agents import by_user, by_product, baskets, similar  # isort: skip
+from app import metrics
+from app.core import Lately, app
+from app.selection import select_agents
+from app.services.dead_letter_counts import DeadLetterCounts
+from app.services.lost_state import LostStateHandler
+from app.services.progress import ReadProgress
+from app.services.source_status import SourceStatus
+from app.services.throttle import Throttle
+from app.services.watchdog import Watchdog
 from web import (
+    admin,
+    assets,
+    docs,
+    health,
+    home,
+    operator_page,
+    product_page,
+    products,
     purchases,
     purchases_many,
     purchases_stream,
-    similar as similar_routes,
-    products,
-    product_page,
-    trace,
-    home,
-    assets,
-    operator_page,
     tables,
-    health,
-    admin,
-    docs,
+    trace,
 )
+from web import similar as similar_routes
 
-selection.select()
+__all__ = ["app"]
 
-# A tenth more queries a second than with asyncio's own loop (bench/results.md).
+#: The modules of the agents, in the order of the flow of an order; their imports define the agents and their tables.
+AGENTS = (by_user, by_product, baskets, similar)
+
+#: The modules of the routes; their imports define them.
+ROUTES = (
+    purchases, purchases_many, purchases_stream, similar_routes, products, product_page, trace, home, assets,
+    operator_page, tables, health, admin, docs,
+)  # fmt: skip
+
+
+def create_services(app: Lately) -> None:
+    """Create every service of a worker, and register it to be started with the app."""
+    settings, topics = app.settings, app.declared_topics
+    app.throttle = Throttle(app, topics.orders.name)
+    app.source_status = SourceStatus(settings, topics)
+    app.dead_letter_counts = DeadLetterCounts(settings, topics)
+    app.progress = ReadProgress(app)
+    app.watchdog = Watchdog(app, settings, topics, app.source_status, app.throttle)
+
+    app.tables.on_loss = LostStateHandler(settings, topics).handle_loss
+    app.on_partitions_assigned.connect(_count_rebalance)
+    # Faust starts the services of `app.service` after the recovery of the tables. The watchdog also observes the
+    # recovery, so it is a dependency, which starts with the app.
+    app.add_dependency(app.watchdog)
+    for service in (app.source_status, app.dead_letter_counts, app.progress):
+        app.service(service)  # type: ignore[arg-type]  # Faust starts an instance as it is
+
+
+async def _count_rebalance(*_: object, **__: object) -> None:
+    metrics.REBALANCES.inc()
+
+
+select_agents(app)
+create_services(app)
+
+# With uvloop a worker answers a tenth more requests per second than with asyncio's own loop (bench/results.md).
 mode.loop.use("uvloop")
-
-__all__ = [
-    "app", "lost_state",
-    "by_user", "by_product", "baskets", "similar",
-    "daily_reports",
-    "by_user_table", "product_partials", "by_product_table", "baskets_table", "similar_table",
-    "purchases", "purchases_many", "purchases_stream", "similar_routes", "products", "product_page", "trace", "home",
-    "assets", "operator_page", "tables", "health", "admin", "docs",
-]  # fmt: skip

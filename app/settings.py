@@ -27,6 +27,12 @@ MIN_SECRET_BYTES = 16
 #: Answers from MySQL per second for want of a table, where a worker was told where MySQL is.
 FALLBACK_PER_S = 20
 
+#: Variables of earlier versions -> the error message for them.
+REMOVED = {
+    "LATELY_REPORT_DAILY": 'LATELY_REPORT_DAILY was removed in 0.2.0: run "lately report daily" from cron, a systemd '
+    "timer or a Kubernetes CronJob"
+}
+
 #: The two ways to capture the shop's changes.
 OUTBOX, WATERMARK = "outbox", "watermark"
 
@@ -149,9 +155,8 @@ class Settings:
     source_batch_rows: int = setting(500, "rows read and published at once", least=1)
     source_metrics_port: int = setting(0, "port on which `lately source` serves /metrics; 0: it does not", least=0)
 
-    report_daily: str = setting("", "when a worker makes the reports of the day before, HH:MM; empty: never")
-    report_tz: str = setting("UTC", "the time zone of that time and of those days, such as Europe/Berlin")
-    report_dir: str = setting(".lately/reports", "where they are kept; one folder for all workers")
+    report_tz: str = setting("UTC", "time zone of the days of reports, such as Europe/Berlin")
+    report_dir: str = setting(".lately/reports", "folder in which `lately report daily` stores the reports")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -168,6 +173,8 @@ class Settings:
         for name, text in sorted(environ.items()):
             if not name.startswith(PREFIX):
                 continue
+            if name in REMOVED:
+                raise BadSetting(REMOVED[name])
             if name in files:
                 if files[name] in environ:
                     raise BadSetting(f"{files[name]} and {name} exclude each other: unset one of them")
@@ -207,8 +214,6 @@ class Settings:
         for name in ("data_dir", "web_host", "mysql_host", "report_dir"):
             if not getattr(self, name):
                 raise BadSetting(f"LATELY_{name.upper()} is empty: leave it unset for the default")
-        if self.report_daily and not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", self.report_daily, re.ASCII):
-            raise BadSetting(f"LATELY_REPORT_DAILY: {self.report_daily!r} is not a time such as 04:30")
         try:
             zoneinfo.ZoneInfo(self.report_tz)
         except (KeyError, ValueError, OSError):

@@ -17,16 +17,13 @@ from typing import Any, TextIO
 import faust
 from faust.worker import Worker as FaustWorker
 
-from app.control.generation import require_begun
+from app.control.generation import require_startable_generation
 from app.errors import BadFolder, BadSetting, FolderTaken, PortTaken, WrongLibrary
-from app.freeze_guard import pulse
 from app.kafka.admin import ensure_topics
-from app.kafka.groups import demand_no_other
+from app.kafka.groups import require_no_rival
 from app.logs import dress
 from app.settings import Settings
-from chunks import ChunkError, Unsupported
-from chunks.assignment import PROTOCOL
-from chunks.check import check as check_libraries
+from chunks import PROTOCOL, ChunkError, UnsupportedLibrary, check_libraries
 from domain.errors import LatelyError
 
 #: A worker whose Kafka answers stops within a few seconds.
@@ -58,7 +55,7 @@ class Worker(FaustWorker):
         gc.set_threshold(10_000, 10, 10)
         # Where a library written in C ends the process, its log says in what.
         faulthandler.enable()
-        pulse.start(self.app.settings.session_timeout_s)
+        self.app.freeze_guard.start()
         try:
             super().execute_from_commandline()
         except BaseException:
@@ -85,16 +82,18 @@ class Worker(FaustWorker):
         conf = self.app.conf
         try:
             check_libraries()
-        except Unsupported as exc:
+        except UnsupportedLibrary as exc:
             raise WrongLibrary(str(exc)) from None
         self._folder_lock = _lock_folder(Path(conf.datadir))
         if conf.web_enabled:
             if settings.auth == "none" and not settings.auth_insecure:
                 _check_loopback(conf.web_bind)
             _check_port(conf.web_bind, conf.web_port)
-        await require_begun(settings)
-        await ensure_topics(settings, self.app.own_topics)
-        await demand_no_other(settings, self.app.tables.group, self.app.runs, self.app.readers, PROTOCOL)
+        await require_startable_generation(settings)
+        await ensure_topics(settings, self.app.extra_topics)
+        await require_no_rival(
+            settings, self.app.tables.group_id, self.app.selected_agents, self.app.source_topics, PROTOCOL
+        )
 
 
 def _end() -> None:

@@ -29,7 +29,7 @@ Trace: {traces} orders are placed in MySQL while the source and a worker run and
 then `GET /v1/orders/<order>/trace` of each, with the milliseconds and the number of records that its answer names, and
 one whole process `lately trace`. Report: `lately report sales --by day` over all events: the first time, when all of
 them are read, and again, when they are folded anew, both from a session of its own, as another terminal or service
-has it; and again with `--idle` in the session of the worker, as `LATELY_REPORT_DAILY` does it. Meanwhile {rate}
+has it; and again with `--idle` in the session of the worker. Meanwhile {rate}
 queries a second for random users at fixed times, as in "Queries", and the same without a report for as long as the
 first one took. Every {every:.0f} ms the report's memory is looked at; it is the peak of the whole process."""
 

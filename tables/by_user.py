@@ -8,66 +8,66 @@ from typing import TypeVar
 
 from app import metrics
 from app.core import app, orders, settings
-from app.services.source_status import Freshness, source_view
+from app.services.source_status import Freshness
 from chunks import Chunk, Watch
 from domain import purchases
-from domain.events import ERASED, Event, readable
-from domain.pages import Filter, Mark
+from domain.events import ERASED, Event, read_events
+from domain.pages import PagePosition, PurchaseFilter
 
 T = TypeVar("T")
 
 
 def _rebuild(chunk: Chunk) -> None:
     """Remember the purchases of a chunk; what follows from them was sent when they were read first."""
-    remember(chunk, list(readable(chunk.records)), None)
+    remember(chunk, list(read_events(chunk.records)), None)
 
 
 by_user = app.Table(
     "by_user",
-    fed_by=orders,
+    source_topic=orders,
     partitions=settings.partitions,
-    watched_as=lambda key: key.partition(b"\x00")[0],
+    watch_key=lambda key: key.partition(b"\x00")[0],
     rebuild=_rebuild,
     help="All purchases of each user, the newest in one value; msgpack, see domain.purchases.Recent.",
 )
 
-ALL = Filter()
+ALL = PurchaseFilter()
 
 #: A value is cut when it holds more purchases than the first number, to the second.
 MOST = settings.recent_limit + settings.recent_spare
 LEAST = settings.recent_limit + settings.recent_spare // 2
 
 
-def shown(user_id: str, partition: int, limit: int) -> list[purchases.Register]:
+def shown(user_id: str, partition: int, limit: int) -> list[purchases.Purchase]:
     """A user's newest purchases; a user never seen has none. The partition must be owned here."""
     return known(user_id, partition, ALL, None, limit)
 
 
 def known(
-    user_id: str, partition: int, wanted: Filter, after: Mark | None, limit: int | None = None
-) -> list[purchases.Register]:
+    user_id: str, partition: int, wanted: PurchaseFilter, after: PagePosition | None, limit: int | None = None
+) -> list[purchases.Purchase]:
     """Of the user's purchases that are wanted and come after a mark the newest `limit`, or all, newest first.
 
     Raises ClosedPartition.
     """
 
-    def admits(one: purchases.Register) -> bool:
-        return wanted.admits(one) and (after is None or one.place < after.place)
+    def admits(one: purchases.Purchase) -> bool:
+        return wanted.matches(one) and (after is None or one.sort_key < after.sort_key)
 
     chosen = admits if after is not None or wanted != ALL else None
     return _at_one_moment(
-        user_id, partition, lambda value, others: purchases.shown(value, others, limit, chosen, wanted.since)
+        user_id, partition, lambda value, others: purchases.newest_purchases(value, others, limit, chosen, wanted.since)
     )
 
 
 def knows_order(user_id: str, partition: int, order_id: str) -> bool:
     """Whether a purchase of this order of the user has arrived. Raises ClosedPartition."""
-    return _at_one_moment(user_id, partition, lambda value, others: purchases.knows_order(value, others, order_id))
+    return _at_one_moment(user_id, partition, lambda value, others: purchases.has_order(value, others, order_id))
 
 
-def registers(user_id: str, partition: int) -> list[purchases.Register]:
+def registers(user_id: str, partition: int) -> list[purchases.Purchase]:
     """All that is known of the user's purchases, removed ones too, in no order. Raises ClosedPartition."""
-    return _at_one_moment(user_id, partition, lambda value, others: purchases.registers(value, others()))
+    return _at_one_moment(user_id, partition, lambda value, others: purchases.all_purchases(value, others()))
 
 
 def watch(user_id: str, partition: int) -> AbstractContextManager[Watch]:
@@ -77,7 +77,7 @@ def watch(user_id: str, partition: int) -> AbstractContextManager[Watch]:
 
 def freshness(partition: int) -> Freshness:
     """How fresh what this table says of a partition's users is. Raises ClosedPartition."""
-    return source_view.freshness(partition, by_user.position(partition))
+    return app.source_status.freshness(partition, by_user.position(partition))
 
 
 def _at_one_moment(user_id: str, partition: int, fold: Callable[[bytes | None, Callable[[], Iterable[bytes]]], T]) -> T:
@@ -104,18 +104,18 @@ def products(user_id: str, partition: int) -> list[str]:
 
 
 def remember(
-    chunk: Chunk, events: list[tuple[int, bytes, Event]], changes: list[purchases.Change] | None
-) -> list[purchases.Difference]:
+    chunk: Chunk, events: list[tuple[int, bytes, Event]], changes: list[purchases.PurchaseChange] | None
+) -> list[purchases.PriceChange]:
     """Add the events, each with its offset and user id, to the users' purchases; what that changed about each purchase.
 
     What is bought from now on, or not any more, is appended to `changes`, where they are given.
     """
     table = chunk.view(by_user)
     values = table.get_many({user for _, user, _ in events})
-    differences: list[purchases.Difference] = []
+    differences: list[purchases.PriceChange] = []
     changed: dict[bytes, bytes | None] = {}
     unchanged = 0
-    fold, earlier, forget = purchases.remember, table.get, table.__setitem__
+    fold, earlier, forget = purchases.apply_event, table.get, table.__setitem__
     for offset, user, event in events:
         before = values[user]
         if event.type == ERASED:

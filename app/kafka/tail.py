@@ -1,67 +1,62 @@
-"""Following a topic for as long as the worker runs: what it says is known from its first record on."""
+"""Reading a topic from its first record on, for as long as the worker runs."""
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 from mode import Service
 
-from app.core import settings
-from app.kafka.client import client, obstacle
+from app.kafka.consume import open_consumer, partitions_of
+from app.settings import Settings
 from app.topics import Topic
+from domain.errors import LatelyError
 
-AT_ONCE = 500
-AGAIN_AFTER_S = 1.0
+MAX_RECORDS = 500
+FETCH_TIMEOUT_MS = 500
+RETRY_AFTER_S = 1.0
+#: A tail runs for as long as the worker: few requests matter more than the latency of the first records.
+_PATIENT = {"fetch_max_wait_ms": FETCH_TIMEOUT_MS, "retry_backoff_ms": 100}
 
 
-class Follower(Service):
-    """Learns every record of a topic; when Kafka fails, all of them again."""
+class TopicTail(Service):
+    """Apply every record of a topic; after an error of Kafka read the topic again from its beginning."""
 
-    def __init__(self, topic: Topic, **kwargs: object) -> None:
+    def __init__(self, settings: Settings, topic: Topic, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._settings = settings
         self._topic = topic
-        #: Whether all that was there at the start is read.
-        self.complete = False
+        #: Whether all records are applied that the topic contained when reading began.
+        self.is_complete = False
 
-    def forget(self) -> None:
-        """Do nothing; who counts begins anew, as the topic is read from its beginning."""
+    def reset(self) -> None:
+        """Forget the applied records, because the topic is read again; the default does nothing."""
 
     @abstractmethod
-    def learn(self, record: ConsumerRecord) -> None:
-        """Take one record over."""
+    def apply(self, record: ConsumerRecord) -> None:
+        """Apply one record."""
 
     @Service.task
-    async def _follow(self) -> None:
+    async def _tail(self) -> None:
         while not self.should_stop:
             try:
-                await self._read_for_ever()
-            except (KafkaError, OSError) as exc:
-                why = await obstacle(settings, exc) or exc
-                self.log.warning("%s cannot be read (%s); trying again", self._topic.name, why)
-                await self.sleep(AGAIN_AFTER_S)
+                await self._read_until_stopped()
+            except LatelyError as exc:
+                self.log.warning("%s cannot be read (%s); trying again", self._topic.name, exc)
+                await self.sleep(RETRY_AFTER_S)
 
-    async def _read_for_ever(self) -> None:
-        consumer = AIOKafkaConsumer(
-            **client(settings), enable_auto_commit=False, auto_offset_reset="earliest",
-            isolation_level="read_committed",
-        )  # fmt: skip
-        self.complete = False
-        self.forget()
-        try:
-            await consumer.start()
-            numbers = range(self._topic.partitions or settings.partitions)
-            tps = [TopicPartition(self._topic.name, number) for number in numbers]
+    async def _read_until_stopped(self) -> None:
+        self.is_complete = False
+        self.reset()
+        async with open_consumer(self._settings, **_PATIENT) as consumer:
+            tps = partitions_of(self._topic.name, self._topic.partitions or self._settings.partitions)
             consumer.assign(tps)
             ends = await consumer.end_offsets(tps)
             while not self.should_stop:
-                for records in (await consumer.getmany(timeout_ms=500, max_records=AT_ONCE)).values():
+                fetched = await consumer.getmany(timeout_ms=FETCH_TIMEOUT_MS, max_records=MAX_RECORDS)
+                for records in fetched.values():
                     for record in records:
-                        self.learn(record)
-                if not self.complete:
-                    self.complete = all([await consumer.position(tp) >= ends[tp] for tp in tps])
-        finally:
-            await asyncio.shield(consumer.stop())
+                        self.apply(record)
+                if not self.is_complete:
+                    self.is_complete = all([await consumer.position(tp) >= ends[tp] for tp in tps])

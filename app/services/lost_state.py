@@ -1,7 +1,7 @@
-"""What a worker does when a part of a table was lost: count it, say what to do, and ask the source for what is missing.
+"""The reaction to a lost part of a table: count it, report the next step, and request the missing rows from the source.
 
-by_user is made anew from `orders`, the totals from by_user. What `orders` has forgotten is in the shop's database: a
-running source answers the wish for it with a snapshot, and until that has ended `meta.complete` is false.
+by_user is rebuilt from `orders`, the totals from by_user. Rows that `orders` does not contain any more are in the
+shop's database: a running source fulfils the snapshot request, and until then `meta.complete` is false.
 """
 
 from __future__ import annotations
@@ -11,40 +11,47 @@ import time
 
 from app import metrics
 from app.control import source_state
-from app.core import app, settings
 from app.kafka.produce import durable_producer
+from app.settings import Settings
 from app.topics import Topics
 from chunks import Loss
 
 log = logging.getLogger(__name__)
 
-#: What a snapshot brings back, by itself or by what follows from it.
-FROM_MYSQL = ("by_user", "product_partials")
+#: The tables that a snapshot of the shop's database restores, directly or through the events that follow from it.
+RESTORED_BY_SNAPSHOT = ("by_user", "product_partials")
 
 
-async def on_loss(loss: Loss) -> bool:
-    """Take notice of a loss; whether all of it comes back."""
-    metrics.REBUILDS.labels(loss.table, loss.reason).inc()
-    if not loss.missing:
-        return True
-    if loss.table not in FROM_MYSQL:
+class LostStateHandler:
+    """Handles the loss of partitions of tables; TableManager.on_loss calls it before a rebuild."""
+
+    def __init__(self, settings: Settings, topics: Topics) -> None:
+        self._settings, self._topics = settings, topics
+
+    async def handle_loss(self, loss: Loss) -> bool:
+        """Count and report a loss, and request a snapshot. Return whether all of the content will be restored."""
+        metrics.REBUILDS.labels(loss.table, loss.reason).inc()
+        if not loss.is_permanent:
+            return True
+        if loss.table not in RESTORED_BY_SNAPSHOT:
+            log.error(
+                "%s[%s] stays incomplete: its topic does not contain its first records any more; set LATELY_ID to a "
+                "new name to count everything again from orders",
+                loss.table, loss.partition,
+            )  # fmt: skip
+            return False
         log.error(
-            "%s[%s] stays incomplete: its topic has forgotten what led to it; set LATELY_ID to a new name to count "
-            "everything again from orders",
+            "%s[%s]: orders does not contain the first records of it any more; a running `lately source` publishes all "
+            "rows again, or run `lately source snapshot --all`. `lately verify --repair` removes the purchases that "
+            "were removed meanwhile. Similar products count the republished purchases twice: set LATELY_ID to a new "
+            "name to count them again",
             loss.table, loss.partition,
         )  # fmt: skip
-        return False
-    log.error(
-        "%s[%s]: orders has forgotten what led to a part of it; a running `lately source` publishes all rows again, or "
-        "run `lately source snapshot --all`. `lately verify --repair` takes back what was removed meanwhile. Similar "
-        "products count twice what comes back: set LATELY_ID to a new name to count them again",
-        loss.table, loss.partition,
-    )  # fmt: skip
-    if loss.table == "by_user":
-        async with durable_producer(settings) as producer:
-            wish = source_state.Wish(at=time.time_ns() // 1000, why=str(loss))
-            await source_state.write(producer, Topics(settings), wish)
-    return True
+        if loss.table == "by_user":
+            await self._request_snapshot(loss)
+        return True
 
-
-app.tables.on_loss = on_loss
+    async def _request_snapshot(self, loss: Loss) -> None:
+        request = source_state.SnapshotRequest(requested_at=time.time_ns() // 1000, reason=str(loss))
+        async with durable_producer(self._settings) as producer:
+            await source_state.write(producer, self._topics, request)

@@ -1,26 +1,26 @@
-"""How far this worker is in the topics that its agents read, and how fast."""
+"""The progress of this worker in the topics that its agents read: positions, lag and pace."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from faust.types import TP
 from mode import Service
 
 from app import metrics
-from app.core import app
+from chunks import ChunkedApp
 
-#: Seconds between two looks, and how many are kept: the pace is that between the first and the last.
-LOOK_EVERY_S, LOOKS = 2.0, 6
+#: Seconds between two samples, and the number kept: the pace is computed from the first and the last.
+SAMPLE_EVERY_S, MAX_SAMPLES = 2.0, 6
 
 
-class Reading(NamedTuple):
-    """A partition that this worker reads: all below the offset `position` is durable, and it ended at `end`.
+class PartitionProgress(NamedTuple):
+    """The progress in a partition: all records below the offset `position` are durable, and it ended at `end`.
 
-    `end` is None before the first fetch; `pace` is in offsets per second, None before there are two looks.
+    `end` is None before the first fetch; `pace` is in offsets per second, None before there are two samples.
     """
 
     topic: str
@@ -31,62 +31,59 @@ class Reading(NamedTuple):
 
     @property
     def lag(self) -> int | None:
-        """How many offsets are left to read."""
+        """The number of offsets left to read."""
         return None if self.end is None else max(0, self.end - self.position)
 
 
-class _Look(NamedTuple):
+class _Sample(NamedTuple):
     at: float
     positions: Mapping[TP, int]
     requests: float
 
 
-class Progress(Service):
-    """Looks every two seconds, as long as the worker runs."""
+class ReadProgress(Service):
+    """Samples the positions every two seconds."""
 
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, app: ChunkedApp, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._looks: deque[_Look] = deque(maxlen=LOOKS)
+        self._app = app
+        self._samples: deque[_Sample] = deque(maxlen=MAX_SAMPLES)
 
-    @Service.timer(LOOK_EVERY_S)
-    async def _look(self) -> None:
-        positions = {tp: ledger.durable for tp, ledger in app.tables.ledgers.items()}
-        self._looks.append(_Look(time.monotonic(), positions, _requests()))
-        for name, table in app.tables.items():
+    @Service.timer(SAMPLE_EVERY_S)
+    async def _take_sample(self) -> None:
+        positions = {tp: task.durable for tp, task in self._app.tables.partition_tasks.items()}
+        self._samples.append(_Sample(time.monotonic(), positions, _count_requests()))
+        for name, table in self._app.tables.items():
             metrics.KEYS.labels(name).set(sum(store.keys for store in table.stores.values()))
 
-    def readings(self) -> list[Reading]:
-        """All partitions that this worker reads now, by topic and partition."""
+    def partitions(self) -> list[PartitionProgress]:
+        """Return the progress in all partitions that this worker reads now, by topic and partition."""
         return [
-            Reading(tp.topic, tp.partition, ledger.durable, app.consumer.end_of(tp), self._pace(tp))
-            for tp, ledger in sorted(app.tables.ledgers.items())
+            PartitionProgress(
+                tp.topic, tp.partition, task.durable, self._app.consumer.high_watermark(tp), self._pace(tp)
+            )
+            for tp, task in sorted(self._app.tables.partition_tasks.items())
         ]
 
-    def requests(self) -> float | None:
-        """HTTP requests answered per second; None before there are two looks."""
-        if len(self._looks) < 2:
+    def requests_per_s(self) -> float | None:
+        """Return the number of HTTP requests answered per second; None before there are two samples."""
+        if len(self._samples) < 2:
             return None
-        first, last = self._looks[0], self._looks[-1]
+        first, last = self._samples[0], self._samples[-1]
         return (last.requests - first.requests) / (last.at - first.at)
 
     def _pace(self, tp: TP) -> float | None:
-        known = [(look.at, look.positions[tp]) for look in self._looks if tp in look.positions]
-        if len(known) < 2:
+        samples = [(sample.at, sample.positions[tp]) for sample in self._samples if tp in sample.positions]
+        if len(samples) < 2:
             return None
-        (since, first), (until, last) = known[0], known[-1]
+        (since, first), (until, last) = samples[0], samples[-1]
         return max(0, last - first) / (until - since)
 
 
-def _requests() -> float:
+def _count_requests() -> float:
     return sum(
-        one.value for metric in metrics.REQUESTS.collect() for one in metric.samples if one.name.endswith("_count")
+        sample.value
+        for metric in metrics.REQUESTS.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_count")
     )
-
-
-@app.on_partitions_assigned.connect
-async def _assigned(*_: object, **__: object) -> None:
-    metrics.REBALANCES.inc()
-
-
-progress = Progress()
-app.service(progress)

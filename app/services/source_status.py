@@ -1,32 +1,34 @@
-"""How fresh a table is: up to which moment of the shop's database it knows everything, and how sure that is."""
+"""How fresh a table is: until which moment it contains all changes of the shop's database, and with which guarantee."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
 from app import metrics
 from app.control import source_state
-from app.control.generation import taken_over
-from app.core import app, settings
-from app.kafka.tail import Follower
+from app.control.generation import describe_successor
+from app.control.source_state import LeaderStatus, SnapshotRequest, SnapshotState, TopicLayout, VerifyResult
+from app.kafka.tail import TopicTail
+from app.settings import Settings
 from app.topics import Topics
 from domain.differences import KINDS
 
-#: A source says every second how it stands; so many of these are remembered for tables that are behind.
-REMEMBERED = 600
+#: The source reports its status every second; the statuses of ten minutes are kept for tables with a lag.
+MAX_STATUSES = 600
 
 
 class Freshness(NamedTuple):
-    """Times are in microseconds since 1970 UTC; None is unknown.
+    """How fresh a table is. Times are in microseconds since 1970 UTC; None is unknown.
 
-    The table holds everything that was committed until `as_of`, which was `lag_ms` ago; `guarantee` says how sure that
-    is, and `unseen` which changes (placed, changed, removed) are not seen at all. Rows ordered before `horizon` may be
-    missing; None: none are. All that was there at `verified_at` was compared with the database, and equal.
+    The table contains everything that was committed until `as_of`, which was `lag_ms` ago; `guarantee` is the level of
+    certainty, and `unseen` the kinds of changes (placed, changed, removed) that the source cannot see. Rows ordered
+    before `horizon` may be missing; None: no rows are. The rows of `verified_at` were compared with the database, and
+    were equal.
     """
 
     as_of: int | None
@@ -37,62 +39,64 @@ class Freshness(NamedTuple):
     verified_at: int | None = None
 
 
-class SourceView(Follower):
-    """What the source last said of itself, read from the topic source-state as long as the worker runs."""
+class SourceStatus(TopicTail):
+    """The newest status of the source, from the topic source-state."""
 
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(Topics(settings).source_state, **kwargs)
-        self._statuses: deque[source_state.Status] = deque(maxlen=REMEMBERED)
-        self._snapshot: source_state.SnapshotState | None = None
-        self._verified: source_state.Verified | None = None
-        self._wish: source_state.Wish | None = None
-        #: Rows ordered before may be missing: worked out when something is heard, as each answer tells it.
+    def __init__(self, settings: Settings, topics: Topics, **kwargs: Any) -> None:
+        super().__init__(settings, topics.source_state, **kwargs)
+        self._statuses: deque[LeaderStatus] = deque(maxlen=MAX_STATUSES)
+        self._snapshot: SnapshotState | None = None
+        self._verified: VerifyResult | None = None
+        self._request: SnapshotRequest | None = None
+        #: Rows ordered before may be missing: computed once a record, because each response contains it.
         self._horizon: int | None = None
 
-    def learn(self, record: ConsumerRecord) -> None:
-        """Take one record of source-state over."""
-        known = source_state.decode(record.key, record.value)
-        if known is None:
+    def apply(self, record: ConsumerRecord) -> None:
+        """Apply one record of source-state."""
+        state = source_state.decode(record.key, record.value)
+        if state is None:
             return
-        if known[0] == source_state.STATUS:
-            self._statuses.append(known[1])
-            for level in source_state.LEVELS:
-                metrics.GUARANTEE.labels(level).set(level == known[1].guarantee)
-            metrics.OLDEST.set(known[1].oldest_pending_s)
-        elif known[0] == source_state.SNAPSHOT:
-            self._snapshot = known[1]
-        elif known[0] == source_state.WISH:
-            self._wish = known[1]
-        elif known[0] == source_state.LAYOUT and known[1].after is not None:
-            self.log.warning("%s; this worker hears of no new order any more", taken_over(settings, known[1]))
-        elif known[0] == source_state.VERIFIED:
-            self._verified = known[1]
+        if isinstance(state, LeaderStatus):
+            self._statuses.append(state)
+            for level in source_state.GUARANTEE_LEVELS:
+                metrics.GUARANTEE.labels(level).set(level == state.guarantee)
+            metrics.OLDEST.set(state.oldest_pending_s)
+        elif isinstance(state, SnapshotState):
+            self._snapshot = state
+        elif isinstance(state, SnapshotRequest):
+            self._request = state
+        elif isinstance(state, TopicLayout) and state.successor is not None:
+            successor = describe_successor(self._settings, state.successor)
+            self.log.warning("%s; this worker receives no new orders", successor)
+        elif isinstance(state, VerifyResult):
+            self._verified = state
             for kind in KINDS:
-                metrics.DIFFERENCES.labels(kind).set(known[1].differences.get(kind, 0))
-        if source_state.ungranted(self._wish, self._snapshot):
-            self._horizon = source_state.moment(source_state.EVERYTHING)
+                metrics.DIFFERENCES.labels(kind).set(state.differences.get(kind, 0))
+        if source_state.is_request_pending(self._request, self._snapshot):
+            self._horizon = source_state.horizon_microseconds(source_state.MAX_HORIZON)
         else:
-            self._horizon = None if self._snapshot is None else source_state.moment(self._snapshot.horizon)
+            snapshot = self._snapshot
+            self._horizon = None if snapshot is None else source_state.horizon_microseconds(snapshot.horizon)
 
     @property
-    def newest(self) -> source_state.Status | None:
-        """What the source said last; None when none has ever run."""
+    def newest(self) -> LeaderStatus | None:
+        """The newest status of the source; None when no source has ever run."""
         return self._statuses[-1] if self._statuses else None
 
     @property
-    def snapshot(self) -> source_state.SnapshotState | None:
-        """How far the last snapshot is; None when none was ever taken."""
+    def snapshot(self) -> SnapshotState | None:
+        """The progress of the last snapshot; None when there was no snapshot."""
         return self._snapshot
 
     @property
-    def verified(self) -> source_state.Verified | None:
-        """What the last comparison with the database has found; None when there never was one."""
+    def verified(self) -> VerifyResult | None:
+        """The result of the last comparison with the database; None when there was no comparison."""
         return self._verified
 
     def freshness(self, partition: int, position: int | None) -> Freshness:
-        """How fresh a table is that holds everything of a partition of `orders` below the offset `position`.
+        """Return how fresh a table is that contains a partition of `orders` below the offset `position`.
 
-        Where no `lately source` has ever run, nothing is known of rows that may be missing.
+        When no `lately source` has ever run, it is unknown which rows may be missing.
         """
         verified_at = None if self._verified is None else self._verified.clean_at
         newest = self.newest
@@ -100,15 +104,11 @@ class SourceView(Follower):
             return Freshness(None, None, source_state.NONE, self._horizon, (), verified_at)
         as_of = _as_of(reversed(self._statuses), partition, position or 0)
         lag_ms = None if as_of is None else max(0, time.time_ns() // 1000 - as_of) // 1000
-        return Freshness(as_of, lag_ms, newest.guarantee, self._horizon, newest.unseen, verified_at)
+        return Freshness(as_of, lag_ms, newest.guarantee, self._horizon, newest.unseen_changes, verified_at)
 
 
-def _as_of(newest_first: Iterable[source_state.Status], partition: int, position: int) -> int | None:
+def _as_of(newest_first: Iterable[LeaderStatus], partition: int, position: int) -> int | None:
     for status in newest_first:
         if status.as_of is not None and position >= status.offsets.get(partition, 0):
             return status.as_of
     return None
-
-
-source_view = SourceView()
-app.service(source_view)

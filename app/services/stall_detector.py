@@ -1,83 +1,81 @@
-"""What stands still although there is work: a pure judgement of what a worker looks at again and again."""
+"""Decide which work of a worker is stalled, from repeated observations; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
-#: Reasons, as they are counted. The first two are this worker's own, and a new start can mend them.
+#: Reasons, as labels of metrics. The first two are failures of this worker, which a restart can repair.
 NO_PROGRESS, RECOVERY_STALLED = "no-progress", "recovery-stalled"
-#: The others are somebody else's: what the worker has it can still answer, and a new start mends nothing.
+#: The others are failures elsewhere: the worker can still answer from its tables, and a restart repairs nothing.
 KAFKA_AWAY, SOURCE_SILENT = "kafka-away", "source-silent"
-OWN = (NO_PROGRESS, RECOVERY_STALLED)
-REASONS = (*OWN, KAFKA_AWAY, SOURCE_SILENT)
+WORKER_REASONS = (NO_PROGRESS, RECOVERY_STALLED)
+REASONS = (*WORKER_REASONS, KAFKA_AWAY, SOURCE_SILENT)
 
 
-class Limits(NamedTuple):
-    """From when on (s) standing still is said, and from when on it ends the process; 0: never."""
+class StallLimits(NamedTuple):
+    """Seconds without progress until a stall is reported, and until the process exits; 0: never."""
 
-    say_s: float
-    end_s: float
+    report_s: float
+    exit_s: float
 
     @property
     def first_s(self) -> float:
-        """The shorter of the two that are set; 0: none is."""
+        """The shorter of the limits that are set; 0: none is."""
         return min(filter(None, self), default=0.0)
 
 
-class Work(NamedTuple):
-    """Something that has to move while it `waits`: it moves when its `token` changes.
+class WorkState(NamedTuple):
+    """An observation of work. While it `is_pending`, a change of its `token` is progress.
 
-    `reason` is one of REASONS, `where` says in words what waits; `patience_s` is added to the limits.
+    `reason` is one of REASONS, `description` is for people; `grace_s` is added to the limits.
     """
 
     token: Hashable
-    waits: bool
+    is_pending: bool
     reason: str
-    where: str
-    patience_s: float = 0.0
+    description: str
+    grace_s: float = 0.0
 
 
-class Stuck(NamedTuple):
-    """The work `name` has not moved for `seconds`; `overdue`: so long that the process has to end."""
+class Stall(NamedTuple):
+    """The work `name` has made no progress for `seconds`; `is_overdue`: so long that the process has to exit."""
 
     name: str
     reason: str
-    where: str
+    description: str
     seconds: float
-    overdue: bool
+    is_overdue: bool
 
     def __str__(self) -> str:
-        return f"{self.where} for {self.seconds:.0f} s"
+        return f"{self.description} for {self.seconds:.0f} s"
 
 
-class Detector:
-    """Remembers since when each work stands still. What is not looked at any more, or not known, begins anew.
+class StallDetector:
+    """Measures how long each work has made no progress. Work that an observation does not contain starts again.
 
-    `own` are the limits for OWN, `others` those for the other reasons.
+    `worker_limits` apply to WORKER_REASONS, `other_limits` to the other reasons.
     """
 
-    def __init__(self, own: Limits, others: Limits) -> None:
-        self._own, self._others = own, others
-        self._still: dict[str, tuple[Hashable, float]] = {}
+    def __init__(self, worker_limits: StallLimits, other_limits: StallLimits) -> None:
+        self._worker_limits, self._other_limits = worker_limits, other_limits
+        #: Work -> its last observation, and the time of its last progress.
+        self._last: dict[str, tuple[Hashable, float]] = {}
 
-    def look(self, now: float, works: Mapping[str, Work]) -> list[Stuck]:
-        """What of the work, by name, has stood still for too long at `now` (s, of a monotonic clock).
-
-        In the order of REASONS.
-        """
-        still: dict[str, tuple[Hashable, float]] = {}
-        found = []
+    def observe(self, now: float, works: Mapping[str, WorkState]) -> list[Stall]:
+        """Return the stalled work at `now` (s, of a monotonic clock), in the order of REASONS."""
+        observed: dict[str, tuple[Hashable, float]] = {}
+        stalls: list[Stall] = []
         for name, work in works.items():
-            mark = (work.waits, work.token)
-            seen, since = self._still.get(name, (None, now))
-            if not work.waits or seen != mark:
-                since = now
-            still[name] = (mark, since)
-            limits = self._own if work.reason in OWN else self._others
-            seconds = now - since
-            said, overdue = (bool(limit) and seconds >= limit + work.patience_s for limit in limits)
-            if work.waits and (said or overdue):
-                found.append(Stuck(name, work.reason, work.where, seconds, overdue))
-        self._still = still
-        return sorted(found, key=lambda one: REASONS.index(one.reason))
+            state = (work.is_pending, work.token)
+            last_state, progress_at = self._last.get(name, (None, now))
+            if not work.is_pending or last_state != state:
+                progress_at = now
+            observed[name] = (state, progress_at)
+            limits = self._worker_limits if work.reason in WORKER_REASONS else self._other_limits
+            seconds = now - progress_at
+            is_reported, is_overdue = (bool(limit) and seconds >= limit + work.grace_s for limit in limits)
+            if work.is_pending and (is_reported or is_overdue):
+                stalls.append(Stall(name, work.reason, work.description, seconds, is_overdue))
+        self._last = observed
+        return sorted(stalls, key=lambda stall: REASONS.index(stall.reason))

@@ -1,4 +1,4 @@
-"""Work that may wait: while orders are waiting to be read it takes only a small part of the time."""
+"""Slow down the agents of background topics while there is a backlog of orders."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import asyncio
 import time
 from collections import Counter
 
-from app.core import app, orders
+from chunks import ChunkedApp
 
-#: The part of the time that one such agent takes while orders wait, and how many have to wait for that.
-SHARE, WAITING = 0.04, 1_000
-#: The longest rest at once, in seconds: it also holds up a rebalance.
-LONGEST_S = 1.0
-
-
-#: Topic -> how many of its records were worked through: a step of many takes long.
-records: Counter[str] = Counter()
+#: While more than MIN_BACKLOG orders wait, an agent of a background topic uses this share of its time.
+SHARE, MIN_BACKLOG = 0.04, 1_000
+#: The longest pause, in seconds: a pause also delays a rebalance.
+MAX_PAUSE_S = 1.0
 
 
-async def rest(since: float, topic: str) -> None:
-    """Let others work, after work on a record of `topic` that began at `since` (of time.perf_counter)."""
-    records[topic] += 1
-    spent = time.perf_counter() - since
-    await asyncio.sleep(min(LONGEST_S, spent / SHARE - spent) if _orders_wait() else 0)
+class Throttle:
+    """Pauses agents while there is a backlog in the topic `orders`."""
 
+    def __init__(self, app: ChunkedApp, orders: str) -> None:
+        self._app, self._orders = app, orders
+        #: Topic -> the number of its records processed so far: a step of many records takes long.
+        self.records: Counter[str] = Counter()
 
-def _orders_wait() -> bool:
-    # Between two owners nothing is read that could be given way to.
-    if not app.flow_control.is_active():
-        return False
-    topic = orders.get_topic_name()
-    waiting = 0
-    for tp, ledger in app.tables.ledgers.items():
-        if tp.topic == topic:
-            waiting += max(0, (app.consumer.end_of(tp) or 0) - ledger.position)
-    return waiting > WAITING
+    async def pause(self, started_at: float, topic: str) -> None:
+        """Count a record of `topic`, and pause in proportion to the time since `started_at` (time.perf_counter)."""
+        self.records[topic] += 1
+        spent_s = time.perf_counter() - started_at
+        await asyncio.sleep(min(MAX_PAUSE_S, spent_s / SHARE - spent_s) if self._has_backlog() else 0)
+
+    def _has_backlog(self) -> bool:
+        # During a rebalance no orders are read, so a pause would help nobody.
+        if not self._app.flow_control.is_active():
+            return False
+        backlog = 0
+        for tp, task in self._app.tables.partition_tasks.items():
+            if tp.topic == self._orders:
+                backlog += max(0, (self._app.consumer.high_watermark(tp) or 0) - task.position)
+        return backlog > MIN_BACKLOG

@@ -8,16 +8,16 @@ import time
 import chunks.consumer
 import chunks.partition_task
 import chunks.rebuild
-from app.freeze_guard import pulse
+from app.freeze_guard import FreezeGuard
 from app.main import app
-from app.services import throttle
+from app.services.throttle import Throttle
 from tables import by_user
 
 __all__ = ["app"]
 
 #: Nobody notices that the process was frozen.
 if "CRASH_UNGUARDED" in os.environ:
-    pulse.start = lambda session_timeout_s: None
+    FreezeGuard.start = lambda self: None
 
 #: Steps of another size.
 if "CRASH_CHUNK" in os.environ:
@@ -32,7 +32,7 @@ async def _stand_still(*_: object) -> None:
 
 #: Agents in the background never end their first step.
 if "CRASH_STANDSTILL" in os.environ:
-    throttle.rest = _stand_still
+    Throttle.pause = _stand_still
 
 _PAUSE_S = float(os.environ.get("CRASH_PAUSE_S", "0"))
 _RAISE_AT = int(os.environ.get("CRASH_RAISE_AT", "0"))

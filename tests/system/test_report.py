@@ -121,11 +121,11 @@ def test_reports_equal_sql_and_the_live_tables_and_can_be_made_again_byte_for_by
     stack.setup("--all")
     stack.source()
     folder = stack.folder / "reports"
-    daily = {"LATELY_REPORT_DAILY": "00:00", "LATELY_REPORT_DIR": str(folder)}
-    worker = stack.worker(LATELY_SIMILAR="0", **daily).start().wait_ready()
+    worker = stack.worker(LATELY_SIMILAR="0").start().wait_ready()
     here = {"LATELY_WEB_PORT": str(worker.port)}
-    # The worker keeps the reports of the day before by itself.
-    eventually(lambda: f"the reports of {noon.date()} are in" in worker.process.tail(500), within=40)
+    eventually(lambda: worker.events() == 301, within=40)
+    daily = {"LATELY_REPORT_DIR": str(folder), **here}
+    report(stack, "daily", "--idle", **daily)
     kept = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     assert {path.name for path in kept} == {
         f"{noon.date()}-{name}.{form}" for name in REPORTS for form in ("json", "html")
@@ -180,10 +180,8 @@ def test_reports_equal_sql_and_the_live_tables_and_can_be_made_again_byte_for_by
     assert (now["total"]["restated"], now["total"]["restated_revenue"]) == (0, "-13.51")
     assert old.read_bytes() == before
 
-    # A worker that is new at it leaves the day's reports as they are.
-    worker.stop()
-    worker.start().wait_ready()
-    eventually(lambda: f"the reports of {noon.date()} are in" in worker.process.tail(500), within=30)
+    # The reports of a day that exist stay as they are.
+    report(stack, "daily", **daily)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == kept
 
     # A difference to the live tables is found, and named.

@@ -15,9 +15,9 @@ from aiokafka import TopicPartition
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from app.control.source_state import Layout
+from app.control.source_state import TopicLayout
 from app.kafka.admin import ensure_topics
-from app.kafka.consume import consuming, upto
+from app.kafka.consume import open_consumer, read_until
 from app.settings import Settings
 from app.topics import Topics
 from commands.rescale.next_generation import write_down
@@ -92,11 +92,11 @@ def committed(stack: Stack, topic: str, partitions: int) -> list[tuple[int, byte
     """Partition, key and value of all records of a topic that are committed."""
 
     async def read() -> list:
-        async with consuming(Settings.from_env(stack.env)) as consumer:
+        async with open_consumer(Settings.from_env(stack.env)) as consumer:
             tps = [TopicPartition(topic, number) for number in range(partitions)]
             consumer.assign(tps)
             ends = await consumer.end_offsets(tps)
-            return [(one.partition, one.key, one.value) async for one in upto(consumer, ends)]
+            return [(one.partition, one.key, one.value) async for one in read_until(consumer, ends)]
 
     return asyncio.run(read())
 
@@ -149,7 +149,7 @@ def as_they_were(found: list[dict]) -> list[list[str]]:
 def whole(stack: Stack, changelog: str, key: bytes, purchases: int) -> bytes:
     """The value of a user in a changelog, once it has so many purchases."""
     value = by_key(committed(stack, changelog, 6))[key][-1:] or [None]
-    assert len(folds.decode_recent(value[0]).registers) == purchases
+    assert len(folds.decode_recent(value[0]).purchases) == purchases
     return value[0]
 
 
@@ -222,7 +222,7 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
     eventually(stack.outbox_is_empty, within=30)
     eventually(lambda: assert_equal_to_sql(stack, new), within=30)
     eventually(lambda: assert_pairs_equal_sql(stack, new), within=30)
-    assert "this worker hears of no new order any more" in old.process.tail(50)
+    assert "this worker receives no new orders" in old.process.tail(50)
 
     # The log is the same, each event once, those of a key in their order.
     before, after = committed(stack, stack.topic("orders"), 4), committed(stack, stack.topic("g2-orders"), 6)
@@ -275,14 +275,14 @@ def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_
     rescale(stack, "--partitions", "3", "--within", "1", code=75)
     assert "a rescale to 3 partitions is under way" in refused(stack, "rescale", "--partitions", "8")
     three = settings(stack, LATELY_GENERATION="2", LATELY_PARTITIONS="3")
-    asyncio.run(write_down(three, Layout(partitions=3, before=(1, 4), given_up=True)))
-    assert "is given up" in refused(stack, "rescale", "--partitions", "3")
+    asyncio.run(write_down(three, TopicLayout(partitions=3, predecessor=(1, 4), is_abandoned=True)))
+    assert "is abandoned" in refused(stack, "rescale", "--partitions", "3")
     rescale(stack, "--abandon")
     assert not {name for name in topics(stack) if "g2-" in name}
 
     # As if killed just after it was written down that the old generation is a former one, with a source that leads.
     rescale(stack, "--partitions", "6", "--within", "1", code=75)
-    asyncio.run(write_down(settings(stack), Layout(partitions=4, since=0, after=(2, 6))))
+    asyncio.run(write_down(settings(stack), TopicLayout(partitions=4, active_since=0, successor=(2, 6))))
     stack.insert(*[(f"late-{number}", "Phone", f"user-{number}", "2.50", NOW, "card") for number in range(9)])
     stack.publish("orders", UNREADABLE[0])
     eventually(lambda: stack.high_watermark("orders") == 100)

@@ -49,8 +49,11 @@ def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(
         for hang in ("agent", "loop", "recovery")
     )
     agent.wait_ready(), loop.wait_ready()
-    eventually(lambda: assert_says(recovery, "recovery-stalled", "the recovery of the tables stands at 0 of 0"), 60)
-    assert_ends(recovery, "recovery-stalled: the recovery of the tables stands at 0 of 0 records for")
+    eventually(
+        lambda: assert_says(recovery, "recovery-stalled", "the recovery of the tables has made no progress at 0 of 0"),
+        60,
+    )
+    assert_ends(recovery, "recovery-stalled: the recovery of the tables has made no progress at 0 of 0 records for")
 
     stopping = threading.Event()
     with ThreadPoolExecutor() as shop:
@@ -58,8 +61,10 @@ def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(
         try:
             stack.insert(("o-hang", "Phone", "hang", "1.00", "2026-01-31", None))
             eventually(lambda: assert_says(agent, "no-progress", f"{stack.topic('orders')}["), within=30)
-            assert_ends(agent, "nothing was done, for")
-            assert_ends(loop, "no-progress: an agent or a view has held up everything for 9 s: start this worker again")
+            assert_ends(agent, " records pending) for")
+            assert_ends(
+                loop, "no-progress: an agent or a view has blocked the event loop for 9 s: start this worker again"
+            )
             assert busy.get("/readyz").status == 200
             assert stuck(busy) == dict.fromkeys(REASONS, 0.0)
         finally:
@@ -76,10 +81,10 @@ def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(
     source = next(one for one in stack.processes if one.name.startswith("source"))
     os.kill(source.pid, signal.SIGSTOP)
     try:
-        eventually(lambda: assert_says(busy, "source-silent", "no word from any `lately source`"), within=30)
+        eventually(lambda: assert_says(busy, "source-silent", "no status from any `lately source`"), within=30)
         assert busy.purchases("hang") == stack.truth("hang")
-        assert_ends(busy, "source-silent: no word from any `lately source` for")
-        eventually(lambda: assert_says(mended, "source-silent", "no word"), within=5)
+        assert_ends(busy, "source-silent: no status from any `lately source` for")
+        eventually(lambda: assert_says(mended, "source-silent", "no status"), within=5)
     finally:
         os.kill(source.pid, signal.SIGCONT)
     eventually(lambda: mended.get("/readyz").status == 200, within=20)

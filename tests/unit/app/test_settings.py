@@ -56,7 +56,6 @@ def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
         "instance_id": "x",
         "auth_insecure": "1",
         "token_secret": SECRET,
-        "report_daily": "04:30",
         "report_tz": "Europe/Berlin",
         "away_exit_s": "301",
     }
@@ -105,6 +104,14 @@ def test_the_defaults_themselves_are_allowed():
 )
 def test_an_unknown_variable_is_refused_with_the_nearest_name(unknown, nearest):
     assert refusal(**{unknown: "1"}) == f"unknown setting {unknown}; did you mean {nearest}?"
+
+
+@pytest.mark.parametrize("text", ["04:30", ""])
+def test_a_variable_that_was_removed_is_refused_with_its_replacement(text):
+    assert refusal(LATELY_REPORT_DAILY=text) == (
+        'LATELY_REPORT_DAILY was removed in 0.2.0: run "lately report daily" from cron, a systemd timer or a '
+        "Kubernetes CronJob"
+    )
 
 
 def test_an_unknown_variable_is_refused_even_when_it_is_empty():

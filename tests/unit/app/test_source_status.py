@@ -6,25 +6,27 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from app.control import source_state
-from app.services.source_status import SourceView
+from app.services.source_status import SourceStatus
+from app.settings import Settings
+from app.topics import Topics
 
 
 def record(key: bytes | None, value: bytes | None) -> ConsumerRecord:
     return ConsumerRecord("source-state", 0, 0, 0, 0, key, value, None, 0, 0, ())
 
 
-def view(*states) -> SourceView:
-    """A view that has heard `states`, oldest first."""
-    one = SourceView()
+def view(*states) -> SourceStatus:
+    """A status after `states`, oldest first."""
+    one = SourceStatus(Settings(), Topics(Settings()))
     for said in states:
-        one.learn(record(*source_state.encode(said)))
+        one.apply(record(*source_state.encode(said)))
     return one
 
 
-def status(as_of: int | None, **offsets: int) -> source_state.Status:
+def status(as_of: int | None, **offsets: int) -> source_state.LeaderStatus:
     """The source says: all up to `as_of` lies below these offsets."""
     by_partition = {int(name[1:]): offset for name, offset in offsets.items()}
-    return source_state.Status(mode="outbox", guarantee=source_state.PROVEN, as_of=as_of, offsets=by_partition)
+    return source_state.LeaderStatus(mode="outbox", guarantee=source_state.PROVEN, as_of=as_of, offsets=by_partition)
 
 
 def test_a_worker_that_never_heard_of_a_source_promises_nothing():
@@ -49,7 +51,7 @@ def test_a_source_that_is_still_behind_says_nothing_of_the_moment():
 def test_what_another_version_wrote_is_passed_over():
     heard = view(status(1, p0=10))
     for key, value in ((b"status", b"{}"), (b"later", b"1"), (None, None), (b"status", None)):
-        heard.learn(record(key, value))
+        heard.apply(record(key, value))
     fresh = heard.freshness(0, 10)
     assert (fresh.as_of, fresh.horizon) == (1, None)
 
@@ -57,25 +59,27 @@ def test_what_another_version_wrote_is_passed_over():
 @pytest.mark.parametrize("horizon", ["yesterday", "", "0000-00-00 00:00:00"])
 def test_a_horizon_that_is_no_time_promises_nothing(horizon):
     heard = view()
-    heard.learn(record(b"snapshot", b'{"table":"shop.orders","version":1,"horizon":"%b"}' % horizon.encode()))
-    assert heard.freshness(0, None).horizon == source_state.moment(source_state.EVERYTHING)
+    heard.apply(record(b"snapshot", b'{"table":"shop.orders","version":1,"horizon":"%b"}' % horizon.encode()))
+    assert heard.freshness(0, None).horizon == source_state.horizon_microseconds(source_state.MAX_HORIZON)
 
 
 def test_rows_from_before_the_snapshot_may_be_missing():
-    taken = source_state.SnapshotState(table="shop.orders", version=1, done=True, horizon="1970-01-02 00:00:00.000001")
+    taken = source_state.SnapshotState(
+        table="shop.orders", version=1, is_done=True, horizon="1970-01-02 00:00:00.000001"
+    )
     assert view(taken).freshness(0, None).horizon == 86_400_000_001
-    whole = source_state.SnapshotState(table="shop.orders", version=1, done=True, horizon=None)
+    whole = source_state.SnapshotState(table="shop.orders", version=1, is_done=True, horizon=None)
     assert view(taken, whole).freshness(0, None).horizon is None
 
 
 def test_while_a_worker_wishes_for_all_rows_any_may_be_missing():
-    whole = source_state.SnapshotState(table="shop.orders", version=1, done=True, horizon=None)
+    whole = source_state.SnapshotState(table="shop.orders", version=1, is_done=True, horizon=None)
     asked, granted = (
-        source_state.Wish(at=5),
-        source_state.SnapshotState(table="", version=1, done=True, horizon=None, granted=5),
+        source_state.SnapshotRequest(requested_at=5),
+        source_state.SnapshotState(table="", version=1, is_done=True, horizon=None, fulfilled_at=5),
     )
-    assert view(whole, asked).freshness(0, None).horizon == source_state.moment(source_state.EVERYTHING)
+    assert view(whole, asked).freshness(0, None).horizon == source_state.horizon_microseconds(source_state.MAX_HORIZON)
     assert view(whole, asked, granted).freshness(0, None).horizon is None
-    assert view(granted, asked, source_state.Wish(at=6)).freshness(0, None).horizon == source_state.moment(
-        source_state.EVERYTHING
-    )
+    assert view(granted, asked, source_state.SnapshotRequest(requested_at=6)).freshness(
+        0, None
+    ).horizon == source_state.horizon_microseconds(source_state.MAX_HORIZON)

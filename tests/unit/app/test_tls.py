@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from app import tls
 from app.errors import BadSetting
-from app.kafka.client import client
+from app.kafka.client import client_options
 from app.settings import Settings
 from tests.kit.secured import Authority
 from tests.kit.stack import ROOT
@@ -176,26 +176,25 @@ def test_kafka_is_always_verified_by_name():
 
 
 @pytest.mark.parametrize("protocol", tls.PROTOCOLS)
-def test_faust_and_the_engine_are_told_what_all_other_clients_are(protocol, monkeypatch):
+def test_faust_and_the_engine_are_told_what_all_other_clients_are(protocol):
     from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
     from app import core
 
     sasl = {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_user": "lately", "kafka_sasl_password": "hunter2"}
     settings = Settings(kafka_security=protocol, **(sasl if protocol.startswith("SASL") else {}))
-    monkeypatch.setattr(core, "settings", settings)
 
-    told = credentials_to_aiokafka_auth(core._credentials())
+    told = credentials_to_aiokafka_auth(core._credentials(settings))
 
     assert {name: value for name, value in told.items() if value is not None} == tls.kafka(settings)
-    assert "hunter2" not in repr(core._credentials())
+    assert "hunter2" not in repr(core._credentials(settings))
 
 
 def test_the_log_of_what_is_sent_to_kafka_leaves_the_login_out(caplog):
     from aiokafka.protocol.admin import ApiVersionRequest_v0, SaslAuthenticateRequest_v1
 
     log = logging.getLogger("aiokafka.conn")
-    assert client(Settings())["security_protocol"] == "PLAINTEXT"
+    assert client_options(Settings())["security_protocol"] == "PLAINTEXT"
     with caplog.at_level(logging.DEBUG, "aiokafka.conn"):
         log.debug("Request to %s:%d %d: %s", "kafka", 9092, 1, SaslAuthenticateRequest_v1(b"\0lately\0hunter2"))
         log.debug("Request to %s:%d %d: %s", "kafka", 9092, 2, ApiVersionRequest_v0())
@@ -240,8 +239,8 @@ def past(path: str, text: str) -> tuple[int, list[str]]:
             given = {ast.unparse(one.value).partition("(")[0] for one in node.keywords if one.arg is None}
             if name in KAFKA_MAKERS:
                 made += 1
-                if "client" not in given:
-                    found.append(f"{path}:{node.lineno} makes {name} without **client(...)")
+                if not given & {"client", "client_options"}:
+                    found.append(f"{path}:{node.lineno} makes {name} without **client_options(...)")
                 if TOLD & {one.arg for one in node.keywords}:
                     found.append(f"{path}:{node.lineno} says by itself where Kafka is or how it is secured")
     return made, found
@@ -263,10 +262,10 @@ def test_no_module_makes_a_client_past_the_one_place_that_secures_it():
     [
         "AIOKafkaConsumer(bootstrap_servers=settings.kafka_servers)",
         "aiokafka.AIOKafkaProducer(**common)",
-        "AIOKafkaAdminClient(bootstrap_servers='x', **client(settings))",
+        "AIOKafkaAdminClient(bootstrap_servers='x', **client_options(settings))",
         "from confluent_kafka import Consumer",
         "import confluent_kafka.admin",
-        "AIOKafkaConsumer(**client(settings), security_protocol='PLAINTEXT')",
+        "AIOKafkaConsumer(**client_options(settings), security_protocol='PLAINTEXT')",
         "mysql.connector.connect(host='x')",
         "from mysql.connector import connect",
         "from mysql.connector.connection import MySQLConnection",

@@ -8,9 +8,7 @@ import sys
 
 import pytest
 
-from app.services.daily_reports import _command
-
-LOOK = "import os; from commands.priority import give_way; give_way({}); print(os.nice(0), os.sched_getscheduler(0))"
+LOOK = "import os; from commands.priority import lower_priority; lower_priority({}); print(os.nice(0), os.sched_getscheduler(0))"
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has it")
@@ -19,7 +17,3 @@ def test_a_report_has_the_lowest_priority_and_idle_only_what_nobody_wants(idle: 
     done = subprocess.run([sys.executable, "-c", LOOK.format(idle)], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["19", str(getattr(os, policy))]
-
-
-def test_the_reports_that_a_worker_makes_take_only_what_nobody_wants():
-    assert "--idle" in _command()
