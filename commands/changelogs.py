@@ -13,19 +13,18 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from app.kafka.client import client, reachable
-from app.kafka.consume import PATIENCE_S, RETRY_MS
+from app.kafka.client import client_options, explain_errors
+from app.kafka.consume import RETRY_BACKOFF_MS, START_TIMEOUT_S
 from app.settings import Settings
 from app.topics import Topics
-from chunks.fetch import fetch, tune
-from chunks.store import BEGINNING, RESTORING, Store, position_key
+from chunks import BEGINNING_KEY, RESTORING_KEY, Store, fetch_ranges, position_key, tune_consumer
 
 #: Changelog records that are taken over at once.
 AT_ONCE = 5_000
 FETCH_BYTES = 4 * 2**20
 
 
-class Changelogs:
+class ChangelogReader:
     """Reads changelogs of one app. `reader` sees what is committed, `heads` where topics end."""
 
     def __init__(self, settings: Settings, reader: AIOKafkaConsumer, heads: AIOKafkaConsumer) -> None:
@@ -40,11 +39,11 @@ class Changelogs:
         """Where a table notes the position in its source topic."""
         return position_key(self._topics.feeding[table])
 
-    async def end(self, tp: TP) -> int:
+    async def end_offset(self, tp: TP) -> int:
         """Where a partition ends, with what is not committed yet."""
         return (await self._heads.end_offsets([tp]))[tp]
 
-    async def decided(self, tp: TP) -> int:
+    async def decided_offset(self, tp: TP) -> int:
         """Up to where all transactions of a partition have ended."""
         return (await self._reader.end_offsets([tp]))[tp]
 
@@ -57,13 +56,13 @@ class Changelogs:
         the changelog offset `sure` are known to do so.
         """
         tp, marker = self.tp(table, partition), self.position_key(table)
-        end, at, inside = await self.end(tp), store.offset, False
+        end, at, inside = await self.end_offset(tp), store.offset, False
         waiting: list[tuple[bytes, bytes | None]] = []
         self._reader.assign([tp])
         self._reader.seek(tp, at)
         while at < end or inside:
-            runs = (await fetch(self._reader, {tp}, 1.0, AT_ONCE)).get(tp, [])
-            if not runs and inside and at >= await self.end(tp):
+            runs = (await fetch_ranges(self._reader, {tp}, 1.0, AT_ONCE)).get(tp, [])
+            if not runs and inside and at >= await self.end_offset(tp):
                 break  # compaction has taken the position away: there is none
             for run in runs:
                 taken: list[tuple[bytes, bytes | None]] = []
@@ -72,7 +71,7 @@ class Changelogs:
                     if offset >= end and not inside:
                         following = offset
                         break
-                    inside = key not in (marker, RESTORING)
+                    inside = key not in (marker, RESTORING_KEY)
                     if until is None or offset < sure:
                         taken.append((key, value))
                         continue
@@ -86,7 +85,7 @@ class Changelogs:
                     break
         return store.position(self._topics.feeding[table])
 
-    async def between(self, tp: TP, first: int, end: int) -> AsyncIterator[ConsumerRecord]:
+    async def read_between(self, tp: TP, first: int, end: int) -> AsyncIterator[ConsumerRecord]:
         """The committed records of a partition from the offset `first` up to `end`."""
         if first >= end:
             return
@@ -99,24 +98,24 @@ class Changelogs:
 
 
 def _apply(store: Store, records: list[tuple[bytes, bytes | None]], offset: int) -> None:
-    begun = [number for number, (key, _) in enumerate(records) if key == BEGINNING]
+    begun = [number for number, (key, _) in enumerate(records) if key == BEGINNING_KEY]
     if begun:
         store.wipe()  # what lies before a beginning counts no more
     store.apply(records[begun[-1] if begun else 0 :], offset)
 
 
 @asynccontextmanager
-async def changelogs(settings: Settings) -> AsyncIterator[Changelogs]:
+async def open_changelogs(settings: Settings) -> AsyncIterator[ChangelogReader]:
     """The changelogs of this app. Raises ServerAway."""
     common = {
         "enable_auto_commit": False, "auto_offset_reset": "earliest",
-        "max_partition_fetch_bytes": FETCH_BYTES, "retry_backoff_ms": RETRY_MS,
+        "max_partition_fetch_bytes": FETCH_BYTES, "retry_backoff_ms": RETRY_BACKOFF_MS,
     }  # fmt: skip
-    reader = tune(AIOKafkaConsumer(**client(settings), **common))
-    heads = AIOKafkaConsumer(**client(settings), **common)
-    async with reachable(settings):
+    reader = tune_consumer(AIOKafkaConsumer(**client_options(settings), **common))
+    heads = AIOKafkaConsumer(**client_options(settings), **common)
+    async with explain_errors(settings):
         try:
-            await asyncio.wait_for(asyncio.gather(reader.start(), heads.start()), PATIENCE_S)
-            yield Changelogs(settings, reader, heads)
+            await asyncio.wait_for(asyncio.gather(reader.start(), heads.start()), START_TIMEOUT_S)
+            yield ChangelogReader(settings, reader, heads)
         finally:
             await asyncio.gather(reader.stop(), heads.stop())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from source.check import Finding
 
 
-def say_findings(findings: Iterable[Finding], as_json: bool) -> bool:
+def print_findings(findings: Iterable[Finding], as_json: bool) -> bool:
     """Print them; whether something has to be mended."""
     found = []
     for one in findings:
@@ -27,7 +27,7 @@ def say_findings(findings: Iterable[Finding], as_json: bool) -> bool:
     return failed
 
 
-def difference(shown: dict, side: str, name: str) -> str:
+def format_difference(shown: dict, side: str, name: str) -> str:
     """A difference between the table and its other side, which is called `name`, on one line."""
     what = f"{shown['kind']:8} user {shown['user_id']}, order {shown['order_id']}, {shown['product_name']}: "
     other, table = shown[side], shown["table"]
@@ -39,7 +39,7 @@ def difference(shown: dict, side: str, name: str) -> str:
     return what + "; ".join(pairs)
 
 
-class Progress:
+class ProgressLine:
     """Shows how far a command is: a line that is written over on a terminal, a line now and then elsewhere."""
 
     def __init__(self, what: str = "rows") -> None:

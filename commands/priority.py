@@ -7,7 +7,7 @@ import os
 LOWEST = 19
 
 
-def give_way(idle: bool) -> None:
+def lower_priority(idle: bool) -> None:
     """Let others go first; with `idle` take only the processor time that nobody else wants.
 
     Linux weighs processes within one session, container or cgroup only: across them `idle` would be in the way more

@@ -6,7 +6,7 @@ import click
 
 from app.errors import BadSetting
 from app.settings import Settings
-from domain.events import valid_user_id
+from domain.events import is_valid_user_id
 
 
 @click.command()
@@ -29,6 +29,6 @@ def token(user: str | None, operator: bool, days: int | None) -> None:
         raise BadSetting("LATELY_TOKEN_SECRET is not set: a token is signed with the secret that the workers have")
     if user is None and not operator:
         raise click.UsageError("say whom the token is for: --user U or --operator")
-    if user is not None and not valid_user_id(user):
+    if user is not None and not is_valid_user_id(user):
         raise click.UsageError("--user is not a user id: 1 to 128 bytes without control characters")
     click.echo(tokens.issue(settings.token_secret, user=user, operator=operator, days=days))

@@ -29,10 +29,10 @@ DIGEST_S = 600
 #: A request line has at most 8 KiB.
 QUERY_BYTES, KEYS = 7_000, 100
 
-Registers = dict[str, list[purchases.Register]]
+PurchasesByUser = dict[str, list[purchases.Purchase]]
 
 
-class Page(NamedTuple):
+class TablePage(NamedTuple):
     """A part of a table: it holds all below `position` of its source topic; `after` is the key to go on behind."""
 
     position: int
@@ -40,7 +40,7 @@ class Page(NamedTuple):
     after: bytes | None
 
 
-class PartDigest(NamedTuple):
+class PartitionDigest(NamedTuple):
     """What a partition of a table held at one moment: all below `position` of its source topic."""
 
     table: str
@@ -50,18 +50,18 @@ class PartDigest(NamedTuple):
     digest: str
 
 
-_decode = msgspec.msgpack.Decoder(Page).decode
+_decode = msgspec.msgpack.Decoder(TablePage).decode
 
 
-class Workers:
+class WorkerClient:
     """All workers, of which one is asked; it asks the others."""
 
     def __init__(self, settings: Settings, client: aiohttp.ClientSession, url: str) -> None:
         self._settings, self._client, self._url = settings, client, url.rstrip("/")
         #: Of the users that were read, those who were erased once, and up to which version they are forgotten.
-        self.erased: dict[str, int] = {}
+        self.erasure_versions: dict[str, int] = {}
 
-    async def users(self, partition: int) -> AsyncIterator[tuple[bytes, list[purchases.Register]]]:
+    async def read_users(self, partition: int) -> AsyncIterator[tuple[bytes, list[purchases.Purchase]]]:
         """All users of a partition in the order of their ids' bytes, each with all that is known of their purchases.
 
         While orders flow a purchase can be seen twice or not at all.
@@ -80,12 +80,12 @@ class Workers:
         if user:
             yield user, self._registers(user, value, others)
 
-    async def registers(self, users: Iterable[str], offsets: Mapping[int, int] | None = None) -> Registers:
+    async def read_purchases(self, users: Iterable[str], offsets: Mapping[int, int] | None = None) -> PurchasesByUser:
         """All that is known of the purchases of these users, each user's at one moment.
 
         That moment is not before everything below `offsets`, by partition of `orders`, is applied. Raises ServerAway.
         """
-        found: Registers = {}
+        found: PurchasesByUser = {}
         for partition, some in self._by_partition(users):
             query = [pair for user in some for pair in (("key", user.hex()), ("prefix", (user + b"\x00").hex()))]
             page = await self._applied("by_user", partition, query, (offsets or {}).get(partition, 0))
@@ -97,25 +97,25 @@ class Workers:
             found |= {user.decode(): self._registers(user, values.get(user), others.get(user, ())) for user in some}
         return found
 
-    def _registers(self, user: bytes, value: bytes | None, others: Iterable[bytes]) -> list[purchases.Register]:
-        version = purchases.erased(value)
+    def _registers(self, user: bytes, value: bytes | None, others: Iterable[bytes]) -> list[purchases.Purchase]:
+        version = purchases.erased_version(value)
         if version >= 0:
-            self.erased[user.decode()] = version
-        return purchases.registers(value, others)
+            self.erasure_versions[user.decode()] = version
+        return purchases.all_purchases(value, others)
 
-    async def keys(self, table: str, user: str) -> list[bytes]:
+    async def read_keys(self, table: str, user: str) -> list[bytes]:
         """The keys of a user in a table that is keyed by user. Raises ServerAway."""
         key = user.encode()
         query = [("key", key.hex()), ("prefix", (key + b"\x00").hex())]
         page = await self._ask(table, partition_of(key, self._settings.partitions), query)
         return [found for found, _ in page.pairs]
 
-    async def shown(self, user: str) -> int:
+    async def count_shown(self, user: str) -> int:
         """How many purchases of a user a worker shows, at most 100. Raises ServerAway."""
         answer = await self._get(f"/v1/users/{quote(user, safe='')}/purchases?limit=100")
         return len(msgspec.json.decode(answer)["purchases"])
 
-    async def known(self, user_id: str) -> tuple[int, list[purchases.Register]]:
+    async def read_user(self, user_id: str) -> tuple[int, list[purchases.Purchase]]:
         """All that is known of a user's purchases, and the offset of `orders` below which all is applied to them.
 
         Raises ServerAway.
@@ -127,7 +127,7 @@ class Workers:
         value = values.pop(user, None)
         return page.position, self._registers(user, value, values.values())
 
-    async def product_partials(self) -> dict[int, tuple[int, dict[str, Totals]]]:
+    async def read_product_partials(self) -> dict[int, tuple[int, dict[str, Totals]]]:
         """Of each partition of `orders` a position, and of each product the totals of exactly what is below it.
 
         While orders flow it is read again until nothing was committed meanwhile: put an end to that with a timeout.
@@ -156,7 +156,7 @@ class Workers:
             sizes[partition] = sizes.get(partition, 0) + size
         yield from waiting.items()
 
-    async def _applied(self, table: str, partition: int, query: list[tuple[str, str]], offset: int) -> Page:
+    async def _applied(self, table: str, partition: int, query: list[tuple[str, str]], offset: int) -> TablePage:
         until = time.monotonic() + PATIENCE_S
         while (page := await self._ask(table, partition, query)).position < offset:
             if time.monotonic() > until:
@@ -175,12 +175,12 @@ class Workers:
                 yield pair
             after = page.after
 
-    async def digest(self, table: str, partition: int) -> PartDigest:
+    async def read_digest(self, table: str, partition: int) -> PartitionDigest:
         """The digest of a partition of a table. Raises ServerAway."""
         said = msgspec.json.decode(await self._get(f"/v1/tables/{table}/{partition}/digest", DIGEST_S))
-        return PartDigest(**said)
+        return PartitionDigest(**said)
 
-    async def _ask(self, table: str, partition: int, query: list[tuple[str, str]]) -> Page:
+    async def _ask(self, table: str, partition: int, query: list[tuple[str, str]]) -> TablePage:
         return _decode(await self._get(f"/v1/tables/{table}/{partition}?{urlencode(query)}"))
 
     async def _get(self, path: str, within_s: float = 30) -> bytes:
@@ -207,10 +207,10 @@ class Workers:
 
 
 @asynccontextmanager
-async def workers(settings: Settings, url: str | None) -> AsyncIterator[Workers]:
+async def open_worker_client(settings: Settings, url: str | None) -> AsyncIterator[WorkerClient]:
     """The workers behind the one at `url`, by default the one that has these settings."""
     headers = {}
     if settings.auth == "token":
         headers["Authorization"] = f"Bearer {tokens.issue(settings.token_secret, operator=True, days=1)}"
     async with aiohttp.ClientSession(headers=headers) as client:
-        yield Workers(settings, client, url or f"http://{settings.web_host}:{settings.web_port}")
+        yield WorkerClient(settings, client, url or f"http://{settings.web_host}:{settings.web_port}")

@@ -3,62 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterable
+import operator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import for_code
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from app.errors import BadTopic, ServerAway
-from app.kafka.client import client, reachable
+from app.errors import BadTopic, KafkaAway
+from app.kafka.client import client_options, explain_errors
+from app.polling import poll_until
 from app.settings import Settings
 from app.topics import Topic, Topics
 
 #: Timeout of the first connection to the broker, and for created topics to appear in its metadata, s.
-BROKER_PATIENCE_S = 30
-
-
-async def ensure_topics(settings: Settings, more: Iterable[Topic] = ()) -> None:
-    """Create the topics that are missing and check the others; `more` are those of agents of your own.
-
-    Raises ServerAway when no broker answers, BadTopic when a topic has the wrong number of partitions or the wrong
-    cleanup policy.
-    """
-    async with admin_client(settings) as admin:
-        topics = {topic.name: topic for topic in (*Topics(settings).all, *more)}
-        await _create(admin, settings, topics)
-        await _check(admin, settings, topics)
-
-
-async def missing_topics(settings: Settings) -> list[str]:
-    """The topics that are not there yet; the others are checked. Raises ServerAway, BadTopic."""
-    async with admin_client(settings) as admin:
-        topics = {topic.name: topic for topic in Topics(settings).all}
-        found = set(topics) & set(await admin.list_topics())
-        if found:
-            await _check(admin, settings, {name: topics[name] for name in found})
-        return sorted(set(topics) - found)
+BROKER_TIMEOUT_S = 30
+#: Interval between two looks at the broker's metadata, s.
+METADATA_POLL_S = 0.05
+REQUEST_TIMEOUT_MS = 10_000
 
 
 @asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A client for what only administrators do. Raises ServerAway."""
-    admin = AIOKafkaAdminClient(**client(settings), request_timeout_ms=10_000)
-    async with reachable(settings):
+    """Open a client for topics and consumer groups. Raises ServerAway, Refused."""
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
+    async with explain_errors(settings):
         try:
-            await asyncio.wait_for(admin.start(), BROKER_PATIENCE_S)
+            await asyncio.wait_for(admin.start(), BROKER_TIMEOUT_S)
             yield admin
         finally:
             await admin.close()
 
 
-async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[str, Topic]) -> None:
+async def ensure_topics(settings: Settings, extra_topics: Iterable[Topic] = ()) -> None:
+    """Create the missing topics and check the others; `extra_topics` belong to additional agents.
+
+    Raises ServerAway when no broker answers, BadTopic when a topic has the wrong number of
+    partitions or the wrong cleanup policy.
+    """
+    async with admin_client(settings) as admin:
+        topics = {topic.name: topic for topic in (*Topics(settings).all, *extra_topics)}
+        await _create(admin, settings, topics)
+        await _check(admin, settings, topics)
+
+
+async def missing_topics(settings: Settings) -> list[str]:
+    """Return the names of the missing topics, and check the others. Raises ServerAway, BadTopic."""
+    async with admin_client(settings) as admin:
+        topics = {topic.name: topic for topic in Topics(settings).all}
+        existing = set(topics) & set(await admin.list_topics())
+        if existing:
+            await _check(admin, settings, {name: topics[name] for name in existing})
+        return sorted(set(topics) - existing)
+
+
+async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: Mapping[str, Topic]) -> None:
     missing = sorted(set(topics) - set(await admin.list_topics()))
     if not missing:
         return
-    answer = await admin.create_topics(
+    response = await admin.create_topics(
         [
             NewTopic(
                 name,
@@ -69,51 +73,53 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[s
             for name in missing
         ]
     )
-    for name, code, message, *_ in answer.topic_errors:
-        # 36: another worker, starting at the same time, was faster.
-        if code not in (0, 36):
+    for name, code, message, *_ in response.topic_errors:
+        # Another worker that starts at the same time may have created the topic.
+        if code not in (0, TopicAlreadyExistsError.errno):
             raise BadTopic(f"topic {name} could not be created: {message or for_code(code).__name__}")
     await _wait_until_listed(admin, set(missing))
 
 
 async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> None:
-    # A created topic shows in the metadata a moment later, which a busy machine makes longer.
-    until = time.monotonic() + BROKER_PATIENCE_S
-    while True:
+    """Wait until the metadata contains new topics, which takes longer on a busy machine."""
+
+    async def unlisted() -> list[str]:
         described = await admin.describe_topics(sorted(names))
-        hidden = [topic["topic"] for topic in described if topic["error_code"] or not topic["partitions"]]
-        if not hidden:
-            return
-        if time.monotonic() > until:
-            raise ServerAway(
-                f"topics {', '.join(hidden)} were created, but {BROKER_PATIENCE_S} s later the broker does not list "
-                "them: look at its log and load, then start again"
-            )
-        await asyncio.sleep(0.05)
+        return [topic["topic"] for topic in described if topic["error_code"] or not topic["partitions"]]
+
+    pending = await poll_until(unlisted, BROKER_TIMEOUT_S, METADATA_POLL_S, is_done=operator.not_)
+    if pending:
+        raise KafkaAway(
+            f"topics {', '.join(pending)} were created, but {BROKER_TIMEOUT_S} s later the broker does not list "
+            "them: look at its log and load, then start again"
+        )
 
 
-async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: dict[str, Topic]) -> None:
+async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: Mapping[str, Topic]) -> None:
     for described in await admin.describe_topics(sorted(topics)):
-        name, count = described["topic"], len(described["partitions"])
-        wanted = topics[name].partitions
-        if wanted is not None and count != wanted:
-            raise BadTopic(f"topic {name} has {count} partitions, but must have {wanted}: delete it, it is made anew")
-        if wanted is None and count != settings.partitions:
+        name, partitions = described["topic"], len(described["partitions"])
+        expected = topics[name].partitions
+        if expected is not None and partitions != expected:
             raise BadTopic(
-                f"topic {name} has {count} partitions, but LATELY_PARTITIONS is {settings.partitions}: "
-                "set it to the topic's number; `lately rescale` changes that"
+                f"topic {name} has {partitions} partitions, but must have {expected}: "
+                "delete it, Lately creates it again"
+            )
+        if expected is None and partitions != settings.partitions:
+            raise BadTopic(
+                f"topic {name} has {partitions} partitions, but LATELY_PARTITIONS is {settings.partitions}: "
+                "set it to the topic's number of partitions; `lately rescale` changes the topics"
             )
     resources = [ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": ""}) for name in sorted(topics)]
-    for answer in await admin.describe_configs(resources):
-        for _, _, _, name, entries in answer.resources:
+    for response in await admin.describe_configs(resources):
+        for _, _, _, name, entries in response.resources:
             _check_policy(topics[name], {entry[0]: entry[1] for entry in entries})
 
 
-def _check_policy(topic: Topic, config: dict[str, str]) -> None:
-    wanted, found = topic.config["cleanup.policy"], config.get("cleanup.policy")
-    if found is not None and found != wanted:
+def _check_policy(topic: Topic, config: Mapping[str, str]) -> None:
+    expected, actual = topic.config["cleanup.policy"], config.get("cleanup.policy")
+    if actual is not None and actual != expected:
         raise BadTopic(
-            f"topic {topic.name} has cleanup.policy={found}, but must have {wanted}: "
+            f"topic {topic.name} has cleanup.policy={actual}, but must have {expected}: "
             f"set it with kafka-configs.sh --alter --entity-type topics --entity-name {topic.name} "
-            f"--add-config cleanup.policy={wanted}"
+            f"--add-config cleanup.policy={expected}"
         )

@@ -1,4 +1,4 @@
-"""Kafka as every client of ours reaches it: where it is, how the way there is secured, and why it was not reached."""
+"""Connections to Kafka: the options of every client, and errors that name their cause and the next step."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 
 from app import tls
-from app.errors import Refused, ServerAway
+from app.errors import KafkaAway, Refused
 from app.settings import Settings
 from domain.errors import LatelyError
 
-#: How long a server may need to say what is wrong, ms.
-PATIENCE_MS = 5_000
-#: How often the log says that Kafka lets us in no more, s.
-SAY_AGAIN_S = 10.0
+#: Timeout of the connection that diagnoses a server, ms.
+DIAGNOSIS_TIMEOUT_MS = 5_000
+#: Minimum interval between two log lines about a refused connection, s.
+LOG_INTERVAL_S = 10.0
 
 _REFUSALS = (errors.SaslAuthenticationFailed, errors.AuthenticationFailedError)
 _FORBIDDEN = (
@@ -32,124 +32,125 @@ _FORBIDDEN = (
 )
 
 
-def client(settings: Settings) -> dict[str, object]:
-    """What every aiokafka client is told: the bootstrap servers, and all about security."""
+def client_options(settings: Settings) -> dict[str, object]:
+    """Return the options of every aiokafka client: the bootstrap servers and the security settings."""
     return {"bootstrap_servers": settings.kafka_servers, **tls.kafka(settings)}
 
 
 @asynccontextmanager
-async def reachable(settings: Settings) -> AsyncIterator[None]:
-    """Say it in words when Kafka does not answer, or refuses. Raises ServerAway, Refused."""
+async def explain_errors(settings: Settings) -> AsyncIterator[None]:
+    """Replace connection errors of Kafka by an error that names the cause. Raises ServerAway, Refused."""
     try:
         yield
     except (errors.KafkaError, asyncio.TimeoutError, OSError) as exc:
-        raise await obstacle(settings, exc) or ServerAway(
+        raise await diagnose(settings, exc) or KafkaAway(
             f"no answer from Kafka at {settings.kafka} ({str(exc) or type(exc).__name__}): "
             "start it, or set LATELY_KAFKA to the servers to use"
         ) from None
 
 
-async def obstacle(settings: Settings, exc: Exception | None = None) -> LatelyError | None:
-    """What lies behind `exc`: Refused where waiting does not help, else ServerAway; None where there is no more to say.
+async def diagnose(settings: Settings, exc: Exception | None = None) -> LatelyError | None:
+    """Find the cause of `exc`, which aiokafka only logs: connect to each server once more.
 
-    aiokafka only logs why it could not connect, so each server is asked once more. Where one lets us in, the others
-    are only away.
+    Returns Refused if a retry cannot help, ServerAway if it can, and None if a server accepts the
+    connection or no server answers. If one server accepts the connection, the others are only away.
     """
     if isinstance(exc, _FORBIDDEN):
         return Refused(
-            f"Kafka at {settings.kafka} does not allow {_who(settings)} what Lately does ({exc}): "
-            "give it the rights with kafka-acls.sh"
+            f"Kafka at {settings.kafka} does not allow {_client_name(settings)} an operation that Lately needs "
+            f"({exc}): grant it with kafka-acls.sh"
         )
-    asked = [_ask(settings, host, port) for host, port, _ in collect_hosts(settings.kafka_servers, randomize=False)]
-    said = await asyncio.gather(*asked)
-    if any(one is True for one in said):
+    servers = collect_hosts(settings.kafka_servers, randomize=False)
+    outcomes = await asyncio.gather(*[_probe(settings, host, port) for host, port, _ in servers])
+    if any(outcome is True for outcome in outcomes):
         return None
-    found = [one for one in said if isinstance(one, LatelyError)]
-    refusals = [one for one in found if isinstance(one, Refused)]
-    return next(iter(refusals or found), None)
+    causes = [outcome for outcome in outcomes if isinstance(outcome, LatelyError)]
+    refusals = [cause for cause in causes if isinstance(cause, Refused)]
+    return next(iter(refusals or causes), None)
 
 
-async def _ask(settings: Settings, host: str, port: int) -> LatelyError | bool:
-    """What a server has against us; True when it lets us in, False when it is not there."""
-    at = f"Kafka at {host}:{port}"
+async def _probe(settings: Settings, host: str, port: int) -> LatelyError | bool:
+    """Connect to one server: True if it accepts the connection, False if it does not answer, else the cause."""
+    server = f"Kafka at {host}:{port}"
     try:
-        connection = await create_conn(host, port, request_timeout_ms=PATIENCE_MS, **tls.kafka(settings))
+        connection = await create_conn(host, port, request_timeout_ms=DIAGNOSIS_TIMEOUT_MS, **tls.kafka(settings))
         try:
             await connection.send(MetadataRequest([]))
         finally:
             connection.close()
     except _REFUSALS as exc:
         return Refused(
-            f"{at} refuses {_who(settings)} ({exc}): set LATELY_KAFKA_SASL_USER, LATELY_KAFKA_SASL_PASSWORD and "
-            "LATELY_KAFKA_SASL_MECHANISM as the broker knows them, and start again"
+            f"{server} refuses {_client_name(settings)} ({exc}): set LATELY_KAFKA_SASL_USER, "
+            "LATELY_KAFKA_SASL_PASSWORD and LATELY_KAFKA_SASL_MECHANISM to credentials that the broker accepts, "
+            "and start again"
         )
     except errors.IllegalSaslStateError:
-        return Refused(f"{at} expects no SASL: set LATELY_KAFKA_SECURITY to the protocol of its listener")
+        return Refused(f"{server} expects no SASL: set LATELY_KAFKA_SECURITY to the protocol of the listener")
     except errors.UnsupportedSaslMechanismError:
         return Refused(
-            f"{at} does not speak {settings.kafka_sasl_mechanism}: set LATELY_KAFKA_SASL_MECHANISM to what its "
-            "sasl.enabled.mechanisms has"
+            f"{server} does not support {settings.kafka_sasl_mechanism}: set LATELY_KAFKA_SASL_MECHANISM to one of "
+            "its sasl.enabled.mechanisms"
         )
     except ssl.SSLCertVerificationError as exc:
         return Refused(
-            f"the certificate of {at} is not trusted ({exc.verify_message}): set LATELY_KAFKA_CA to the authority that "
-            "signed it, and LATELY_KAFKA to a name that it has"
+            f"the certificate of {server} is not trusted ({exc.verify_message}): set LATELY_KAFKA_CA to the authority "
+            "that signed it, and LATELY_KAFKA to a name that it contains"
         )
     except (errors.KafkaError, ssl.SSLError, ConnectionResetError, BrokenPipeError) as exc:
-        return _broken(settings, at, exc)
+        return _closed_connection_error(settings, server, exc)
     except (OSError, asyncio.TimeoutError):
         return False
     return True
 
 
-def _broken(settings: Settings, at: str, exc: Exception) -> LatelyError:
-    """It was there and hung up: mostly because it expects another protocol, or a certificate of ours."""
+def _closed_connection_error(settings: Settings, server: str, exc: Exception) -> LatelyError:
+    """Explain a closed connection: mostly the server expects another protocol or a client certificate."""
     reason = getattr(exc.__cause__ or exc, "reason", None) or ""
     if "CERTIFICATE" in reason:
         return Refused(
-            f"{at} does not accept the certificate of this client ({reason}): set LATELY_KAFKA_CERT and "
-            "LATELY_KAFKA_KEY to one that it trusts"
+            f"{server} does not accept the certificate of this client ({reason}): set LATELY_KAFKA_CERT and "
+            "LATELY_KAFKA_KEY to a certificate that it trusts and its key"
         )
-    return ServerAway(
-        f"{at} hung up ({str(exc) or type(exc).__name__}): it is starting or stopping, or it does not expect "
-        f"LATELY_KAFKA_SECURITY={settings.kafka_security}: set that to the protocol of its listener"
+    return KafkaAway(
+        f"{server} closed the connection ({str(exc) or type(exc).__name__}): it is starting or stopping, "
+        f"or it does not expect LATELY_KAFKA_SECURITY={settings.kafka_security}: set it to the protocol of the listener"
     )
 
 
-def _who(settings: Settings) -> str:
+def _client_name(settings: Settings) -> str:
     return f"the user {settings.kafka_sasl_user!r}" if settings.kafka_sasl_user else "this client"
 
 
-class _NoSecrets(logging.Filter):
-    """Replaces: aiokafka's debug log of what it sends, which with SASL is the password itself."""
+class _HideSecrets(logging.Filter):
+    """Drops aiokafka's debug log of SASL requests, because they contain the password."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not any(type(one).__name__.startswith("SaslAuthenticate") for one in _args(record))
+        return not any(type(arg).__name__.startswith("SaslAuthenticate") for arg in _args(record))
 
 
-class _Refusals(logging.Filter):
-    """Replaces: one error again and again while Kafka lets a running client in no more, and no word of what to do."""
+class _LimitRefusals(logging.Filter):
+    """Limits the repeated errors of a running client that Kafka refuses, and appends the next step."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said = -SAY_AGAIN_S
+        self._logged_at = -LOG_INTERVAL_S
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # The first errors of a start end it, with words of their own.
-        lasting = any(isinstance(one, (*_REFUSALS, ssl.SSLCertVerificationError)) for one in _args(record))
-        if not lasting or not str(record.msg).startswith("Unable connect to node"):
+        # The first errors of a start end the process with a message of their own.
+        is_refusal = any(isinstance(arg, (*_REFUSALS, ssl.SSLCertVerificationError)) for arg in _args(record))
+        if not is_refusal or not str(record.msg).startswith("Unable connect to node"):
             return True
-        if time.monotonic() - self._said < SAY_AGAIN_S:
+        if time.monotonic() - self._logged_at < LOG_INTERVAL_S:
             return False
-        self._said = time.monotonic()
-        advice = "set LATELY_KAFKA_SASL_PASSWORD or LATELY_KAFKA_CA to what is right now, and start again"
+        self._logged_at = time.monotonic()
+        advice = "set LATELY_KAFKA_SASL_PASSWORD or LATELY_KAFKA_CA to the current value, and start again"
         record.msg = f"{record.msg}: {advice}"
         return True
 
 
-def _args(record: logging.LogRecord) -> tuple:
+def _args(record: logging.LogRecord) -> tuple[object, ...]:
     return record.args if isinstance(record.args, tuple) else ()
 
 
-logging.getLogger("aiokafka.conn").addFilter(_NoSecrets())
-logging.getLogger("aiokafka").addFilter(_Refusals())
+logging.getLogger("aiokafka.conn").addFilter(_HideSecrets())
+logging.getLogger("aiokafka").addFilter(_LimitRefusals())

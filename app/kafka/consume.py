@@ -1,4 +1,4 @@
-"""Kafka as commands read it: patience with a broker, a consumer of no group, and reading up to an end."""
+"""Read topics without a consumer group: open a consumer, and read partitions up to given offsets."""
 
 from __future__ import annotations
 
@@ -8,39 +8,96 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
+from faust.types import TP
 
-from app.kafka.client import client, reachable
+from app.kafka.client import client_options, explain_errors
 from app.settings import Settings
-from chunks.fetch import FETCH_WAIT_MS
+from chunks import FETCH_MAX_WAIT_MS, RecordRange, fetch_ranges
 
-#: How long a client may need to start, s.
-PATIENCE_S = 15
-#: Between two tries, ms. aiokafka's first request for the offsets of a topic always fails: it has not heard of it yet.
-RETRY_MS = 5
+#: Timeout for the start of a client, s.
+START_TIMEOUT_S = 15
+#: Pause between two attempts of a request, ms. aiokafka's first request for the offsets of a topic
+#: always fails, because its metadata does not contain the topic yet.
+RETRY_BACKOFF_MS = 5
+#: Timeouts of one fetch: the loops below check their ends after it.
+FETCH_TIMEOUT_MS = 500
+RANGE_TIMEOUT_S = 1.0
 
 
 @asynccontextmanager
-async def consuming(settings: Settings, **more: object) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of no group, which begins where a topic begins; `more` is what else it is told. Raises ServerAway.
+async def open_consumer(settings: Settings, **options: object) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a consumer without a group that begins at the earliest offset; assign partitions to it.
 
-    What is not committed yet it does not read, unless it is told to: nobody knows what it will be.
+    It reads only committed records, because an open transaction may still be aborted. `options` of
+    AIOKafkaConsumer override these defaults. Raises ServerAway, Refused.
     """
-    told = {
+    defaults: dict[str, object] = {
         "enable_auto_commit": False, "auto_offset_reset": "earliest", "isolation_level": "read_committed",
-        "fetch_max_wait_ms": FETCH_WAIT_MS, "retry_backoff_ms": RETRY_MS, **more,
+        "fetch_max_wait_ms": FETCH_MAX_WAIT_MS, "retry_backoff_ms": RETRY_BACKOFF_MS,
     }  # fmt: skip
-    consumer = AIOKafkaConsumer(**client(settings), **told)
-    async with reachable(settings):
+    consumer = AIOKafkaConsumer(**client_options(settings), **(defaults | options))
+    async with explain_errors(settings):
         try:
-            await asyncio.wait_for(consumer.start(), PATIENCE_S)
+            await asyncio.wait_for(consumer.start(), START_TIMEOUT_S)
             yield consumer
         finally:
             await asyncio.shield(consumer.stop())
 
 
-async def upto(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
-    """The records of assigned partitions, from where the consumer is to the offsets where they end."""
-    while left := [tp for tp, end in ends.items() if await consumer.position(tp) < end]:
-        for records in (await consumer.getmany(*left, timeout_ms=500)).values():
+def partitions_of(topic: str, count: int) -> list[TopicPartition]:
+    """Return the first `count` partitions of a topic."""
+    return [TopicPartition(topic, number) for number in range(count)]
+
+
+async def end_offset(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
+    """Return the end offset of a partition: with read_committed the end of the decided transactions."""
+    ends: dict[TopicPartition, int] = await consumer.end_offsets([tp])
+    return ends[tp]
+
+
+async def read_until(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
+    """Yield the records of assigned partitions from the consumer's positions up to `ends`.
+
+    The last fetch may contain records behind the end. They are yielded too, because the consumer's
+    position is already behind them: a caller that goes on later would miss them.
+    """
+    while pending := [tp for tp, end in ends.items() if await consumer.position(tp) < end]:
+        fetched = await consumer.getmany(*pending, timeout_ms=FETCH_TIMEOUT_MS)
+        for records in fetched.values():
             for record in records:
                 yield record
+
+
+async def read_partition(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int
+) -> AsyncIterator[ConsumerRecord]:
+    """Assign one partition, and yield its records from offset `first` up to, not including, `end`."""
+    if first >= end:
+        return
+    consumer.assign([tp])
+    consumer.seek(tp, first)
+    async for record in read_until(consumer, {tp: end}):
+        if record.offset < end:
+            yield record
+
+
+async def read_ranges(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int, max_records: int
+) -> AsyncIterator[RecordRange]:
+    """Assign one partition, and yield its records from offset `first` up to `end`, at most `max_records` at once.
+
+    Faster than `read_partition`: a record is a tuple (offset, key, value). A range may be empty,
+    where the offsets contain only markers of transactions.
+    """
+    if first >= end:
+        return
+    consumer.assign([tp])
+    consumer.seek(tp, first)
+    position = first
+    while position < end:
+        fetched = await fetch_ranges(consumer, {TP(*tp)}, RANGE_TIMEOUT_S, max_records)
+        for fetched_range in fetched.get(TP(*tp), ()):
+            if position < end:
+                records = [record for record in fetched_range.records if record[0] < end]
+                yield RecordRange(position, min(fetched_range.next, end), records, end)
+                position = fetched_range.next

@@ -1,7 +1,8 @@
-"""`lately dlq`: the records that could not be read, and what becomes of them.
+"""The topic `orders-dead`: find, retry and drop dead letters (the work of `lately dlq`).
 
-Kafka takes no single record out of a topic. That a dead letter was retried or dropped is a record of its own, behind it
-in the same partition of `orders-dead`, which names its offset.
+Kafka cannot delete a single record of a topic. So a retried or dropped dead letter is marked by a
+later record in the same partition whose header contains the offset of the dead letter: the dead
+letter is settled.
 """
 
 from __future__ import annotations
@@ -11,31 +12,32 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import ProducerFenced
 from aiokafka.structs import ConsumerRecord
 
-from app.control.generation import counting
+from app.control.generation import require_active_generation
 from app.errors import Unknown
-from app.kafka.client import client, reachable
-from app.kafka.consume import PATIENCE_S, consuming, upto
+from app.kafka.admin import admin_client
+from app.kafka.client import client_options, explain_errors
+from app.kafka.consume import START_TIMEOUT_S, open_consumer, partitions_of, read_until
 from app.settings import Settings
 from app.topics import MAX_REQUEST_BYTES, Topics
-from domain.dead_letters import MAX_BYTES, PREFIX
+from domain.dead_letters import HEADER_PREFIX, MAX_PART_BYTES
 from domain.errors import LatelyError
 
-#: Header of a record that settles another: its offset, and what was done.
-SETTLED, DONE = "lately.settled", "lately.done"
+#: Headers of a record that settles a dead letter: the offset of the dead letter, and the action.
+SETTLED_HEADER, ACTION_HEADER = "lately.settled", "lately.done"
 RETRIED, DROPPED = "retried", "dropped"
 
-#: The largest offset has so many.
+#: Number of digits of the largest offset.
 OFFSET_DIGITS = 19
-#: Dead letters that are settled in one transaction.
-AT_ONCE = 500
+#: Maximum number of dead letters that one transaction settles.
+SETTLE_BATCH = 500
 
 
-class Letter(NamedTuple):
-    """A dead letter: its place among them, why it is one, and the record as it was."""
+class DeadLetter(NamedTuple):
+    """A dead letter: its id ("partition@offset"), the reason, and the origin and content of the unreadable record."""
 
     id: str
     reason: str
@@ -49,178 +51,186 @@ class Letter(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Where it was read."""
+        """Topic, partition and offset of the unreadable record."""
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
-    def shown(self) -> dict[str, object]:
-        """The same for people and programs, bytes as text."""
-        return {**self._asdict(), "key": text(self.key), "value": text(self.value)}
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields for JSON, key and value as text."""
+        return {**self._asdict(), "key": to_text(self.key), "value": to_text(self.value)}
 
 
-def text(part: bytes | None) -> str | None:
-    """Bytes as text; what is not UTF-8 as backslash and number."""
+def to_text(part: bytes | None) -> str | None:
+    """Decode a key or value; bytes that are not UTF-8 become backslash escapes."""
     return None if part is None else part.decode(errors="backslashreplace")
 
 
-def settles(record: ConsumerRecord) -> int | None:
-    """The offset of the dead letter that this record of orders-dead settles; None: it is a dead letter itself.
+def settled_offset(record: ConsumerRecord) -> int | None:
+    """Return the offset of the dead letter that a record of orders-dead settles; None for a dead letter.
 
-    Anyone can write headers: -1 is what is no offset, and settles nothing.
+    Any producer can write the header: -1 if its value is not an offset, which settles nothing.
     """
-    said = dict(record.headers).get(SETTLED)
-    if said is None:
+    value: bytes | None = dict(record.headers).get(SETTLED_HEADER)
+    if value is None:
         return None
-    return int(said) if said.isdigit() and len(said) <= OFFSET_DIGITS else -1
+    return int(value) if value.isdigit() and len(value) <= OFFSET_DIGITS else -1
 
 
-def letter_of(record: ConsumerRecord) -> Letter:
-    """A record of orders-dead as a dead letter, whatever its headers say."""
-    said = {
-        name.removeprefix(PREFIX): (value or b"").decode(errors="replace")
+def parse_letter(record: ConsumerRecord) -> DeadLetter:
+    """Convert a record of orders-dead to a dead letter; missing headers become "unknown" or empty."""
+    headers = {
+        name.removeprefix(HEADER_PREFIX): (value or b"").decode(errors="replace")
         for name, value in record.headers
-        if name.startswith(PREFIX)
+        if name.startswith(HEADER_PREFIX)
     }
-    return Letter(
-        f"{record.partition}@{record.offset}", said.get("exception") or "unknown", said.get("message", ""),
-        said.get("topic", ""), said.get("partition", ""), said.get("offset", ""), said.get("first_failed_at", ""),
-        record.key, record.value,
-    )  # fmt: skip
+    return DeadLetter(
+        f"{record.partition}@{record.offset}",
+        headers.get("exception") or "unknown",
+        headers.get("message", ""),
+        headers.get("topic", ""),
+        headers.get("partition", ""),
+        headers.get("offset", ""),
+        headers.get("first_failed_at", ""),
+        record.key,
+        record.value,
+    )
 
 
-async def find(settings: Settings, wanted: Callable[[Letter], bool], newest: int | None = None) -> list[Letter]:
-    """The dead letters that are wanted and not settled, in the order of their places. Raises ServerAway.
+async def find_letters(
+    settings: Settings, matches: Callable[[DeadLetter], bool], newest: int | None = None
+) -> list[DeadLetter]:
+    """Return the open dead letters that match, ordered by partition and offset. Raises ServerAway.
 
-    With `newest` only among so many at the end of each partition.
+    With `newest` read only so many offsets at the end of each partition.
     """
-    return [letter_of(record) for record in await records(settings, wanted, newest)]
+    return [parse_letter(record) for record in await find_records(settings, matches, newest)]
 
 
-async def records(
-    settings: Settings, wanted: Callable[[Letter], bool], newest: int | None = None
+async def find_records(
+    settings: Settings, matches: Callable[[DeadLetter], bool], newest: int | None = None
 ) -> list[ConsumerRecord]:
-    """The same as they lie in the topic."""
-    found: dict[tuple[int, int], ConsumerRecord] = {}
-    async with consuming(settings) as consumer:
-        async for record in _all(consumer, Topics(settings).orders_dead.name, settings.partitions, newest):
-            settled = settles(record)
-            if settled is not None:
-                found.pop((record.partition, settled), None)
-            elif wanted(letter_of(record)):
-                found[record.partition, record.offset] = record
-    return [found[place] for place in sorted(found)]
+    """Return the records of the open dead letters that match, as `find_letters` does."""
+    open_records: dict[tuple[int, int], ConsumerRecord] = {}
+    async with open_consumer(settings) as consumer:
+        async for record in _read_topic(consumer, Topics(settings).orders_dead.name, settings.partitions, newest):
+            offset = settled_offset(record)
+            if offset is not None:
+                open_records.pop((record.partition, offset), None)
+            elif matches(parse_letter(record)):
+                open_records[record.partition, record.offset] = record
+    return [open_records[position] for position in sorted(open_records)]
 
 
-async def settle(
-    settings: Settings, wanted: Callable[[Letter], bool], done: str, dry_run: bool = False
-) -> tuple[list[Letter], dict[Letter, str]]:
-    """Retry or drop what is wanted; which letters that was, and why others cannot be retried. To repeat it is harmless.
+async def settle_letters(
+    settings: Settings, matches: Callable[[DeadLetter], bool], action: str, dry_run: bool = False
+) -> tuple[list[DeadLetter], dict[DeadLetter, str]]:
+    """Retry or drop the open dead letters that match; return them, and why others cannot be retried.
 
-    1. Become the only one who settles: whoever is at it can commit no more. 2. Read what is not settled. 3. In one
-    transaction, write each record as it was to where it came from, and behind each dead letter that it is settled.
+    1. Start the transactional producer: it fences any other one, which can no longer commit.
+    2. Read the open dead letters. 3. In one transaction publish each original record to its topic
+    again (RETRIED only), and write the record that settles the dead letter. Repeating is harmless.
 
-    Raises ServerAway, LatelyError when somebody else has begun meanwhile.
+    Raises ServerAway, LatelyError if another `lately dlq` has fenced this one.
     """
     producer = AIOKafkaProducer(
-        **client(settings),
+        **client_options(settings),
         transactional_id=f"{settings.group}-dlq",
         max_request_size=MAX_REQUEST_BYTES,
     )
-    async with counting(settings), reachable(settings):
+    async with require_active_generation(settings), explain_errors(settings):
         try:
             # 1.
-            await asyncio.wait_for(producer.start(), PATIENCE_S)
+            await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
             # 2.
-            letters = await find(settings, wanted)
-            orders = Topics(settings).orders.name
-            kept = {}
-            if done == RETRIED:
-                obstacles = {one: obstacle(one, orders, settings.partitions) for one in letters}
-                kept = {one: why for one, why in obstacles.items() if why is not None}
-            fit = [one for one in letters if one not in kept]
-            for start in range(0, 0 if dry_run else len(fit), AT_ONCE):
+            letters = await find_letters(settings, matches)
+            refused = _refused_letters(settings, letters) if action == RETRIED else {}
+            accepted = [letter for letter in letters if letter not in refused]
+            for start in range(0, 0 if dry_run else len(accepted), SETTLE_BATCH):
                 # 3.
                 async with producer.transaction():
-                    await _write(producer, settings, fit[start : start + AT_ONCE], done)
+                    await _write(producer, settings, accepted[start : start + SETTLE_BATCH], action)
         except ProducerFenced:
             raise LatelyError(
-                "another `lately dlq` has begun meanwhile, nothing more is changed: run it again"
+                "another `lately dlq` has started meanwhile, this one changes nothing more: run it again"
             ) from None
         finally:
             await producer.stop()
-    return fit, kept
+    return accepted, refused
 
 
 async def delete_settled(settings: Settings) -> dict[int, int]:
-    """Delete what lies before the first dead letter that is not settled, if any; partition -> the offset it ends at.
+    """Delete all records before the first open dead letter; return partition -> new first offset.
 
     Raises ServerAway.
     """
-    topic = Topics(settings).orders_dead.name
-    admin = AIOKafkaAdminClient(**client(settings), request_timeout_ms=10_000)
-    async with consuming(settings) as consumer:
-        try:
-            await asyncio.wait_for(admin.start(), PATIENCE_S)
-            tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
-            # The ends first: what comes later is not looked at.
-            firsts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-            for partition, offset in (map(int, one.id.split("@")) for one in await find(settings, lambda one: True)):
-                tp = TopicPartition(topic, partition)
-                ends[tp] = min(ends[tp], offset)
-            wanted = {tp: RecordsToDelete(end) for tp, end in ends.items() if end > firsts[tp]}
-            if wanted:
-                await admin.delete_records(wanted)
-            return {tp.partition: one.before_offset for tp, one in wanted.items()}
-        finally:
-            await admin.close()
+    tps = partitions_of(Topics(settings).orders_dead.name, settings.partitions)
+    async with open_consumer(settings) as consumer, admin_client(settings) as admin:
+        # Read the ends before the letters: a letter that arrives later must not be deleted.
+        firsts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        for letter in await find_letters(settings, lambda letter: True):
+            partition, offset = map(int, letter.id.split("@"))
+            tp = TopicPartition(tps[0].topic, partition)
+            ends[tp] = min(ends[tp], offset)
+        deletions = {tp: RecordsToDelete(end) for tp, end in ends.items() if end > firsts[tp]}
+        if deletions:
+            await admin.delete_records(deletions)
+        return {tp.partition: deletion.before_offset for tp, deletion in deletions.items()}
 
 
-def obstacle(letter: Letter, orders: str, partitions: int) -> str | None:
-    """Why a dead letter cannot be retried, and what to do instead; None where it can."""
+def retry_obstacle(letter: DeadLetter, orders: str, partitions: int) -> str | None:
+    """Return why a dead letter cannot be retried, and the next step; None if it can."""
     if letter.topic != orders:
         return "it was a row of the shop: correct the row in the shop's table, which publishes it anew, then drop this"
     if letter.partition not in map(str, range(partitions)):
         return f"{orders} has no partition {letter.partition!r}, which its header names: drop this"
-    if MAX_BYTES in (len(letter.key or b""), len(letter.value or b"")):
-        return "it was too large to be kept as it was"
+    if MAX_PART_BYTES in (len(letter.key or b""), len(letter.value or b"")):
+        return "it was too large to be stored completely: drop this"
     return None
 
 
-def among(places: Sequence[str], reason: str | None) -> Callable[[Letter], bool]:
-    """What takes the letters at these places, or all, that have this reason, or any."""
-    return lambda one: (not places or one.id in places) and reason in (None, one.reason)
+def letter_filter(ids: Sequence[str], reason: str | None) -> Callable[[DeadLetter], bool]:
+    """Return a predicate: the letter has one of `ids` (empty: any) and this reason (None: any)."""
+    return lambda letter: (not ids or letter.id in ids) and reason in (None, letter.reason)
 
 
-def require_all(places: Iterable[str], found: Iterable[Letter]) -> None:
-    """Raise Unknown for a place where there is no dead letter."""
-    missing = sorted(set(places) - {one.id for one in found})
+def require_letters(ids: Iterable[str], letters: Iterable[DeadLetter]) -> None:
+    """Raise Unknown if one of `ids` is not the id of a letter."""
+    missing = sorted(set(ids) - {letter.id for letter in letters})
     if missing:
-        raise Unknown(f"there is no dead letter {', '.join(missing)}: `lately dlq list` shows those that there are")
+        raise Unknown(f"there is no dead letter {', '.join(missing)}: `lately dlq list` shows the open dead letters")
 
 
-async def _write(producer: AIOKafkaProducer, settings: Settings, letters: list[Letter], done: str) -> None:
-    topics, sent = Topics(settings), []
-    for one in letters:
-        partition, _, offset = one.id.partition("@")
-        headers = [(SETTLED, offset.encode()), (DONE, done.encode())]
-        sent.append(
-            await producer.send(topics.orders_dead.name, b"", key=one.key, partition=int(partition), headers=headers)
+def _refused_letters(settings: Settings, letters: Iterable[DeadLetter]) -> dict[DeadLetter, str]:
+    orders = Topics(settings).orders.name
+    obstacles = {letter: retry_obstacle(letter, orders, settings.partitions) for letter in letters}
+    return {letter: obstacle for letter, obstacle in obstacles.items() if obstacle is not None}
+
+
+async def _write(producer: AIOKafkaProducer, settings: Settings, letters: list[DeadLetter], action: str) -> None:
+    topics, futures = Topics(settings), []
+    for letter in letters:
+        partition, _, offset = letter.id.partition("@")
+        headers = [(SETTLED_HEADER, offset.encode()), (ACTION_HEADER, action.encode())]
+        futures.append(
+            await producer.send(topics.orders_dead.name, b"", key=letter.key, partition=int(partition), headers=headers)
         )
-        if done == RETRIED:
-            sent.append(await producer.send(one.topic, one.value, key=one.key, partition=int(one.partition)))
-    await asyncio.gather(*sent)
+        if action == RETRIED:
+            futures.append(
+                await producer.send(letter.topic, letter.value, key=letter.key, partition=int(letter.partition))
+            )
+    await asyncio.gather(*futures)
 
 
-async def _all(
+async def _read_topic(
     consumer: AIOKafkaConsumer, topic: str, partitions: int, newest: int | None
 ) -> AsyncIterator[ConsumerRecord]:
-    """All records of a topic up to its end as of now, or the newest of each partition; none before it was created."""
+    """Yield all records up to the present end, or the newest of each partition; none before the topic exists."""
     if topic not in await consumer.topics():
         return
-    tps = [TopicPartition(topic, number) for number in range(partitions)]
+    tps = partitions_of(topic, partitions)
     consumer.assign(tps)
     ends = await consumer.end_offsets(tps)
     if newest is not None:
         for tp, first in (await consumer.beginning_offsets(tps)).items():
             consumer.seek(tp, max(first, ends[tp] - newest))
-    async for record in upto(consumer, ends):
+    async for record in read_until(consumer, ends):
         yield record

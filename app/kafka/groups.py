@@ -1,26 +1,25 @@
-"""The agents of a process and its consumer group: processes with other agents are in other groups."""
+"""Agents of a process and its consumer group: processes that run different agents are in different groups."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from aiokafka import TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
 from app.errors import BadSetting, StillRunning
-from app.kafka.admin import BROKER_PATIENCE_S, admin_client
+from app.kafka.admin import BROKER_TIMEOUT_S, admin_client
+from app.polling import poll_until
 from app.settings import Settings
 
 T = TypeVar("T")
 
-#: Between the app's name, which cannot have one, and the agents of a group.
-PLUS = "+"
-LOOK_AGAIN_S = 0.5
-#: What a broker says while it still makes or reads the topic in which it keeps its groups.
+#: Separates the app's name, which cannot contain it, from the agents of a group.
+GROUP_SEPARATOR = "+"
+POLL_INTERVAL_S = 0.5
+#: Errors of a broker that still creates or reads the topic with the consumer groups.
 _LOADING = (
     errors.GroupLoadInProgressError,
     errors.GroupCoordinatorNotAvailableError,
@@ -28,143 +27,163 @@ _LOADING = (
 )
 
 
-def by_default(readers: Mapping[str, str]) -> tuple[str, ...]:
-    """Of all agents, each with the topic that it reads, those that a process runs when nothing else is said.
+class GroupDescription(NamedTuple):
+    """The name of the group's assignment protocol ("" without members), and its workers as "host (client)"."""
 
-    A process reads a topic once, so of agents that read the same one it is the first.
+    protocol: str
+    workers: list[str]
+
+
+def default_agents(source_topics: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the agents that a process runs by default; `source_topics` maps each agent to its topic.
+
+    A process reads a topic once, so only the first agent of each topic runs.
     """
-    first: dict[str, str] = {}
-    for agent, topic in readers.items():
-        first.setdefault(topic, agent)
-    return tuple(first.values())
+    agents: dict[str, str] = {}
+    for agent, topic in source_topics.items():
+        agents.setdefault(topic, agent)
+    return tuple(agents.values())
 
 
-def chosen(readers: Mapping[str, str], named: str) -> tuple[str, ...]:
-    """The agents that LATELY_AGENTS names, in the order of `readers`; empty: those by default. Raises BadSetting."""
-    names = [name.strip() for name in named.split(",") if name.strip()]
+def select_agents(source_topics: Mapping[str, str], setting: str) -> tuple[str, ...]:
+    """Return the agents that LATELY_AGENTS names, in the order of `source_topics`; empty means the default agents.
+
+    Raises BadSetting for an unknown agent, and for two agents that read the same topic.
+    """
+    names = [name.strip() for name in setting.split(",") if name.strip()]
     if not names:
-        return by_default(readers)
+        return default_agents(source_topics)
     for name in names:
-        if name not in readers:
-            raise BadSetting(f"LATELY_AGENTS: there is no agent {name!r}; there are {', '.join(readers)}")
-    found: dict[str, str] = {}
-    for agent in (agent for agent in readers if agent in names):
-        other = found.setdefault(readers[agent], agent)
-        if other != agent:
+        if name not in source_topics:
+            raise BadSetting(f"LATELY_AGENTS: there is no agent {name!r}; there are {', '.join(source_topics)}")
+    selected: dict[str, str] = {}
+    for agent in (agent for agent in source_topics if agent in names):
+        first = selected.setdefault(source_topics[agent], agent)
+        if first != agent:
             raise BadSetting(
-                f"LATELY_AGENTS: {other} and {agent} both read {readers[agent]}, which a process does once: "
+                f"LATELY_AGENTS: {first} and {agent} both read {source_topics[agent]}, which a process does once: "
                 "give each of them a process of its own"
             )
-    return tuple(found.values())
+    return tuple(selected.values())
 
 
-def owner(table: str, fed_by: str, readers: Mapping[str, str]) -> str | None:
-    """The agent that writes a table: that of the same name, else the first that reads the topic it is fed by."""
-    if table in readers:
+def writer_agent(table: str, source_topic: str, source_topics: Mapping[str, str]) -> str | None:
+    """Return the agent that writes a table: the agent of the same name, else the first that reads `source_topic`."""
+    if table in source_topics:
         return table
-    return next((agent for agent, topic in readers.items() if topic == fed_by), None)
+    return next((agent for agent, topic in source_topics.items() if topic == source_topic), None)
 
 
-def group(app_id: str, agents: Sequence[str], readers: Mapping[str, str]) -> str:
-    """The consumer group of the processes that run these agents; by default it is the app's name."""
-    return app_id if tuple(agents) == by_default(readers) else PLUS.join([app_id, *agents])
+def group_name(app_id: str, agents: Sequence[str], source_topics: Mapping[str, str]) -> str:
+    """Return the consumer group of processes that run these agents; the app's name for the default agents."""
+    return app_id if tuple(agents) == default_agents(source_topics) else GROUP_SEPARATOR.join([app_id, *agents])
 
 
-async def demand_no_other(
-    settings: Settings, own: str, agents: Sequence[str], readers: Mapping[str, str], protocol: str
+async def require_no_rival(
+    settings: Settings, group: str, agents: Sequence[str], source_topics: Mapping[str, str], protocol: str
 ) -> None:
-    """Wait for workers to end with which one of `own` cannot run, as long as a killed one counts.
+    """Wait until no worker runs that excludes a worker of `group`. Raises StillRunning, ServerAway.
 
-    Those of other groups that run one of these agents: both would take the partitions from each other again and again.
-    Those of its own group whose assignment is not called `protocol`. Raises StillRunning, ServerAway.
+    A worker of another group that runs one of `agents` is excluded: the groups would fence each
+    other's producers forever. So is a worker of the same group with an assignment protocol other
+    than `protocol`. A killed worker counts as running until its session ends, so the wait is longer.
     """
-    until = time.monotonic() + 2 * settings.session_timeout_s
     async with admin_client(settings) as admin:
-        while rival := await _rivals(admin, settings, own, agents, readers, protocol):
-            if time.monotonic() > until:
-                raise StillRunning(rival)
-            await asyncio.sleep(LOOK_AGAIN_S)
+
+        async def find_conflict() -> str | None:
+            groups = await _describe_app_groups(admin, settings)
+            description = groups.get(group, GroupDescription("", []))
+            return _agent_conflict(groups, group, agents, source_topics) or _protocol_conflict(
+                group, description, protocol
+            )
+
+        within_s = 2 * settings.session_timeout_s
+        conflict = await poll_until(find_conflict, within_s, POLL_INTERVAL_S, is_done=lambda text: text is None)
+        if conflict is not None:
+            raise StillRunning(conflict)
 
 
-def _rival(
-    found: Mapping[str, list[str]], own: str, agents: Sequence[str], readers: Mapping[str, str]
-) -> str | None:  # fmt: skip
-    for name, workers in found.items():
-        theirs = name.split(PLUS)[1:] or by_default(readers)
-        twice = [agent for agent in agents if agent in theirs]
-        if name != own and workers and twice:
+def _agent_conflict(
+    groups: Mapping[str, GroupDescription], group: str, agents: Sequence[str], source_topics: Mapping[str, str]
+) -> str | None:
+    """Describe a worker of another group that runs one of `agents`; None if there is none."""
+    for name, (_, workers) in groups.items():
+        group_agents = name.split(GROUP_SEPARATOR)[1:] or default_agents(source_topics)
+        duplicates = [agent for agent in agents if agent in group_agents]
+        if name != group and workers and duplicates:
             return (
-                f"{', '.join(twice)} would run twice: {len(workers)} workers run {','.join(theirs)} already "
+                f"{', '.join(duplicates)} would run twice: {len(workers)} workers run {','.join(group_agents)} already "
                 f"({', '.join(workers)}); stop them, or give this one the same LATELY_AGENTS"
             )
     return None
 
 
-async def _rivals(
-    admin: AIOKafkaAdminClient, settings: Settings, own: str, agents: Sequence[str], readers: Mapping[str, str],
-    protocol: str,
-) -> str | None:  # fmt: skip
-    found = await _described_all(admin, settings)
-    rival = _rival({name: workers for name, (_, workers) in found.items()}, own, agents, readers)
-    return rival or _of_another_version(own, *found.get(own, ("", [])), protocol)
-
-
-def _of_another_version(own: str, spoken: str, workers: list[str], protocol: str) -> str | None:
-    if workers and spoken not in ("", protocol):
-        return f"{len(workers)} workers of another version run in the group {own}: stop them all, then start this one"
+def _protocol_conflict(group: str, description: GroupDescription, protocol: str) -> str | None:
+    """Describe the workers of the group that use another assignment protocol; None if there are none."""
+    if description.workers and description.protocol not in ("", protocol):
+        return (
+            f"{len(description.workers)} workers of another version run in the group {group}: "
+            "stop them all, then start this one"
+        )
     return None
 
 
-async def members(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, list[str]]:
-    """Group -> its workers, of all groups of this app that Kafka knows. Raises KafkaError."""
-    return {name: workers for name, (_, workers) in (await _described_all(admin, settings)).items()}
+async def workers_by_group(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, list[str]]:
+    """Map each group of this app to its workers ("host (client)"). Raises KafkaError."""
+    return {name: description.workers for name, description in (await _describe_app_groups(admin, settings)).items()}
 
 
-async def members_of(admin: AIOKafkaAdminClient, group: str) -> list[str]:
-    """Who is in one group: host and client. Raises KafkaError."""
-    _, found = await _described(admin, group)
-    return found
+async def workers_of_group(admin: AIOKafkaAdminClient, group: str) -> list[str]:
+    """Return the members of one group ("host (client)"). Raises KafkaError."""
+    return (await _describe_group(admin, group)).workers
 
 
-async def listed(admin: AIOKafkaAdminClient) -> list[str]:
-    """All groups that Kafka knows. Raises KafkaError."""
-    return [name for name, *_ in await _once_loaded(admin.list_consumer_groups)]
+async def list_groups(admin: AIOKafkaAdminClient) -> list[str]:
+    """Return the names of all groups of the cluster. Raises KafkaError."""
+    return [name for name, *_ in await _retry_while_loading(admin.list_consumer_groups)]
 
 
-async def offsets_of(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
-    """What one group has committed. Raises KafkaError."""
-    return await _once_loaded(lambda: admin.list_consumer_group_offsets(group))
+async def committed_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return the offsets that one group has committed. Raises KafkaError."""
+
+    async def list_offsets() -> dict[TopicPartition, OffsetAndMetadata]:
+        offsets: dict[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(group)
+        return offsets
+
+    return await _retry_while_loading(list_offsets)
 
 
-async def _described_all(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, tuple[str, list[str]]]:
-    known = sorted(name for name in await listed(admin) if name.split(PLUS)[0] == settings.group)
-    return {name: await _described(admin, name) for name in known}
+async def _describe_app_groups(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, GroupDescription]:
+    names = sorted(name for name in await list_groups(admin) if name.split(GROUP_SEPARATOR)[0] == settings.group)
+    return {name: await _describe_group(admin, name) for name in names}
 
 
-async def _described(admin: AIOKafkaAdminClient, group: str) -> tuple[str, list[str]]:
-    """The name of the assignment that a group speaks, and who is in it.
+async def _describe_group(admin: AIOKafkaAdminClient, group: str) -> GroupDescription:
+    """Describe one group: aiokafka cannot parse a response about several groups."""
 
-    Several groups have to be asked about one by one: aiokafka cannot read an answer about two.
-    """
-
-    async def ask() -> tuple[str, list[str]]:
-        (answer,) = await admin.describe_consumer_groups([group])
-        ((code, _, _, _, spoken, found, *_),) = answer.groups
-        # aiokafka raises none of these, and whoever is not known to a broker that reads its groups has no members.
+    async def describe() -> GroupDescription:
+        (response,) = await admin.describe_consumer_groups([group])
+        ((code, _, _, _, protocol, members, *_),) = response.groups
+        # aiokafka does not raise these errors. A group that a loaded broker does not contain has no members.
         if code not in (0, errors.GroupIdNotFound.errno):
             raise errors.for_code(code)(group)
-        return spoken, sorted(f"{host.lstrip('/')} ({name})" for _, name, host, *_ in found)
+        return GroupDescription(protocol, sorted(f"{host.lstrip('/')} ({client})" for _, client, host, *_ in members))
 
-    return await _once_loaded(ask)
+    return await _retry_while_loading(describe)
 
 
-async def _once_loaded(ask: Callable[[], Awaitable[T]]) -> T:
-    """The answer of a broker about its groups: one that has just started is asked again until it knows them."""
-    until = time.monotonic() + BROKER_PATIENCE_S
-    while True:
+async def _retry_while_loading(request: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a request about groups until the broker has loaded them, which takes a moment after its start."""
+
+    async def attempt() -> T | errors.KafkaError:
         try:
-            return await ask()
-        except _LOADING:
-            if time.monotonic() > until:
-                raise
-        await asyncio.sleep(LOOK_AGAIN_S)
+            return await request()
+        except _LOADING as exc:
+            return exc
+
+    result = await poll_until(
+        attempt, BROKER_TIMEOUT_S, POLL_INTERVAL_S, is_done=lambda result: not isinstance(result, _LOADING)
+    )
+    if isinstance(result, _LOADING):
+        raise result
+    return result

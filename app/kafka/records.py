@@ -1,4 +1,4 @@
-"""Single records of a topic, fetched by offset or by time: nothing is read that is not asked for."""
+"""Read single records of a topic by offset or by time, with as few fetched records as possible."""
 
 from __future__ import annotations
 
@@ -9,61 +9,67 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from app.kafka.consume import consuming
+from app.kafka import consume
 from app.settings import Settings
 from chunks.store import position_key
 
-#: A fetch brings whole record batches, the first whatever its size.
+#: A fetch returns complete record batches, the first one whatever its size.
 FETCH_BYTES = 64 * 2**10
-ANSWER_S = 5
+FETCH_RECORDS = 500
+FETCH_TIMEOUT_MS = 200
+#: Time limit of one read, s.
+READ_TIMEOUT_S = 5
 
 
-class Records:
-    """What is committed in the topics; `fetched` counts the records that were read."""
+class TopicRecords:
+    """Reads the committed records of topics; `fetch_count` counts them."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
-        self.fetched = 0
+        self.fetch_count = 0
 
-    async def at(self, topic: str, partition: int, offset: int) -> ConsumerRecord | None:
-        """The record at an offset; None where there is none (any more)."""
-        async for record in self.after(topic, partition, offset, 1):
+    async def read_at(self, topic: str, partition: int, offset: int) -> ConsumerRecord | None:
+        """Return the record at an offset; None if there is no record, or no longer."""
+        async for record in self.read_from(topic, partition, offset, 1):
             return record if record.offset == offset else None
         return None
 
-    async def end(self, topic: str, partition: int) -> int:
-        """The offset behind the last record."""
-        tp = TopicPartition(topic, partition)
-        return (await self._consumer.end_offsets([tp]))[tp]
+    async def end_offset(self, topic: str, partition: int) -> int:
+        """Return the present end offset of a partition."""
+        return await consume.end_offset(self._consumer, TopicPartition(topic, partition))
 
-    async def since(self, topic: str, partition: int, ms: int) -> int | None:
-        """The offset of the first record that was written at `ms` or later; None: there is none."""
+    async def offset_at_time(self, topic: str, partition: int, ms: int) -> int | None:
+        """Return the offset of the first record written at `ms` (since 1970) or later; None if there is none."""
         tp = TopicPartition(topic, partition)
-        found = (await self._consumer.offsets_for_times({tp: ms}))[tp]
-        return None if found is None else found.offset
+        first = (await self._consumer.offsets_for_times({tp: ms}))[tp]
+        return None if first is None else first.offset
 
-    async def after(self, topic: str, partition: int, offset: int, most: int) -> AsyncIterator[ConsumerRecord]:
-        """The records from an offset on, at most so many, up to where the partition ends now."""
+    async def read_from(
+        self, topic: str, partition: int, offset: int, max_records: int
+    ) -> AsyncIterator[ConsumerRecord]:
+        """Yield at most `max_records` records from an offset on, up to the present end of the partition."""
         tp = TopicPartition(topic, partition)
-        end = await self.end(topic, partition)
+        end = await self.end_offset(topic, partition)
         self._consumer.assign([tp])
         self._consumer.seek(tp, offset)
-        until, left = time.monotonic() + ANSWER_S, most
-        while left > 0 and await self._consumer.position(tp) < end and time.monotonic() < until:
-            found = await self._consumer.getmany(tp, timeout_ms=200, max_records=min(left, 500))
-            for record in found.get(tp, ()):
-                self.fetched += 1
-                left -= 1
+        deadline, remaining = time.monotonic() + READ_TIMEOUT_S, max_records
+        while remaining > 0 and await self._consumer.position(tp) < end and time.monotonic() < deadline:
+            fetched = await self._consumer.getmany(
+                tp, timeout_ms=FETCH_TIMEOUT_MS, max_records=min(remaining, FETCH_RECORDS)
+            )
+            for record in fetched.get(tp, ()):
+                self.fetch_count += 1
+                remaining -= 1
                 yield record
 
 
 def source_position_key(topic: str) -> bytes:
-    """Key of the changelog records that contain a table's position in its source topic."""
+    """Return the key of the changelog records that contain a table's position in its source topic."""
     return position_key(topic)
 
 
 @asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[Records]:
-    """The topics of these settings. Raises ServerAway."""
-    async with consuming(settings, max_partition_fetch_bytes=FETCH_BYTES) as consumer:
-        yield Records(consumer)
+async def open_topic_records(settings: Settings) -> AsyncIterator[TopicRecords]:
+    """Open a reader of single records. Raises ServerAway."""
+    async with consume.open_consumer(settings, max_partition_fetch_bytes=FETCH_BYTES) as consumer:
+        yield TopicRecords(consumer)

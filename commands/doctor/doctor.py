@@ -17,8 +17,7 @@ from app.control import generation, source_state
 from app.kafka import dead_letter_topic
 from app.kafka.admin import missing_topics
 from app.settings import Settings
-from chunks.check import check as check_libraries
-from chunks.errors import Unsupported
+from chunks import UnsupportedLibrary, check_libraries
 from domain.errors import LatelyError
 from domain.values import rfc3339
 from source.check import FAILED, OK, WARNING, Finding
@@ -32,7 +31,7 @@ SKEW_S = 1.0
 PATIENCE_S = 5
 
 
-def look(settings: Settings) -> Iterator[Finding]:
+def check_everything(settings: Settings) -> Iterator[Finding]:
     """All findings, one after the other; what cannot be looked at is one, too."""
     looks: list[Callable[[Settings], Iterator[Finding]]] = [
         _libraries, _disk, _kafka, _mysql, _clocks, _source, _worker, _dead_letters
@@ -41,7 +40,7 @@ def look(settings: Settings) -> Iterator[Finding]:
         name = one.__name__.strip("_").replace("_", " ")
         try:
             yield from one(settings)
-        except (LatelyError, Unsupported) as exc:
+        except (LatelyError, UnsupportedLibrary) as exc:
             detail, _, fix = str(exc).rpartition(": ")
             yield Finding(name, FAILED, detail or fix, fix if detail else "see above")
         except mysql.connector.Error as exc:
@@ -98,23 +97,19 @@ def _clocks(settings: Settings) -> Iterator[Finding]:
 
 def _source(settings: Settings) -> Iterator[Finding]:
     known = asyncio.run(source_state.read(settings))
-    said, taken, verified = (
-        known.get(source_state.STATUS),
-        known.get(source_state.SNAPSHOT),
-        known.get(source_state.VERIFIED),
-    )
+    said, taken, verified = known.status, known.snapshot, known.verified
     start = "start `lately source`"
     if said is None:
         yield Finding("source", FAILED, "none has ever run", f"`lately source setup`, then {start}")
     else:
-        silent_s = time.time() - said.at / 1e6
+        silent_s = time.time() - said.written_at / 1e6
         if silent_s > source_state.STATUS_TIMEOUT_S:
             yield Finding("source", FAILED, f"its last sign is {silent_s:.0f} s old", start)
         else:
             yield Finding("source", OK, f"{said.leader} publishes; {said.oldest_pending_s:.1f} s is the oldest change")
         if said.guarantee != source_state.PROVEN:
             yield Finding("guarantee", WARNING, f"{said.guarantee}: {'; '.join(said.reasons)}", "see the reasons")
-    if taken is not None and not taken.done:
+    if taken is not None and not taken.is_done:
         yield Finding("snapshot", WARNING, f"it stopped behind row {taken.rows}", "`lately source snapshot` goes on")
     if verified is None or verified.clean_at is None:
         yield Finding("verified", WARNING, "the answers were never compared with MySQL", "`lately verify`")
@@ -147,7 +142,7 @@ async def _get(url: str) -> tuple[int, str]:
 
 
 def _dead_letters(settings: Settings) -> Iterator[Finding]:
-    found = asyncio.run(dead_letter_topic.find(settings, lambda letter: True))
+    found = asyncio.run(dead_letter_topic.find_letters(settings, lambda letter: True))
     if found:
         yield Finding("dead letters", WARNING, f"{len(found)} wait", "`lately dlq list`, then retry or drop them")
     else:

@@ -13,11 +13,11 @@ import msgspec
 
 from app.errors import EX_DIFFERENT
 from app.settings import Settings
-from commands.output import Progress, difference
+from commands.output import ProgressLine, format_difference
 
 if TYPE_CHECKING:
-    from app.kafka.order_log import Part
-    from commands.replay.replay import Outcome
+    from app.kafka.order_log import EventSelection
+    from commands.replay.replay import ReplayOutcome
 
 
 @click.command()
@@ -44,33 +44,33 @@ def replay(
 ) -> None:
     """Fold the events in `orders` once more and compare; exit 3 when differences are left."""
     from commands.replay import replay as replaying
-    from domain.differences import Difference
+    from domain.differences import PurchaseDifference
 
     settings, part = Settings.from_env(), _part(user, order, since, start)
-    progress = Progress("events")
+    progress = ProgressLine("events")
     if into == "live":
-        events = asyncio.run(replaying.again(settings, part, progress, dry_run))
+        events = asyncio.run(replaying.republish_events(settings, part, progress, dry_run))
         said = f"{events:,} events {'would be' if dry_run else 'are'} published again"
         click.echo(msgspec.json.encode({"events": events, "published": not dry_run}).decode() if as_json else said)
         return
     shown: Counter[str] = Counter()
 
-    def tell(one: Difference) -> None:
+    def tell(one: PurchaseDifference) -> None:
         shown[one.kind] += 1
         if as_json:
-            click.echo(msgspec.json.encode(_keyed(one.shown())).decode())
+            click.echo(msgspec.json.encode(_keyed(one.to_dict())).decode())
         elif shown[one.kind] <= samples:
-            click.echo(difference(_keyed(one.shown()), "events", "the events"))
+            click.echo(format_difference(_keyed(one.to_dict()), "events", "the events"))
 
-    outcome = asyncio.run(replaying.run(settings, part, tell, progress, dry_run, worker))
+    outcome = asyncio.run(replaying.replay_events(settings, part, tell, progress, dry_run, worker))
     click.echo(msgspec.json.encode(outcome.shown()).decode() if as_json else _outcome(outcome, dry_run))
     if outcome.left:
         raise SystemExit(EX_DIFFERENT)
 
 
-def _part(user: str | None, order: str | None, since: str | None, start: str | None) -> Part:
-    from app.kafka.order_log import Part
-    from source.setup import moment_of
+def _part(user: str | None, order: str | None, since: str | None, start: str | None) -> EventSelection:
+    from app.kafka.order_log import EventSelection
+    from source.setup import parse_since
 
     if since is not None and start is not None:
         raise click.UsageError("--since and --from exclude each other")
@@ -79,8 +79,8 @@ def _part(user: str | None, order: str | None, since: str | None, start: str | N
         raise click.UsageError(f"--from {start!r} is not like 2:1500, a partition and an offset")
     moment = None
     if since is not None:
-        moment = int(datetime.fromisoformat(moment_of(since)).replace(tzinfo=timezone.utc).timestamp() * 1000)
-    return Part(user, order, moment, None if place is None else (int(place[1]), int(place[2])))
+        moment = int(datetime.fromisoformat(parse_since(since)).replace(tzinfo=timezone.utc).timestamp() * 1000)
+    return EventSelection(user, order, moment, None if place is None else (int(place[1]), int(place[2])))
 
 
 def _keyed(shown: dict) -> dict:
@@ -88,7 +88,7 @@ def _keyed(shown: dict) -> dict:
     return {("events" if name == "database" else name): value for name, value in shown.items()}
 
 
-def _outcome(outcome: Outcome, dry_run: bool) -> str:
+def _outcome(outcome: ReplayOutcome, dry_run: bool) -> str:
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.found.items()))
     return (
         f"{outcome.events:,} events folded, {outcome.users:,} users compared in {outcome.seconds:.1f} s: "

@@ -17,20 +17,20 @@ from functools import partial
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.control.generation import counting
+from app.control.generation import require_active_generation
 from app.errors import ServerAway
 from app.ids import require_user
-from app.kafka.client import client
-from app.kafka.order_log import Log, Part, reading
+from app.kafka.client import client_options
+from app.kafka.order_log import EventSelection, OrderLog, open_order_log
 from app.settings import Settings
 from app.topics import MAX_REQUEST_BYTES, Topics
-from commands.repair import AT_ONCE, each, groups, look_again, mend, together
-from commands.replay.replay_table import Shadow
-from commands.worker_client import Workers, workers
-from domain.differences import Difference, differences, untouched
+from commands.repair import BATCH_USERS, batches_of_users, merge_by_user, publish_repairs, recheck, unique_users
+from commands.replay.replay_table import ReplayTable
+from commands.worker_client import WorkerClient, open_worker_client
+from domain.differences import PurchaseDifference, find_differences, is_unchanged
 from domain.errors import UnreadableEvent
 from domain.events import ERASED, read_event
-from domain.purchases import Register
+from domain.purchases import Purchase
 
 #: What an event that was published again names as its origin.
 HEADER = "lately.replay"
@@ -38,7 +38,7 @@ SOURCE = "/lately/replay"
 
 
 @dataclass
-class Outcome:
+class ReplayOutcome:
     """What a replay has found. `whole` is whether nothing came before the part, so that `extra` could be told."""
 
     events: int = 0
@@ -62,21 +62,21 @@ class Outcome:
         }  # fmt: skip
 
 
-async def run(
+async def replay_events(
     settings: Settings,
-    part: Part,
-    found: Callable[[Difference], None],
+    part: EventSelection,
+    found: Callable[[PurchaseDifference], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
     dry_run: bool = False,
     worker: str | None = None,
-) -> Outcome:
+) -> ReplayOutcome:
     """Fold the part into a shadow, tell `found` what the table has otherwise, and mend that. Raises ServerAway."""
     _check(part)
-    outcome, began = Outcome(), time.monotonic()
-    async with reading(settings) as log, workers(settings, worker) as tables:
-        for partition, (first, whole) in (await log.begins(part)).items():
+    outcome, began = ReplayOutcome(), time.monotonic()
+    async with open_order_log(settings) as log, open_worker_client(settings, worker) as tables:
+        for partition, (first, whole) in (await log.start_offsets(part)).items():
             outcome.whole = outcome.whole and whole
-            shadow, done = Shadow(settings, part, partition), False
+            shadow, done = ReplayTable(settings, part, partition), False
             try:
                 await shadow.fold(log, first, progress)
                 one = _Comparison(settings, part, log, tables, outcome, found, not dry_run)
@@ -89,31 +89,31 @@ async def run(
     return outcome
 
 
-def _check(part: Part) -> None:
+def _check(part: EventSelection) -> None:
     if part.user is not None:
         require_user(part.user)
 
 
 class _Comparison:
     def __init__(
-        self, settings: Settings, part: Part, log: Log, tables: Workers, outcome: Outcome,
-        found: Callable[[Difference], None], mends: bool,
+        self, settings: Settings, part: EventSelection, log: OrderLog, tables: WorkerClient, outcome: ReplayOutcome,
+        found: Callable[[PurchaseDifference], None], mends: bool,
     ) -> None:  # fmt: skip
         self._settings, self._part, self._log, self._tables = settings, part, log, tables
         self._outcome, self._found, self._mends = outcome, found, mends
 
-    async def run(self, shadow: Shadow, partition: int, first: int, whole: bool) -> None:
+    async def run(self, shadow: ReplayTable, partition: int, first: int, whole: bool) -> None:
         """Compare a partition."""
         bracket = partial(self._bracket, shadow, partition, first, whole)
         repair = self._repair if self._mends else None
-        async for users in groups(self._suspects(shadow, partition, whole), AT_ONCE):
-            self._outcome.deferred += await look_again(users, bracket, self._tell, repair)
+        async for users in batches_of_users(self._suspects(shadow, partition, whole), BATCH_USERS):
+            self._outcome.deferred += await recheck(users, bracket, self._tell, repair)
 
-    async def _suspects(self, shadow: Shadow, partition: int, whole: bool) -> AsyncIterator[str]:
+    async def _suspects(self, shadow: ReplayTable, partition: int, whole: bool) -> AsyncIterator[str]:
         if self._part.user is not None:
-            users = each([self._part.user])
+            users = unique_users([self._part.user])
         elif self._part.order is not None or not whole:
-            users = each(user.decode() for user, _ in shadow.users())
+            users = unique_users(user.decode() for user, _ in shadow.users())
         else:
             async for user in self._different(shadow, partition):
                 yield user
@@ -122,59 +122,59 @@ class _Comparison:
             self._outcome.users += 1
             yield user
 
-    async def _different(self, shadow: Shadow, partition: int) -> AsyncIterator[str]:
+    async def _different(self, shadow: ReplayTable, partition: int) -> AsyncIterator[str]:
         """The users whom shadow and table, read at any two moments, do not say the same of."""
-        async for user, rows, registers in together(shadow.users(), self._tables.users(partition)):
+        async for user, rows, registers in merge_by_user(shadow.users(), self._tables.read_users(partition)):
             self._outcome.users += 1
             if self._differences(user, rows, registers, whole=True):
                 yield user
 
     async def _bracket(
-        self, shadow: Shadow, partition: int, first: int, whole: bool, users: list[str]
-    ) -> tuple[list[Difference], list[Difference], Callable[[Difference], int]]:
+        self, shadow: ReplayTable, partition: int, first: int, whole: bool, users: list[str]
+    ) -> tuple[list[PurchaseDifference], list[PurchaseDifference], Callable[[PurchaseDifference], int]]:
         """Differences that are real, those that may be on their way, and the version that the log has of a purchase.
 
         1. Read the table. 2. Fold what the log has by now. 3. Wait until the table has applied that, and read it again.
         What the table knows the same in 1 and 3 comes from events that 2 has seen, and nothing newer is known of it.
         """
         # 1.
-        before = await self._tables.registers(users)
+        before = await self._tables.read_purchases(users)
         # 2.
         end = await shadow.fold(self._log, first)
         # 3.
-        after = await self._tables.registers(users, {partition: end})
+        after = await self._tables.read_purchases(users, {partition: end})
         confirmed, touched = [], []
         for user in users:
             for one in self._differences(user, shadow.registers(user), after[user], whole):
-                (confirmed if untouched(one, before[user]) else touched).append(one)
+                (confirmed if is_unchanged(one, before[user]) else touched).append(one)
         return confirmed, touched, lambda one: 0 if one.row is None else one.row.version
 
-    def _tell(self, one: Difference) -> None:
+    def _tell(self, one: PurchaseDifference) -> None:
         self._outcome.found[one.kind] += 1
         self._found(one)
 
-    async def _repair(self, found: list[Difference], version: Callable[[Difference], int]) -> None:
-        self._outcome.mended += len(await mend(self._settings, self._tables, found, version, SOURCE))
+    async def _repair(self, found: list[PurchaseDifference], version: Callable[[PurchaseDifference], int]) -> None:
+        self._outcome.mended += len(await publish_repairs(self._settings, self._tables, found, version, SOURCE))
 
     def _differences(
-        self, user: str, folded: list[Register], registers: list[Register], whole: bool
-    ) -> list[Difference]:
+        self, user: str, folded: list[Purchase], registers: list[Purchase], whole: bool
+    ) -> list[PurchaseDifference]:
         """What differs, of the purchases that the part decides: its newest event lies there."""
         known = {one.identity: one for one in folded}
         if self._part.order is not None:
             registers = [one for one in registers if str(one.order_id) == self._part.order]
-        found = differences(user, [one for one in folded if one.live], registers, None)
+        found = find_differences(user, [one for one in folded if one.live], registers, None)
         if whole:
             return found
         return [
             one
             for one in found
-            if one.identity in known and (one.register is None or one.register.version <= known[one.identity].version)
+            if one.identity in known and (one.purchase is None or one.purchase.version <= known[one.identity].version)
         ]
 
 
-async def again(
-    settings: Settings, part: Part, progress: Callable[[int, int], None] = lambda done, total: None,
+async def republish_events(
+    settings: Settings, part: EventSelection, progress: Callable[[int, int], None] = lambda done, total: None,
     dry_run: bool = False,
 ) -> int:  # fmt: skip
     """Publish the events of the part once more, unchanged, at the end of `orders`; how many these were.
@@ -183,15 +183,15 @@ async def again(
     """
     _check(part)
     topic, published = Topics(settings).orders.name, 0
-    consumer = AIOKafkaConsumer(**client(settings), enable_auto_commit=False, isolation_level="read_committed")
-    producer = AIOKafkaProducer(**client(settings), enable_idempotence=True, max_request_size=MAX_REQUEST_BYTES)
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False, isolation_level="read_committed")
+    producer = AIOKafkaProducer(**client_options(settings), enable_idempotence=True, max_request_size=MAX_REQUEST_BYTES)
     try:
-        async with reading(settings) as log:
-            begins = {number: first for number, (first, _) in (await log.begins(part)).items()}
-            ends = {number: await log.end(number) for number in begins}
+        async with open_order_log(settings) as log:
+            begins = {number: first for number, (first, _) in (await log.start_offsets(part)).items()}
+            ends = {number: await log.end_offset(number) for number in begins}
         await consumer.start()
         await producer.start()
-        async with counting(settings):
+        async with require_active_generation(settings):
             for number, first in begins.items():
                 async for records in _records(consumer, TopicPartition(topic, number), first, ends[number]):
                     chosen = [one for one in records if _chosen(part, one)]
@@ -222,7 +222,7 @@ async def _records(consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, e
             yield records
 
 
-def _chosen(part: Part, record) -> bool:
+def _chosen(part: EventSelection, record) -> bool:
     """Whether a record belongs to the part; one that cannot be read is a dead letter already."""
     if part.user is not None and record.key != part.user.encode():
         return False

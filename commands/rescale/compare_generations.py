@@ -13,14 +13,14 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
 
 from app.settings import Settings
-from chunks.store import RESERVED_PREFIX, Store
-from commands.changelogs import Changelogs
-from commands.repair import together
+from chunks import RESERVED_PREFIX, Store
+from commands.changelogs import ChangelogReader
+from commands.repair import merge_by_user
 from commands.tables.dump import Stores
 from domain import purchases
-from domain.differences import Difference, differences
+from domain.differences import PurchaseDifference, find_differences
 from domain.partitioning import partition_of
-from domain.purchases import Register
+from domain.purchases import Purchase
 from domain.totals import Totals, decode_totals
 
 
@@ -45,7 +45,7 @@ class _Copied(Store):
 class _Side:
     """The tables of one generation, as of the last time that they were copied."""
 
-    def __init__(self, settings: Settings, logs: Changelogs, stores: Stores) -> None:
+    def __init__(self, settings: Settings, logs: ChangelogReader, stores: Stores) -> None:
         self._settings, self._logs, self._make = settings, logs, stores.make
         self._stores: dict[tuple[str, int], _Copied] = {}
 
@@ -73,16 +73,16 @@ class _Side:
                 stack.enter_context(closing(store.open()))
             yield self
 
-    def users(self) -> Iterator[tuple[bytes, list[Register]]]:
+    def users(self) -> Iterator[tuple[bytes, list[Purchase]]]:
         """All users in the order of their ids' bytes, each with all that is known of their purchases."""
         scans = [store.scan() for (table, _), store in self._stores.items() if table == "by_user"]
         for user, pairs in groupby(heapq.merge(*scans), lambda pair: pair[0].partition(b"\x00")[0]):
-            yield user, [one for key, value in pairs for one in purchases.kept(key, value)]
+            yield user, [one for key, value in pairs for one in purchases.entry_purchases(key, value)]
 
-    def registers(self, user: bytes) -> list[Register]:
+    def registers(self, user: bytes) -> list[Purchase]:
         """All that is known of one user's purchases."""
         store = self._stores["by_user", partition_of(user, self._settings.partitions)]
-        return purchases.registers(store.get(user), [value for _, value in store.scan(user + b"\x00")])
+        return purchases.all_purchases(store.get(user), [value for _, value in store.scan(user + b"\x00")])
 
     def totals(self) -> dict[str, Totals]:
         """Product -> how often it was bought and for how much; none that nobody has."""
@@ -98,7 +98,7 @@ class Audit:
     """The comparison of an old generation with a new one."""
 
     def __init__(
-        self, old: Settings, old_logs: Changelogs, new: Settings, new_logs: Changelogs, stores: Stores
+        self, old: Settings, old_logs: ChangelogReader, new: Settings, new_logs: ChangelogReader, stores: Stores
     ) -> None:
         self._old, self._new = _Side(old, old_logs, stores), _Side(new, new_logs, stores)
         self._suspects: set[bytes] = set()
@@ -110,28 +110,28 @@ class Audit:
         for side in (self._old, self._new):
             await side.catch_up()
         with self._old.opened() as old, self._new.opened() as new:
-            async for user, wanted, known in together(old.users(), _each(new.users())):
+            async for user, wanted, known in merge_by_user(old.users(), _each(new.users())):
                 self.users += 1
                 if _differences(user, wanted, known):
                     self._suspects.add(user.encode())
 
-    async def decide(self) -> tuple[list[Difference], list[str]]:
+    async def decide(self) -> tuple[list[PurchaseDifference], list[str]]:
         """The purchases and the products that differ, once both have applied the same."""
         for side in (self._old, self._new):
             self._suspects |= await side.catch_up()
         with self._old.opened() as old, self._new.opened() as new:
-            found: list[Difference] = []
+            found: list[PurchaseDifference] = []
             for user in sorted(self._suspects):
                 found += _differences(user.decode(), old.registers(user), new.registers(user))
             was, now = old.totals(), new.totals()
         return found, sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
 
 
-def _differences(user: str, wanted: Iterable[Register], known: Iterable[Register]) -> list[Difference]:
-    return differences(user, [one for one in wanted if one.live], known, None)
+def _differences(user: str, wanted: Iterable[Purchase], known: Iterable[Purchase]) -> list[PurchaseDifference]:
+    return find_differences(user, [one for one in wanted if one.live], known, None)
 
 
-async def _each(users: Iterable[tuple[bytes, list[Register]]]) -> AsyncIterator[tuple[bytes, list[Register]]]:
+async def _each(users: Iterable[tuple[bytes, list[Purchase]]]) -> AsyncIterator[tuple[bytes, list[Purchase]]]:
     for number, one in enumerate(users):
         if not number % 1_000:
             await asyncio.sleep(0)

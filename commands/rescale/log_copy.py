@@ -15,19 +15,19 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, RecordMetadata
 
 from app.control import source_state
-from app.control.source_state import Copied
+from app.control.source_state import CopyProgress
 from app.errors import StillRunning
 from app.kafka import dead_letter_topic
-from app.kafka.client import client, reachable
-from app.kafka.consume import PATIENCE_S, consuming
-from app.kafka.produce import send_batches
+from app.kafka.client import client_options, explain_errors
+from app.kafka.consume import START_TIMEOUT_S, open_consumer
+from app.kafka.produce import Message, send_batches
 from app.settings import Settings
 from app.topics import MAX_REQUEST_BYTES, Topics
-from chunks.partition_task import BATCH_BYTES, TRANSACTION_TIMEOUT_MS
-from domain.dead_letters import PREFIX
+from chunks import BATCH_BYTES, TRANSACTION_TIMEOUT_MS
+from domain.dead_letters import HEADER_PREFIX
 from domain.errors import UnreadableEvent
 from domain.events import read_event
 from domain.partitioning import partition_of
@@ -41,7 +41,7 @@ class LogCopy:
 
     def __init__(
         self, old: Settings, new: Settings, consumer: AIOKafkaConsumer, heads: AIOKafkaConsumer,
-        producer: AIOKafkaProducer, copied: Copied,
+        producer: AIOKafkaProducer, copied: CopyProgress,
     ) -> None:  # fmt: skip
         self._old, self._new, self._consumer, self._heads, self._producer = old, new, consumer, heads, producer
         self._source, self._target = Topics(old), Topics(new)
@@ -73,22 +73,22 @@ class LogCopy:
 
     async def copy_letters(self) -> None:
         """Copy the open dead letters, once: each as it was, and to be retried into the partition of its key now."""
-        if self.copied.letters:
+        if self.copied.has_dead_letters:
             return
-        letters = await dead_letter_topic.records(self._old, lambda letter: True)
+        letters = await dead_letter_topic.find_records(self._old, lambda letter: True)
         async with self._transaction():
             for one in letters:
                 topic, headers = self._target.orders_dead.name, self._headers(one)
                 await self._producer.send(topic, one.value, one.key, self._partition(one.key), headers=headers)
-            await self._remember(msgspec.structs.replace(self.copied, letters=True))
+            await self._remember(msgspec.structs.replace(self.copied, has_dead_letters=True))
 
     def _headers(self, letter: ConsumerRecord) -> list[tuple[str, bytes]]:
         said = dict(letter.headers)
-        if said.get(f"{PREFIX}topic") == self._source.orders.name.encode():
-            said[f"{PREFIX}topic"] = self._target.orders.name.encode()
-            said[f"{PREFIX}partition"] = b"%d" % self._partition(letter.key)
+        if said.get(f"{HEADER_PREFIX}topic") == self._source.orders.name.encode():
+            said[f"{HEADER_PREFIX}topic"] = self._target.orders.name.encode()
+            said[f"{HEADER_PREFIX}partition"] = b"%d" % self._partition(letter.key)
             # It was not copied, so it has no place there.
-            said.pop(f"{PREFIX}offset", None)
+            said.pop(f"{HEADER_PREFIX}offset", None)
         return list(said.items())
 
     async def _write(self, records: list[ConsumerRecord], unreadable: bool) -> None:
@@ -103,14 +103,14 @@ class LogCopy:
             events = self.copied.events + len(chosen)
             await self._remember(msgspec.structs.replace(self.copied, offsets=offsets, events=events))
 
-    async def _send(self, number: int, records: Iterable[ConsumerRecord]) -> list[tuple[asyncio.Future, int]]:
-        messages = (
+    async def _send(self, number: int, records: Iterable[ConsumerRecord]) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
+        messages: Iterable[Message] = (
             {"timestamp": one.timestamp, "key": one.key, "value": one.value, "headers": list(one.headers)}
             for one in records
         )
         return await send_batches(self._producer, self._target.orders.name, number, messages)
 
-    async def _remember(self, copied: Copied) -> None:
+    async def _remember(self, copied: CopyProgress) -> None:
         key, value = source_state.encode(copied)
         await self._producer.send_and_wait(self._target.source_state.name, value, key, partition=0)
         self.copied = copied
@@ -164,17 +164,17 @@ async def in_order(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int
 async def copying(old: Settings, new: Settings) -> AsyncIterator[LogCopy]:
     """The copy, from where it is; whoever else was at it can commit nothing more. Raises ServerAway, StillRunning."""
     producer = AIOKafkaProducer(
-        **client(old),
+        **client_options(old),
         transactional_id=f"{new.prefix}rescale",
         transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         max_batch_size=BATCH_BYTES,
         max_request_size=MAX_REQUEST_BYTES,
     )
-    uncommitted = consuming(old, isolation_level="read_uncommitted")
-    async with reachable(old), consuming(old) as consumer, uncommitted as heads:
+    uncommitted = open_consumer(old, isolation_level="read_uncommitted")
+    async with explain_errors(old), open_consumer(old) as consumer, uncommitted as heads:
         try:
-            await asyncio.wait_for(producer.start(), PATIENCE_S)
+            await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
             known = await source_state.read(new)
-            yield LogCopy(old, new, consumer, heads, producer, known.get(source_state.COPIED) or Copied())
+            yield LogCopy(old, new, consumer, heads, producer, known.copy_progress or CopyProgress())
         finally:
             await asyncio.shield(producer.stop())

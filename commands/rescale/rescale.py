@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
-from app.kafka.consume import consuming
-from app.kafka.lag import behind
+from app.kafka.consume import open_consumer
+from app.kafka.lag import open_lag_reader
 from app.settings import Settings
 from app.topics import Topics
-from commands.changelogs import changelogs
+from commands.changelogs import open_changelogs
 from commands.rescale.compare_generations import Audit
 from commands.rescale.cutover import Switch
 from commands.rescale.log_copy import copying
 from commands.rescale.next_generation import begin, next_generation, stands
 from commands.rescale.source_handover import leading
 from commands.tables.dump import folder
-from domain.differences import Difference
+from domain.differences import PurchaseDifference
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Outcome:
     partitions: int
     events: int = 0
     users: int = 0
-    found: list[Difference] = field(default_factory=list)
+    found: list[PurchaseDifference] = field(default_factory=list)
     products: list[str] = field(default_factory=list)
     switched: bool = False
     already: bool = False
@@ -62,7 +62,7 @@ async def dry_run(settings: Settings, partitions: int) -> tuple[Settings, int]:
     """The settings of the new generation, and how many offsets would be copied. Raises BadSetting, ServerAway."""
     new = next_generation(settings, partitions)
     await stands(settings, new)
-    async with consuming(settings) as consumer:
+    async with open_consumer(settings) as consumer:
         tps = [TopicPartition(Topics(settings).orders.name, number) for number in range(settings.partitions)]
         firsts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
     return new, sum(ends[tp] - firsts[tp] for tp in tps)
@@ -89,7 +89,7 @@ async def run(
     new = next_generation(settings, partitions)
     outcome = Outcome(new.generation, new.partitions)
     former, begun = await stands(settings, new)
-    if begun is not None and begun.since is not None:
+    if begun is not None and begun.active_since is not None:
         outcome.switched = outcome.already = True
         return outcome
     # 1.
@@ -98,7 +98,7 @@ async def run(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         copy, old_behind, new_behind = [
-            await enter(one) for one in (copying(settings, new), behind(settings), behind(new))
+            await enter(one) for one in (copying(settings, new), open_lag_reader(settings), open_lag_reader(new))
         ]
         switch = Switch(settings, new, copy, old_behind, new_behind)
         # 2.
@@ -107,7 +107,7 @@ async def run(
         if not former:
             await switch.wait_for_workers(asked.within_s, say)
             # 3.
-            logs = [await enter(changelogs(one)) for one in (settings, new)]
+            logs = [await enter(open_changelogs(one)) for one in (settings, new)]
             audit = Audit(settings, logs[0], new, logs[1], stack.enter_context(folder(settings)))
             await audit.compare_all()
             outcome.users = audit.users

@@ -11,7 +11,7 @@ import msgspec
 
 from app.errors import EX_DIFFERENT, EX_USAGE, Unknown
 from app.settings import Settings
-from commands.output import Progress
+from commands.output import ProgressLine
 
 if TYPE_CHECKING:
     from source.order_trace import OrderTrace, Tracer
@@ -63,7 +63,7 @@ def trace(
     if order_id is None and trace_id is None:
         if user_id is None or follow or history:
             raise click.UsageError("give an order id, --trace-id, or --user alone")
-        _say_newest(asyncio.run(tracing.newest(settings, user_id, last, worker)), as_json)
+        _say_newest(asyncio.run(tracing.newest_purchases(settings, user_id, last, worker)), as_json)
     elif history:
         asyncio.run(_history(settings, order_id, trace_id, user_id, as_json))
     else:
@@ -78,10 +78,10 @@ async def _look(
 ) -> list[str]:  # fmt: skip
     """The outcome of the order, or of each order of the trace."""
     from commands.trace import orders_of_trace
-    from commands.trace.trace import tracing
+    from commands.trace.trace import open_tracer
 
-    found = [order_id] if trace_id is None else await orders_of_trace.orders_of(settings, trace_id)
-    async with tracing(settings, worker) as tracer:
+    found = [order_id] if trace_id is None else await orders_of_trace.find_orders(settings, trace_id)
+    async with open_tracer(settings, worker) as tracer:
         return [await _look_at(tracer, one, user_id, within, as_json) for one in found]
 
 
@@ -158,7 +158,7 @@ async def _history(
     from commands.trace import events_of_order as history
 
     wanted = history.of_order(order_id) if trace_id is None else history.of_trace(trace_id)
-    found = [one async for one in history.events(settings, wanted, user_id, Progress())]
+    found = [one async for one in history.events(settings, wanted, user_id, ProgressLine())]
     # What became of an event is known by all events of its order.
     for one in history.judged(found) if trace_id is None else [history.shown(*one) for one in found]:
         if as_json:

@@ -9,36 +9,36 @@ import msgspec
 from aiokafka import TopicPartition
 from faust.types import TP
 
-from app.kafka.consume import consuming
+from app.kafka.consume import open_consumer
 from app.settings import Settings
 from app.topics import Topics
-from chunks.fetch import fetch
+from chunks import fetch_ranges
 from domain.events import ERASED, REPAIRED, Event, trace_id_of
 from domain.partitioning import partition_of
-from source.order_stages import event_of
+from source.order_stages import decode_event
 
 CHUNK = 2_000
 
 
-class Wanted(NamedTuple):
+class EventFilter(NamedTuple):
     """Which events: what their bytes hold, by which most others are left undecoded, and what they say."""
 
     text: bytes
     says: Callable[[Event], bool]
 
 
-def of_order(order_id: str) -> Wanted:
+def of_order(order_id: str) -> EventFilter:
     """The events of an order."""
-    return Wanted(msgspec.json.encode(order_id)[1:-1], lambda event: str(event.data.order_id) == order_id)
+    return EventFilter(msgspec.json.encode(order_id)[1:-1], lambda event: str(event.data.order_id) == order_id)
 
 
-def of_trace(trace_id: str) -> Wanted:
+def of_trace(trace_id: str) -> EventFilter:
     """The events of a W3C trace."""
-    return Wanted(trace_id.encode(), lambda event: trace_id_of(event.traceparent) == trace_id)
+    return EventFilter(trace_id.encode(), lambda event: trace_id_of(event.traceparent) == trace_id)
 
 
 async def events(
-    settings: Settings, wanted: Wanted, user_id: str | None, progress: Callable[[int, int], None]
+    settings: Settings, wanted: EventFilter, user_id: str | None, progress: Callable[[int, int], None]
 ) -> AsyncIterator[tuple[int, int, Event]]:
     """(partition, offset, event) of what is wanted, in the order of their offsets; a user has one partition only.
 
@@ -46,7 +46,7 @@ async def events(
     """
     topic = Topics(settings).orders.name
     numbers = range(settings.partitions) if user_id is None else [partition_of(user_id.encode(), settings.partitions)]
-    async with consuming(settings) as consumer:
+    async with open_consumer(settings) as consumer:
         tps = [TopicPartition(topic, number) for number in numbers]
         first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         passed, total = 0, sum(ends.values()) - sum(first.values())
@@ -54,11 +54,11 @@ async def events(
             consumer.assign([tp])
             consumer.seek(tp, at := first[tp])
             while at < ends[tp]:
-                for run in (await fetch(consumer, [TP(*tp)], 1.0, CHUNK)).get(TP(*tp), ()):
+                for run in (await fetch_ranges(consumer, [TP(*tp)], 1.0, CHUNK)).get(TP(*tp), ()):
                     passed, at = passed + run.next - at, run.next
                     for offset, key, value in run.records:
                         if value is not None and wanted.text in value:
-                            event = event_of(key, value)
+                            event = decode_event(key, value)
                             if event is None or event.type == ERASED or not wanted.says(event):
                                 continue
                             if user_id in (None, event.data.user_id):

@@ -7,22 +7,22 @@ import asyncio
 from app.errors import Unknown
 from app.kafka import dead_letter_topic
 from app.settings import Settings
-from domain.events import names, trace_id_of
+from domain.events import read_references, trace_id_of
 from source import order_lookup
-from source.order_trace import DEAD_LETTERS
+from source.order_trace import MAX_DEAD_LETTERS
 
 
-async def orders_of(settings: Settings, trace_id: str) -> list[str]:
+async def find_orders(settings: Settings, trace_id: str) -> list[str]:
     """The ids of its orders: by the shop's column and the outbox, and only where these have none by a dead letter.
 
     Raises Unknown where there is none, ServerAway, BadSource.
     """
-    found = await asyncio.to_thread(order_lookup.in_trace, settings, trace_id)
+    found = await asyncio.to_thread(order_lookup.find_orders_of_trace, settings, trace_id)
     if not found:
-        letters = await dead_letter_topic.find(
-            settings, lambda one: trace_id_of(names(one.value)[1]) == trace_id, DEAD_LETTERS
+        letters = await dead_letter_topic.find_letters(
+            settings, lambda one: trace_id_of(read_references(one.value)[1]) == trace_id, MAX_DEAD_LETTERS
         )
-        said = [names(one.value)[0] for one in letters]
+        said = [read_references(one.value)[0] for one in letters]
         found = list(dict.fromkeys(str(order_id) for order_id in said if order_id is not None))
     if found:
         return found

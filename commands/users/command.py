@@ -30,8 +30,8 @@ def erase(user: str, proof: bool, dry_run: bool, worker: str | None, as_json: bo
     settings = Settings.from_env()
     done = None
     if not (proof and dry_run):
-        done = asyncio.run(erasing.run(settings, user, worker, dry_run))
-    places = asyncio.run(erasure_proof.run(settings, user, worker)) if proof else []
+        done = asyncio.run(erasing.erase_user(settings, user, worker, dry_run))
+    places = asyncio.run(erasure_proof.prove_erasure(settings, user, worker)) if proof else []
     if as_json:
         said = {} if done is None else {"version": done.version, "purchases": done.purchases, "letters": done.letters}
         listed = {"places": [place._asdict() for place in places]} if proof else {}

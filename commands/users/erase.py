@@ -20,7 +20,7 @@ from app.ids import require_user
 from app.kafka import dead_letter_topic
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
-from commands.worker_client import Workers, workers
+from commands.worker_client import WorkerClient, open_worker_client
 from domain.events import ERASED, ERASURE_SCHEMA, Erasure
 from domain.values import rfc3339
 from source import triggers, user_rows
@@ -34,7 +34,7 @@ AGAIN_AFTER_S = 0.25
 
 
 @dataclass
-class Outcome:
+class ErasureOutcome:
     """What was done, or would be: the version up to which all is forgotten, and the dead letters that were dropped."""
 
     user: str
@@ -45,7 +45,7 @@ class Outcome:
     deleted: dict[int, int]
 
 
-async def run(settings: Settings, user: str, worker: str | None, dry_run: bool = False) -> Outcome:
+async def erase_user(settings: Settings, user: str, worker: str | None, dry_run: bool = False) -> ErasureOutcome:
     """Erase a user; repeating it changes nothing.
 
     1. Take a version that every change of the shop so far is below, and every later one above. 2. See that the shop has
@@ -55,8 +55,8 @@ async def run(settings: Settings, user: str, worker: str | None, dry_run: bool =
     Raises StillThere, Unknown, ServerAway, BadSource.
     """
     require_user(user)
-    async with workers(settings, worker) as tables:
-        registers = (await tables.registers([user]))[user]
+    async with open_worker_client(settings, worker) as tables:
+        registers = (await tables.read_purchases([user]))[user]
         # 1.
         version = 0 if dry_run else await asyncio.to_thread(_version, settings)
         version = max([version, *(one.version for one in registers)])
@@ -72,11 +72,11 @@ async def run(settings: Settings, user: str, worker: str | None, dry_run: bool =
         if not dry_run:
             await _publish(settings, tables, user, version)
         # 4.
-        letters, _ = await dead_letter_topic.settle(
+        letters, _ = await dead_letter_topic.settle_letters(
             settings, lambda one: is_of(user, one.key, one.value), dead_letter_topic.DROPPED, dry_run
         )
         deleted = {} if dry_run else await dead_letter_topic.delete_settled(settings)
-    return Outcome(user, version, live, len(letters), deleted)
+    return ErasureOutcome(user, version, live, len(letters), deleted)
 
 
 def is_of(user: str, key: bytes | None, value: bytes | None) -> bool:
@@ -109,7 +109,7 @@ def _version(settings: Settings) -> int:
         return read_server_time(connection)
 
 
-async def _publish(settings: Settings, tables: Workers, user: str, version: int) -> None:
+async def _publish(settings: Settings, tables: WorkerClient, user: str, version: int) -> None:
     document = {
         "specversion": "1.0", "id": str(uuid.uuid4()), "source": f"/lately/{settings.id}", "type": ERASED,
         "time": rfc3339(time_ns() // 1000), "partitionkey": user, "datacontenttype": "application/json",
@@ -118,8 +118,8 @@ async def _publish(settings: Settings, tables: Workers, user: str, version: int)
     erasure = OutgoingRecord(Topics(settings).orders.name, user.encode(), msgspec.json.encode(document), EVENT_HEADERS)
     async with require_active_generation(settings), open_publisher(settings) as publisher:
         await publisher.publish([erasure])
-        await tables.registers([user], dict(publisher.offsets))
+        await tables.read_purchases([user], dict(publisher.offsets))
     for _ in range(int(PATIENCE_S / AGAIN_AFTER_S)):
-        if await tables.shown(user) or not await tables.keys("baskets", user):
+        if await tables.count_shown(user) or not await tables.read_keys("baskets", user):
             break
         await asyncio.sleep(AGAIN_AFTER_S)

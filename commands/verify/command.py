@@ -12,10 +12,10 @@ import msgspec
 
 from app.errors import EX_DIFFERENT, ServerAway
 from app.settings import Settings
-from commands.output import Progress, difference
+from commands.output import ProgressLine, format_difference
 
 if TYPE_CHECKING:
-    from commands.verify.verify import Outcome
+    from commands.verify.verify import VerifyOutcome
 
 
 @click.command()
@@ -42,24 +42,24 @@ def verify(
 ) -> None:
     """Compare what the workers answer with MySQL, while orders flow; exit 3 when they differ."""
     from commands.verify import verify as verifying
-    from domain.differences import Difference
+    from domain.differences import PurchaseDifference
 
     if users and continuous:
         raise click.UsageError("--user and --continuous exclude each other")
     settings = Settings.from_env()
-    asked = verifying.Asked(users, repair, rows_per_s, worker, resume)
+    asked = verifying.VerifyOptions(users, repair, rows_per_s, worker, resume)
     while True:
         shown: Counter[str] = Counter()
 
-        def tell(one: Difference, shown: Counter[str] = shown) -> None:
+        def tell(one: PurchaseDifference, shown: Counter[str] = shown) -> None:
             shown[one.kind] += 1
             if as_json:
-                click.echo(msgspec.json.encode(one.shown()).decode())
+                click.echo(msgspec.json.encode(one.to_dict()).decode())
             elif shown[one.kind] <= samples:
-                click.echo(difference(one.shown(), "database", "MySQL"))
+                click.echo(format_difference(one.to_dict(), "database", "MySQL"))
 
         try:
-            outcome = asyncio.run(verifying.run(settings, asked, tell, Progress()))
+            outcome = asyncio.run(verifying.verify_tables(settings, asked, tell, ProgressLine()))
         except ServerAway as exc:
             if not continuous:
                 raise
@@ -73,7 +73,7 @@ def verify(
         time.sleep(every)
 
 
-def _outcome(outcome: Outcome, repair: bool) -> str:
+def _outcome(outcome: VerifyOutcome, repair: bool) -> str:
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.found.items()))
     said = (
         f"{outcome.users:,} users compared in {outcome.seconds:.1f} s: {outcome.found.total()} differences"

@@ -15,10 +15,10 @@ import mysql.connector
 from app.control.source_state import SnapshotState
 from app.errors import BadSource, ServerAway
 from app.settings import Settings
-from chunks.store import Store
+from chunks import Store
 from domain.codec import encode
 from domain.partitioning import partition_of
-from domain.purchases import Register, earlier_key
+from domain.purchases import Purchase, overflow_key
 from source import snapshot, user_rows
 from source.mysql import connect
 from source.snapshot import Snapshot
@@ -28,7 +28,7 @@ USABLE_S = 3600
 _HOW_FAR = b"\xffhow far"
 
 
-class HowFar(msgspec.Struct, frozen=True):
+class CopyState(msgspec.Struct, frozen=True):
     """Of which table, since when (seconds since 1970), behind which key to go on, and how many rows there are."""
 
     table: str
@@ -38,11 +38,11 @@ class HowFar(msgspec.Struct, frozen=True):
     done: bool = False
 
 
-_decode = msgspec.json.Decoder(HowFar).decode
-_decode_register = msgspec.msgpack.Decoder(Register).decode
+_decode = msgspec.json.Decoder(CopyState).decode
+_decode_register = msgspec.msgpack.Decoder(Purchase).decode
 
 
-class Copy:
+class MysqlCopy:
     """The copy; it lies beside the worker's tables, and goes on where one was interrupted."""
 
     def __init__(self, settings: Settings, resume: bool) -> None:
@@ -55,7 +55,7 @@ class Copy:
         fit = known and known.table == self._table and time.time() - known.began < USABLE_S and not known.done
         if not (resume and fit):
             self._store.wipe()
-            known = HowFar(self._table, time.time())
+            known = CopyState(self._table, time.time())
         self._at = known
 
     def _open(self) -> Store:
@@ -89,7 +89,7 @@ class Copy:
             with closing(Snapshot(connection, self._settings, begun)) as whole:
                 total = whole.estimate_rows()
                 if not snapshot.read_chunk_columns(connection, self._settings):
-                    self._at = HowFar(self._table, self._at.began)
+                    self._at = CopyState(self._table, self._at.began)
                 began, before = time.monotonic(), self._at.rows
                 rows, after = whole.read_chunk(self._at.after)
                 while rows:
@@ -108,11 +108,11 @@ class Copy:
                 user = one.user_id.encode()
                 key = _prefix(partition_of(user, self._settings.partitions))
                 kept = user_rows.register(one)
-                values.append((key + earlier_key(user, *kept.identity), encode(kept)))
-        self._at = HowFar(self._table, self._at.began, after, self._at.rows + len(rows))
+                values.append((key + overflow_key(user, *kept.identity), encode(kept)))
+        self._at = CopyState(self._table, self._at.began, after, self._at.rows + len(rows))
         self._store.apply([*values, (_HOW_FAR, msgspec.json.encode(self._at))], 0)
 
-    def users(self, partition: int) -> Iterator[tuple[bytes, list[Register]]]:
+    def users(self, partition: int) -> Iterator[tuple[bytes, list[Purchase]]]:
         """The users of a partition of `orders` in the order of their ids' bytes, each with their rows."""
         prefix = _prefix(partition)
         user, rows = b"", []

@@ -21,11 +21,11 @@ from app.control.source_state import SourceStateReader, open_reader
 from app.errors import ServerAway
 from app.ids import require_user
 from app.settings import Settings
-from commands.repair import AT_ONCE, each, groups, look_again, mend, together
-from commands.verify.mysql_copy import Copy
-from commands.worker_client import Workers, workers
-from domain.differences import Difference, differences, untouched
-from domain.purchases import Register
+from commands.repair import BATCH_USERS, batches_of_users, merge_by_user, publish_repairs, recheck, unique_users
+from commands.verify.mysql_copy import MysqlCopy
+from commands.worker_client import WorkerClient, open_worker_client
+from domain.differences import PurchaseDifference, differences, is_unchanged
+from domain.purchases import Purchase
 from domain.values import rfc3339
 from source import snapshot, user_rows
 from source.mysql import connect, read_server_name, read_server_time
@@ -41,7 +41,7 @@ NEVER = 2**63
 
 
 @dataclass
-class Outcome:
+class VerifyOutcome:
     """What a verification has found. `deferred` are purchases that changed each time when they were looked at."""
 
     rows: int = 0
@@ -72,7 +72,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Asked:
+class VerifyOptions:
     """What to verify: these users, or all; how fast the database is read, and what is done about differences."""
 
     users: tuple[str, ...] = ()
@@ -82,23 +82,23 @@ class Asked:
     resume: bool = True
 
 
-async def run(
+async def verify_tables(
     settings: Settings,
-    asked: Asked,
-    found: Callable[[Difference], None],
+    asked: VerifyOptions,
+    found: Callable[[PurchaseDifference], None],
     progress: Callable[[int, int], None] = lambda rows, total: None,
-) -> Outcome:
+) -> VerifyOutcome:
     """Compare, tell `found` each difference, and repair them if that is asked for.
 
     Raises ServerAway, BadSource; then nothing that was told is wrong, but not everything was compared.
     """
     for user in asked.users:
         require_user(user)
-    outcome, began = Outcome(), time.monotonic()
-    async with open_reader(settings) as told, workers(settings, asked.worker) as tables:
+    outcome, began = VerifyOutcome(), time.monotonic()
+    async with open_reader(settings) as told, open_worker_client(settings, asked.worker) as tables:
         one = _Verification(settings, told, tables, outcome, found, asked.repair)
-        users = each(asked.users) if asked.users else one.suspects(asked, progress)
-        async for some in groups(users, AT_ONCE):
+        users = unique_users(asked.users) if asked.users else one.suspects(asked, progress)
+        async for some in batches_of_users(users, BATCH_USERS):
             await one.look_again(some)
         if outcome.began is not None:
             await _remember(settings, told, outcome)
@@ -109,22 +109,24 @@ async def run(
 
 class _Verification:
     def __init__(
-        self, settings: Settings, told: SourceStateReader, tables: Workers, outcome: Outcome,
-        found: Callable[[Difference], None], mends: bool,
+        self, settings: Settings, told: SourceStateReader, tables: WorkerClient, outcome: VerifyOutcome,
+        found: Callable[[PurchaseDifference], None], mends: bool,
     ) -> None:  # fmt: skip
         self._settings, self._told, self._tables, self._outcome = settings, told, tables, outcome
         self._found, self._mends = found, mends
-        taken = told.states.get(source_state.SNAPSHOT)
+        taken = told.states.snapshot
         self._horizon = source_state.horizon_microseconds(taken.horizon if taken else source_state.MAX_HORIZON)
 
-    async def suspects(self, asked: Asked, progress: Callable[[int, int], None]) -> AsyncIterator[str]:
+    async def suspects(self, asked: VerifyOptions, progress: Callable[[int, int], None]) -> AsyncIterator[str]:
         """The users whom the table and the database do not say the same of, read at any two moments."""
-        with closing(Copy(self._settings, asked.resume)) as copy:
+        with closing(MysqlCopy(self._settings, asked.resume)) as copy:
             began = copy.began
             await copy.fill(asked.rows_per_s, progress)
             self._outcome.rows = copy.rows
             for partition in range(self._settings.partitions):
-                async for user, rows, registers in together(copy.users(partition), self._tables.users(partition)):
+                async for user, rows, registers in merge_by_user(
+                    copy.users(partition), self._tables.read_users(partition)
+                ):
                     self._outcome.users += 1
                     if differences(user, rows, registers, self._expected_since(user)):
                         yield user
@@ -134,15 +136,15 @@ class _Verification:
     async def look_again(self, users: list[str]) -> None:
         """Tell what really differs of these users, and mend it."""
         repair = self._repair if self._mends else None
-        self._outcome.deferred += await look_again(users, self._bracket, self._tell, repair)
+        self._outcome.deferred += await recheck(users, self._bracket, self._tell, repair)
 
-    def _tell(self, one: Difference) -> None:
+    def _tell(self, one: PurchaseDifference) -> None:
         self._outcome.found[one.kind] += 1
         self._found(one)
 
     async def _bracket(
         self, users: list[str]
-    ) -> tuple[list[Difference], list[Difference], Callable[[Difference], int]]:
+    ) -> tuple[list[PurchaseDifference], list[PurchaseDifference], Callable[[PurchaseDifference], int]]:
         """Differences that are real, those that may be on their way, and a version older than any later change.
 
         1. Read the table. 2. Read the database. 3. Wait until all that was committed up to then is published and
@@ -150,31 +152,31 @@ class _Verification:
         the stream in between, and the stream has said its last word of what 2 has seen.
         """
         # 1.
-        before = await self._tables.registers(users)
+        before = await self._tables.read_purchases(users)
         # 2.
         version, rows, moment = await asyncio.to_thread(_database, self._settings, users)
         # 3. and 4.
-        after = await self._tables.registers(users, await self._published(moment))
+        after = await self._tables.read_purchases(users, await self._published(moment))
         confirmed, touched = [], []
         for user in users:
             for one in differences(user, rows[user], after[user], self._expected_since(user)):
-                (confirmed if untouched(one, before[user]) else touched).append(one)
+                (confirmed if is_unchanged(one, before[user]) else touched).append(one)
         return confirmed, touched, lambda one: version
 
     def _expected_since(self, user: str) -> int | None:
         """Rows ordered before that may be missing: all of a user who was erased, whom no row brings back."""
-        return NEVER if user in self._tables.erased else self._horizon
+        return NEVER if user in self._tables.erasure_versions else self._horizon
 
     async def _published(self, moment: int) -> dict[int, int]:
         """Offsets of `orders` below which everything lies that was committed before `moment` (microseconds)."""
         began = time.monotonic()
         while True:
             await self._told.catch_up()
-            said = self._told.states.get(source_state.STATUS)
+            said = self._told.states.status
             waited = time.monotonic() - began
             if said is not None and said.as_of is not None and said.as_of >= moment:
                 return said.offsets
-            silent = said is None or (moment - said.at) / 1e6 + waited > source_state.STATUS_TIMEOUT_S
+            silent = said is None or (moment - said.written_at) / 1e6 + waited > source_state.STATUS_TIMEOUT_S
             if silent and waited > START_S:
                 raise ServerAway("no source is running, so what is on its way cannot be told: start `lately source`")
             if waited > PATIENCE_S:
@@ -182,24 +184,26 @@ class _Verification:
                 raise ServerAway(f"the source has published up to {known} only: `lately source status` says more")
             await asyncio.sleep(AGAIN_AFTER_S)
 
-    async def _repair(self, found: list[Difference], version: Callable[[Difference], int]) -> None:
+    async def _repair(self, found: list[PurchaseDifference], version: Callable[[PurchaseDifference], int]) -> None:
         """Publish what makes the table right, and wait until it is applied."""
         server = await asyncio.to_thread(_server, self._settings)
         source = f"/mysql/{server}/{self._settings.mysql_database}/{self._settings.source_table}"
-        mended = await mend(self._settings, self._tables, found, version, source)
+        mended = await publish_repairs(self._settings, self._tables, found, version, source)
         self._outcome.mended.update(one.kind for one in mended)
 
 
-async def _remember(settings: Settings, told: SourceStateReader, outcome: Outcome) -> None:
+async def _remember(settings: Settings, told: SourceStateReader, outcome: VerifyOutcome) -> None:
     """Tell the workers up to when their answers are proven."""
-    before = told.states.get(source_state.VERIFIED)
+    before = told.states.verified
     clean_at = outcome.began if not outcome.left else before.clean_at if before else None
     left = outcome.found - outcome.mended
     async with open_publisher(settings) as publisher:
-        await publisher.write_states(source_state.VerifyResult(at=outcome.began, clean_at=clean_at, differences=dict(left)))
+        await publisher.write_states(
+            source_state.VerifyResult(began_at=outcome.began, clean_at=clean_at, differences=dict(left))
+        )
 
 
-def _database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Register]], int]:
+def _database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Purchase]], int]:
     """A version older than any change after this, the rows of these users, and a moment after they were read."""
     try:
         with closing(connect(settings)) as connection:

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from app.kafka.admin import admin_client
-from app.kafka.groups import listed, members_of, offsets_of
+from app.kafka.groups import committed_offsets, list_groups, workers_of_group
 from app.settings import Settings
 from local.artifacts import Artifacts
 from local.kafka import start_kafka
@@ -21,7 +21,7 @@ def test_a_broker_that_has_yet_to_make_or_read_what_it_knows_of_groups_is_waited
 ):
     async def ask(kafka: str) -> tuple:
         async with admin_client(Settings(kafka=kafka)) as admin:
-            asked = (members_of(admin, "shop"), listed(admin), offsets_of(admin, "shop"))
+            asked = (workers_of_group(admin, "shop"), list_groups(admin), committed_offsets(admin, "shop"))
             return tuple(await asyncio.gather(*asked))
 
     async def commit(kafka: str, at: TopicPartition) -> None:

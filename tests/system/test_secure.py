@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from app.errors import Refused
 from app.kafka.admin import missing_topics
-from app.kafka.client import obstacle
+from app.kafka.client import diagnose
 from app.settings import Settings
 from domain.errors import LatelyError
 from local.mariadb import MariaDB
@@ -197,8 +197,8 @@ def test_why_kafka_does_not_let_us_in_is_said_with_the_next_step(
 def test_where_one_broker_lets_us_in_another_that_does_not_ends_nothing(fort: Fort):
     servers = f"{fort.kafka.mutual},{fort.kafka.login}"
     told = {**SCRAM, "kafka_sasl_password": KAFKA_PASSWORD, "kafka_ca": str(fort.authority.ca)}
-    assert asyncio.run(obstacle(Settings(kafka=servers, **told))) is None
-    assert isinstance(asyncio.run(obstacle(Settings(kafka=fort.kafka.mutual, **told))), Refused)
+    assert asyncio.run(diagnose(Settings(kafka=servers, **told))) is None
+    assert isinstance(asyncio.run(diagnose(Settings(kafka=fort.kafka.mutual, **told))), Refused)
     gc.collect()
 
 

@@ -254,7 +254,7 @@ def test_no_module_makes_a_client_past_the_one_place_that_secures_it():
             made += some
             found += wrong
     assert found == []
-    assert made >= 16, "the search finds no clients any more"
+    assert made >= 11, "the search finds no clients any more"
 
 
 @pytest.mark.parametrize(
