@@ -1,19 +1,23 @@
-"""purchase-changes -> baskets, and what that changed about products on to co-purchases."""
+"""purchase-changes -> baskets, and the resulting changes of products to co-purchases."""
 
 import time
 
+from faust.types import StreamT
+
 from app.core import app, purchase_changes
+from chunks import Chunk
 from domain.co_purchases import DeltaAccumulator
 from tables import baskets
 
 
 @app.agent(purchase_changes)
-async def fill_baskets(stream):
-    """Keep which products each user counts for, and tell each product whose neighbour it became."""
+async def update_baskets(stream: StreamT[Chunk]) -> None:
+    """Apply changes to the users' baskets, and send the deltas of the products."""
+    throttle = app.throttle
     async for chunk in stream:
         deltas = DeltaAccumulator()
         for _offset, _key, record in chunk.records:
-            began = time.perf_counter()
-            baskets.fill(chunk, record, deltas)
-            await app.throttle.pause(began, chunk.tp.topic)  # a record is as much work as a step elsewhere
-        baskets.send(chunk, deltas)
+            started_at = time.perf_counter()
+            baskets.apply_record(chunk, record, deltas)
+            await throttle.pause(started_at, chunk.tp.topic)  # a record takes as long as a step of another agent
+        baskets.send_deltas(chunk, deltas)

@@ -1,30 +1,35 @@
-"""orders -> by_user, the totals by product on to product-partials, and what was bought on to purchase-changes."""
+"""orders -> by_user, totals of products to product-partials, and changes of purchases to purchase-changes."""
 
 import time
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
+from faust.types import StreamT
+
 from agents.reading import readable
 from app import metrics, otel
 from app.core import app, orders, settings
+from chunks import Chunk
 from tables import baskets, by_user, product_partials
 
 
 @app.agent(orders)
-async def remember_purchases(stream):
-    """Add every event to its user's purchases, and what it changed to the totals of its product."""
+async def update_by_user(stream: StreamT[Chunk]) -> None:
+    """Apply every event to its user's purchases, and the price changes to the totals of the products."""
     async for chunk in stream:
-        changes = baskets.changes(chunk) if settings.similar else None
+        changes = baskets.pending_changes(chunk) if settings.similar else None
         events = readable(chunk, "by_user")
-        with otel.processing(*chunk.tp, app.tables.group_id, events):
-            differences = by_user.remember(chunk, events, changes)
+        topic, partition = chunk.tp
+        with otel.processing(topic, partition, app.consumer_group, events):
+            price_changes = by_user.apply_events(chunk, events, changes)
         if settings.by_product:
-            product_partials.add(chunk, differences)
+            product_partials.add_price_changes(chunk, price_changes)
         if events:
-            chunk.when_shown(partial(_shown, events[-1][2].time))
+            chunk.after_commit(partial(_observe_freshness, events[-1][2].time))
 
 
-def _shown(captured: str) -> None:
-    with suppress(ValueError):  # other producers of events may write what they like
-        metrics.FRESHNESS.observe(time.time() - datetime.fromisoformat(captured.replace("Z", "+00:00")).timestamp())
+def _observe_freshness(captured_at: str) -> None:
+    with suppress(ValueError):  # other producers of events may write any text
+        captured = datetime.fromisoformat(captured_at.replace("Z", "+00:00"))
+        metrics.FRESHNESS.observe(time.time() - captured.timestamp())

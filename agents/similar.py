@@ -2,15 +2,19 @@
 
 import time
 
+from faust.types import StreamT
+
 from app.core import app, co_purchases
+from chunks import Chunk
 from tables import similar
 
 
 @app.agent(co_purchases)
-async def count_together(stream):
-    """Count for each product who bought it, and with which others."""
+async def update_similar(stream: StreamT[Chunk]) -> None:
+    """Apply the deltas of products: their buyers, and the products with common buyers."""
+    throttle = app.throttle
     async for chunk in stream:
         for _offset, product, record in chunk.records:
-            began = time.perf_counter()
-            similar.add(chunk, product, record)
-            await app.throttle.pause(began, chunk.tp.topic)  # a record is as much work as a step elsewhere
+            started_at = time.perf_counter()
+            similar.apply_record(chunk, product, record)
+            await throttle.pause(started_at, chunk.tp.topic)  # a record takes as long as a step of another agent

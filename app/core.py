@@ -46,6 +46,11 @@ class Lately(ChunkedApp):
     throttle: Throttle
     watchdog: Watchdog
 
+    @property
+    def consumer_group(self) -> str:
+        """The consumer group of this process, see app.selection."""
+        return self.tables.group_id or self.conf.id
+
     @cached_property
     def address(self) -> str:
         """The base URL of this worker. Read it only after the command line was parsed (`--web-port`)."""

@@ -7,81 +7,84 @@ from functools import partial
 from app.core import app, purchase_changes, settings
 from app.core import co_purchases as deltas_topic
 from app.topics import ORIGIN, origin
-from chunks import Chunk
-from chunks.chunk import Headers
-from chunks.view import View
-from domain import co_purchases, purchases
+from chunks import Chunk, Headers, TableView
+from domain import co_purchases
+from domain.co_purchases import BasketOverflow, DeltaAccumulator
 from domain.partitioning import partition_of
+from domain.purchases import PurchaseChange
 
 
 def _rebuild(chunk: Chunk) -> None:
-    """Fill the baskets; what that changed about products was sent when the changes were read first."""
+    """Apply a chunk of changes again; the deltas that follow from it were sent the first time."""
     for _offset, _key, record in chunk.records:
-        _fill(chunk, co_purchases.decode_changes(record), co_purchases.Deltas())
+        assert record is not None, "purchase-changes has no records without a value"
+        _apply_changes(chunk, co_purchases.decode_changes(record), DeltaAccumulator())
 
 
 baskets = app.Table(
     "baskets",
-    fed_by=purchase_changes,
+    source_topic=purchase_changes,
     partitions=settings.partitions,
     rebuild=_rebuild,
     help="Which products each user counts for; msgpack, see domain.co_purchases.Basket.",
 )
 
-#: Pairs that are summed up before they are sent.
-MOST_PAIRS = 50_000
+#: The number of pairs that are accumulated before they are sent.
+MAX_PAIRS = 50_000
 
 
-def changes(chunk: Chunk) -> list[purchases.Change]:
-    """Where an agent step of `orders` puts what was bought and taken back; sent once for all steps of a transaction."""
-    return chunk.collect(list, _send_changes)
+def pending_changes(chunk: Chunk) -> list[PurchaseChange]:
+    """Return the list to which agent steps of `orders` append changes; it is sent once a transaction."""
+    return chunk.accumulate(list[PurchaseChange], _send_changes)
 
 
-def _send_changes(chunk: Chunk, collected: list[purchases.Change]) -> None:
-    headers = _origin(chunk)
-    for record in co_purchases.encode_changes(collected):
+def _send_changes(chunk: Chunk, changes: list[PurchaseChange]) -> None:
+    headers = _origin_headers(chunk)
+    for record in co_purchases.encode_changes(changes):
         chunk.send(purchase_changes.get_topic_name(), chunk.tp.partition, None, record, headers)
 
 
-def _origin(chunk: Chunk) -> Headers:
-    """Of what it was read: a dump tells by it what is on its way between two tables."""
+def _origin_headers(chunk: Chunk) -> Headers:
+    """The source position of the records to send: a dump derives from it the records in flight between two tables."""
     return [(ORIGIN, origin(chunk.tp.partition, chunk.next))]
 
 
-def fill(chunk: Chunk, record: bytes, deltas: co_purchases.Deltas) -> None:
-    """Add a record's changes to the users' baskets, and what follows for their products to `deltas`."""
-    told = co_purchases.decode_changes(record)
-    deltas.note(told)
-    _fill(chunk, told, deltas)
-    if deltas.pairs > MOST_PAIRS:
-        send(chunk, deltas)
+def apply_record(chunk: Chunk, record: bytes | None, deltas: DeltaAccumulator) -> None:
+    """Apply a record of changes to the users' baskets, and add the resulting changes of products to `deltas`."""
+    assert record is not None, "purchase-changes has no records without a value"
+    changes = co_purchases.decode_changes(record)
+    deltas.add_changes(changes)
+    _apply_changes(chunk, changes, deltas)
+    if deltas.pair_count > MAX_PAIRS:
+        send_deltas(chunk, deltas)
 
 
-def _fill(chunk: Chunk, told: list[purchases.Change], deltas: co_purchases.Deltas) -> None:
+def _apply_changes(chunk: Chunk, changes: list[PurchaseChange], deltas: DeltaAccumulator) -> None:
     table = chunk.view(baskets)
-    by_user: dict[bytes, list[purchases.Change]] = {}
-    for change in told:
+    by_user: dict[bytes, list[PurchaseChange]] = {}
+    for change in changes:
         by_user.setdefault(change[0].encode(), []).append(change)
     for user, value in table.get_many(by_user).items():
-        table[user], before, after = co_purchases.fill(value, by_user[user], _beside(table, user + b"\x00"))
-        deltas.count(before, after)
+        overflow = _overflow(table, user + b"\x00")
+        table[user], before, after = co_purchases.apply_changes(value, by_user[user], overflow)
+        deltas.add_basket_change(before, after)
 
 
-def _beside(table: View, prefix: bytes) -> co_purchases.Beside:
-    return co_purchases.Beside(
-        get=lambda product: table.get(prefix + product.encode()),
-        put=lambda product, value: table.update({prefix + product.encode(): value}),
-        scan=partial(_scan, table, prefix),
+def _overflow(table: TableView, prefix: bytes) -> BasketOverflow:
+    return BasketOverflow(
+        read=lambda product: table.get(prefix + product.encode()),
+        write=lambda product, value: table.update({prefix + product.encode(): value}),
+        scan=partial(_scan_overflow, table, prefix),
     )
 
 
-def _scan(table: View, prefix: bytes) -> list[tuple[str, bytes]]:
+def _scan_overflow(table: TableView, prefix: bytes) -> list[tuple[str, bytes]]:
     return [(key[len(prefix) :].decode(), value) for key, value in table.scan(prefix)]
 
 
-def send(chunk: Chunk, deltas: co_purchases.Deltas) -> None:
-    """Hand the deltas on to whoever owns their products."""
-    headers = _origin(chunk)
-    for product, record in deltas.records():
+def send_deltas(chunk: Chunk, deltas: DeltaAccumulator) -> None:
+    """Send the deltas to the owners of their products, and remove them from the accumulator."""
+    headers = _origin_headers(chunk)
+    for product, record in deltas.drain_records():
         key = product.encode()
         chunk.send(deltas_topic.get_topic_name(), partition_of(key, settings.partitions), key, record, headers)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from app.core import app, product_partials, settings
-from chunks import Chunk
+from chunks import Chunk, TableReader
 from domain.totals import Partial, Totals, decode_partial, merge_partials, sum_partials
 
 
-def merge(chunk: Chunk) -> None:
-    """Take over the partials of a chunk."""
+def apply_partials(chunk: Chunk) -> None:
+    """Apply the partials of a chunk."""
     table = chunk.view(by_product)
     grouped: dict[bytes, list[Partial]] = {}
     for _offset, _key, value in chunk.records:
+        assert value is not None, "product_partials has no records without a value"
         partial = decode_partial(value)
         grouped.setdefault(partial.product_name.encode(), []).append(partial)
     table.update(
@@ -23,12 +24,22 @@ by_product = app.Table(
     "by_product",
     source_topic=product_partials,
     partitions=settings.partitions,
-    rebuild=merge,
+    rebuild=apply_partials,
     help="Partial totals of each product by partition of orders; msgpack, see domain.totals.merge_partials.",
 )
 
 
-def totals(product_name: str, partition: int) -> Totals | None:
-    """How often the product was bought and for how much; None when it never was. The partition must be owned here."""
-    value = by_product.read(partition, product_name.encode())
-    return None if value is None else sum_partials(value)
+class ByProductReader:
+    """Reads the totals of products. Raises ClosedPartition for a partition that is not open here."""
+
+    def __init__(self, table: TableReader) -> None:
+        self._table = table
+
+    def totals(self, product_name: str, partition: int) -> Totals | None:
+        """Return the number of purchases and the revenue of a product; None when it was never bought."""
+        value = self._table.read(partition, product_name.encode())
+        return None if value is None else sum_partials(value)
+
+
+# -- for views that are not converted to a reader yet
+totals = ByProductReader(by_product).totals

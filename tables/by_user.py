@@ -8,18 +8,25 @@ from typing import TypeVar
 
 from app import metrics
 from app.core import app, orders, settings
-from app.services.source_status import Freshness
-from chunks import Chunk, Watch
+from app.services.source_status import Freshness, SourceStatus
+from chunks import Chunk, TableReader, Watch
 from domain import purchases
 from domain.events import ERASED, Event, read_events
 from domain.pages import PagePosition, PurchaseFilter
+from domain.purchases import PriceChange, Purchase, PurchaseChange
 
 T = TypeVar("T")
 
+ALL_PURCHASES = PurchaseFilter()
+
+#: A value with more purchases than MAX_ENTRIES is trimmed to TRIM_TO.
+MAX_ENTRIES = settings.recent_limit + settings.recent_spare
+TRIM_TO = settings.recent_limit + settings.recent_spare // 2
+
 
 def _rebuild(chunk: Chunk) -> None:
-    """Remember the purchases of a chunk; what follows from them was sent when they were read first."""
-    remember(chunk, list(read_events(chunk.records)), None)
+    """Apply a chunk of `orders` again; the records that follow from it were sent the first time."""
+    apply_events(chunk, list(read_events(chunk.records)), None)
 
 
 by_user = app.Table(
@@ -28,101 +35,35 @@ by_user = app.Table(
     partitions=settings.partitions,
     watch_key=lambda key: key.partition(b"\x00")[0],
     rebuild=_rebuild,
-    help="All purchases of each user, the newest in one value; msgpack, see domain.purchases.Recent.",
+    help="All purchases of each user, the newest in one value; msgpack, see domain.purchases.RecentPurchases.",
 )
 
-ALL = PurchaseFilter()
 
-#: A value is cut when it holds more purchases than the first number, to the second.
-MOST = settings.recent_limit + settings.recent_spare
-LEAST = settings.recent_limit + settings.recent_spare // 2
+def apply_events(
+    chunk: Chunk, events: list[tuple[int, bytes, Event]], purchase_changes: list[PurchaseChange] | None
+) -> list[PriceChange]:
+    """Apply events (offset, user id, event) to the users' purchases, and return the changes of prices.
 
-
-def shown(user_id: str, partition: int, limit: int) -> list[purchases.Purchase]:
-    """A user's newest purchases; a user never seen has none. The partition must be owned here."""
-    return known(user_id, partition, ALL, None, limit)
-
-
-def known(
-    user_id: str, partition: int, wanted: PurchaseFilter, after: PagePosition | None, limit: int | None = None
-) -> list[purchases.Purchase]:
-    """Of the user's purchases that are wanted and come after a mark the newest `limit`, or all, newest first.
-
-    Raises ClosedPartition.
-    """
-
-    def admits(one: purchases.Purchase) -> bool:
-        return wanted.matches(one) and (after is None or one.sort_key < after.sort_key)
-
-    chosen = admits if after is not None or wanted != ALL else None
-    return _at_one_moment(
-        user_id, partition, lambda value, others: purchases.newest_purchases(value, others, limit, chosen, wanted.since)
-    )
-
-
-def knows_order(user_id: str, partition: int, order_id: str) -> bool:
-    """Whether a purchase of this order of the user has arrived. Raises ClosedPartition."""
-    return _at_one_moment(user_id, partition, lambda value, others: purchases.has_order(value, others, order_id))
-
-
-def registers(user_id: str, partition: int) -> list[purchases.Purchase]:
-    """All that is known of the user's purchases, removed ones too, in no order. Raises ClosedPartition."""
-    return _at_one_moment(user_id, partition, lambda value, others: purchases.all_purchases(value, others()))
-
-
-def watch(user_id: str, partition: int) -> AbstractContextManager[Watch]:
-    """Watch the user's purchases. Raises ClosedPartition."""
-    return by_user.watch(partition, user_id.encode())
-
-
-def freshness(partition: int) -> Freshness:
-    """How fresh what this table says of a partition's users is. Raises ClosedPartition."""
-    return app.source_status.freshness(partition, by_user.position(partition))
-
-
-def _at_one_moment(user_id: str, partition: int, fold: Callable[[bytes | None, Callable[[], Iterable[bytes]]], T]) -> T:
-    """What `fold` makes of the user's value and the values beside it."""
-    user = user_id.encode()
-    scans = 0
-
-    def others() -> Iterable[bytes]:
-        nonlocal scans
-        scans += 1
-        return (other for _, other in by_user.scan(partition, user + b"\x00"))
-
-    while True:
-        before, value = scans, by_user.read(partition, user)
-        folded = fold(value, others)
-        # A purchase that moved from one to the other between the two reads was seen twice, or not at all.
-        if scans == before or by_user.read(partition, user) == value:
-            return folded
-
-
-def products(user_id: str, partition: int) -> list[str]:
-    """All products that a user has, each once, the one bought last first. Raises ClosedPartition."""
-    return list(dict.fromkeys(one.product_name for one in known(user_id, partition, ALL, None)))
-
-
-def remember(
-    chunk: Chunk, events: list[tuple[int, bytes, Event]], changes: list[purchases.PurchaseChange] | None
-) -> list[purchases.PriceChange]:
-    """Add the events, each with its offset and user id, to the users' purchases; what that changed about each purchase.
-
-    What is bought from now on, or not any more, is appended to `changes`, where they are given.
+    Purchases that are added or removed are appended to `purchase_changes`, unless it is None.
     """
     table = chunk.view(by_user)
     values = table.get_many({user for _, user, _ in events})
-    differences: list[purchases.PriceChange] = []
+    price_changes: list[PriceChange] = []
     changed: dict[bytes, bytes | None] = {}
     unchanged = 0
-    fold, earlier, forget = purchases.apply_event, table.get, table.__setitem__
+    apply_event, read_overflow, write_overflow = purchases.apply_event, table.get, table.__setitem__
     for offset, user, event in events:
         before = values[user]
         if event.type == ERASED:
-            others = table.scan(user + b"\x00")
-            after = purchases.erase(user, before, event.data.version, others, forget, differences, changes)
+            overflow = table.scan(user + b"\x00")
+            after = purchases.erase(
+                user, before, event.data.version, overflow, write_overflow, price_changes, purchase_changes
+            )
         else:
-            after = fold(user, before, event, offset, earlier, forget, MOST, LEAST, differences, changes)
+            after = apply_event(
+                user, before, event, offset, read_overflow, write_overflow, MAX_ENTRIES, TRIM_TO, price_changes,
+                purchase_changes,
+            )  # fmt: skip
         if after is not before:
             values[user] = changed[user] = after
         else:
@@ -130,4 +71,117 @@ def remember(
     table.update(changed)
     if unchanged:
         metrics.DUPLICATES.inc(unchanged)
-    return differences
+    return price_changes
+
+
+class ByUserReader:
+    """Reads the purchases of users. Each method raises ClosedPartition for a partition that is not open here."""
+
+    def __init__(self, table: TableReader, source_status: SourceStatus) -> None:
+        self._table, self._source_status = table, source_status
+
+    def purchases(
+        self,
+        user_id: str,
+        partition: int,
+        purchase_filter: PurchaseFilter = ALL_PURCHASES,
+        after: PagePosition | None = None,
+        limit: int | None = None,
+    ) -> list[Purchase]:
+        """Return the purchases of a user that match the filter and come after a position, newest first.
+
+        `limit` None: all of them. A user without events has no purchases.
+        """
+
+        def is_selected(purchase: Purchase) -> bool:
+            return purchase_filter.matches(purchase) and (after is None or purchase.sort_key < after.sort_key)
+
+        predicate = is_selected if after is not None or purchase_filter != ALL_PURCHASES else None
+        return self._read_consistently(
+            user_id,
+            partition,
+            lambda value, overflow: purchases.newest_purchases(
+                value, overflow, limit, predicate, purchase_filter.since
+            ),
+        )
+
+    def has_order(self, user_id: str, partition: int, order_id: str) -> bool:
+        """Return whether a purchase of this order of the user was applied."""
+        return self._read_consistently(
+            user_id, partition, lambda value, overflow: purchases.has_order(value, overflow, order_id)
+        )
+
+    def registers(self, user_id: str, partition: int) -> list[Purchase]:
+        """Return all registers of a user, of removed purchases too, in no order."""
+        return self._read_consistently(
+            user_id, partition, lambda value, overflow: purchases.all_purchases(value, overflow())
+        )
+
+    def product_names(self, user_id: str, partition: int) -> list[str]:
+        """Return the distinct products of a user, the newest first."""
+        return list(dict.fromkeys(purchase.product_name for purchase in self.purchases(user_id, partition)))
+
+    def watch(self, user_id: str, partition: int) -> AbstractContextManager[Watch]:
+        """Watch the purchases of a user."""
+        return self._table.watch(partition, user_id.encode())
+
+    def position(self, partition: int) -> int | None:
+        """Return the first offset of `orders` that is not applied yet; None when no offset is."""
+        return self._table.position(partition)
+
+    def freshness(self, partition: int) -> Freshness:
+        """Return how fresh the purchases of the users of a partition are."""
+        return self._source_status.freshness(partition, self._table.position(partition))
+
+    def _read_consistently(
+        self, user_id: str, partition: int, compute: Callable[[bytes | None, Callable[[], Iterable[bytes]]], T]
+    ) -> T:
+        """Return the result of `compute` for the user's value and a function that reads the overflow entries."""
+        user = user_id.encode()
+        table = self._table
+        scans = 0
+
+        def read_overflow() -> Iterable[bytes]:
+            nonlocal scans
+            scans += 1
+            return (value for _, value in table.scan(partition, user + b"\x00"))
+
+        while True:
+            scans_before, value = scans, table.read(partition, user)
+            result = compute(value, read_overflow)
+            # A purchase that moved between the value and the overflow during the reads was seen twice, or missed.
+            if scans == scans_before or table.read(partition, user) == value:
+                return result
+
+
+# -- for views that are not converted to a reader yet
+
+
+def _reader() -> ByUserReader:
+    return ByUserReader(by_user, app.source_status)
+
+
+def known(
+    user_id: str, partition: int, wanted: PurchaseFilter, after: PagePosition | None, limit: int | None = None
+) -> list[Purchase]:
+    return _reader().purchases(user_id, partition, wanted, after, limit)
+
+
+def knows_order(user_id: str, partition: int, order_id: str) -> bool:
+    return _reader().has_order(user_id, partition, order_id)
+
+
+def registers(user_id: str, partition: int) -> list[Purchase]:
+    return _reader().registers(user_id, partition)
+
+
+def watch(user_id: str, partition: int) -> AbstractContextManager[Watch]:
+    return _reader().watch(user_id, partition)
+
+
+def freshness(partition: int) -> Freshness:
+    return _reader().freshness(partition)
+
+
+def products(user_id: str, partition: int) -> list[str]:
+    return _reader().product_names(user_id, partition)

@@ -1,8 +1,8 @@
-"""similar: product name -> who bought it, its history, and with each other product: how many users have both.
+"""similar: product name -> its buyers, its history, and for each other product the number of users who bought both.
 
-Three kinds of keys: "p", product name; "h", product name; and "n", product name, the byte ff, which no UTF-8 has, the
-other's name. A pair has a key of its own, so that a purchase writes its pairs and not the list of each product; the
-history has one, because only the pages of products read it.
+There are three kinds of keys: "p", product name; "h", product name; and "n", product name, the byte ff, which UTF-8
+never contains, the name of the other product. A pair has a key of its own, so that a purchase writes its pairs and not
+the list of each product; the history has one, because only the pages of products read it.
 """
 
 from __future__ import annotations
@@ -11,84 +11,97 @@ import time
 from itertools import islice
 
 from app.core import app, co_purchases, settings
-from chunks import Chunk
-from domain import co_purchases as fold
+from chunks import Chunk, TableReader
+from domain import co_purchases as codec
 from domain import product_history
-from domain.co_purchases import Brief, Sales
-from domain.product_history import History
+from domain.co_purchases import ProductSales, SalesSummary
+from domain.product_history import ProductHistory
 
 
 def _rebuild(chunk: Chunk) -> None:
     for _offset, product, record in chunk.records:
-        add(chunk, product, record)
+        apply_record(chunk, product, record)
 
 
 similar = app.Table(
     "similar",
-    fed_by=co_purchases,
+    source_topic=co_purchases,
     partitions=settings.partitions,
     rebuild=_rebuild,
-    help="Buyers, history and neighbours of each product; msgpack, see domain.co_purchases.Sales.",
+    help="Buyers, history and neighbours of each product; msgpack, see domain.co_purchases.ProductSales.",
 )
 
 
-def briefs(product_names: list[str], partition: int) -> list[Brief | None]:
-    """What is known of products; None where nobody ever bought it. The partition must be owned here."""
-    values = similar.read_many(partition, [_product(name.encode()) for name in product_names])
-    return [None if value is None else fold.decode_brief(value) for value in values]
-
-
-def history(product_name: str, partition: int) -> History:
-    """The newest purchases of a product and their counts over time. The partition must be owned here."""
-    return product_history.decode(similar.read(partition, _history(product_name.encode())))
-
-
-def neighbours(product_name: str, partition: int, after: str | None, most: int) -> list[tuple[str, int]]:
-    """The products that somebody has together with this one and how many have, `most` of them after `after`.
-
-    In the order of their names' bytes. The partition must be owned here.
-    """
-    prefix = _pair(product_name.encode(), b"")
-    behind = None if after is None else prefix + after.encode()
-    pairs = islice(similar.scan(partition, prefix, behind), most)
-    return [(key[len(prefix) :].decode(), fold.decode_count(value)) for key, value in pairs]
-
-
-def products(partition: int, after: str | None, most: int) -> list[tuple[str, Sales]]:
-    """Products of a partition, `most` of them after `after`, in the order of their names' bytes.
-
-    It must be owned here.
-    """
-    behind = None if after is None else _product(after.encode())
-    pairs = islice(similar.scan(partition, _product(b""), behind), most)
-    return [(key[1:].decode(), fold.decode_sales(value)) for key, value in pairs]
-
-
-def now_hour() -> int:
-    """The hour that it is, since 1970."""
+def current_hour() -> int:
+    """Return the number of hours since 1970."""
     return int(time.time() // 3_600)
 
 
-def add(chunk: Chunk, product: bytes, record: bytes) -> None:
-    """Add a record of co-purchases to what is known of its product."""
-    table, delta = chunk.view(similar), fold.decode_delta(record)
-    key, past = _product(product), _history(product)
-    pairs = {_pair(product, name.encode()): n for name, n in delta.neighbours.items()}
-    values = table.get_many([key, past, *pairs])
-    table[key] = fold.add_sales(values.pop(key), delta, now_hour())
-    before = values.pop(past)
+def apply_record(chunk: Chunk, product: bytes | None, record: bytes | None) -> None:
+    """Apply a record of co-purchases, the delta of a product."""
+    assert product is not None, "co-purchases has no records without a key"
+    assert record is not None, "co-purchases has no records without a value"
+    table, delta = chunk.view(similar), codec.decode_delta(record)
+    sales_key, history_key = _sales_key(product), _history_key(product)
+    pairs = {_pair_key(product, name.encode()): count for name, count in delta.neighbours.items()}
+    values = table.get_many([sales_key, history_key, *pairs])
+    table[sales_key] = codec.apply_delta(values.pop(sales_key), delta, current_hour())
+    history = values.pop(history_key)
     if delta.purchases:
-        table[past] = product_history.add(before, delta.purchases, now_hour())
-    table.update({pair: fold.add_count(value, pairs[pair]) for pair, value in values.items()})
+        table[history_key] = product_history.add_purchases(history, delta.purchases, current_hour())
+    table.update({pair: codec.add_pair_count(value, pairs[pair]) for pair, value in values.items()})
 
 
-def _product(product: bytes) -> bytes:
+class SimilarReader:
+    """Reads the sales of products and their pairs. Raises ClosedPartition for a partition that is not open here."""
+
+    def __init__(self, table: TableReader) -> None:
+        self._table = table
+
+    def summaries(self, product_names: list[str], partition: int) -> list[SalesSummary | None]:
+        """Return the sales of products; None for a product that was never bought."""
+        values = self._table.read_many(partition, [_sales_key(name.encode()) for name in product_names])
+        return [None if value is None else codec.decode_sales_summary(value) for value in values]
+
+    def history(self, product_name: str, partition: int) -> ProductHistory:
+        """Return the newest purchases of a product and their counts over time."""
+        return product_history.decode_history(self._table.read(partition, _history_key(product_name.encode())))
+
+    def neighbours(self, product_name: str, partition: int, after: str | None, limit: int) -> list[tuple[str, int]]:
+        """Return up to `limit` products with common buyers after the product `after`, with the number of these buyers.
+
+        They are in the order of the UTF-8 bytes of their names.
+        """
+        prefix = _pair_key(product_name.encode(), b"")
+        after_key = None if after is None else prefix + after.encode()
+        pairs = islice(self._table.scan(partition, prefix, after_key), limit)
+        return [(key[len(prefix) :].decode(), codec.decode_pair_count(value)) for key, value in pairs]
+
+    def products(self, partition: int, after: str | None, limit: int) -> list[tuple[str, ProductSales]]:
+        """Return up to `limit` products of a partition after the product `after`, with their sales.
+
+        They are in the order of the UTF-8 bytes of their names.
+        """
+        after_key = None if after is None else _sales_key(after.encode())
+        entries = islice(self._table.scan(partition, _sales_key(b""), after_key), limit)
+        return [(key[1:].decode(), codec.decode_sales(value)) for key, value in entries]
+
+
+def _sales_key(product: bytes) -> bytes:
     return b"p" + product
 
 
-def _history(product: bytes) -> bytes:
+def _history_key(product: bytes) -> bytes:
     return b"h" + product
 
 
-def _pair(product: bytes, other: bytes) -> bytes:
+def _pair_key(product: bytes, other: bytes) -> bytes:
     return b"n" + product + b"\xff" + other
+
+
+# -- for views that are not converted to a reader yet
+briefs = SimilarReader(similar).summaries
+history = SimilarReader(similar).history
+neighbours = SimilarReader(similar).neighbours
+products = SimilarReader(similar).products
+now_hour = current_hour

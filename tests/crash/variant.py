@@ -36,16 +36,16 @@ if "CRASH_STANDSTILL" in os.environ:
 
 _PAUSE_S = float(os.environ.get("CRASH_PAUSE_S", "0"))
 _RAISE_AT = int(os.environ.get("CRASH_RAISE_AT", "0"))
-_remember, _steps = by_user.remember, iter(range(1, 10**9))
+_apply_events, _steps = by_user.apply_events, iter(range(1, 10**9))
 
 
 def _faulty(*step):
     """Take longer for each chunk; fail in the middle of one, after the table was changed."""
     time.sleep(_PAUSE_S)
-    differences = _remember(*step)
+    differences = _apply_events(*step)
     if next(_steps) == _RAISE_AT:
         raise RuntimeError(f"planted at step {_RAISE_AT}")
     return differences
 
 
-by_user.remember = _faulty
+by_user.apply_events = _faulty

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 
-from agents.by_user import remember_purchases
+from agents.by_user import update_by_user
 from agents.reading import readable
 from app.main import app
 from chunks.recovery import Restore
@@ -23,7 +23,7 @@ async def _hanging_agent(stream):
             if os.environ["HANG"] == "loop":
                 time.sleep(1_000)
             await asyncio.Event().wait()
-        by_user.remember(chunk, events, None)
+        by_user.apply_events(chunk, events, None)
 
 
 async def _hanging_restore(*_: object) -> None:
@@ -33,4 +33,4 @@ async def _hanging_restore(*_: object) -> None:
 if os.environ["HANG"] == "recovery":
     Restore.run = _hanging_restore
 else:
-    remember_purchases.fun = _hanging_agent
+    update_by_user.fun = _hanging_agent
