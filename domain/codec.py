@@ -14,7 +14,7 @@ UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 encode = msgspec.msgpack.Encoder().encode
 
 
-def checked(decode: Callable, value: bytes, known: int, table: str):
+def decode_checked(decode: Callable, value: bytes, format_number: int, table: str):
     """What `decode` makes of `value`, a struct or tuple that begins with its format. Raises UnknownFormat."""
     try:
         state = decode(value)
@@ -24,9 +24,9 @@ def checked(decode: Callable, value: bytes, known: int, table: str):
             "run that version, or set LATELY_ID to a new name to build the tables anew"
         ) from None
     found = state[0] if isinstance(state, tuple) else state.format
-    if found != known:
+    if found != format_number:
         raise UnknownFormat(
-            f"a value of the table {table} has format {found}, this version knows {known}: "
+            f"a value of the table {table} has format {found}, this version knows {format_number}: "
             "run the version that wrote it, or set LATELY_ID to a new name to build the tables anew"
         )
     return state

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 
-from domain.totals import without_positions
+from domain.totals import encode_without_positions
 
 DIGEST_BYTES = 16
 
 #: Table -> what of a value is its content; where a table is not named, that is all of it. At which offsets the partial
 #: totals of a product were told depends on how orders fell into transactions.
-_CONTENT: dict[str, Callable[[bytes], bytes]] = {"by_product": without_positions}
+_CONTENT: dict[str, Callable[[bytes], bytes]] = {"by_product": encode_without_positions}
 
 
-class Digest:
+class PartitionDigest:
     """A digest of the keys and values of one partition of `table` (BLAKE2b); `keys` is how many there were."""
 
     def __init__(self, table: str) -> None:

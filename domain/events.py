@@ -49,7 +49,7 @@ _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}", re.ASCII)
 _TRACEPARENT = re.compile(rf"(?!ff)[0-9a-f]{{2}}-{_TRACE_ID.pattern}-(?!0{{16}})[0-9a-f]{{16}}-[0-9a-f]{{2}}", re.ASCII)
 
 
-class Purchase(msgspec.Struct, frozen=True, gc=False):
+class OrderLine(msgspec.Struct, frozen=True, gc=False):
     """One product of one order; (`order_id`, `product_name`) names it, `version` grows with each change.
 
     `order_id` is a JSON number where the shop's column is an integer, so that ties sort as in SQL.
@@ -74,7 +74,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     type: str
     time: str
     dataschema: str
-    data: Purchase
+    data: OrderLine
     subject: str | None = None
     partitionkey: str | None = None
     traceparent: str | None = None
@@ -96,7 +96,7 @@ class UserErased(Event, frozen=True, gc=False):
 _Short = Annotated[str, msgspec.Meta(max_length=MAX_LABEL)]
 
 
-class _PlainPurchase(Purchase, frozen=True, gc=False):
+class _PlainPurchase(OrderLine, frozen=True, gc=False):
     """A purchase that is within all limits by its types alone."""
 
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
@@ -161,7 +161,7 @@ def read_event(key: bytes | None, value: bytes | None) -> Event:
     return event
 
 
-def readable(
+def read_events(
     records: Iterable[tuple[int, bytes | None, bytes | None]],
 ) -> Iterator[tuple[int, bytes, Event]]:
     """Offset, key and event of the records that can be read; the others are dead letters already."""
@@ -187,7 +187,7 @@ def read_document(value: bytes | None) -> Event:
     except UNDECODABLE as exc:
         raise UnreadableEvent("malformed-json", str(exc)) from None
     _check_envelope(event)
-    broken = broken_rule(event.data)
+    broken = find_broken_rule(event.data)
     if broken:
         raise UnreadableEvent("broken-rule", broken)
     return event
@@ -207,7 +207,7 @@ def _read_erased(value: bytes) -> UserErased:
         event = _decode_erased(value)
     except msgspec.ValidationError as exc:
         raise UnreadableEvent("wrong-type", str(exc)) from None
-    if not valid_user_id(event.data.user_id):
+    if not is_valid_user_id(event.data.user_id):
         raise UnreadableEvent("broken-rule", _USER_ID_RULE)
     if not 0 <= event.data.version < 2**63:
         raise UnreadableEvent("broken-rule", _VERSION_RULE)
@@ -226,24 +226,24 @@ def _cut(text: str) -> str:
     return repr(text if len(text) <= 100 else f"{text[:100]}…")
 
 
-def broken_rule(purchase: Purchase) -> str | None:
+def find_broken_rule(line: OrderLine) -> str | None:
     """The rule that `purchase` breaks, in words, or None; docs/protocol.md lists them."""
-    if not valid_user_id(purchase.user_id):
+    if not is_valid_user_id(line.user_id):
         return _USER_ID_RULE
-    if not valid_order_id(str(purchase.order_id)):
+    if not is_valid_order_id(str(line.order_id)):
         return f"order_id must be 1 to {MAX_ORDER_ID_BYTES} bytes without control characters"
-    if isinstance(purchase.order_id, int) and not -(2**63) <= purchase.order_id < 2**64:
+    if isinstance(line.order_id, int) and not -(2**63) <= line.order_id < 2**64:
         return "order_id must fit in 64 bits where it is an integer"
-    if not 1 <= len(purchase.product_name) <= MAX_PRODUCT_NAME:
+    if not 1 <= len(line.product_name) <= MAX_PRODUCT_NAME:
         return f"product_name must have 1 to {MAX_PRODUCT_NAME} characters"
-    if not _valid_price(purchase.price):
+    if not _valid_price(line.price):
         return "price must be a decimal number >= 0 with at most 18 digits before the point and 10 after it"
-    if not _FIRST <= purchase.ordered_at <= _LAST:
+    if not _FIRST <= line.ordered_at <= _LAST:
         return "ordered_at must be in the years 1 to 9999 of UTC"
     for name in ("payment_method", "category"):
-        if len(getattr(purchase, name) or "") > MAX_LABEL:
+        if len(getattr(line, name) or "") > MAX_LABEL:
             return f"{name} must have at most {MAX_LABEL} characters"
-    if not 0 <= purchase.version < 2**63:
+    if not 0 <= line.version < 2**63:
         return _VERSION_RULE
     return None
 
@@ -253,27 +253,27 @@ def _valid_price(price: str) -> bool:
     return _PRICE.fullmatch(price) is not None
 
 
-def valid_user_id(user_id: str) -> bool:
+def is_valid_user_id(user_id: str) -> bool:
     """Whether `user_id` can be a record's key and a path segment of a URL."""
     return 1 <= len(user_id.encode()) <= MAX_ID_BYTES and not _CONTROL.search(user_id) and user_id not in _DOTS
 
 
-def valid_order_id(order_id: str) -> bool:
+def is_valid_order_id(order_id: str) -> bool:
     """Whether `order_id`, a number as text, can be an order's."""
     return 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES and not _CONTROL.search(order_id)
 
 
-def valid_traceparent(text: str | None) -> bool:
+def is_valid_traceparent(text: str | None) -> bool:
     """Whether `text` is a trace context of the W3C."""
     return text is not None and _TRACEPARENT.fullmatch(text) is not None
 
 
 def trace_id_of(traceparent: str | None) -> str | None:
     """The trace that a trace context names, None for what is none."""
-    return traceparent.split("-")[1] if valid_traceparent(traceparent) else None
+    return traceparent.split("-")[1] if is_valid_traceparent(traceparent) else None
 
 
-def valid_trace_id(text: str) -> bool:
+def is_valid_trace_id(text: str) -> bool:
     """Whether `text` is the id of a trace, as a traceparent has it."""
     return _TRACE_ID.fullmatch(text) is not None
 
@@ -290,7 +290,7 @@ class _Names(msgspec.Struct):
 _decode_names = msgspec.json.Decoder(_Names).decode
 
 
-def names(value: bytes | None) -> tuple[str | int | None, str | None]:
+def read_references(value: bytes | None) -> tuple[str | int | None, str | None]:
     """Order id and traceparent of a document that may break any rule; None where it does not say them."""
     try:
         said = _decode_names(value or b"")

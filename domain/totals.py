@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import msgspec
 
-from domain.codec import checked, encode
-from domain.purchases import Difference
+from domain.codec import decode_checked, encode
+from domain.purchases import PriceChange
 from domain.values import EXACT
 
 PARTIAL_FORMAT = 1
@@ -46,10 +46,10 @@ def _amount(price: str) -> Decimal:
     return Decimal(price)
 
 
-def total(differences: Mapping[Difference, int]) -> dict[str, Totals]:
+def sum_price_changes(price_changes: Mapping[PriceChange, int]) -> dict[str, Totals]:
     """Product -> what these differences, each with how often it was met, add to its totals."""
     sums: dict[str, list] = {}
-    for (product_name, before, after), times in differences.items():
+    for (product_name, before, after), times in price_changes.items():
         sum_ = sums.setdefault(product_name, [0, Decimal(0)])
         for price, sign in ((before, -times), (after, times)):
             if price is not None:
@@ -67,11 +67,11 @@ def decode_totals(value: bytes | None) -> Totals:
     """The same, read. Raises UnknownFormat."""
     if value is None:
         return Totals()
-    _, purchases, revenue = checked(_decode_totals, value, PARTIAL_FORMAT, "product_partials")
+    _, purchases, revenue = decode_checked(_decode_totals, value, PARTIAL_FORMAT, "product_partials")
     return Totals(purchases, Decimal(revenue))
 
 
-def partial(product_name: str, partition: int, position: int, totals: Totals) -> bytes:
+def encode_partial(product_name: str, partition: int, position: int, totals: Totals) -> bytes:
     """A record of the topic product-partials."""
     revenue = format(totals.revenue, "f")
     return encode(Partial(PARTIAL_FORMAT, product_name, partition, position, totals.purchases, revenue))
@@ -79,25 +79,25 @@ def partial(product_name: str, partition: int, position: int, totals: Totals) ->
 
 def decode_partial(value: bytes) -> Partial:
     """The same, read. Raises UnknownFormat."""
-    return checked(_decode_partial, value, PARTIAL_FORMAT, "product-partials")
+    return decode_checked(_decode_partial, value, PARTIAL_FORMAT, "product-partials")
 
 
 def merge_partials(value: bytes | None, partials: Iterable[Partial]) -> bytes:
     """Add partials of one product to what the table by_product knows of it: the newest per partition counts."""
-    known = {} if value is None else checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
+    known = {} if value is None else decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
     for one in partials:
         if one.partition not in known or one.position > known[one.partition][0]:
             known[one.partition] = (one.position, one.purchases, one.revenue)
     return encode((PARTIAL_FORMAT, known))
 
 
-def without_positions(value: bytes) -> bytes:
+def encode_without_positions(value: bytes) -> bytes:
     """A value of the table by_product without the offsets up to which its partials go. Raises UnknownFormat."""
-    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    _, known = decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
     return encode([(partition, *totals) for partition, (_, *totals) in sorted(known.items())])
 
 
-def product_totals(value: bytes) -> Totals:
+def sum_partials(value: bytes) -> Totals:
     """The sum over all partitions. Raises UnknownFormat."""
-    _, known = checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    _, known = decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
     return sum((Totals(purchases, Decimal(revenue)) for _, purchases, revenue in known.values()), Totals())

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta, timezone
 from decimal import Context, Decimal
 
 #: In microseconds.
-HOUR = 3_600_000_000
-DAY = 24 * HOUR
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # Prices have up to 28 digits, Python's default precision; a sum of 10^32 of them stays exact in 60.
@@ -20,7 +20,7 @@ def microseconds(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def moment(microseconds: int) -> datetime:
+def utc_datetime(microseconds: int) -> datetime:
     """Whole microseconds since 1970 UTC as a moment, exactly; as JSON it reads as `rfc3339` writes it."""
     return _EPOCH + timedelta(0, 0, microseconds)
 
@@ -33,4 +33,4 @@ def money(amount: Decimal) -> str:
 
 def rfc3339(microseconds: int) -> str:
     """Microseconds since 1970 UTC as RFC 3339 text with Z, without a fraction where it is zero."""
-    return f"{moment(microseconds).isoformat()[:-6]}Z"
+    return f"{utc_datetime(microseconds).isoformat()[:-6]}Z"

@@ -16,13 +16,13 @@ import msgspec
 
 from app.control import source_state
 from app.kafka import dead_letter_topic
-from app.kafka.records import Records
+from app.kafka.records import TopicRecords
 from app.settings import Settings
 from app.topics import Topics
-from domain.diagnosis import DIFFERENT, Dead, Evidence, Row, Waiting, diagnose, sum_up
-from domain.events import names, valid_user_id
+from domain.diagnosis import DIFFERENT, DeadLetterSummary, Evidence, PendingChange, ShopRow, diagnose, summarize
+from domain.events import is_valid_user_id, read_references
 from domain.partitioning import partition_of
-from domain.purchases import Register
+from domain.purchases import Purchase
 from domain.values import rfc3339
 from source import order_lookup
 from source.order_stages import Stage, read_stages
@@ -31,7 +31,7 @@ from source.order_stages import Stage, read_stages
 MAX_DEAD_LETTERS = 1_000
 
 #: A user -> the offset of `orders` below which all is applied, and all that is known of the user's purchases.
-Known = Callable[[str], Awaitable[tuple[int, list[Register]]]]
+Known = Callable[[str], Awaitable[tuple[int, list[Purchase]]]]
 Told = Callable[[], Awaitable[source_state.States]]
 
 
@@ -39,9 +39,9 @@ class OrderOwner(NamedTuple):
     """Whose order it is, its rows, its changes that wait in the outbox, and dead letters where these were looked at."""
 
     user_id: str | None
-    rows: list[Row]
-    waiting: list[Waiting]
-    letters: list[dead_letter_topic.Letter] | None
+    rows: list[ShopRow]
+    waiting: list[PendingChange]
+    letters: list[dead_letter_topic.DeadLetter] | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Tracer:
     """
 
     def __init__(
-        self, settings: Settings, log: Records, known: Known, told: Told, read: Callable = asyncio.to_thread
+        self, settings: Settings, log: TopicRecords, known: Known, told: Told, read: Callable = asyncio.to_thread
     ) -> None:
         self._settings, self._log, self._known, self._told, self._read = settings, log, known, told, read
         self._orders = Topics(settings).orders.name
@@ -72,8 +72,8 @@ class Tracer:
         letters = None
         if user is None:
             letters = await self._letters(order_id)
-            user = next((dead_letter_topic.text(one.key) for one in letters if one.key), None)
-        return OrderOwner(user if user is not None and valid_user_id(user) else None, rows, waiting, letters)
+            user = next((dead_letter_topic.to_text(one.key) for one in letters if one.key), None)
+        return OrderOwner(user if user is not None and is_valid_user_id(user) else None, rows, waiting, letters)
 
     async def trace_order(self, order_id: str, user_id: str | None = None, only: bool = False) -> OrderTrace:
         """The life of an order as of now; with `only` nothing is told of other users who have or had it.
@@ -82,7 +82,7 @@ class Tracer:
         commit. 4. Only where something is not as it should be: where the partition ends, what the source says of
         itself, the dead letters. Raises ServerAway, BadSource.
         """
-        began, before = time.monotonic(), self._log.fetched
+        began, before = time.monotonic(), self._log.fetch_count
         # 1.
         found, rows, waiting, letters = await self.find_owner(order_id)
         user = user_id or found
@@ -96,65 +96,71 @@ class Tracer:
             mine = {one.product_name: one for one in registers if str(one.order_id) == order_id}
         purchases = []
         for product in dict.fromkeys([*mine, *(one.product_name for one in [*rows, *waiting])]) or [None]:
-            evidence = Evidence(user, _of(rows, product), _of(waiting, product), register=mine.get(product))
+            evidence = Evidence(user, _of(rows, product), _of(waiting, product), purchase=mine.get(product))
             # 3. and 4.
             purchases.append(await self._purchase(evidence, order_id, product, position, letters, only))
-        outcome, said = sum_up([(one.shown["product_name"], one.outcome, one.diagnosis) for one in purchases])
+        outcome, said = summarize([(one.shown["product_name"], one.outcome, one.diagnosis) for one in purchases])
         return OrderTrace(outcome, said, {
             "order_id": order_id, "user_id": user, "outcome": outcome, "diagnosis": said,
             "purchases": [one.shown for one in purchases if one.shown["product_name"] is not None],
-            "meta": {"records_fetched": self._log.fetched - before,
+            "meta": {"records_fetched": self._log.fetch_count - before,
                      "took_ms": round((time.monotonic() - began) * 1000, 1)},
         })  # fmt: skip
 
     async def _purchase(
         self, one: Evidence, order_id: str, product: str | None, position: int,
-        letters: list[dead_letter_topic.Letter] | None, only: bool,
+        letters: list[dead_letter_topic.DeadLetter] | None, only: bool,
     ) -> OrderTrace:  # fmt: skip
         passed: list[Stage] = []
-        if one.register is not None:
+        if one.purchase is not None:
             # 3.
-            passed = await read_stages(self._log, self._settings, one.user_id, one.register)
+            passed = await read_stages(self._log, self._settings, one.user_id, one.purchase)
             applied = passed[2]["us"] if len(passed) == 3 else None
-            one = replace(one, type=passed[0]["type"] if passed else None, applied_at=applied)
+            one = replace(one, event_type=passed[0]["type"] if passed else None, applied_at=applied)
         outcome, said = diagnose(one)
-        if outcome == DIFFERENT or one.register is None:
+        if outcome == DIFFERENT or one.purchase is None:
             # 4.
             letters = await self._letters(order_id, one.user_id if only else None) if letters is None else letters
             outcome, said = diagnose(await self._explained(one, letters, position))
         return OrderTrace(outcome, said, {
             "product_name": product, "outcome": outcome, "diagnosis": said,
-            "version": one.register.version if one.register else None,
+            "version": one.purchase.version if one.purchase else None,
             "stages": [_timed(stage, before) for stage, before in zip(passed, [None, *passed], strict=False)],
         })  # fmt: skip
 
-    async def _explained(self, one: Evidence, letters: list[dead_letter_topic.Letter], position: int) -> Evidence:
+    async def _explained(self, one: Evidence, letters: list[dead_letter_topic.DeadLetter], position: int) -> Evidence:
         """The same evidence with what explains that a purchase is not shown as the database has it."""
         told = await self._told()
         taken, status = told.get(source_state.SNAPSHOT), told.get(source_state.STATUS)
         lag = 0
         if one.user_id is not None:
             partition = partition_of(one.user_id.encode(), self._settings.partitions)
-            lag = max(await self._log.end(self._orders, partition) - position, 0)
+            lag = max(await self._log.end_offset(self._orders, partition) - position, 0)
         return replace(
-            one, lag=lag, dead=next((Dead(one.id, one.reason, one.message) for one in reversed(letters)), None),
+            one, lag=lag,
+            dead_letter=next(
+                (DeadLetterSummary(one.id, one.reason, one.message) for one in reversed(letters)), None
+            ),
             horizon=source_state.horizon_microseconds(taken.horizon if taken else source_state.MAX_HORIZON),
-            source_runs=status is not None and time.time() - status.at / 1e6 < source_state.STATUS_TIMEOUT_S,
+            is_source_running=status is not None
+            and time.time() - status.written_at / 1e6 < source_state.STATUS_TIMEOUT_S,
         )  # fmt: skip
 
-    async def _letters(self, order_id: str, user_id: str | None = None) -> list[dead_letter_topic.Letter]:
+    async def _letters(self, order_id: str, user_id: str | None = None) -> list[dead_letter_topic.DeadLetter]:
         """The newest dead letters that speak of the order, or of those only the user's."""
         name = msgspec.json.encode(order_id)
 
-        def wanted(one: dead_letter_topic.Letter) -> bool:
-            return user_id in (None, dead_letter_topic.text(one.key)) and _speaks_of(one.value or b"", order_id, name)
+        def wanted(one: dead_letter_topic.DeadLetter) -> bool:
+            return user_id in (None, dead_letter_topic.to_text(one.key)) and _speaks_of(
+                one.value or b"", order_id, name
+            )
 
-        return await dead_letter_topic.find(self._settings, wanted, MAX_DEAD_LETTERS)
+        return await dead_letter_topic.find_letters(self._settings, wanted, MAX_DEAD_LETTERS)
 
 
 def _speaks_of(value: bytes, order_id: str, name: bytes) -> bool:
     """Whether a dead letter is about the order; one that is no document at all may be if it has the id in quotes."""
-    known, _ = names(value)
+    known, _ = read_references(value)
     return name in value if known is None else str(known) == order_id
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tests.crash import log
 
 
-class Purchase(NamedTuple):
+class ExpectedPurchase(NamedTuple):
     """One live purchase."""
 
     order_id: str
@@ -31,7 +31,7 @@ class Truth:
     """What the tables must say."""
 
     #: User -> all live purchases, newest first.
-    purchases: dict[str, list[Purchase]] = field(default_factory=dict)
+    purchases: dict[str, list[ExpectedPurchase]] = field(default_factory=dict)
     #: User, order and product, of removed ones too -> its version, and where that was said first.
     said: dict[tuple[str, str, str], tuple[int, int]] = field(default_factory=dict)
     #: Product -> number of live purchases, and the sum of their prices.
@@ -62,7 +62,8 @@ def truth(kafka: str, topic: str, partitions: int) -> Truth:
         mine = found.purchases.setdefault(user, [])
         count, revenue = found.products.get(product, (0, Decimal(0)))
         if kind != "order.removed":
-            mine.append(Purchase(order, product, data["price"], moment(data["ordered_at"]), data["payment_method"]))
+            ordered_at, payment_method = moment(data["ordered_at"]), data["payment_method"]
+            mine.append(ExpectedPurchase(order, product, data["price"], ordered_at, payment_method))
             count, revenue = count + 1, revenue + Decimal(data["price"])
         found.products[product] = (count, revenue)
     for mine in found.purchases.values():

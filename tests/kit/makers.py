@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
-from domain.events import ERASED, ERASURE_SCHEMA, PLACED, SCHEMA, Erasure, Event, Purchase, UserErased
-from source.outbox import Row
+from domain.events import ERASED, ERASURE_SCHEMA, PLACED, SCHEMA, Erasure, Event, OrderLine, UserErased
+from source.outbox import OutboxRow
 
 MORNING = datetime(2026, 1, 31, 8, 0, tzinfo=timezone.utc)
 SOURCE = "/mysql/3e11fa47-71ca-11e1-9e33-c80aa9429562/shop/orders"
@@ -31,9 +31,9 @@ def purchase(
     version: int = 1,
     payment_method: str | None = "card",
     category: str | None = None,
-) -> Purchase:
+) -> OrderLine:
     """One product of one order."""
-    return Purchase(user_id, order_id, product_name, price, ordered_at, version, payment_method, category)
+    return OrderLine(user_id, order_id, product_name, price, ordered_at, version, payment_method, category)
 
 
 def event(
@@ -47,7 +47,7 @@ def event(
     subject: str | None = None,
     partitionkey: str | None = None,
     traceparent: str | None = None,
-    data: Purchase | None = None,
+    data: OrderLine | None = None,
     **fields: object,
 ) -> Event:
     """An event about `data`, or about the purchase that `fields` describe."""
@@ -81,7 +81,7 @@ def row(
     traceparent: str | None = None,
     created_at: str = TIME,
     **columns: object,
-) -> Row:
+) -> OutboxRow:
     """A row of the outbox with `payload`, or with the JSON that a trigger makes of `columns`."""
     order = {
         "user_id": "ann",
@@ -92,7 +92,7 @@ def row(
         "payment_method": "card",
     }
     text = json.dumps({**order, **columns}, ensure_ascii=False) if payload is None else payload
-    return Row(id, version, event_id, type, text, traceparent, created_at)
+    return OutboxRow(id, version, event_id, type, text, traceparent, created_at)
 
 
 def erasure(version: int, user_id: str = "ann") -> UserErased:

@@ -13,11 +13,12 @@ import pytest
 from app.errors import BadSource
 from app.settings import Settings
 from app.topics import Topics
-from domain.events import UnreadableEvent, read_document
+from domain.errors import UnreadableEvent
+from domain.events import read_document
 from source import events, snapshot, triggers
 from source.mysql import connect
-from source.outbox import Outbox, Row
-from source.setup import setup, statements
+from source.outbox import Outbox, OutboxRow
+from source.setup import setup, setup_statements
 from tests.kit.stack import Stack
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 500_000)
@@ -46,9 +47,9 @@ def quiet(_: str) -> None:
     """Where the commands say what they did."""
 
 
-def waiting(connection, settings: Settings) -> list[Row]:
+def waiting(connection, settings: Settings) -> list[OutboxRow]:
     """What is in the outbox."""
-    return Outbox(connection, settings).read()
+    return Outbox(connection, settings).read_rows()
 
 
 def snapshots(stack: Stack) -> list[tuple]:
@@ -136,7 +137,7 @@ def test_a_transaction_that_commits_late_is_still_published(shop, connection, se
         cursor.execute("INSERT INTO orders VALUES ('slow', 'Phone', 'ann', 1, NOW(), 'card', NULL)")
         shop.insert(("fast", "Phone", "ann", "1", AT, "card"))
         first = waiting(connection, settings)
-        Outbox(connection, settings).done(first)
+        Outbox(connection, settings).mark_published(first)
         slow.commit()
     assert [change[2] for change in changes(connection, settings)] == ["slow"]
 
@@ -191,7 +192,7 @@ def test_the_shops_own_types_and_names_are_understood(stack, connection):
         cursor.execute("INSERT INTO sales VALUES (18446744073709551615, 'Käse', 7, 1.5, '2026-01-31 05:30:00.250')")
         other.commit()
     (row,) = waiting(connection, settings)
-    record = events.record(row, "/mysql/s/db/sales", Topics(settings), settings)
+    record = events.build_record(row, "/mysql/s/db/sales", Topics(settings), settings)
     assert record.topic == Topics(settings).orders.name
     assert record.key == b"7"
     assert json.loads(record.value)["data"] == {
@@ -228,7 +229,7 @@ def test_a_row_that_breaks_a_rule_does_not_stop_the_shop_and_becomes_a_dead_lett
         cursor.execute(f"INSERT INTO orders VALUES ({user}, {order}, {product}, {price}, {at}, 'card')")
         shop.commit()
     (row,) = waiting(connection, settings)
-    record = events.record(row, "/mysql/s/db/orders", Topics(settings), settings)
+    record = events.build_record(row, "/mysql/s/db/orders", Topics(settings), settings)
     assert record.topic == Topics(settings).orders_dead.name
     with pytest.raises(UnreadableEvent):
         read_document(record.value)
@@ -236,12 +237,12 @@ def test_a_row_that_breaks_a_rule_does_not_stop_the_shop_and_becomes_a_dead_lett
 
 def test_the_printed_sql_can_be_executed_as_it_is(stack, connection, settings):
     stack.create_orders()
-    before, after = statements(settings).removesuffix("DELIMITER ;").split("DELIMITER //")
+    before, after = setup_statements(settings).removesuffix("DELIMITER ;").split("DELIMITER //")
     with closing(connection.cursor()) as cursor:
         for statement in [*before.split(";"), *after.split("//")]:
             if statement.strip():
                 cursor.execute(statement)
-    assert triggers.installed(connection, settings)
+    assert triggers.is_installed(connection, settings)
     creation = stack.select("SHOW CREATE TABLE purchase_outbox")
     setup(settings, "1d", quiet)
     assert stack.select("SHOW CREATE TABLE purchase_outbox") == creation, "setup found nothing to do"
@@ -263,7 +264,7 @@ def test_triggers_that_were_gone_for_a_while_are_followed_by_a_newer_snapshot(sh
 def test_an_outbox_whose_ids_began_anew_is_refused_with_the_next_step(shop, connection, settings):
     shop.execute("TRUNCATE TABLE purchase_outbox")
     shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
-    with pytest.raises(BadSource, match=r"began anew .*lately source setup"):
+    with pytest.raises(BadSource, match=r"were restarted .*lately source setup"):
         waiting(connection, settings)
 
 
@@ -273,7 +274,7 @@ def test_an_open_transaction_of_the_shop_does_not_hold_up_the_publishing_of_othe
         shop.insert(*[(f"o{number}", "Phone", "ann", "1", AT, "card") for number in range(400)])
         with closing(connection.cursor()) as ours:
             ours.execute("SET SESSION innodb_lock_wait_timeout = 1")
-        Outbox(connection, settings).done(waiting(connection, settings))
+        Outbox(connection, settings).mark_published(waiting(connection, settings))
         assert waiting(connection, settings) == []
         slow.rollback()
 

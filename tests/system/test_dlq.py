@@ -43,7 +43,9 @@ def letters(stack: Stack, *words: str) -> list[dict]:
 def bury(stack: Stack, topic: str, key: bytes, value: bytes, reason: str = "unknown-type") -> None:
     """A dead letter as a version wrote it that could not read the record."""
     producer = Producer({"bootstrap.servers": stack.servers.kafka})
-    headers = dead_letters.headers(UnreadableEvent(reason, "not known here"), topic=topic, partition=HOME, offset=7)
+    headers = dead_letters.build_headers(
+        UnreadableEvent(reason, "not known here"), topic=topic, partition=HOME, offset=7
+    )
     producer.produce(stack.topic("orders-dead"), value, key, partition=1, headers=headers)
     assert producer.flush(20) == 0
 

@@ -59,7 +59,7 @@ def changed(stack: Stack, user: str, change) -> tuple[bytes, bytes]:
     """The changelog record that lets the table by_user say something else of a user's purchases."""
     newest = {one.key(): one.value() for one in stack.records_of(f"{stack.name}-by_user-changelog")}
     recent = purchases.decode_recent(newest[user.encode()])
-    registers = [kept for one in recent.registers if (kept := change(one)) is not None]
+    registers = [kept for one in recent.purchases if (kept := change(one)) is not None]
     return user.encode(), purchases._encode_recent(recent.floor, registers)
 
 
@@ -99,13 +99,13 @@ def test_replays_change_nothing_where_nothing_is_wrong_and_find_and_mend_exactly
     worker.stop()
     stack.wipe(worker)
 
-    def priced(one: purchases.Register) -> purchases.Register:
+    def priced(one: purchases.Purchase) -> purchases.Purchase:
         return msgspec.structs.replace(one, price="999.00") if one.order_id == "o00041" else one
 
-    def lost(one: purchases.Register) -> purchases.Register | None:
+    def lost(one: purchases.Purchase) -> purchases.Purchase | None:
         return None if one.order_id == "o00042" else one
 
-    def renamed(one: purchases.Register) -> purchases.Register:
+    def renamed(one: purchases.Purchase) -> purchases.Purchase:
         return msgspec.structs.replace(one, order_id="phantom") if one.order_id == "o00043" else one
 
     wrong = [changed(stack, *one) for one in (("user-11", priced), ("user-12", lost), ("user-13", renamed))]

@@ -11,7 +11,7 @@ import pytest
 
 from app.logs import SELDOM_S, Formatter, Seldom, about, dress, mask
 from app.settings import Settings
-from domain.events import names
+from domain.events import read_references
 from tests.kit.makers import event, wire
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -69,11 +69,11 @@ def test_whoever_asks_for_personal_data_gets_it_and_text_is_masked_as_well():
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"data":1}', b'{"data":{"order_id":[]}}', b"\xff"])
 def test_what_cannot_be_read_names_no_order(value):
-    assert names(value) == (None, None)
+    assert read_references(value) == (None, None)
 
 
 def test_an_event_that_breaks_a_rule_names_its_order_and_its_trace():
-    assert names(wire(event(order_id="o-7", price="x", traceparent=TRACE))[1]) == ("o-7", TRACE)
+    assert read_references(wire(event(order_id="o-7", price="x", traceparent=TRACE))[1]) == ("o-7", TRACE)
     assert about("o-7", "no trace") == {"order_id": "o-7"}
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from app.settings import otel_exporter
-from domain.events import trace_id_of, valid_trace_id, valid_traceparent
+from domain.events import is_valid_trace_id, is_valid_traceparent, trace_id_of
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -75,7 +75,7 @@ def test_an_exporter_that_is_not_installed_is_a_warning_and_no_error():
 
 @pytest.mark.parametrize(("text", "valid"), [(TRACE, True), (None, False), ("", False), (TRACE + "-00", False)])
 def test_a_traceparent_is_that_of_the_w3c(text, valid):
-    assert valid_traceparent(text) is valid
+    assert is_valid_traceparent(text) is valid
     assert trace_id_of(text) == (TRACE.split("-")[1] if valid else None)
 
 
@@ -84,4 +84,4 @@ def test_a_traceparent_is_that_of_the_w3c(text, valid):
     [("af" * 16, True), ("0" * 32, False), ("AF" * 16, False), ("af" * 15, False), ("", False)],
 )
 def test_the_id_of_a_trace_is_that_of_the_w3c(text, valid):
-    assert valid_trace_id(text) is valid
+    assert is_valid_trace_id(text) is valid

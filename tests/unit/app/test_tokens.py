@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from app import tokens
 from app.errors import BadToken
 from app.tokens import Caller
-from domain.events import valid_user_id
+from domain.events import is_valid_user_id
 
 SECRET = "a secret as long as the longest algorithm likes it, so 64 bytes: "
 NUL = "\x00"
 
 
-@given(st.text(min_size=1, max_size=40).filter(valid_user_id), st.booleans(), st.sampled_from([None, 1, 365]))
+@given(st.text(min_size=1, max_size=40).filter(is_valid_user_id), st.booleans(), st.sampled_from([None, 1, 365]))
 def test_a_token_names_whom_it_was_made_for(user, operator, days):
     token = tokens.issue(SECRET, user=user, operator=operator, days=days)
     caller = tokens.read(SECRET, token)

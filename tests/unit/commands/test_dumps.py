@@ -14,16 +14,16 @@ from app.errors import BadDump
 from commands.tables.dump import grouped
 from commands.tables.dump_file import FORMAT, Head, Pairs, Part, Records, frames, verify, writing
 from commands.tables.restore import changes
-from domain.digests import Digest
+from domain.digests import PartitionDigest
 from domain.errors import LatelyError
-from domain.totals import Totals, decode_partial, merge_partials, partial
+from domain.totals import Totals, decode_partial, encode_partial, merge_partials
 
 contents = st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=3), max_size=12)
 PAIRS = [(b"ann", b"1" * 50), (b"bob", b"2")]
 
 
 def digest(table: str, pairs: list[tuple[bytes, bytes]]) -> str:
-    made = Digest(table)
+    made = PartitionDigest(table)
     for pair in pairs:
         made.add(*pair)
     return made.hexdigest()
@@ -102,7 +102,10 @@ def test_digests_are_equal_where_keys_and_values_are(one, other):
 
 def test_totals_by_product_are_the_same_at_whatever_offsets_they_were_told():
     def value(*partials: tuple[int, int, str]) -> bytes:
-        told = [decode_partial(partial("tea", number, at, Totals(1, Decimal(price)))) for number, at, price in partials]
+        told = [
+            decode_partial(encode_partial("tea", number, at, Totals(1, Decimal(price))))
+            for number, at, price in partials
+        ]
         return merge_partials(None, told)
 
     one = digest("by_product", [(b"tea", value((0, 7, "1.50"), (1, 9, "2")))])

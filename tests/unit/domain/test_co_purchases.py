@@ -13,30 +13,29 @@ from domain import co_purchases
 from domain.co_purchases import (
     CATEGORY_DAYS,
     CHANGES_PER_RECORD,
-    DAY,
-    HOUR,
-    MOST_CATEGORIES,
+    MAX_CATEGORIES,
     RECORD_BYTES,
-    Beside,
-    Category,
-    Delta,
-    Deltas,
-    Sales,
-    add_count,
-    add_sales,
-    cosine,
-    decode_brief,
+    BasketOverflow,
+    CategoryCounts,
+    DeltaAccumulator,
+    ProductDelta,
+    ProductSales,
+    add_pair_count,
+    apply_changes,
+    apply_delta,
+    cosine_similarity,
     decode_changes,
-    decode_count,
     decode_delta,
+    decode_pair_count,
     decode_sales,
+    decode_sales_summary,
     encode_changes,
-    fill,
 )
 from domain.codec import encode
 from domain.errors import UnknownFormat
 from domain.events import CHANGED, PLACED, REMOVED
-from domain.purchases import Change, remember
+from domain.purchases import PurchaseChange, apply_event
+from domain.values import DAY_US, HOUR_US
 from tests.kit.makers import at, event
 
 # Few, so that the corners come quickly: a user counts for three products of five that are kept in the value.
@@ -49,9 +48,9 @@ Bought = dict[tuple[str, str], Counter]
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Change]:
+def histories(draw: st.DrawFn) -> list[PurchaseChange]:
     """Purchases, and removals of some that are there, in an order in which they can happen."""
-    changes: list[Change] = []
+    changes: list[PurchaseChange] = []
     there: list[tuple] = []
     for _ in range(draw(st.integers(0, 40))):
         if there and draw(st.booleans()):
@@ -63,7 +62,7 @@ def histories(draw: st.DrawFn) -> list[Change]:
                 draw(st.sampled_from(PRODUCTS)),
                 draw(st.sampled_from([None, "a", "b"])),
             )
-            there.append((*one, hour * HOUR, "1.00"))
+            there.append((*one, hour * HOUR_US, "1.00"))
             changes.append((*there[-1], 1))
     return changes
 
@@ -76,17 +75,19 @@ class Baskets:
         self.values: dict[str, bytes | None] = {}
         self.beside: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
 
-    def step(self, changes: list[Change]) -> list[tuple[str, bytes]]:
+    def step(self, changes: list[PurchaseChange]) -> list[tuple[str, bytes]]:
         """Fold changes and return the records that follow from them."""
-        deltas = Deltas()
-        deltas.note(changes)
+        deltas = DeltaAccumulator()
+        deltas.add_changes(changes)
         for user in dict.fromkeys(change[0] for change in changes):
             mine = [change for change in changes if change[0] == user]
-            self.values[user], before, after = fill(self.values.get(user), mine, self._others(user), *self.limits)
-            deltas.count(before, after)
-        return list(deltas.records())
+            self.values[user], before, after = apply_changes(
+                self.values.get(user), mine, self._others(user), *self.limits
+            )
+            deltas.add_basket_change(before, after)
+        return list(deltas.drain_records())
 
-    def _others(self, user: str) -> Beside:
+    def _others(self, user: str) -> BasketOverflow:
         others = self.beside[user]
 
         def put(product: str, value: bytes | None) -> None:
@@ -95,25 +96,25 @@ class Baskets:
             else:
                 others[product] = value
 
-        return Beside(others.get, put, lambda: list(others.items()))
+        return BasketOverflow(others.get, put, lambda: list(others.items()))
 
 
-def state(records: list[tuple[str, bytes]]) -> tuple[dict[str, Sales], dict[tuple[str, str], int]]:
+def state(records: list[tuple[str, bytes]]) -> tuple[dict[str, ProductSales], dict[tuple[str, str], int]]:
     """The table similar after these records: products, and pairs."""
     products: dict[str, bytes] = {}
     pairs: dict[tuple[str, str], bytes | None] = {}
     for product, record in records:
         delta = decode_delta(record)
-        products[product] = add_sales(products.get(product), delta, NOW)
+        products[product] = apply_delta(products.get(product), delta, NOW)
         for other, count in delta.neighbours.items():
-            pairs[product, other] = add_count(pairs.get((product, other)), count)
+            pairs[product, other] = add_pair_count(pairs.get((product, other)), count)
     return (
         {product: decode_sales(value) for product, value in products.items()},
-        {pair: decode_count(value) for pair, value in pairs.items() if value is not None},
+        {pair: decode_pair_count(value) for pair, value in pairs.items() if value is not None},
     )
 
 
-def counted(changes: list[Change], cap: int = CAP) -> dict[str, dict[str, int]]:
+def counted(changes: list[PurchaseChange], cap: int = CAP) -> dict[str, dict[str, int]]:
     """User -> the products that the user counts for, with the hour; kept as simply as can be."""
     lines: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     for user, product, _category, ordered_at, _price, sign in changes:
@@ -123,14 +124,16 @@ def counted(changes: list[Change], cap: int = CAP) -> dict[str, dict[str, int]]:
             del lines[user][product]
     return {
         user: {
-            name: mine[name][1] // HOUR
+            name: mine[name][1] // HOUR_US
             for name in sorted(mine, key=lambda name: (mine[name][1], name), reverse=True)[:cap]
         }
         for user, mine in lines.items()
     }
 
 
-def assert_true(found: tuple[dict[str, Sales], dict[tuple[str, str], int]], truth: dict[str, dict[str, int]]) -> None:
+def assert_true(
+    found: tuple[dict[str, ProductSales], dict[tuple[str, str], int]], truth: dict[str, dict[str, int]]
+) -> None:
     products, pairs = found
     expected = Counter(
         pair for mine in truth.values() for one, other in combinations(mine, 2) for pair in ((one, other), (other, one))
@@ -146,7 +149,7 @@ def assert_true(found: tuple[dict[str, Sales], dict[tuple[str, str], int]], trut
     }
 
 
-def split(changes: list[Change], cuts: list[int]) -> list[list[Change]]:
+def split(changes: list[PurchaseChange], cuts: list[int]) -> list[list[PurchaseChange]]:
     edges = [0, *sorted(cut % (len(changes) + 1) for cut in cuts), len(changes)]
     return [changes[first:last] for first, last in pairwise(edges)]
 
@@ -181,7 +184,7 @@ def test_a_purchase_that_moves_in_time_or_category_leaves_the_counts_as_they_wer
     moves = []
     for user, product, category, ordered_at, price, sign in history:
         if sign > 0 and (user, product, category, ordered_at, price, -1) not in history:
-            moves += [(user, product, category, ordered_at, price, -1), (user, product, "c", hour * HOUR, price, 1)]
+            moves += [(user, product, category, ordered_at, price, -1), (user, product, "c", hour * HOUR_US, price, 1)]
     before, after = state(Baskets(100).step(history)), state(Baskets(100).step(history + moves))
 
     assert after[1] == before[1]
@@ -218,77 +221,85 @@ def named(purchases: Counter, last: int) -> str | None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 12), st.booleans()), max_size=40), st.integers(1, 5))
 def test_the_category_is_that_of_the_newest_purchases_that_are_left(steps, size):
     purchases: Counter = Counter()
-    value, deltas, told = None, Deltas(), []
+    value, deltas, told = None, DeltaAccumulator(), []
     for name, day, bought in steps:
         if not bought and not purchases[name, day]:
             continue
         sign = 1 if bought else -1
         purchases[name, day] += sign
-        told.append(("ann", "tea", name, day * DAY + 1, "1.00", sign))
+        told.append(("ann", "tea", name, day * DAY_US + 1, "1.00", sign))
     for first in range(0, len(told), size):
-        deltas.note(told[first : first + size])
-        for _, record in deltas.records():
-            value = add_sales(value, decode_delta(record), 5 * 24)
+        deltas.add_changes(told[first : first + size])
+        for _, record in deltas.drain_records():
+            value = apply_delta(value, decode_delta(record), 5 * 24)
     found = decode_sales(value)
     assert (found.category and found.category[1]) == named(purchases, 6)
-    assert decode_brief(value or encode(Sales())).category == found.category
+    assert decode_sales_summary(value or encode(ProductSales())).category == found.category
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=40))
 def test_days_of_a_category_are_bounded_and_no_purchase_is_forgotten(steps):
     purchases: Counter = Counter()
-    known = Category()
+    known = CategoryCounts()
     for day, bought in steps:
         if bought or purchases[day]:
             purchases[day] += 1 if bought else -1
-            known = known.plus({day: 1 if bought else -1}, most=3)
+            known = known.add_days({day: 1 if bought else -1}, max_days=3)
     assert len(known.days) <= 3
     assert sum(known.days.values()) + known.older == purchases.total()
     for day, count in known.days.items():
         assert count == purchases[day]
-    assert (known.newest(99) is None) == (not purchases.total())
+    assert (known.newest_day(99) is None) == (not purchases.total())
 
 
 def test_what_is_dated_ahead_comes_after_all_others_also_after_older_ones():
     told = {1: 1, **dict.fromkeys(range(50, 50 + CATEGORY_DAYS), 1)}
-    ahead = add_sales(None, Delta(categories={"ahead": told}), NOW)
-    assert decode_sales(add_sales(ahead, Delta(categories={"other": {0: 1}}), NOW)).category == (1 * DAY, "ahead")
-    only_ahead = add_sales(None, Delta(categories={"ahead": {50: 1}}), NOW)
-    assert decode_sales(add_sales(only_ahead, Delta(categories={"other": {0: 1}}), NOW)).category == (0, "other")
+    ahead = apply_delta(None, ProductDelta(categories={"ahead": told}), NOW)
+    assert decode_sales(apply_delta(ahead, ProductDelta(categories={"other": {0: 1}}), NOW)).category == (
+        1 * DAY_US,
+        "ahead",
+    )
+    only_ahead = apply_delta(None, ProductDelta(categories={"ahead": {50: 1}}), NOW)
+    assert decode_sales(apply_delta(only_ahead, ProductDelta(categories={"other": {0: 1}}), NOW)).category == (
+        0,
+        "other",
+    )
 
 
 def test_the_categories_of_a_product_are_bounded_and_the_newest_is_among_them():
     value = None
     for number in range(100):
-        value = add_sales(value, Delta(categories={f"c{number}": {number % 5: 1}}), NOW)
+        value = apply_delta(value, ProductDelta(categories={f"c{number}": {number % 5: 1}}), NOW)
     found = decode_sales(value)
-    assert len(found.categories) == MOST_CATEGORIES
-    assert found.category[0] == 4 * DAY
+    assert len(found.categories) == MAX_CATEGORIES
+    assert found.category[0] == 4 * DAY_US
 
 
 def test_a_category_that_a_version_of_before_knew_counts_until_it_is_told_otherwise():
-    before = encode((1, 2, (3 * DAY, "old"), {}))
-    removed = add_sales(add_sales(before, Delta(buyers=-1), NOW), Delta(categories={"old": {3: -1}}), NOW)
+    before = encode((1, 2, (3 * DAY_US, "old"), {}))
+    removed = apply_delta(
+        apply_delta(before, ProductDelta(buyers=-1), NOW), ProductDelta(categories={"old": {3: -1}}), NOW
+    )
     assert decode_sales(removed).category[1] == "old", "there are others"
-    moved = Delta(categories={"old": {3: -1}, "new": {3: 1}})
-    assert decode_sales(add_sales(before, moved, NOW)).category == (3 * DAY, "new")
-    told_before = encode((1, {}, 0, (4 * DAY, "other")))
-    assert decode_sales(add_sales(before, decode_delta(told_before), NOW)).category == (4 * DAY, "other")
+    moved = ProductDelta(categories={"old": {3: -1}, "new": {3: 1}})
+    assert decode_sales(apply_delta(before, moved, NOW)).category == (3 * DAY_US, "new")
+    told_before = encode((1, {}, 0, (4 * DAY_US, "other")))
+    assert decode_sales(apply_delta(before, decode_delta(told_before), NOW)).category == (4 * DAY_US, "other")
 
 
 @pytest.mark.parametrize(("hour", "kept"), [(NOW - 168, True), (NOW - 169, False), (NOW + 24, True), (NOW + 25, False)])
 def test_only_recent_hours_are_counted(hour: int, kept: bool):
-    sales = decode_sales(add_sales(None, Delta(hours={hour: 2}), NOW))
-    assert sales.lately((1, 168), NOW) == [2 if hour >= NOW - 1 and kept else 0, 2 if kept else 0]
+    sales = decode_sales(apply_delta(None, ProductDelta(hours={hour: 2}), NOW))
+    assert sales.recent_buyers((1, 168), NOW) == [2 if hour >= NOW - 1 and kept else 0, 2 if kept else 0]
 
 
 def test_an_hour_ahead_counts_when_it_has_come_and_what_was_dated_there_before_can_be_taken_back():
-    value = add_sales(None, Delta(hours={NOW + 48: 1}), NOW)
-    assert decode_sales(value).lately([168], NOW) == [0]
-    assert decode_sales(value).lately([1], NOW + 48) == [1]
-    value = add_sales(value, Delta(hours={NOW + 48: 5}), NOW + 48)
-    value = add_sales(value, Delta(hours={NOW + 48: -1}), NOW + 48)
-    assert decode_sales(value).lately([1], NOW + 48) == [5]
+    value = apply_delta(None, ProductDelta(hours={NOW + 48: 1}), NOW)
+    assert decode_sales(value).recent_buyers([168], NOW) == [0]
+    assert decode_sales(value).recent_buyers([1], NOW + 48) == [1]
+    value = apply_delta(value, ProductDelta(hours={NOW + 48: 5}), NOW + 48)
+    value = apply_delta(value, ProductDelta(hours={NOW + 48: -1}), NOW + 48)
+    assert decode_sales(value).recent_buyers([1], NOW + 48) == [5]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["u", "é" * 64]), st.sampled_from(["x", "\U0001f600" * 1024])), max_size=900))
@@ -301,29 +312,29 @@ def test_changes_go_into_records_that_kafka_takes(pairs):
 
 
 def test_a_product_with_many_neighbours_of_long_names_is_told_in_records_that_kafka_takes():
-    deltas = Deltas()
+    deltas = DeltaAccumulator()
     names = [f"{number:04}" + "\U0001f600" * 1020 for number in range(1_500)]
-    deltas.count({}, dict.fromkeys(["tea", *names[:2]], 1))
+    deltas.add_basket_change({}, dict.fromkeys(["tea", *names[:2]], 1))
     deltas["tea"].neighbours = Counter(names)
-    records = [record for product, record in deltas.records() if product == "tea"]
+    records = [record for product, record in deltas.drain_records() if product == "tea"]
     assert all(len(record) < RECORD_BYTES + 10_000 for record in records)
     assert sum((Counter(decode_delta(record).neighbours) for record in records), Counter()) == Counter(names)
     assert [decode_delta(record).buyers for record in records] == [1] + [0] * (len(records) - 1)
 
 
 def test_the_example_of_the_protocol():
-    assert round(cosine(8, 10, 8), 6) == 0.894427
-    assert round(cosine(10, 10, 100), 6) == 0.316228
+    assert round(cosine_similarity(8, 10, 8), 6) == 0.894427
+    assert round(cosine_similarity(10, 10, 100), 6) == 0.316228
 
 
 @given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 50))
 @example(3, 0, 0)
 def test_a_score_is_above_zero_and_at_most_one(both, more, others_more):
-    assert 0 < cosine(both, both + more, both + others_more) <= 1 + 1e-12
+    assert 0 < cosine_similarity(both, both + more, both + others_more) <= 1 + 1e-12
 
 
 @pytest.mark.parametrize("decode", [decode_changes, decode_delta, decode_sales], ids=lambda one: one.__name__)
-@pytest.mark.parametrize("value", [b"", b"\x93", co_purchases.encode((9, [])), b"\xff"])
+@pytest.mark.parametrize("value", [b"", b"\x93", encode((9, [])), b"\xff"])
 def test_another_format_is_refused_with_a_way_out(decode, value):
     with pytest.raises(UnknownFormat, match="LATELY_ID"):
         decode(value)
@@ -332,11 +343,11 @@ def test_another_format_is_refused_with_a_way_out(decode, value):
 # -- what the fold of purchases says was bought
 
 
-def told(*events) -> list[Change]:
-    changes: list[Change] = []
+def told(*events) -> list[PurchaseChange]:
+    changes: list[PurchaseChange] = []
     value, beside = None, {}
     for one in events:
-        value = remember(b"ann", value, one, 0, beside.get, beside.__setitem__, 2, 1, [], changes)
+        value = apply_event(b"ann", value, one, 0, beside.get, beside.__setitem__, 2, 1, [], changes)
     return changes
 
 

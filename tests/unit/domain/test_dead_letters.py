@@ -19,7 +19,7 @@ ROOM = 16_384
 def headers(reason: UnreadableEvent) -> dict[str, bytes]:
     """The headers of a record that failed for `reason`."""
     now = datetime(2026, 1, 31, 8, 0, 0, 5, tzinfo=timezone.utc)
-    return dict(dead_letters.headers(reason, topic="orders", partition=3, offset=2**40, now=now))
+    return dict(dead_letters.build_headers(reason, topic="orders", partition=3, offset=2**40, now=now))
 
 
 def refusal(value: bytes) -> UnreadableEvent:

@@ -9,59 +9,60 @@ from domain.diagnosis import (
     DIFFERENT,
     UNKNOWN,
     VISIBLE,
-    Dead,
+    DeadLetterSummary,
     Evidence,
-    Row,
-    Waiting,
+    PendingChange,
+    ShopRow,
     diagnose,
-    sum_up,
+    summarize,
 )
 from domain.events import CHANGED, PLACED, REMOVED
-from domain.purchases import Register
+from domain.purchases import Purchase
 from domain.values import rfc3339
 
 
-def known(version: int = 7, *, live: bool = True, price: str = "5.00", at: int = 1_000) -> Register:
-    return Register("o-1", "Phone", version, live, at, price, "card", None, 42)
+def known(version: int = 7, *, live: bool = True, price: str = "5.00", at: int = 1_000) -> Purchase:
+    return Purchase("o-1", "Phone", version, live, at, price, "card", None, 42)
 
 
-ROW = Row("ann", "Phone", known(0))
-WAITING = Waiting("ann", "Phone", PLACED, 12.34)
-DEAD = Dead("0@3", "broken-rule", "price must be a number")
+ROW = ShopRow("ann", "Phone", known(0))
+WAITING = PendingChange("ann", "Phone", PLACED, 12.34)
+DEAD = DeadLetterSummary("0@3", "broken-rule", "price must be a number")
 
 
 @pytest.mark.parametrize(
     ("evidence", "outcome", "said"),
     [
-        ({"row": ROW, "register": known()}, VISIBLE, "visible"),
-        ({"row": ROW, "register": known(), "applied_at": 0}, VISIBLE, f"visible since {rfc3339(0)}"),
-        ({"row": ROW, "register": known(), "type": CHANGED}, VISIBLE,
+        ({"row": ROW, "purchase": known()}, VISIBLE, "visible"),
+        ({"row": ROW, "purchase": known(), "applied_at": 0}, VISIBLE, f"visible since {rfc3339(0)}"),
+        ({"row": ROW, "purchase": known(), "event_type": CHANGED}, VISIBLE,
          "visible; what was applied before is superseded by version 7 (order.changed)"),
-        ({"row": ROW, "waiting": WAITING, "source_runs": False}, DIFFERENT,
+        ({"row": ROW, "pending": WAITING, "is_source_running": False}, DIFFERENT,
          "in outbox for 12.3 s: no source is running, start `lately source`"),
-        ({"row": ROW, "waiting": WAITING, "source_runs": True}, DIFFERENT, "in outbox for 12.3 s: the source"),
-        ({"row": Row("ann", "Phone", known(0, price="9")), "register": known(), "waiting": WAITING}, DIFFERENT,
+        ({"row": ROW, "pending": WAITING, "is_source_running": True}, DIFFERENT, "in outbox for 12.3 s: the source"),
+        ({"row": ShopRow("ann", "Phone", known(0, price="9")), "purchase": known(), "pending": WAITING}, DIFFERENT,
          "a newer change is in outbox for 12.3 s"),
-        ({"register": known(), "waiting": Waiting("ann", "Phone", REMOVED, 1)}, DIFFERENT,
+        ({"purchase": known(), "pending": PendingChange("ann", "Phone", REMOVED, 1)}, DIFFERENT,
          "its removal is in outbox for 1.0 s"),
         ({"row": ROW, "lag": 3}, DIFFERENT, "in Kafka, lag 3"),
-        ({"register": known(), "lag": 3}, DIFFERENT, "in Kafka, lag 3"),
-        ({"row": Row("ann", "Phone", None, "price must"), "dead": DEAD}, DIFFERENT, "in DLQ: broken-rule (price"),
-        ({"dead": DEAD}, DIFFERENT, "in DLQ: broken-rule"),
-        ({"row": Row("ann", "Phone", None, "price must")}, DIFFERENT,
+        ({"purchase": known(), "lag": 3}, DIFFERENT, "in Kafka, lag 3"),
+        ({"row": ShopRow("ann", "Phone", None, "price must"), "dead_letter": DEAD}, DIFFERENT,
+         "in DLQ: broken-rule (price"),
+        ({"dead_letter": DEAD}, DIFFERENT, "in DLQ: broken-rule"),
+        ({"row": ShopRow("ann", "Phone", None, "price must")}, DIFFERENT,
          "not visible, because its row breaks a rule: price must"),
         ({"row": ROW, "horizon": 1_001}, DIFFERENT, "older than the first snapshot: `lately source snapshot --all`"),
-        ({"row": ROW, "horizon": 1_000, "source_runs": False}, DIFFERENT, "in MySQL and nowhere else"),
-        ({"row": ROW, "source_runs": True}, DIFFERENT, "in MySQL, but no trigger saw it"),
-        ({"row": ROW, "register": known(8, live=False)}, DIFFERENT, "applied, superseded by version 8"),
-        ({"row": Row("ann", "Phone", known(0, price="9")), "register": known()}, DIFFERENT,
+        ({"row": ROW, "horizon": 1_000, "is_source_running": False}, DIFFERENT, "in MySQL and nowhere else"),
+        ({"row": ROW, "is_source_running": True}, DIFFERENT, "in MySQL, but no trigger saw it"),
+        ({"row": ROW, "purchase": known(8, live=False)}, DIFFERENT, "applied, superseded by version 8"),
+        ({"row": ShopRow("ann", "Phone", known(0, price="9")), "purchase": known()}, DIFFERENT,
          "applied as version 7, but MySQL says otherwise"),
-        ({"row": Row("bob", "Phone", known(0)), "register": known(8, live=False)}, CANCELLED,
+        ({"row": ShopRow("bob", "Phone", known(0)), "purchase": known(8, live=False)}, CANCELLED,
          "moved to another user, bob"),
-        ({"row": Row("bob", "Phone", known(0)), "register": known()}, DIFFERENT, "moved to another user, bob, and"),
-        ({"register": known()}, DIFFERENT, "visible, but not in MySQL"),
-        ({"register": known(8, live=False)}, CANCELLED, "cancelled: removed by version 8"),
-        ({"register": known(8, live=False), "applied_at": 0}, CANCELLED,
+        ({"row": ShopRow("bob", "Phone", known(0)), "purchase": known()}, DIFFERENT, "moved to another user, bob, and"),
+        ({"purchase": known()}, DIFFERENT, "visible, but not in MySQL"),
+        ({"purchase": known(8, live=False)}, CANCELLED, "cancelled: removed by version 8"),
+        ({"purchase": known(8, live=False), "applied_at": 0}, CANCELLED,
          f"cancelled: removed by version 8 at {rfc3339(0)}"),
         ({}, UNKNOWN, "not in MySQL"),
         ({"lag": 3}, UNKNOWN, "not in MySQL"),
@@ -73,8 +74,8 @@ def test_there_is_a_sentence_for_it(evidence, outcome, said):
 
 
 def test_of_an_order_what_is_wrong_counts_first():
-    assert sum_up([("Phone", VISIBLE, "v"), ("Case", VISIBLE, "w")]) == (VISIBLE, "v")
-    assert sum_up([("Phone", VISIBLE, "v"), ("Case", DIFFERENT, "d")]) == (
+    assert summarize([("Phone", VISIBLE, "v"), ("Case", VISIBLE, "w")]) == (VISIBLE, "v")
+    assert summarize([("Phone", VISIBLE, "v"), ("Case", DIFFERENT, "d")]) == (
         DIFFERENT, "1 of 2 purchases different: Case: d"
     )  # fmt: skip
-    assert sum_up([("Phone", CANCELLED, "c"), ("Case", VISIBLE, "v")])[0] == VISIBLE
+    assert summarize([("Phone", CANCELLED, "c"), ("Case", VISIBLE, "v")])[0] == VISIBLE

@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 from domain import purchases
-from domain.differences import CHANGED, EXTRA, MISSING, Difference, differences, repair, untouched
-from domain.events import Event, Purchase, read_event
-from domain.purchases import Register
+from domain.differences import CHANGED, EXTRA, MISSING, PurchaseDifference, build_repair, find_differences, is_unchanged
+from domain.events import Event, OrderLine, read_event
+from domain.purchases import Purchase
 from tests.kit.makers import event, wire
 
 
-def one(order: str = "o1", **changes: object) -> Register:
+def one(order: str = "o1", **changes: object) -> Purchase:
     said = {"version": 5, "live": True, "ordered_at": 100, "price": "1.50", "payment_method": "card", "category": None}
-    return Register(order_id=order, product_name="Phone", **{**said, **changes})
+    return Purchase(order_id=order, product_name="Phone", **{**said, **changes})
 
 
 @pytest.mark.parametrize(
@@ -38,31 +38,31 @@ def one(order: str = "o1", **changes: object) -> Register:
         ([one("o2"), one("o3")], [one("o3"), one("o4")], [EXTRA, MISSING]),
     ],
 )
-def test_each_difference_is_named(rows: list[Register], registers: list[Register], kinds: list[str]):
-    assert sorted(found.kind for found in differences("ann", rows, registers, None)) == kinds
+def test_each_difference_is_named(rows: list[Purchase], registers: list[Purchase], kinds: list[str]):
+    assert sorted(found.kind for found in find_differences("ann", rows, registers, None)) == kinds
 
 
 def test_what_was_never_taken_over_is_not_missing():
-    assert differences("ann", [one(ordered_at=99)], [], horizon=100) == []
-    assert [found.kind for found in differences("ann", [one(ordered_at=100)], [], horizon=100)] == [MISSING]
-    assert [found.kind for found in differences("ann", [one(ordered_at=99, price="2")], [one()], 100)] == [CHANGED]
+    assert find_differences("ann", [one(ordered_at=99)], [], horizon=100) == []
+    assert [found.kind for found in find_differences("ann", [one(ordered_at=100)], [], horizon=100)] == [MISSING]
+    assert [found.kind for found in find_differences("ann", [one(ordered_at=99, price="2")], [one()], 100)] == [CHANGED]
 
 
 def test_a_purchase_that_the_stream_changed_meanwhile_is_not_decided():
-    found = Difference(CHANGED, "ann", one(price="2"), one())
-    assert untouched(found, [one(), one("o2")])
-    assert not untouched(found, [one(version=4)])
-    assert not untouched(found, [])
-    assert untouched(Difference(MISSING, "ann", one(), None), [one("o2")])
+    found = PurchaseDifference(CHANGED, "ann", one(price="2"), one())
+    assert is_unchanged(found, [one(), one("o2")])
+    assert not is_unchanged(found, [one(version=4)])
+    assert not is_unchanged(found, [])
+    assert is_unchanged(PurchaseDifference(MISSING, "ann", one(), None), [one("o2")])
 
 
-def state(*events: Event) -> list[Register]:
+def state(*events: Event) -> list[Purchase]:
     value, kept = None, {}
-    remember: Callable = purchases.remember
+    remember: Callable = purchases.apply_event
     for offset, said in enumerate(events):
         read = read_event(*wire(said))
         value = remember(b"ann", value, read, offset, kept.get, kept.__setitem__, 4, 2, [])
-    return purchases.registers(value, [one for one in kept.values() if one is not None])
+    return purchases.all_purchases(value, [one for one in kept.values() if one is not None])
 
 
 def said(kind: str, version: int, price: str) -> Event:
@@ -78,11 +78,11 @@ def test_a_repair_that_races_with_newer_changes_ends_as_the_database_does(seed: 
     # The database has what a change said that nobody saw, or nothing.
     known = state(*history[:seen])
     row = dice.choice([None, one(price="7.77")])
-    found = differences("ann", [] if row is None else [row], known, None)
+    found = find_differences("ann", [] if row is None else [row], known, None)
     repairs = []
     for difference in found:
-        kind, version, data = repair(difference, 9)
-        repairs.append(event(kind, data=msgspec.convert({**msgspec.json.decode(data), "version": version}, Purchase)))
+        kind, version, data = build_repair(difference, 9)
+        repairs.append(event(kind, data=msgspec.convert({**msgspec.json.decode(data), "version": version}, OrderLine)))
     later = history[seen:]
     mixed = [*repairs, *later]
     dice.shuffle(mixed)

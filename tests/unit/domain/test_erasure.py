@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from domain import purchases
 from domain.errors import UnreadableEvent
 from domain.events import ERASED, PLACED, Event, read_event
-from domain.purchases import Change, Difference, decode_recent
-from domain.totals import decode_totals, encode_totals, total
+from domain.purchases import PriceChange, PurchaseChange, decode_recent
+from domain.totals import decode_totals, encode_totals, sum_price_changes
 from domain.values import microseconds
 from tests.kit.makers import erasure, event
 from tests.unit.domain.test_purchases import (
@@ -37,8 +37,8 @@ class Erasable(User):
         self.bought: Counter[tuple] = Counter()
 
     def add(self, events: Iterable[Event]) -> Erasable:
-        differences: list[Difference] = []
-        changes: list[Change] = []
+        differences: list[PriceChange] = []
+        changes: list[PurchaseChange] = []
         for one in events:
             if one.type == ERASED:
                 others = list(self.beside.items())
@@ -46,7 +46,7 @@ class Erasable(User):
                     b"ann", self.value, one.data.version, others, self._forget, differences, changes
                 )
             else:
-                self.value = purchases.remember(
+                self.value = purchases.apply_event(
                     b"ann",
                     self.value,
                     one,
@@ -58,7 +58,7 @@ class Erasable(User):
                     differences,
                     changes,
                 )
-        for name, added in total(Counter(differences)).items():
+        for name, added in sum_price_changes(Counter(differences)).items():
             self.totals[name] = encode_totals(decode_totals(self.totals.get(name)) + added)
         for *what, sign in changes:
             self.bought[tuple(what)] += sign
@@ -81,7 +81,7 @@ def test_the_same_events_give_the_same_in_any_order_with_erasures_between(histor
 
     newest, erased = remembered(events)
     assert_true(user, newest)
-    assert purchases.erased(user.value) == erased
+    assert purchases.erased_version(user.value) == erased
     bought = Counter(
         ("ann", one.data.product_name, one.data.category, microseconds(one.data.ordered_at), one.data.price)
         for one in newest
@@ -107,7 +107,7 @@ def test_nothing_of_what_was_erased_is_left_in_any_byte(history, version, data):
     assert not +user.bought
     for chunk in data.draw(once_more_in_any_order(marked)):
         user.add(chunk)
-    assert (user.shown(), user.beside, len(decode_recent(user.value).registers)) == ([], {}, 0)
+    assert (user.shown(), user.beside, len(decode_recent(user.value).purchases)) == ([], {}, 0)
 
 
 def test_who_buys_again_is_remembered_from_then_on():
@@ -116,8 +116,8 @@ def test_who_buys_again_is_remembered_from_then_on():
     user.add([event(version=10, price="3")])
     assert [one.price for one in user.shown()] == ["3"]
     user.add([event(version=11, type="order.removed"), erasure(4)])
-    assert (user.shown(), purchases.erased(user.value)) == ([], 9)
-    assert purchases.knows_order(user.value, list, "o-1")
+    assert (user.shown(), purchases.erased_version(user.value)) == ([], 9)
+    assert purchases.has_order(user.value, list, "o-1")
 
 
 def test_an_erasure_of_a_user_never_seen_holds_too():

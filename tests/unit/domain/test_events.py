@@ -17,8 +17,8 @@ from yarl import URL
 from chunks.partition_task import BATCH_BYTES
 from domain.errors import UnreadableEvent
 from domain.events import REMOVED, REPAIRED, SNAPSHOT, Event, read_document, read_event
-from domain.purchases import decode_earlier, decode_recent, register, remember
-from domain.totals import total
+from domain.purchases import apply_event, decode_overflow, decode_recent, purchase_from_event
+from domain.totals import sum_price_changes
 from domain.values import rfc3339
 from tests.kit.makers import event
 
@@ -119,7 +119,7 @@ def test_an_order_id_is_a_text_or_a_whole_number(order_id):
     ],
 )
 def test_a_time_with_a_zone_is_read_to_the_microsecond(text, utc):
-    known = register(read_event(b"ann", document(ordered_at=text)))
+    known = purchase_from_event(read_event(b"ann", document(ordered_at=text)))
 
     assert rfc3339(known.ordered_at) == utc
 
@@ -358,11 +358,11 @@ def assert_usable(one: Event) -> None:
     # The second time it is compared with the first, and kept beside another one.
     newer = msgspec.structs.replace(one, data=msgspec.structs.replace(one.data, product_name="another"))
     for told in (one, newer, one):
-        state = remember(user_id.encode(), state, told, 0, beside.get, beside.__setitem__, 1, 1, differences)
-    known = [*decode_recent(state).registers, *map(decode_earlier, beside.values())]
-    assert register(one, 0) in known
-    assert rfc3339(register(one).ordered_at).endswith("Z")
-    assert total(Counter(differences)).keys() == {one.data.product_name, "another"}
+        state = apply_event(user_id.encode(), state, told, 0, beside.get, beside.__setitem__, 1, 1, differences)
+    known = [*decode_recent(state).purchases, *map(decode_overflow, beside.values())]
+    assert purchase_from_event(one, 0) in known
+    assert rfc3339(purchase_from_event(one).ordered_at).endswith("Z")
+    assert sum_price_changes(Counter(differences)).keys() == {one.data.product_name, "another"}
 
 
 @pytest.mark.parametrize("name", ["product_name", "order_id", "payment_method", "category"])
@@ -373,10 +373,10 @@ def test_32_of_the_largest_purchases_that_are_accepted_fit_into_one_record_of_th
         purchase = {"order_id": str(number), "version": length, name: f"{number:02}".ljust(length, "\U0001f600")}
         with contextlib.suppress(UnreadableEvent):
             one = read_event(b"ann", document(**purchase))
-            state = remember(b"ann", state, one, 2**62, beside.get, beside.__setitem__, 32, 26, [])
+            state = apply_event(b"ann", state, one, 2**62, beside.get, beside.__setitem__, 32, 26, [])
 
     # Kafka's default limit of one batch is 1 MiB; a value above it would stop the partition for good.
-    assert len(decode_recent(state).registers) >= 26
+    assert len(decode_recent(state).purchases) >= 26
     assert len(state) < BATCH_BYTES
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from domain import pages as lists
 from domain.codec import encode
-from domain.pages import Filter, Mark, Page
-from domain.purchases import EARLIER_FORMAT, RECENT_FORMAT, Recent, Register, knows_order, shown
+from domain.pages import PagePosition, PurchaseFilter, PurchasesPage
+from domain.purchases import OVERFLOW_FORMAT, RECENT_FORMAT, Purchase, RecentPurchases, has_order, newest_purchases
 from domain.values import rfc3339
 
 ORDER_IDS = [2, 10, "10", "9", "é", "z"]
@@ -24,8 +24,8 @@ moments = st.integers(0, 4)
 def bought(
     order_id: str | int = "o", product: str = "tea", at: int = 0, version: int = 1, price: str = "1.00",
     paid: str | None = None, live: bool = True,
-) -> Register:  # fmt: skip
-    return Register(order_id, product, version, live, at, price, paid, None)
+) -> Purchase:  # fmt: skip
+    return Purchase(order_id, product, version, live, at, price, paid, None)
 
 
 histories = st.dictionaries(
@@ -37,29 +37,29 @@ histories = st.dictionaries(
 limits = st.integers(1, 5)
 
 
-def newest_first(known: list[Register]) -> list[Register]:
-    return sorted(known, key=lambda one: one.place, reverse=True)
+def newest_first(known: list[Purchase]) -> list[Purchase]:
+    return sorted(known, key=lambda one: one.sort_key, reverse=True)
 
 
-def walk(page_of, known, limit: int) -> list[Page]:
+def walk(page_of, known, limit: int) -> list[PurchasesPage]:
     """All pages of `known`, or of what it returns for each page when it is a function."""
     pages, after = [], None
     while True:
         page = page_of(newest_first(known() if callable(known) else known), after, limit)
         pages.append(page)
-        if page.next is None:
+        if page.next_position is None:
             return pages
-        after = page.next
+        after = page.next_position
 
 
-def rows(pages: list[Page]) -> list[dict]:
+def rows(pages: list[PurchasesPage]) -> list[dict]:
     """The rows of all pages as JSON says them."""
     return msgspec.json.decode(msgspec.json.encode([row for page in pages for row in page.rows]))
 
 
 @given(histories, limits)
 def test_pages_of_any_size_together_are_the_whole_list(known, limit):
-    pages = walk(lists.purchases, known, limit)
+    pages = walk(lists.paginate_purchases, known, limit)
     assert rows(pages) == [
         {
             "order_id": str(one.order_id), "product_name": one.product_name, "price": one.price,
@@ -82,7 +82,7 @@ def test_orders_are_what_grouping_by_hand_makes_of_them(known, limit):
             (str(order_id), rfc3339(lines[0].ordered_at), lines[0].payment_method,
              [one.product_name for one in lines], sum(Decimal(one.price) for one in lines))
         )  # fmt: skip
-    found = rows(walk(lists.orders, known, limit))
+    found = rows(walk(lists.paginate_orders, known, limit))
     assert truth == [
         (row["order_id"], row["ordered_at"], row["payment_method"],
          [item["product_name"] for item in row["items"]], Decimal(row["total"]))
@@ -96,13 +96,17 @@ def test_products_are_what_grouping_by_hand_makes_of_them(known, limit):
     for one in newest_first(known):
         count, last, spent = truth.get(one.product_name, (0, rfc3339(one.ordered_at), Decimal(0)))
         truth[one.product_name] = (count + 1, last, spent + Decimal(one.price))
-    found = rows(walk(lists.products, known, limit))
+    found = rows(walk(lists.paginate_products, known, limit))
     assert list(truth.items()) == [
         (row["product_name"], (row["purchases"], row["last_ordered_at"], Decimal(row["spent"]))) for row in found
     ]
 
 
-KEYS = {lists.purchases: ("order_id", "product_name"), lists.orders: ("order_id",), lists.products: ("product_name",)}
+KEYS = {
+    lists.paginate_purchases: ("order_id", "product_name"),
+    lists.paginate_orders: ("order_id",),
+    lists.paginate_products: ("product_name",),
+}
 
 
 @pytest.mark.parametrize("page_of", KEYS, ids=lambda page_of: page_of.__name__)
@@ -117,7 +121,7 @@ def test_while_orders_arrive_nothing_repeats_and_nothing_that_was_there_is_skipp
         if one.identity not in known
     ]
 
-    def now() -> list[Register]:
+    def now() -> list[Purchase]:
         seen = list(known.values())
         for _ in range(data.draw(st.integers(0, 3))):
             if arriving:
@@ -135,44 +139,44 @@ def test_while_orders_arrive_nothing_repeats_and_nothing_that_was_there_is_skipp
 
 @given(histories, moments, moments, st.sampled_from(["card", None]))
 def test_a_filter_admits_what_sql_would(known, since, until, paid):
-    wanted = Filter(since, until, paid)
-    assert [one for one in known if wanted.admits(one)] == [
+    wanted = PurchaseFilter(since, until, paid)
+    assert [one for one in known if wanted.matches(one)] == [
         one for one in known if since <= one.ordered_at < until and (paid is None or one.payment_method == paid)
     ]
 
 
 def test_an_amount_is_exact_and_an_empty_list_is_one_empty_page():
     dear = [bought("o", product, price="999999999999999999.9999999999") for product in PRODUCTS]
-    assert lists.orders(dear, None, 5).rows[0]["total"] == "2999999999999999999.9999999997"
+    assert lists.paginate_orders(dear, None, 5).rows[0]["total"] == "2999999999999999999.9999999997"
     for page_of in KEYS:
-        assert page_of([], None, 5) == Page([], None, None)
+        assert page_of([], None, 5) == PurchasesPage([], None, None)
 
 
 def test_the_oldest_row_of_a_page_is_told():
     known = newest_first([bought(number, at=number) for number in range(5)])
-    assert lists.purchases(known, None, 2).oldest == 3
-    assert lists.purchases(known, Mark(known[2].place, 3, 0), 5).oldest == 0
+    assert lists.paginate_purchases(known, None, 2).oldest_ordered_at == 3
+    assert lists.paginate_purchases(known, PagePosition(known[2].sort_key, 3, 0), 5).oldest_ordered_at == 0
 
 
 # --- what of the table is read for a page --------------------------------------------------------------------
 
 
-def stored(known: list[Register], inline: int) -> tuple[bytes, list[bytes]]:
+def stored(known: list[Purchase], inline: int) -> tuple[bytes, list[bytes]]:
     """The value of a user whose newest `inline` purchases are in it, and the values beside."""
     ranked = newest_first(known)
     beside = ranked[inline:]
     floor = beside[0].ordered_at if beside else None
-    value = encode(Recent(RECENT_FORMAT, floor, tuple(ranked[:inline])))
-    return value, [encode((EARLIER_FORMAT, one)) for one in beside]
+    value = encode(RecentPurchases(RECENT_FORMAT, floor, tuple(ranked[:inline])))
+    return value, [encode((OVERFLOW_FORMAT, one)) for one in beside]
 
 
 @given(histories, st.integers(0, 18), limits, moments, st.sampled_from(["card", None]))
 def test_what_is_shown_is_what_is_wanted_of_all_wherever_it_is_kept(known, inline, limit, since, paid):
-    wanted = Filter(since, None, paid)
+    wanted = PurchaseFilter(since, None, paid)
     value, beside = stored(known, inline)
-    truth = [one for one in newest_first(known) if wanted.admits(one)]
-    assert shown(value, lambda: beside, limit, wanted.admits, since) == truth[:limit]
-    assert shown(value, lambda: beside, None, wanted.admits, since) == truth
+    truth = [one for one in newest_first(known) if wanted.matches(one)]
+    assert newest_purchases(value, lambda: beside, limit, wanted.matches, since) == truth[:limit]
+    assert newest_purchases(value, lambda: beside, None, wanted.matches, since) == truth
 
 
 def test_what_is_kept_beside_is_not_read_where_it_cannot_matter():
@@ -180,17 +184,17 @@ def test_what_is_kept_beside_is_not_read_where_it_cannot_matter():
         raise AssertionError("not needed")
 
     value, _ = stored([bought(number, at=number) for number in range(10)], 5)
-    assert len(shown(value, never, 5)) == 5
-    assert len(shown(value, never, 100, Filter(since=5).admits, since=5)) == 5
-    assert shown(value, never, 1, lambda one: one.ordered_at < 7)[0].ordered_at == 6
+    assert len(newest_purchases(value, never, 5)) == 5
+    assert len(newest_purchases(value, never, 100, PurchaseFilter(since=5).matches, since=5)) == 5
+    assert newest_purchases(value, never, 1, lambda one: one.ordered_at < 7)[0].ordered_at == 6
 
 
 @given(histories, st.integers(0, 18), st.sampled_from(ORDER_IDS), st.booleans())
 def test_an_order_is_known_once_any_purchase_of_it_has_arrived(known, inline, order_id, live):
     known = [bought(*one.identity, one.ordered_at, live=live) for one in known]
     value, beside = stored(known, inline)
-    assert knows_order(value, lambda: beside, str(order_id)) == (str(order_id) in {str(one.order_id) for one in known})
+    assert has_order(value, lambda: beside, str(order_id)) == (str(order_id) in {str(one.order_id) for one in known})
 
 
 def test_a_user_never_seen_has_no_order():
-    assert not knows_order(None, lambda: [], "o")
+    assert not has_order(None, lambda: [], "o")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from domain.codec import encode
 from domain.errors import UnknownFormat
-from domain.product_history import MOST_AHEAD, History, add, decode
-from domain.values import HOUR
+from domain.product_history import MAX_FUTURE_COUNTS, ProductHistory, add_purchases, decode_history
+from domain.values import HOUR_US
 
 NOW = 24 * 365
-PLACES = st.tuples(st.integers(NOW - 200, NOW).map(lambda hour: hour * HOUR), st.sampled_from(["1", "2"]))
+PLACES = st.tuples(st.integers(NOW - 200, NOW).map(lambda hour: hour * HOUR_US), st.sampled_from(["1", "2"]))
 
 
 @given(st.lists(st.lists(st.tuples(PLACES, st.booleans()), max_size=8), max_size=8))
@@ -26,31 +26,31 @@ def test_counts_and_newest_purchases_are_those_of_all_that_is_not_taken_back(ste
             if bought or there[place]:
                 there[place] += 1 if bought else -1
                 told.append((*place, 1 if bought else -1))
-        value = add(value, told, NOW, most=6, least=4)
-    history, truth = decode(value), sorted(there.elements(), reverse=True)
+        value = add_purchases(value, told, NOW, max_entries=6, trim_to=4)
+    history, truth = decode_history(value), sorted(there.elements(), reverse=True)
     hours, days = Counter(), Counter()
     for ordered_at, _price in truth:
-        days[ordered_at // (24 * HOUR)] += 1
-        if ordered_at // HOUR >= NOW - 168:
-            hours[ordered_at // HOUR] += 1
+        days[ordered_at // (24 * HOUR_US)] += 1
+        if ordered_at // HOUR_US >= NOW - 168:
+            hours[ordered_at // HOUR_US] += 1
     assert (history.by_hour(NOW), history.by_day(NOW)) == (dict(hours), dict(days))
     for limit in (1, 4, 100):
-        page = history.shown(limit)
+        page = history.page_after(limit)
         assert page.rows == truth[: len(page.rows)]
-        assert not page.complete or page.rows == truth[:limit]
-    assert history.floor is not None or history.shown(100)[::2] == (truth, True)
+        assert not page.is_complete or page.rows == truth[:limit]
+    assert history.floor is not None or history.page_after(100)[::2] == (truth, True)
 
 
 @given(st.lists(PLACES, max_size=12), st.integers(1, 4), st.lists(PLACES, max_size=3))
 def test_pages_show_each_purchase_once_also_while_newer_ones_arrive(there, limit, newer):
-    value = add(None, [(*place, 1) for place in there], NOW)
-    page = decode(value).shown(limit)
+    value = add_purchases(None, [(*place, 1) for place in there], NOW)
+    page = decode_history(value).page_after(limit)
     found = page.rows
-    value = add(value, [(at + 10_000 * HOUR, price, 1) for at, price in newer], NOW)
-    while page.next is not None:
-        page = decode(value).shown(limit, page.next)
+    value = add_purchases(value, [(at + 10_000 * HOUR_US, price, 1) for at, price in newer], NOW)
+    while page.next_position is not None:
+        page = decode_history(value).page_after(limit, page.next_position)
         assert page.rows
-        assert page.complete
+        assert page.is_complete
         found = found + page.rows
     assert found == sorted(there, reverse=True)
 
@@ -59,40 +59,42 @@ def test_pages_show_each_purchase_once_also_while_newer_ones_arrive(there, limit
     ("hour", "kept"), [(NOW - 90 * 24, True), (NOW - 91 * 24, False), (NOW + 24, True), (NOW + 48, False)]
 )
 def test_days_of_long_ago_or_far_ahead_are_not_counted(hour: int, kept: bool):
-    assert decode(add(None, [(hour * HOUR, "1", 2)], NOW)).by_day(NOW) == ({hour // 24: 2} if kept else {})
+    assert decode_history(add_purchases(None, [(hour * HOUR_US, "1", 2)], NOW)).by_day(NOW) == (
+        {hour // 24: 2} if kept else {}
+    )
 
 
 @pytest.mark.parametrize("ahead", [25, 48, 100])
 def test_what_was_dated_ahead_and_is_taken_back_when_its_time_has_come_takes_nothing_from_others(ahead: int):
-    at = (NOW + ahead) * HOUR
-    early = add(None, [(at, "1", 1)], NOW)
-    assert decode(early).by_hour(NOW) == {}
-    later = add(early, [(at, "1", 5), (at, "1", -1)], NOW + ahead)
-    assert decode(later).by_hour(NOW + ahead) == {NOW + ahead: 5}
-    assert decode(later).by_day(NOW + ahead) == {(NOW + ahead) // 24: 5}
+    at = (NOW + ahead) * HOUR_US
+    early = add_purchases(None, [(at, "1", 1)], NOW)
+    assert decode_history(early).by_hour(NOW) == {}
+    later = add_purchases(early, [(at, "1", 5), (at, "1", -1)], NOW + ahead)
+    assert decode_history(later).by_hour(NOW + ahead) == {NOW + ahead: 5}
+    assert decode_history(later).by_day(NOW + ahead) == {(NOW + ahead) // 24: 5}
 
 
 def test_counts_are_too_old_when_their_time_has_passed_also_where_nothing_was_bought_since():
-    value = add(None, [(NOW * HOUR, "1", 1)], NOW)
-    assert decode(value).by_hour(NOW + 168) == {NOW: 1}
-    assert decode(value).by_hour(NOW + 169) == {}
-    assert decode(value).by_day(NOW + 91 * 24) == {}
+    value = add_purchases(None, [(NOW * HOUR_US, "1", 1)], NOW)
+    assert decode_history(value).by_hour(NOW + 168) == {NOW: 1}
+    assert decode_history(value).by_hour(NOW + 169) == {}
+    assert decode_history(value).by_day(NOW + 91 * 24) == {}
 
 
 def test_what_is_remembered_of_the_time_to_come_is_bounded():
-    value = add(None, [((NOW + 100 + number) * HOUR, "1", 1) for number in range(1_000)], NOW)
-    assert len(decode(value).hours) == MOST_AHEAD
-    assert min(decode(value).hours) == NOW + 100
+    value = add_purchases(None, [((NOW + 100 + number) * HOUR_US, "1", 1) for number in range(1_000)], NOW)
+    assert len(decode_history(value).hours) == MAX_FUTURE_COUNTS
+    assert min(decode_history(value).hours) == NOW + 100
 
 
 def test_the_newest_purchases_are_bounded():
     value = None
     for number in range(1_000):
-        value = add(value, [(number * HOUR, "1", 1)], NOW)
-        assert len(decode(value).newest) <= 200
-    assert decode(value).shown(100).rows == [(number * HOUR, "1") for number in range(999, 899, -1)]
+        value = add_purchases(value, [(number * HOUR_US, "1", 1)], NOW)
+        assert len(decode_history(value).newest) <= 200
+    assert decode_history(value).page_after(100).rows == [(number * HOUR_US, "1") for number in range(999, 899, -1)]
 
 
 def test_another_format_is_refused_with_a_way_out():
     with pytest.raises(UnknownFormat, match="LATELY_ID"):
-        decode(encode(History(format=9)))
+        decode_history(encode(ProductHistory(format=9)))

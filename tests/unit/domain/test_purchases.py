@@ -20,14 +20,14 @@ from domain.codec import encode
 from domain.errors import UnknownFormat
 from domain.events import CHANGED, PLACED, REMOVED, REPAIRED, SNAPSHOT, Event
 from domain.purchases import (
-    Difference,
-    Recent,
-    Register,
-    decode_earlier,
+    PriceChange,
+    Purchase,
+    RecentPurchases,
+    apply_event,
+    decode_overflow,
     decode_recent,
-    earlier_key,
-    remember,
-    shown,
+    newest_purchases,
+    overflow_key,
 )
 from domain.totals import (
     PARTIAL_FORMAT,
@@ -35,11 +35,11 @@ from domain.totals import (
     Totals,
     decode_partial,
     decode_totals,
+    encode_partial,
     encode_totals,
     merge_partials,
-    partial,
-    product_totals,
-    total,
+    sum_partials,
+    sum_price_changes,
 )
 from domain.values import microseconds, money, rfc3339
 from tests.kit.makers import at, event
@@ -83,13 +83,13 @@ class User:
 
     def add(self, events: Iterable[Event]) -> User:
         """One chunk of the user's events."""
-        differences: list[Difference] = []
+        differences: list[PriceChange] = []
         for one in events:
-            self.value = remember(
+            self.value = apply_event(
                 b"ann", self.value, one, self.offset, self.beside.get, self._forget, self.most, self.least, differences
             )
             self.offset += 1
-        for product_name, added in total(Counter(differences)).items():
+        for product_name, added in sum_price_changes(Counter(differences)).items():
             self.totals[product_name] = encode_totals(decode_totals(self.totals.get(product_name)) + added)
         return self
 
@@ -99,8 +99,8 @@ class User:
         else:
             self.beside[key] = value
 
-    def shown(self, limit: int = LIMIT) -> list[Register]:
-        return shown(self.value, self.beside.values, limit)
+    def shown(self, limit: int = LIMIT) -> list[Purchase]:
+        return newest_purchases(self.value, self.beside.values, limit)
 
     def summed(self) -> dict[str, tuple[int, Fraction]]:
         """Product -> (purchases, revenue), products without purchases left out."""
@@ -162,7 +162,7 @@ def content(one: Event) -> tuple:
     )  # fmt: skip
 
 
-def as_content(one: Register) -> tuple:
+def as_content(one: Purchase) -> tuple:
     return (
         type(one.order_id), one.order_id, one.product_name, one.version, one.ordered_at, one.price,
         one.payment_method, one.category,
@@ -192,15 +192,15 @@ def assert_sound(user: User) -> None:
         assert not user.beside
         return
     recent = decode_recent(user.value)
-    assert len(recent.registers) <= user.most
-    inline = [one.identity for one in recent.registers]
+    assert len(recent.purchases) <= user.most
+    inline = [one.identity for one in recent.purchases]
     assert len({(type(order_id), order_id, name) for order_id, name in inline}) == len(inline)
     assert (recent.floor is None) == (not user.beside)
     for key, value in user.beside.items():
-        one = decode_earlier(value)
-        assert key == earlier_key(b"ann", *one.identity)
+        one = decode_overflow(value)
+        assert key == overflow_key(b"ann", *one.identity)
         assert not one.live or one.ordered_at <= recent.floor
-    assert not set(user.beside) & {earlier_key(b"ann", *identity) for identity in inline}
+    assert not set(user.beside) & {overflow_key(b"ann", *identity) for identity in inline}
 
 
 @st.composite
@@ -359,9 +359,9 @@ def test_most_events_of_new_purchases_are_appended_without_a_look_beside():
 
     for number in range(300):
         before = user.value or b""
-        user.value = remember(b"ann", user.value, event(order_id=number), number, never, never, 300, 200, [])
+        user.value = apply_event(b"ann", user.value, event(order_id=number), number, never, never, 300, 200, [])
         assert len(user.value) > len(before)
-    assert len(decode_recent(user.value).registers) == 300
+    assert len(decode_recent(user.value).purchases) == 300
 
 
 @settings(max_examples=40)
@@ -370,7 +370,7 @@ def test_more_than_255_purchases_are_counted_in_two_bytes(history, count):
     """The number of registers crosses every byte: 255, 256, and the two bytes that stand for it."""
     many = [event(order_id=f"many-{number}", ordered_at=at(-1)) for number in range(count)]
     user = User(most=400, least=300)
-    registers = tuple(folds.register(one) for one in many)
+    registers = tuple(folds.purchase_from_event(one) for one in many)
     user.value = folds._encode_recent(None, list(registers))
     user.totals["tea"] = encode_totals(Totals(count, Decimal("19.90") * count))
 
@@ -382,10 +382,10 @@ def test_more_than_255_purchases_are_counted_in_two_bytes(history, count):
 
 @pytest.mark.parametrize("count", [15, 16, 255, 256, 65_535])
 def test_a_count_is_read_back_whatever_number_it_is(count):
-    register = folds.register(event())
+    register = folds.purchase_from_event(event())
     for floor in (None, 0, -1, 2**63 - 1, -(2**63)):
         recent = decode_recent(folds._encode_recent(floor, [register] * count))
-        assert (recent.floor, len(recent.registers)) == (floor, count)
+        assert (recent.floor, len(recent.purchases)) == (floor, count)
 
 
 # The bytes of an identity, inside the fields of another purchase, in text and in numbers.
@@ -434,9 +434,9 @@ def test_any_order_id_any_unicode_and_any_price_are_kept_apart_and_exact(changes
 def test_two_purchases_never_have_the_same_key_beside_the_newest(order_a, name_a, order_b, name_b):
     same = (type(order_a), order_a, name_a) == (type(order_b), order_b, name_b)
 
-    assert (earlier_key(b"ann", order_a, name_a) == earlier_key(b"ann", order_b, name_b)) == same
+    assert (overflow_key(b"ann", order_a, name_a) == overflow_key(b"ann", order_b, name_b)) == same
     # Whoever scans for ann's finds none of a longer id's.
-    assert not earlier_key(b"anna", order_a, name_a).startswith(b"ann\x00")
+    assert not overflow_key(b"anna", order_a, name_a).startswith(b"ann\x00")
 
 
 def test_a_late_older_version_changes_nothing():
@@ -451,7 +451,7 @@ def test_a_removal_leaves_a_tombstone_that_stops_its_older_versions():
     user = told([[event(REMOVED, version=2)], [event(PLACED, version=1)]])
 
     assert user.shown() == []
-    assert [one.live for one in decode_recent(user.value).registers] == [False]
+    assert [one.live for one in decode_recent(user.value).purchases] == [False]
 
 
 def test_of_equal_versions_the_removal_wins():
@@ -467,8 +467,8 @@ def test_a_purchase_ordered_anew_after_its_removal_is_shown_again():
 
 
 def test_a_user_without_purchases_has_nothing_to_show():
-    assert decode_recent(None) == Recent(folds.RECENT_FORMAT)
-    assert shown(None, list, 20) == []
+    assert decode_recent(None) == RecentPurchases(folds.RECENT_FORMAT)
+    assert newest_purchases(None, list, 20) == []
 
 
 def test_the_others_are_not_read_while_the_newest_are_enough():
@@ -477,7 +477,7 @@ def test_the_others_are_not_read_while_the_newest_are_enough():
     def never() -> None:
         raise AssertionError("the newest are enough")
 
-    assert len(shown(user.value, never, LIMIT)) == LIMIT
+    assert len(newest_purchases(user.value, never, LIMIT)) == LIMIT
 
 
 def test_integer_order_ids_sort_as_numbers_and_texts_by_code_point():
@@ -539,7 +539,7 @@ def true_offsets(said: list[Event]) -> dict[tuple, int]:
 
 
 def offsets_of(user: User) -> dict[tuple, int]:
-    known = folds.registers(user.value, user.beside.values())
+    known = folds.all_purchases(user.value, user.beside.values())
     return {(type(one.order_id), *one.identity): one.offset for one in known}
 
 
@@ -566,10 +566,10 @@ def test_what_was_written_without_offsets_is_read_and_goes_on(before, after):
     user = told([before])
     if user.value is not None:
         recent = decode_recent(user.value)
-        known = [msgspec.structs.astuple(one)[:-1] for one in recent.registers]
+        known = [msgspec.structs.astuple(one)[:-1] for one in recent.purchases]
         user.value = encode((2, recent.floor, known))
     user.beside = {
-        key: encode((1, msgspec.structs.astuple(decode_earlier(value))[:-1])) for key, value in user.beside.items()
+        key: encode((1, msgspec.structs.astuple(decode_overflow(value))[:-1])) for key, value in user.beside.items()
     }
     assert set(offsets_of(user).values()) <= {-1}
     assert_true(user, truth(before))
@@ -647,7 +647,7 @@ def test_a_cancelled_purchase_leaves_the_totals_exactly_as_they_were():
 
 @given(st.lists(st.tuples(names, st.none() | prices, st.none() | prices), max_size=10))
 def test_differences_are_summed_exactly(changes):
-    sums = total(Counter(changes))
+    sums = sum_price_changes(Counter(changes))
 
     for product in {name for name, *_ in changes}:
         mine = [(before, after) for name, before, after in changes if name == product]
@@ -662,7 +662,7 @@ def test_a_billion_of_the_dearest_purchases_and_one_ten_billionth_are_summed_exa
     dearest = ("tea", None, "999999999999999999.9999999999")
     cheapest = ("tea", None, "0.0000000001")
 
-    totals = decode_totals(encode_totals(totals + total(Counter([dearest, cheapest]))["tea"]))
+    totals = decode_totals(encode_totals(totals + sum_price_changes(Counter([dearest, cheapest]))["tea"]))
 
     # 10^27 - 0.1 and 10^18 - 10^-10 and 10^-10
     assert totals == Totals(10**9 + 2, Decimal("1000000000999999999999999999.9000000000"))
@@ -673,10 +673,10 @@ def test_totals_survive_the_table(purchases, revenue):
     totals = Totals(purchases, revenue)
 
     assert decode_totals(encode_totals(totals)) == totals
-    read = decode_partial(partial("té\x00", 3, 2**40, totals))
+    read = decode_partial(encode_partial("té\x00", 3, 2**40, totals))
     assert (read.product_name, read.partition, read.position) == ("té\x00", 3, 2**40)
     assert (read.purchases, Decimal(read.revenue)) == (purchases, revenue)
-    assert product_totals(merge_partials(None, [read])) == totals
+    assert sum_partials(merge_partials(None, [read])) == totals
 
 
 def test_what_was_never_bought_has_totals_of_nothing():
@@ -689,7 +689,7 @@ def partials(draw: st.DrawFn) -> list[Partial]:
     said = {}
     for where in draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=12)):
         said[where] = Totals(draw(st.integers(0, 99)), Decimal(draw(prices)))
-    return [decode_partial(partial("tea", *where, totals)) for where, totals in said.items()]
+    return [decode_partial(encode_partial("tea", *where, totals)) for where, totals in said.items()]
 
 
 @given(partials(), st.data())
@@ -701,7 +701,7 @@ def test_the_newest_partial_of_each_partition_counts_in_any_order_repeated_and_s
     newest: dict[int, Partial] = {}
     for one in sorted(said, key=lambda one: one.position):
         newest[one.partition] = one
-    totals = product_totals(value)
+    totals = sum_partials(value)
     assert totals.purchases == sum(one.purchases for one in newest.values())
     assert Fraction(totals.revenue) == sum((Fraction(one.revenue) for one in newest.values()), Fraction(0))
 
@@ -717,15 +717,15 @@ def test_the_bytes_of_a_user_are_msgpack_that_anyone_can_read(history):
 
     number, floor, registers = msgspec.msgpack.decode(user.value)
     assert number == folds.RECENT_FORMAT
-    assert decode_recent(user.value) == Recent(number, floor, tuple(Register(*one) for one in registers))
+    assert decode_recent(user.value) == RecentPurchases(number, floor, tuple(Purchase(*one) for one in registers))
     for value in user.beside.values():
         number, register = msgspec.msgpack.decode(value)
-        assert number == folds.EARLIER_FORMAT
-        assert decode_earlier(value) == Register(*register)
+        assert number == folds.OVERFLOW_FORMAT
+        assert decode_overflow(value) == Purchase(*register)
 
 
 def test_no_value_is_no_purchase():
-    assert decode_earlier(None) is None
+    assert decode_overflow(None) is None
 
 
 GOOD_PARTIAL = Partial(PARTIAL_FORMAT, "tea", 0, 1, 1, "1.00")
@@ -734,7 +734,7 @@ REGISTER = ("o-1", "tea", 1, True, 0, "1.00", None, None, 7)
 #: Reader -> the table it names, and a value of another format number but the same shape.
 READERS = {
     "decode_recent": (decode_recent, "by_user", lambda number: (number, None, [REGISTER])),
-    "decode_earlier": (decode_earlier, "by_user", lambda number: (number, REGISTER)),
+    "decode_earlier": (decode_overflow, "by_user", lambda number: (number, REGISTER)),
     "decode_totals": (decode_totals, "product_partials", lambda number: (number, 1, "1.00")),
     "decode_partial": (decode_partial, "product-partials", lambda number: (number, "tea", 0, 1, 1, "1.00")),
     "merge_partials": (
@@ -742,8 +742,8 @@ READERS = {
         "by_product",
         lambda number: (number, {0: (1, 1, "1.00")}),
     ),
-    "product_totals": (product_totals, "by_product", lambda number: (number, {0: (1, 1, "1.00")})),
-    "shown": (lambda value: shown(value, list, 3), "by_user", lambda number: (number, None, [REGISTER])),
+    "product_totals": (sum_partials, "by_product", lambda number: (number, {0: (1, 1, "1.00")})),
+    "shown": (lambda value: newest_purchases(value, list, 3), "by_user", lambda number: (number, None, [REGISTER])),
     "remember": (lambda value: told_after(value), "by_user", lambda number: (number, None, [REGISTER])),
 }
 
@@ -844,7 +844,7 @@ def test_totals_are_written_with_the_same_digits_whatever_the_order(history, dat
 def test_a_moment_survives_to_the_microsecond(moment):
     text = rfc3339(microseconds(moment))
 
-    assert msgspec.json.encode(values.moment(microseconds(moment))) == f'"{text}"'.encode()
+    assert msgspec.json.encode(values.utc_datetime(microseconds(moment))) == f'"{text}"'.encode()
     assert microseconds(moment) == since_1970(moment)
     assert text.endswith("Z")
     assert datetime.fromisoformat(text[:-1]).replace(tzinfo=timezone.utc) == moment
@@ -863,7 +863,7 @@ def test_a_moment_survives_to_the_microsecond(moment):
 )
 def test_microseconds_read_as_rfc_3339(number, text):
     assert rfc3339(number) == text
-    assert msgspec.json.encode(values.moment(number)) == f'"{text}"'.encode()
+    assert msgspec.json.encode(values.utc_datetime(number)) == f'"{text}"'.encode()
     assert microseconds(datetime.fromisoformat(text.replace("Z", "+00:00"))) == number
 
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 import pytest
 
 from app.services.source_status import Freshness
-from domain.pages import Filter, Page
-from web.http.parameters import Query
+from domain.pages import PurchaseFilter, PurchasesPage
+from web.http.parameters import PurchaseQuery
 from web.http.problems import Problem
 from web.meta import complete, meta, require_fresh
 
 HORIZON = 100
 
 
-def page(*moments: int) -> Page:
-    return Page([{"ordered_at": one} for one in moments], None, min(moments, default=None))
+def page(*moments: int) -> PurchasesPage:
+    return PurchasesPage([{"ordered_at": one} for one in moments], None, min(moments, default=None))
 
 
 @pytest.mark.parametrize(
     ("query", "shown", "expected"),
     [
-        (Query(2), page(120, 100), True),
-        (Query(2), page(120, 99), False),
-        (Query(3), page(120, 110), False),
-        (Query(2), page(), False),
-        (Query(2, wanted=Filter(since=HORIZON)), page(), True),
-        (Query(2, wanted=Filter(since=HORIZON - 1)), page(120), False),
-        (Query(2, group_by="order"), page(120, 110), False),
-        (Query(2, group_by="product", wanted=Filter(since=HORIZON)), page(120), True),
+        (PurchaseQuery(2), page(120, 100), True),
+        (PurchaseQuery(2), page(120, 99), False),
+        (PurchaseQuery(3), page(120, 110), False),
+        (PurchaseQuery(2), page(), False),
+        (PurchaseQuery(2, wanted=PurchaseFilter(since=HORIZON)), page(), True),
+        (PurchaseQuery(2, wanted=PurchaseFilter(since=HORIZON - 1)), page(120), False),
+        (PurchaseQuery(2, group_by="order"), page(120, 110), False),
+        (PurchaseQuery(2, group_by="product", wanted=PurchaseFilter(since=HORIZON)), page(120), True),
     ],
 )
 def test_what_may_be_missing_before_the_horizon_makes_a_page_incomplete(query, shown, expected):
@@ -39,7 +39,7 @@ def test_what_may_be_missing_before_the_horizon_makes_a_page_incomplete(query, s
     ("lag_ms", "most", "enough"), [(5, 5, True), (6, 5, False), (None, 5, False), (None, None, True)]
 )
 def test_an_answer_older_than_asked_for_or_of_unknown_age_is_too_stale(lag_ms, most, enough):
-    query, fresh = Query(2, max_lag_ms=most), Freshness(None, lag_ms, "none", None)
+    query, fresh = PurchaseQuery(2, max_lag_ms=most), Freshness(None, lag_ms, "none", None)
     if enough:
         require_fresh(query, fresh)
         return
@@ -50,4 +50,4 @@ def test_an_answer_older_than_asked_for_or_of_unknown_age_is_too_stale(lag_ms, m
 
 def test_changes_that_the_source_cannot_see_are_named():
     fresh = Freshness(None, None, "proven", None, ("changed", "removed"))
-    assert meta(Query(2), page(120, 110), fresh, "active")["unseen"] == ("changed", "removed")
+    assert meta(PurchaseQuery(2), page(120, 110), fresh, "active")["unseen"] == ("changed", "removed")
