@@ -36,6 +36,9 @@ class Lately(ChunkedApp):
     selected_agents: tuple[str, ...]
     #: Agent -> the topic that it reads, of all agents.
     source_topics: dict[str, str]
+    #: Table -> its changelog topic, and the agent that writes it; also of tables that this process does not run.
+    changelogs: dict[str, str]
+    table_writers: dict[str, str | None]
     #: Topics of agents that are not part of Lately itself; the worker creates them at its start.
     extra_topics: list[Topic]
 
@@ -104,6 +107,7 @@ def create_app(settings: Settings) -> Lately:
     )
     app.settings, app.declared_topics = settings, topics
     app.selected_agents, app.source_topics, app.extra_topics = (), {}, []
+    app.changelogs, app.table_writers = {}, {}
     app.freeze_guard = FreezeGuard(settings.session_timeout_s)
     app.tables.before_step = app.freeze_guard.check
     app.tables.position_headers = lambda: [(WORKER, app.address.encode())]

@@ -27,8 +27,10 @@ def select_agents(app: Lately) -> None:
     for name, module in modules.items():
         if module not in selected:
             del app.agents[name]
-    for table in list(app.tables.values()):
-        if groups.writer_agent(table.name, table.source_topic, source_topics) not in selected:
+    for table in list(app.tables.by_name.values()):
+        writer = groups.writer_agent(table.name, table.source_topic, source_topics)
+        app.changelogs[table.name], app.table_writers[table.name] = table.changelog, writer
+        if writer not in selected:
             app.tables.exclude(table)
     app.tables.group_id = groups.group_name(settings.group, selected, source_topics)
     # Two agents that read the same topic need different transactional ids.
@@ -40,5 +42,5 @@ def select_agents(app: Lately) -> None:
     }
     declared = {topic.name for topic in app.declared_topics.all}
     app.extra_topics += [
-        Topic(table.changelog, COMPACTED) for table in app.tables.values() if table.changelog not in declared
+        Topic(table.changelog, COMPACTED) for table in app.tables.by_name.values() if table.changelog not in declared
     ]

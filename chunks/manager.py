@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP
@@ -17,6 +17,9 @@ from chunks.recovery import Recovery
 from chunks.standby import StandbyCheck
 from chunks.store import LocalOffset, Store, in_store_thread
 from chunks.transactions import transactional_id
+
+if TYPE_CHECKING:
+    from chunks.table import Table
 
 CACHE_BYTES = 256 * 2**20
 BLOCK_CACHE_BYTES = 256 * 2**20
@@ -60,6 +63,11 @@ class TableManager(FaustTableManager):
     def transactional_id(self, source: TP) -> str:
         """Return the transactional id of the owner of a source partition."""
         return transactional_id(self.writer_prefixes.get(source.topic, self.app.conf.id), source)
+
+    @property
+    def by_name(self) -> Mapping[str, Table]:
+        """The tables of this process by name."""
+        return self.data
 
     def exclude(self, table: Any) -> None:
         """Do not keep a table in this process: no agent of it writes that."""

@@ -6,9 +6,10 @@ The views receive it as a value, so a web application can be built in a test wit
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from chunks.restore import RestoreProgress
+from app.worker_state import TablePartitions
+from chunks import RestoreProgress
 
 T = TypeVar("T")
 
@@ -42,14 +43,6 @@ class Ownership(Protocol):
 
     def selected_agents(self) -> Sequence[str]:
         """Return the agents that this process runs."""
-
-
-class TablePartitions(NamedTuple):
-    """The partitions of one table on this worker; `warming` are the standbys that it restores to take them over."""
-
-    active: list[int]
-    standby: list[int]
-    warming: list[int]
 
 
 class WorkerState(Protocol):

@@ -1,0 +1,65 @@
+"""The owners of the partitions of tables, as Faust's group has assigned them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from faust.types import TP
+
+if TYPE_CHECKING:
+    from app.core import Lately
+
+
+class PartitionOwnership:
+    """The owners of partitions, and whether this worker may answer for its own partitions.
+
+    Tables are named as in the app; also a table that this process does not run has owners in other processes.
+    """
+
+    def __init__(self, app: Lately) -> None:
+        self._app = app
+        self._changelogs = app.changelogs
+
+    def is_ready(self) -> bool:
+        """Return whether the tables of this worker are complete."""
+        app = self._app
+        return app.tables.actives_ready and not app.rebalancing and not app.should_stop
+
+    def is_owned(self, table: str, partition: int) -> bool:
+        """Return whether this worker owns a partition of a table. Raises KeyError for an unknown table."""
+        return self._app.assignor.is_active(TP(self._changelogs[table], partition))
+
+    def find_owner(self, table: str, partition: int) -> str | None:
+        """Return the address of the worker that owns a partition; None if no worker does.
+
+        During a rebalance this is the former owner, which answers until it receives the new assignment.
+        """
+        changelog = self._changelogs[table]
+        for url, partitions in self._app.assignor.table_metadata(changelog).items():
+            if partition in partitions.get(changelog, ()):
+                return url
+        return None
+
+    async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
+        """Return whether this worker has a copy of a partition that contains everything committed before the call.
+
+        Waits up to `within_s` seconds for missing records. The caller must read the copy before it awaits anything.
+        """
+        copy = self._app.tables.by_name.get(table)
+        return copy is not None and await self._app.tables.standby.is_caught_up(copy, partition, within_s)
+
+    def check_frozen(self) -> None:
+        """End the process if it was frozen for longer than its session."""
+        self._app.freeze_guard.check()
+
+    def has_table(self, table: str) -> bool:
+        """Return whether this process runs the agent that writes a table."""
+        return table in self._app.tables.by_name
+
+    def find_writer(self, table: str) -> str | None:
+        """Return the agent that writes a table, in whichever process; None if no table has this name."""
+        return self._app.table_writers.get(table)
+
+    def selected_agents(self) -> tuple[str, ...]:
+        """Return the agents that this process runs."""
+        return self._app.selected_agents
