@@ -15,33 +15,14 @@ from app.services.progress import ReadProgress
 from app.services.source_status import SourceStatus
 from app.services.throttle import Throttle
 from app.services.watchdog import Watchdog
-from web import (
-    admin,
-    assets,
-    docs,
-    health,
-    home,
-    operator_page,
-    product_page,
-    products,
-    purchases,
-    purchases_many,
-    purchases_stream,
-    tables,
-    trace,
-)
-from web import similar as similar_routes
+from web.application import VIEWS
+from web.http.dispatch import mount
+from web.http.server import Web
 
 __all__ = ["app"]
 
 #: The modules of the agents, in the order of the flow of an order; their imports define the agents and their tables.
 AGENTS = (by_user, by_product, baskets, similar)
-
-#: The modules of the routes; their imports define them.
-ROUTES = (
-    purchases, purchases_many, purchases_stream, similar_routes, products, product_page, trace, home, assets,
-    operator_page, tables, health, admin, docs,
-)  # fmt: skip
 
 
 def create_services(app: Lately) -> None:
@@ -62,12 +43,21 @@ def create_services(app: Lately) -> None:
         app.service(service)  # type: ignore[arg-type]  # Faust starts an instance as it is
 
 
+def mount_views(app: Lately) -> None:
+    """Serve the web views."""
+    web = app.web
+    if not isinstance(web, Web):
+        raise TypeError(f"the web driver is {type(web)}, not web.http.server.Web")
+    mount(web.web_app, None, VIEWS)
+
+
 async def _count_rebalance(*_: object, **__: object) -> None:
     metrics.REBALANCES.inc()
 
 
 select_agents(app)
 create_services(app)
+mount_views(app)
 
 # With uvloop a worker answers a tenth more requests per second than with asyncio's own loop (bench/results.md).
 mode.loop.use("uvloop")

@@ -13,6 +13,7 @@ from bench.sizing import CASES, shown
 from domain.events import TYPES
 from source import metrics as source_metrics
 from tests.kit.stack import ROOT
+from web.application import VIEWS
 
 OPERATIONS = "\n".join(path.read_text() for path in sorted((ROOT / "docs" / "operations").glob("*.md")))
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
@@ -49,9 +50,7 @@ def test_every_metric_is_documented():
 
 
 def test_every_route_of_the_readme_is_served():
-    routes = set()
-    for path in (ROOT / "web").glob("*.py"):
-        routes |= {re.sub(r":\[.*?\]\*", "", route) for route in re.findall(r'@app.page\("(.*?)"\)', path.read_text())}
+    routes = {view.route.path for view in VIEWS}
     documented = set(re.findall(r"`(?:GET|POST) (/[^`?]*)", README)) | {"/", "/assets/lately.css", "/assets/live.js"}
     assert routes == documented
 

@@ -1,42 +1,54 @@
-"""How to use all this: /openapi.json for programs, /docs for people."""
+"""The API document: /openapi.json for programs, /docs for people."""
 
 from __future__ import annotations
 
-import json
-from functools import cache
+from functools import lru_cache
 
-from aiohttp.web import Request, Response
+import msgspec
+from aiohttp.web import Application, Request, Response
 
-from app.core import app
-from web.admin import LogLevel
-from web.http.openapi import document
+from app.version import __version__
+from web.http.dispatch import mounted_routes
+from web.http.openapi import JsonObject, build_document
+from web.http.routes import HTML, JSON, Access, Route
 from web.pages import html, render
+from web.problem_types import PROBLEM_TYPES
+
+_DESCRIPTION = """The latest purchases of each user.
+
+`HEAD` is `GET` without the body. `OPTIONS` responds 204 with `Allow`, any other method 405 with `Allow`. An unknown
+path responds 404 `not-found`. JSON of `/v1` becomes an HTML fragment if `Accept` prefers `text/html`. Fields may be
+added within v1."""
 
 
-@app.page("/openapi.json")
-async def openapi(self, request: Request) -> Response:
-    """The OpenAPI document of what this worker serves."""
-    return Response(body=_as_json(), content_type="application/json", charset="utf-8")
+@Route("/openapi.json", "This document", Access.OPEN, (JSON,), tags=("documents",))
+def get_openapi(context: object, request: Request) -> Response:
+    """Return the OpenAPI document of the routes that this worker serves."""
+    return Response(body=_render_json(request.app), content_type="application/json", charset="utf-8")
 
 
-@app.page("/docs")
-async def docs(self, request: Request) -> Response:
-    """The same as one page without scripts."""
-    return html(_as_page())
+@Route("/docs", "This document as a page", Access.OPEN, (HTML,), tags=("documents",))
+def get_docs_page(context: object, request: Request) -> Response:
+    """Return the OpenAPI document as one page without scripts."""
+    return html(_render_page(request.app))
 
 
-# Both are open to everybody, and making one takes as long as a hundred other answers.
-@cache
-def _as_json() -> bytes:
-    return json.dumps(_document(), ensure_ascii=False).encode()
+# Both routes are open to everybody, and rendering costs as much as a hundred other responses.
+@lru_cache(maxsize=1)
+def _render_json(application: Application) -> bytes:
+    return msgspec.json.encode(_document(application))
 
 
-@cache
-def _as_page() -> str:
-    return render("docs.html", document=_document())
+@lru_cache(maxsize=1)
+def _render_page(application: Application) -> str:
+    return render("docs.html", document=_document(application))
 
 
-@cache
-def _document() -> dict:
-    served = {resource.canonical for resource in app.web.web_app.router.resources()}
-    return document(served, {"LogLevel": LogLevel})
+@lru_cache(maxsize=1)
+def _document(application: Application) -> JsonObject:
+    return build_document(
+        {"title": "Lately", "version": __version__, "description": _DESCRIPTION},
+        ("data", "pages", "operations", "documents"),
+        mounted_routes(application),
+        PROBLEM_TYPES,
+    )

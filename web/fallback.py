@@ -19,13 +19,12 @@ from aiohttp.web import Request
 from app import metrics
 from app.core import app, settings
 from app.errors import ServerAway
-from chunks import ClosedPartition
-from chunks.standby import unheard
+from chunks import ClosedPartition, discard_exception
 from domain.errors import LatelyError
 from source import user_rows
-from source.user_rows import Read
+from source.user_rows import UserRows
 from tables import by_user
-from web.http.access import HOP
+from web.http.access import HOP_HEADER
 from web.http.limits import Limiter
 from web.http.problems import Problem
 
@@ -89,7 +88,7 @@ class Reads:
         if self._limiter is None or self._opened.locked() or self._limiter.take("") or not self._breaker.allows():
             return None
         reading_now = asyncio.create_task(self._read(read))
-        reading_now.add_done_callback(unheard)
+        reading_now.add_done_callback(discard_exception)
         try:
             answer = await asyncio.wait_for(asyncio.shield(reading_now), self._within_s)
         except (LatelyError, asyncio.TimeoutError) as exc:
@@ -129,7 +128,7 @@ async def instead(
     user: str,
     partition: int,
     from_copy: Callable[[], T],
-    from_source: Callable[[Read], T],
+    from_source: Callable[[UserRows], T],
 ) -> T:
     """What can be said of a user though the owner of the partition says nothing; raises the problem if nothing can.
 
@@ -150,7 +149,7 @@ async def instead(
 
 async def copied(partition: int, read: Callable[[], T]) -> T | None:
     """What `read` finds in this worker's copy of a partition of by_user; None where something may be missing in it."""
-    if not await app.tables.copies.exact(by_user.by_user, partition, settings.forward_ms / 1000):
+    if not await app.tables.standby.is_caught_up(by_user.by_user, partition, settings.forward_ms / 1000):
         return None
     try:
         said = read()
@@ -160,11 +159,11 @@ async def copied(partition: int, read: Callable[[], T]) -> T | None:
     return said
 
 
-async def asked(request: Request, users: list[str]) -> Read | None:
+async def asked(request: Request, users: list[str]) -> UserRows | None:
     """What MySQL has of some users; None where it may not be asked or does not answer."""
-    if HOP in request.headers:
+    if HOP_HEADER in request.headers:
         return None  # whoever forwarded the request asks it
-    found = await reads.ask(lambda: user_rows.purchases(settings, users))
+    found = await reads.ask(lambda: user_rows.read_user_rows(settings, users))
     if found is not None:
         metrics.FALLBACKS.labels(SOURCE).inc()
     return found

@@ -8,14 +8,18 @@ from urllib.parse import quote
 from aiohttp.web import HTTPSeeOther, Request, Response
 from msgspec import json
 
-from app.core import app, settings
+from app.core import settings
 from chunks import ClosedPartition
 from tables import by_user
+from web import schemas
 from web.http import parameters
-from web.http.conditional import tag, tagged
-from web.http.parameters import Query
-from web.http.problems import Answered, Problem
+from web.http.conditional import compute_etag, etag_response
+from web.http.parameters import CURSOR, LIMIT, USER
+from web.http.problems import HandlerResult, Problem
+from web.http.routes import HTML, Access, Parameter, Route
 from web.pages import page
+from web.problem_types import QUERY, ROUTED
+from web.purchase_query import PurchaseQuery
 from web.purchases import Said, mark, said, said_instead
 from web.recommendations import DEFAULT_LIMIT, Row, recommend
 from web.routing import routed
@@ -24,35 +28,59 @@ from web.routing import routed
 RECOMMENDED = 5
 
 
-@app.page("/users/{user_id:[^/]*}")
-def home(self, request: Request, user_id: str) -> Answered:
+@Route(
+    "/users/{user_id}",
+    "The user's home page",
+    media=(HTML,),
+    parameters=(USER, CURSOR),
+    problems=("invalid-user-id", "invalid-cursor", *QUERY, *ROUTED),
+    tags=("pages",),
+)
+def get_home_page(context: object, request: Request) -> HandlerResult:
     """The home page of one user."""
-    parameters.only(request, "cursor")
-    user = parameters.user_id(request, 2)
-    query = Query(settings.recent_limit, parameters.cursor(request))
+    parameters.require_known(request, "cursor")
+    user = parameters.read_user_id(request, 2)
+    query = PurchaseQuery(settings.recent_limit, parameters.read_cursor(request))
     return _routed(request, user, query, lambda told: _page(user, told, query.cursor is None))
 
 
-@app.page("/")
-async def front(self, request: Request) -> Response:
+@Route(
+    "/",
+    "A form for a user id that leads to the user's page",
+    Access.OPEN,
+    (HTML,),
+    parameters=(Parameter("user_id", "303 to the page of this user", USER.schema),),
+    problems=("invalid-user-id",),
+    tags=("pages",),
+)
+async def get_front_page(context: object, request: Request) -> Response:
     """A form that asks for a user id and goes to the user's home page."""
-    wanted = parameters.query_user_id(request, "user_id")
+    wanted = parameters.read_query_user_id(request, "user_id")
     if wanted is not None:
         raise HTTPSeeOther(f"/users/{quote(wanted, safe='')}")
     return page("front.html")
 
 
-@app.page("/v1/users/{user_id:[^/]*}/home")
-def blocks(self, request: Request, user_id: str) -> Answered:
+@Route(
+    "/v1/users/{user_id}/home",
+    "Purchases and recommendations in one response",
+    response=schemas.UserHome,
+    headers=("ETag",),
+    parameters=(USER, LIMIT),
+    problems=("invalid-user-id", *QUERY, *ROUTED),
+)
+def get_home(context: object, request: Request) -> HandlerResult:
     """Both blocks of the home page in one answer."""
-    parameters.only(request, "limit")
-    user = parameters.user_id(request, 3)
-    query = Query(parameters.limit(request, settings.recent_limit))
-    recommended = parameters.limit(request, DEFAULT_LIMIT)
+    parameters.require_known(request, "limit")
+    user = parameters.read_user_id(request, 3)
+    query = PurchaseQuery(parameters.read_limit(request, settings.recent_limit))
+    recommended = parameters.read_limit(request, DEFAULT_LIMIT)
     return _routed(request, user, query, lambda told: _blocks(request, user, told, recommended))
 
 
-def _routed(request: Request, user: str, query: Query, answer: Callable[[Said], Awaitable[Response]]) -> Answered:
+def _routed(
+    request: Request, user: str, query: PurchaseQuery, answer: Callable[[Said], Awaitable[Response]]
+) -> HandlerResult:
     """The answer that is made of what is said of the user's purchases, by whoever can say it."""
     after = mark(user, query)
 
@@ -71,7 +99,7 @@ def _routed(request: Request, user: str, query: Query, answer: Callable[[Said], 
 async def _blocks(request: Request, user: str, told: Said, limit: int) -> Response:
     recommended = json.encode(await _recommended(user, limit))
     body = b'%b,"recommendations":%b}' % (told.body[:-1], recommended)
-    return tagged(request, body, tag(told.etag.encode() + recommended))
+    return etag_response(request, body, compute_etag(told.etag.encode() + recommended))
 
 
 async def _recommended(user: str, limit: int) -> list[Row] | None:

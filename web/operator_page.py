@@ -8,13 +8,10 @@ from itertools import groupby
 from aiohttp.web import Request, Response
 
 from app.control.source_state import STATUS_TIMEOUT_S
-from app.core import address, app, settings
-from app.services.dead_letter_counts import open_letters
-from app.services.progress import progress
-from app.services.source_status import source_view
-from app.topics import Topics
+from app.core import app
 from domain.values import rfc3339
 from web.http import parameters
+from web.http.routes import HTML, Access, Route
 from web.pages import page
 from web.routing import ready
 
@@ -22,26 +19,33 @@ from web.routing import ready
 EVERY_MS = 2000
 
 
-@app.page("/operator")
-async def operator(self, request: Request) -> Response:
+@Route(
+    "/operator",
+    "State of the worker: partitions, lag, throughput, recovery, dead letters, source",
+    Access.OPERATOR,
+    (HTML,),
+    problems=("unknown-parameter",),
+    tags=("pages",),
+)
+async def get_operator_page(context: object, request: Request) -> Response:
     """How this worker does."""
-    parameters.only(request)
-    readings = progress.readings()
+    parameters.require_known(request)
+    readings = app.progress.partitions()
     return page(
         "operator.html",
-        worker=address(),
+        worker=app.address,
         state=_state(),
         workers=_workers(),
         topics=[(topic, list(rows)) for topic, rows in groupby(readings, lambda one: one.topic)],
         standbys=_standbys(),
-        requests=progress.requests(),
+        requests=app.progress.requests_per_s(),
         recovery=app.tables.recovery.progress,
         dead=_dead(),
-        dead_complete=open_letters.complete,
-        dead_more=open_letters.more,
-        dead_topic=Topics(settings).orders_dead.name,
+        dead_complete=app.dead_letter_counts.is_complete,
+        dead_more=app.dead_letter_counts.is_truncated,
+        dead_topic=app.declared_topics.orders_dead.name,
         source=_source(),
-        snapshot=source_view.snapshot,
+        snapshot=app.source_status.snapshot,
         every_ms=EVERY_MS,
     )
 
@@ -72,7 +76,7 @@ def _standbys() -> list[tuple[str, int, int]]:
 def _dead() -> list[tuple[str, int, str]]:
     """Reason, number and age of the oldest of the dead letters that are open."""
     now = time.time()
-    return [(one.reason, one.records, _age(now - one.since)) for one in open_letters.by_reason if one.records]
+    return [(one.reason, one.records, _age(now - one.since)) for one in app.dead_letter_counts.by_reason if one.records]
 
 
 def _age(seconds: float) -> str:
@@ -84,10 +88,10 @@ def _age(seconds: float) -> str:
 
 def _source() -> dict[str, str] | None:
     """What the source says of itself; None when none has ever run."""
-    said = source_view.newest
+    said = app.source_status.newest
     if said is None:
         return None
-    silent_s = max(0.0, time.time() - said.at / 1e6)
+    silent_s = max(0.0, time.time() - said.written_at / 1e6)
     return {
         "Guarantee": f"{said.guarantee} ({'; '.join(said.reasons)})" if said.reasons else said.guarantee,
         "Mode": said.mode,
@@ -95,15 +99,15 @@ def _source() -> dict[str, str] | None:
         "Oldest change that is not published": f"{said.oldest_pending_s:.1f} s",
         "Published up to": "unknown" if said.as_of is None else rfc3339(said.as_of),
         "Equal to MySQL": _verified(),
-        "Cannot see": ", ".join(said.unseen) or "nothing: it sees every change",
+        "Cannot see": ", ".join(said.unseen_changes) or "nothing: it sees every change",
     }
 
 
 def _verified() -> str:
     """What the last comparison with the shop's database has found."""
-    last = source_view.verified
+    last = app.source_status.verified
     if last is None:
         return "never compared: lately verify"
     found = ", ".join(f"{number} {kind}" for kind, number in sorted(last.differences.items()) if number)
     clean = "never" if last.clean_at is None else f"as of {rfc3339(last.clean_at)}"
-    return f"{clean}; last compared at {rfc3339(last.at)}: {found}" if found else clean
+    return f"{clean}; last compared at {rfc3339(last.began_at)}: {found}" if found else clean

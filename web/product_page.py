@@ -6,37 +6,54 @@ import time
 
 from aiohttp.web import Request, Response
 
-from app.core import app, settings
+from app.core import settings
 from chunks import ClosedPartition
-from domain.product_history import History
-from domain.values import DAY, money, rfc3339
+from domain.product_history import ProductHistory
+from domain.values import DAY_US, money, rfc3339
 from tables import by_product, similar
 from web.http import parameters
-from web.http.problems import Answered
+from web.http.problems import HandlerResult
+from web.http.routes import HTML, Parameter, Route
 from web.pages import page
+from web.problem_types import ROUTED
 from web.products import unknown_product
 from web.recommendations import owned, similar_to
+from web.resource_names import PRODUCT, read_product_name, read_query_product_name
 from web.routing import routed
 
 #: What the page shows: rows of each list, days of the chart and its height.
 ROWS, DAYS, HEIGHT = 10, 30, 56
 
 
-@app.page("/products/{product_name:[^/]*}")
-def product_page(self, request: Request, product_name: str) -> Answered:
+@Route(
+    "/products/{product_name}",
+    "The page of a product",
+    media=(HTML,),
+    parameters=(PRODUCT,),
+    problems=("invalid-product-name", "unknown-parameter", "unknown-product", *ROUTED),
+    tags=("pages",),
+)
+def get_product_page(context: object, request: Request) -> HandlerResult:
     """The page of one product."""
-    parameters.only(request)
-    return _routed(request, parameters.product_name(request, 2))
+    parameters.require_known(request)
+    return _routed(request, read_product_name(request, 2))
 
 
-@app.page("/products")
-def product_page_by_query(self, request: Request) -> Answered:
+@Route(
+    "/products",
+    "The page of a product whose name a path cannot contain (`.` and `..`)",
+    media=(HTML,),
+    parameters=(Parameter("name", "The product's name", PRODUCT.schema, example="Phone"),),
+    problems=("invalid-product-name", "unknown-parameter", "unknown-product", *ROUTED),
+    tags=("pages",),
+)
+def get_product_page_by_query(context: object, request: Request) -> HandlerResult:
     """The same for any name: "." and ".." mean a folder to whoever makes a path of them."""
-    parameters.only(request, "name")
-    return _routed(request, parameters.query_product_name(request, "name"))
+    parameters.require_known(request, "name")
+    return _routed(request, read_query_product_name(request, "name"))
 
 
-def _routed(request: Request, name: str) -> Answered:
+def _routed(request: Request, name: str) -> HandlerResult:
     return routed(request, by_product.by_product, name.encode(), lambda partition: _answer(name, partition))
 
 
@@ -58,13 +75,13 @@ async def _beside(name: str) -> tuple[list, list, list] | None:
         return None
     try:
         history = similar.history(name, owned(similar.similar, name))
-        newest = [(rfc3339(ordered_at), price) for ordered_at, price in history.shown(ROWS).rows]
-        return bars(history, int(time.time() * 1e6) // DAY), newest, await similar_to(name, ROWS) or []
+        newest = [(rfc3339(ordered_at), price) for ordered_at, price in history.page_after(ROWS).rows]
+        return bars(history, int(time.time() * 1e6) // DAY_US), newest, await similar_to(name, ROWS) or []
     except ClosedPartition:
         return None
 
 
-def bars(history: History, today: int) -> list[dict[str, object]]:
+def bars(history: ProductHistory, today: int) -> list[dict[str, object]]:
     """The last days up to `today` (days since 1970), each with its purchases and the height of its bar.
 
     Days without a purchase have height 0; empty where no day has any.
@@ -74,7 +91,7 @@ def bars(history: History, today: int) -> list[dict[str, object]]:
     return [
         {
             "place": place,
-            "day": rfc3339((today - DAYS + 1 + place) * DAY)[:10],
+            "day": rfc3339((today - DAYS + 1 + place) * DAY_US)[:10],
             "purchases": count,
             "height": round(HEIGHT * count / most, 1),
         }

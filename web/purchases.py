@@ -10,28 +10,31 @@ from typing import NamedTuple
 import msgspec
 from aiohttp.web import Request, Response
 
-from app.core import app, settings
+from app.core import settings
 from app.services.source_status import Freshness
 from domain import pages
 from domain.errors import LatelyError
-from domain.pages import Mark, Page
-from domain.purchases import Register
+from domain.pages import PagePosition, PurchasesPage
+from domain.purchases import Purchase
 from source import user_rows
-from source.user_rows import Read
+from source.user_rows import UserRows
 from tables import by_user
-from web import fallback
+from web import fallback, purchase_query, schemas
 from web.http import cursor, parameters
-from web.http.conditional import known, tag, tagged
-from web.http.parameters import Query
-from web.http.prebuilt import Ready
-from web.http.problems import Answered, Problem
+from web.http.conditional import compute_etag, etag_response, is_not_modified
+from web.http.parameters import CURSOR, USER
+from web.http.prebuilt import PrebuiltResponse
+from web.http.problems import HandlerResult, Problem
+from web.http.routes import Route
 from web.meta import meta, require_fresh
+from web.problem_types import QUERY, ROUTED
+from web.purchase_query import PurchaseQuery
 from web.routing import RETRY_AFTER_S, forwarded, routed
 
 log = logging.getLogger(__name__)
 
 _ROWS = {None: "purchases", "order": "orders", "product": "products"}
-_PAGES = {None: pages.purchases, "order": pages.orders, "product": pages.products}
+_PAGES = {None: pages.paginate_purchases, "order": pages.paginate_orders, "product": pages.paginate_products}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,21 +47,31 @@ class Said(NamedTuple):
     next_cursor: str | None
 
 
-@app.page("/v1/users/{user_id:[^/]*}/purchases")
-def purchases(self, request: Request, user_id: str) -> Answered:
+@Route(
+    "/v1/users/{user_id}/purchases",
+    "The user's newest purchases; an empty list for an unknown user",
+    response=schemas.UserPurchases,
+    headers=("ETag", "Link"),
+    parameters=(USER, *purchase_query.SELECTION, CURSOR, *purchase_query.FRESHNESS),
+    problems=(
+        *("invalid-user-id", "invalid-cursor", *QUERY, *ROUTED),
+        *("too-stale", "not-up-to-position", "source-away"),
+    ),
+)
+def get_purchases(context: object, request: Request) -> HandlerResult:
     """The user's newest purchases, newest first; a user never seen has none."""
-    user = parameters.user_id(request, 3)
-    query = parameters.query(request, parameters.ALL, settings.recent_limit)
+    user = parameters.read_user_id(request, 3)
+    query = purchase_query.read(request, purchase_query.ALL_NAMES, settings.recent_limit)
     after = mark(user, query)
     if query.consistency == "source":
         return _from_source(request, user, query, after)
 
-    def answer(partition: int) -> Answered:
+    def answer(partition: int) -> HandlerResult:
         if query.after_order is not None:
             return _after_arrival(request, user, query, after, partition)
         return _answer(request, said(user, query, after, partition))
 
-    def instead(problem: Problem, partition: int) -> Answered:
+    def instead(problem: Problem, partition: int) -> HandlerResult:
         return _instead(request, user, query, after, partition, problem)
 
     forward = partial(forwarded, wait_ms=query.wait_ms)
@@ -67,30 +80,30 @@ def purchases(self, request: Request, user_id: str) -> Answered:
     )
 
 
-def mark(user: str, query: Query) -> Mark | None:
+def mark(user: str, query: PurchaseQuery) -> PagePosition | None:
     """Where the page begins. Raises Problem 400 invalid-cursor."""
-    return None if query.cursor is None else cursor.read(cursor.KEY, query.bound_to(user), query.cursor, Mark)
+    return None if query.cursor is None else cursor.read(cursor.KEY, query.bound_to(user), query.cursor, PagePosition)
 
 
-def said(user: str, query: Query, after: Mark | None, partition: int, role: str = "active") -> Said:
+def said(user: str, query: PurchaseQuery, after: PagePosition | None, partition: int, role: str = "active") -> Said:
     """What the table says of a user. Raises Problem 503 too-stale, ClosedPartition."""
     fresh = by_user.freshness(partition)
     limit = query.limit + 1 if query.group_by is None else None
     # A group stands where its newest purchase does, but shows those before it and after it.
     start = after if query.group_by is None else None
-    return _say(user, query, after, by_user.known(user, partition, query.wanted, start, limit), fresh, role)
+    return _say(user, query, after, by_user.known(user, partition, query.filter, start, limit), fresh, role)
 
 
-def said_by_source(user: str, query: Query, after: Mark | None, read: Read) -> Said:
+def said_by_source(user: str, query: PurchaseQuery, after: PagePosition | None, read: UserRows) -> Said:
     """What is said of a user by the shop's database."""
     # It was asked after the request had come: nothing is fresher.
     fresh = Freshness(read.as_of, 0, "proven", None)
-    wanted = [one for one in read.purchases[user] if query.wanted.admits(one)]
+    wanted = [one for one in read.purchases[user] if query.filter.matches(one)]
     return _say(user, query, after, wanted, fresh, fallback.SOURCE)
 
 
 async def said_instead(
-    request: Request, user: str, query: Query, after: Mark | None, partition: int, problem: Problem
+    request: Request, user: str, query: PurchaseQuery, after: PagePosition | None, partition: int, problem: Problem
 ) -> Said:
     """What is said of a user though the owner of the partition says nothing. Raises Problem, else the given one."""
 
@@ -99,7 +112,7 @@ async def said_instead(
             raise _not_up_to_position()
         return said(user, query, after, partition, fallback.STANDBY)
 
-    def from_source(read: Read) -> Said:
+    def from_source(read: UserRows) -> Said:
         _demand_order(query, read.purchases[user])
         return said_by_source(user, query, after, read)
 
@@ -107,23 +120,25 @@ async def said_instead(
 
 
 async def _instead(
-    request: Request, user: str, query: Query, after: Mark | None, partition: int, problem: Problem
-) -> Response | Ready:
+    request: Request, user: str, query: PurchaseQuery, after: PagePosition | None, partition: int, problem: Problem
+) -> Response | PrebuiltResponse:
     return _answer(request, await said_instead(request, user, query, after, partition, problem))
 
 
-def _say(user: str, query: Query, after: Mark | None, registers: list[Register], fresh: Freshness, role: str) -> Said:
+def _say(
+    user: str, query: PurchaseQuery, after: PagePosition | None, registers: list[Purchase], fresh: Freshness, role: str
+) -> Said:
     require_fresh(query, fresh)
-    page: Page = _PAGES[query.group_by](registers, after, query.limit)
+    page: PurchasesPage = _PAGES[query.group_by](registers, after, query.limit)
     content = {"user_id": user, _ROWS[query.group_by]: page.rows}
     following = None
-    if page.next is not None:
-        following = content["next_cursor"] = cursor.write(cursor.KEY, query.bound_to(user), page.next)
+    if page.next_position is not None:
+        following = content["next_cursor"] = cursor.write(cursor.KEY, query.bound_to(user), page.next_position)
     about = meta(query, page, fresh, role)
     shown = _encode(content)
     body = b'%b,"meta":%b}' % (shown[:-1], _encode(about))
     # Freshness moves all the time and is no part of the content.
-    return Said(body, tag(shown + _terms(query.limit, about["complete"], role)), following)
+    return Said(body, compute_etag(shown + _terms(query.limit, about["complete"], role)), following)
 
 
 @cache
@@ -132,8 +147,8 @@ def _terms(limit: int, complete: bool, role: str) -> bytes:
 
 
 async def _after_arrival(
-    request: Request, user: str, query: Query, after: Mark | None, partition: int
-) -> Response | Ready:
+    request: Request, user: str, query: PurchaseQuery, after: PagePosition | None, partition: int
+) -> Response | PrebuiltResponse:
     await _arrival(user, query.after_order, query.wait_ms, partition)
     return _answer(request, said(user, query, after, partition))
 
@@ -148,10 +163,12 @@ async def _arrival(user: str, order_id: str, wait_ms: int, partition: int) -> No
                 raise _not_up_to_position()
 
 
-async def _from_source(request: Request, user: str, query: Query, after: Mark | None) -> Response | Ready:
+async def _from_source(
+    request: Request, user: str, query: PurchaseQuery, after: PagePosition | None
+) -> Response | PrebuiltResponse:
     """What the shop's database says. Raises Problem 503 source-away."""
     try:
-        read = await fallback.read(lambda: user_rows.purchases(settings, [user]))
+        read = await fallback.read(lambda: user_rows.read_user_rows(settings, [user]))
     except LatelyError as exc:
         log.warning("consistency=source cannot be answered: %s", exc)
         detail = "the shop's database cannot be asked, the worker's log says why; the table still answers"
@@ -160,7 +177,7 @@ async def _from_source(request: Request, user: str, query: Query, after: Mark | 
     return _answer(request, said_by_source(user, query, after, read))
 
 
-def _demand_order(query: Query, registers: list[Register]) -> None:
+def _demand_order(query: PurchaseQuery, registers: list[Purchase]) -> None:
     if query.after_order is not None and query.after_order not in {str(one.order_id) for one in registers}:
         raise _not_up_to_position()
 
@@ -170,8 +187,8 @@ def _not_up_to_position() -> Problem:
     return Problem(503, "not-up-to-position", detail, parameter="after_order", retry_after_s=RETRY_AFTER_S)
 
 
-def _answer(request: Request, said: Said) -> Response | Ready:
-    if said.next_cursor is None and not known(request, said.etag):
-        return Ready(said.body, said.etag)
-    link = None if said.next_cursor is None else cursor.next_page(request, said.next_cursor)
-    return tagged(request, said.body, said.etag, link)
+def _answer(request: Request, said: Said) -> Response | PrebuiltResponse:
+    if said.next_cursor is None and not is_not_modified(request, said.etag):
+        return PrebuiltResponse(said.body, said.etag)
+    link = None if said.next_cursor is None else cursor.next_page_url(request, said.next_cursor)
+    return etag_response(request, said.body, said.etag, link)

@@ -10,14 +10,17 @@ import msgspec
 from aiohttp.web import Request, Response
 from yarl import URL
 
-from app.core import app, settings
+from app.core import settings
 from chunks import ClosedPartition
 from domain.partitioning import partition_of
 from tables import by_user
-from web import fallback
+from web import fallback, purchase_query, schemas
 from web.http import conditional, parameters
-from web.http.parameters import Query
+from web.http.parameters import USER
 from web.http.problems import Problem
+from web.http.routes import Parameter, Route
+from web.problem_types import QUERY, ROUTED
+from web.purchase_query import PurchaseQuery
 from web.purchases import Said, said, said_by_source
 from web.routing import RETRY_AFTER_S, demand_kept, forwarded, heard, owner_of, recovering
 
@@ -25,15 +28,30 @@ from web.routing import RETRY_AFTER_S, demand_kept, forwarded, heard, owner_of, 
 Part = dict[str, object]
 
 
-@app.page("/v1/purchases")
-async def many(self, request: Request) -> Response:
+@Route(
+    "/v1/purchases",
+    "The purchases of up to 100 users in one response",
+    response=schemas.ManyPurchases,
+    headers=("ETag",),
+    parameters=(
+        Parameter(
+            "user_id",
+            "A user's id; give it once per user",
+            {"type": "array", "items": USER.schema, "minItems": 1, "maxItems": 100},
+            example=["ann", "bob"],
+        ),
+        *purchase_query.SELECTION,
+    ),
+    problems=("invalid-user-id", *QUERY, *ROUTED),
+)
+async def get_many_purchases(context: object, request: Request) -> Response:
     """The newest purchases of up to 100 users, each with an error of its own where nobody can say anything of them.
 
     1. This worker and the owners of the others are asked. 2. Of those for whom they have nothing to say this worker's
     copies are. 3. For the rest it is MySQL, once.
     """
-    query = parameters.query(request, ("user_id", *parameters.FILTERS), settings.recent_limit)
-    users = parameters.user_ids(request)
+    query = purchase_query.read(request, ("user_id", *purchase_query.SELECTION_NAMES), settings.recent_limit)
+    users = parameters.read_user_ids(request)
     demand_kept(by_user.by_user)
     found: dict[str, Part] = {}
     missing: dict[str, Problem] = {}
@@ -79,11 +97,11 @@ def _part(told: Said) -> Part:
     return msgspec.json.decode(told.body, type=Part)
 
 
-def _from_table(user: str, query: Query, role: str = "active") -> Part:
+def _from_table(user: str, query: PurchaseQuery, role: str = "active") -> Part:
     return _part(said(user, query, None, _partition(user), role))
 
 
-async def _from_copy(one: tuple[int, list[str]], query: Query) -> dict[str, Part]:
+async def _from_copy(one: tuple[int, list[str]], query: PurchaseQuery) -> dict[str, Part]:
     partition, users = one
     parts = await fallback.copied(partition, lambda: {u: _from_table(u, query, fallback.STANDBY) for u in users})
     return parts or {}
@@ -117,14 +135,14 @@ def _failed(user: str, problem: Problem) -> Part:
     }
 
 
-def _answer(request: Request, query: Query, parts: list[Part]) -> Response:
+def _answer(request: Request, query: PurchaseQuery, parts: list[Part]) -> Response:
     errors = [part["error"] for part in parts if "error" in part]
     if len(errors) == len(parts):
         raise Problem(503, errors[0]["code"], errors[0]["message"], retry_after_s=RETRY_AFTER_S)
     complete = not errors and all(part["meta"]["complete"] for part in parts)
     body = {"users": parts, "meta": {"limit": query.limit, "complete": complete}}
     identity = msgspec.json.encode([query.limit, *map(_content, parts)])
-    return conditional.answer(request, body, identity)
+    return conditional.json_response(request, body, identity)
 
 
 def _content(part: Part) -> Part:

@@ -13,10 +13,14 @@ from yarl import URL
 from app.core import app, settings
 from chunks import ClosedPartition
 from tables import by_user
+from web import purchase_query
 from web.http import parameters
-from web.http.access import ENDS
-from web.http.parameters import Query
+from web.http.access import EXPIRES_AT
+from web.http.parameters import USER
 from web.http.problems import Problem
+from web.http.routes import EVENTS, Parameter, Route
+from web.problem_types import QUERY, ROUTED
+from web.purchase_query import PurchaseQuery
 from web.purchases import said
 from web.routing import RETRY_AFTER_S, asking, kept, routed
 
@@ -31,11 +35,21 @@ _HEARTBEAT = b":\n\n"
 _slots = asyncio.Semaphore(settings.streams)
 
 
-@app.page("/v1/users/{user_id:[^/]*}/purchases/stream")
-async def stream(self, request: Request, user_id: str) -> StreamResponse:
+@Route(
+    "/v1/users/{user_id}/purchases/stream",
+    "The user's purchases, sent again after each change (server-sent events)",
+    media=(EVENTS,),
+    parameters=(
+        USER,
+        *purchase_query.SELECTION,
+        Parameter("Last-Event-ID", "The last event that was received", {"type": "string"}, location="header"),
+    ),
+    problems=("invalid-user-id", *QUERY, *ROUTED, "too-many-streams"),
+)
+async def stream_purchases(context: object, request: Request) -> StreamResponse:
     """The answer of GET …/purchases as an event: now, unless the client has it, and whenever it changes."""
-    user = parameters.user_id(request, 3)
-    query = parameters.query(request, parameters.FILTERS, settings.recent_limit)
+    user = parameters.read_user_id(request, 3)
+    query = purchase_query.read(request, purchase_query.SELECTION_NAMES, settings.recent_limit)
     if request.method == "HEAD":
         return Response(headers=_HEADERS)
     if _slots.locked():
@@ -47,12 +61,12 @@ async def stream(self, request: Request, user_id: str) -> StreamResponse:
         )
 
 
-async def _tell(request: Request, user: str, query: Query, partition: int) -> StreamResponse:
+async def _tell(request: Request, user: str, query: PurchaseQuery, partition: int) -> StreamResponse:
     """Write events until the client goes, its token ends, or this worker gives the partition up.
 
     Then the client asks again.
     """
-    ends = request.get(ENDS, math.inf)
+    ends = request.get(EXPIRES_AT, math.inf)
     # 1. Watch, 2. read, 3. write, 4. wait: what is committed after 2 ends the wait of 4.
     with by_user.watch(user, partition) as watch:
         answer = said(user, query, None, partition)

@@ -16,12 +16,10 @@ from typing import NamedTuple
 from faust.types import TP
 
 from app.core import app, settings
-from chunks import ClosedPartition
-from chunks.standby import unheard
-from chunks.table import Table
-from domain.co_purchases import Brief, cosine
+from chunks import ClosedPartition, Table, discard_exception
+from domain.co_purchases import SalesSummary, cosine_similarity
 from domain.partitioning import partition_of
-from domain.product_history import HOURS_KEPT
+from domain.product_history import RETENTION_HOURS
 from tables import by_user, similar
 
 #: Rows of a list where nothing else is asked for.
@@ -35,7 +33,7 @@ AT_ONCE = 500
 #: The bestsellers that are looked at, in each window and in each category.
 BESTSELLERS = 200
 #: Window -> hours.
-WINDOWS = {"1h": 1, "24h": 24, "7d": HOURS_KEPT}
+WINDOWS = {"1h": 1, "24h": 24, "7d": RETENTION_HOURS}
 LONGEST = "7d"
 #: A look at all products that takes longer is not waited for, unless what was seen last is so old, in seconds.
 LONG_S, LATEST_S = 0.05, 60.0
@@ -126,7 +124,7 @@ def purchased(user_id: str) -> list[str]:
     return by_user.products(user_id, owned(by_user.by_user, user_id))
 
 
-async def neighbours(product_name: str, known: Brief, buyers: dict[str, int]) -> list[Neighbour]:
+async def neighbours(product_name: str, known: SalesSummary, buyers: dict[str, int]) -> list[Neighbour]:
     """The neighbours of a product, in no order. Raises ClosedPartition.
 
     `buyers` has what is known already of how many users have which product, and is added to.
@@ -138,7 +136,7 @@ async def neighbours(product_name: str, known: Brief, buyers: dict[str, int]) ->
     for name, both in pairs:
         # The two and the pair are told of a new buyer one after the other.
         if both > 0:
-            score = cosine(both, max(both, known.buyers), max(both, buyers[name]))
+            score = cosine_similarity(both, max(both, known.buyers), max(both, buyers[name]))
             found.append(Neighbour(round(score * WHOLE), name, both))
     return found
 
@@ -158,14 +156,14 @@ async def _most_shared(product_name: str) -> list[tuple[str, int]]:
     return found
 
 
-def brief(product_name: str) -> Brief | None:
+def brief(product_name: str) -> SalesSummary | None:
     """What is known of a product; None where nobody ever bought it. Raises ClosedPartition."""
     return similar.briefs([product_name], owned(similar.similar, product_name))[0]
 
 
-async def _briefs(product_names: list[str]) -> dict[str, Brief | None]:
+async def _briefs(product_names: list[str]) -> dict[str, SalesSummary | None]:
     """The same of many."""
-    found: dict[str, Brief | None] = {}
+    found: dict[str, SalesSummary | None] = {}
     for first in range(0, len(product_names), AT_ONCE):
         places: dict[int, list[str]] = {}
         for name in product_names[first : first + AT_ONCE]:
@@ -198,7 +196,7 @@ class Bestsellers:
         now = time.monotonic()
         if self._looking is None and now >= self._next:
             self._looking = asyncio.create_task(self._look(now))
-            self._looking.add_done_callback(unheard)
+            self._looking.add_done_callback(discard_exception)
         if self._looking is not None and not (self._long and now < self._began + LATEST_S):
             await asyncio.shield(self._looking)
         return self._seen
@@ -216,7 +214,7 @@ class Bestsellers:
                     _demand_owned(similar.similar, partition)
                     page = similar.products(partition, after, AT_ONCE)
                     for name, sales in page:
-                        for window, buyers in zip(WINDOWS, sales.lately(WINDOWS.values(), hour), strict=True):
+                        for window, buyers in zip(WINDOWS, sales.recent_buyers(WINDOWS.values(), hour), strict=True):
                             if buyers > 0:
                                 _add(windows[window], name, buyers)
                         if sales.category is not None and sales.buyers > 0:
@@ -247,7 +245,7 @@ def _best(found: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return nsmallest(BESTSELLERS, found, key=lambda pair: (-pair[1], pair[0]))
 
 
-def _filled(rows: list[Row], limit: int, like: Iterable[Brief], without: set[str], best: Best) -> list[Row]:
+def _filled(rows: list[Row], limit: int, like: Iterable[SalesSummary], without: set[str], best: Best) -> list[Row]:
     """`rows`, filled up to `limit` with bestsellers: of the categories of `like`, then of all."""
     if len(rows) >= limit:
         return rows
@@ -268,7 +266,7 @@ def _row(name: str, score: float, source: str, reason: dict[str, object]) -> Row
     return {"product_name": name, "score": score, "source": source, "reason": reason}
 
 
-async def _of_category(known: Brief, product_names: list[str]) -> set[str]:
+async def _of_category(known: SalesSummary, product_names: list[str]) -> set[str]:
     """Those of the products that are of the category of a product."""
     if known.category is None:
         return set()

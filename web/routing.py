@@ -16,14 +16,12 @@ from faust.types import TP
 from yarl import URL
 
 from app.core import app, settings
-from app.freeze_guard import pulse
 from app.kafka import groups
-from chunks import ClosedPartition
-from chunks.table import Table
+from chunks import ClosedPartition, Table
 from domain.partitioning import partition_of
-from web.http.accept import as_fragment
-from web.http.access import HOP
-from web.http.problems import Answered, Problem
+from web.http.accept import wants_fragment
+from web.http.access import HOP_HEADER
+from web.http.problems import HandlerResult, Problem
 
 RETRY_AFTER_S = 1
 
@@ -45,7 +43,7 @@ def ready() -> bool:
     return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
 
-Answer = Callable[[int], Answered]
+Answer = Callable[[int], HandlerResult]
 Forward = Callable[[Request, URL], Coroutine[None, None, StreamResponse]]
 #: What is done for want of an owner, with the reason and the partition.
 Instead = Callable[[Problem, int], Coroutine[None, None, StreamResponse]]
@@ -58,7 +56,7 @@ def routed(
     answer: Answer,
     forward: Forward | None = None,
     instead: Instead | None = None,
-) -> Answered:
+) -> HandlerResult:
     """Call `answer` with the partition of `key` if this worker owns it, else `forward` to the worker that does.
 
     Where neither can answer now, `instead` may.
@@ -80,7 +78,7 @@ def routed(
     return forward(request, owner) if instead is None else _by_owner_or(request, owner, forward, instead, partition)
 
 
-def _otherwise(problem: Problem, instead: Instead | None, partition: int) -> Answered:
+def _otherwise(problem: Problem, instead: Instead | None, partition: int) -> HandlerResult:
     if instead is None:
         raise problem from None
     return instead(problem, partition)
@@ -116,11 +114,11 @@ def owner_of(request: Request, table: Table, partition: int) -> URL | None:
     here = ready()
     if app.assignor.is_active(TP(topic, partition)):
         if here:
-            pulse.check()
+            app.freeze_guard.check()
             return None
         raise recovering()
     demand_kept(table)
-    if HOP in request.headers:
+    if HOP_HEADER in request.headers:
         raise unserved("routing-loop") if here else recovering()
     # While partitions are given out anew, those who have not heard of it yet go on answering for theirs.
     for url, partitions in app.assignor.table_metadata(topic).items():
@@ -152,12 +150,12 @@ def heard(code: str) -> Problem:
 def demand_kept(table: Table) -> None:
     """Raise Problem 421 agent-elsewhere where this process does not run the agent that writes the table."""
     if table.name not in app.tables:
-        agent = groups.owner(table.name, table.fed_by, app.readers)
+        agent = groups.writer_agent(table.name, table.source_topic, app.source_topics)
         raise Problem(
             421,
             "agent-elsewhere",
             f"this process does not run the agent {agent}: ask one that does, or add it to LATELY_AGENTS, "
-            f"which here is {','.join(app.runs)}",
+            f"which here is {','.join(app.selected_agents)}",
         )
 
 
@@ -183,9 +181,9 @@ async def asking(
     """The answer of `owner` to the request (or to `path`), to be read; Problem owner-away may come meanwhile."""
     url = URL(f"{str(owner).rstrip('/')}{path or request.rel_url.raw_path_qs}", encoded=True)
     headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
-    if path or as_fragment(request):
+    if path or wants_fragment(request):
         headers.pop("If-None-Match", None)  # what the client has is not what is asked for here, or is no JSON
-    headers |= {"X-Request-ID": request["request_id"], HOP: "1"}
+    headers |= {"X-Request-ID": request["request_id"], HOP_HEADER: "1"}
     asked = app.http_client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
     try:
         async with await asyncio.wait_for(asked, timeout.total or settings.forward_ms / 1000) as answer:

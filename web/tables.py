@@ -9,14 +9,14 @@ import msgspec
 from aiohttp.web import Request, Response
 
 from app.core import app, settings
-from chunks import ClosedPartition
-from chunks.store import Moment, position_key
-from chunks.table import Table
-from domain.digests import Digest
+from chunks import ClosedPartition, StoreSnapshot, Table, position_key
+from domain.digests import PartitionDigest
 from tables import baskets, by_product, by_user, product_partials, similar
+from web import schemas
 from web.http import parameters
 from web.http.problems import Problem
-from web.http.routes import MSGPACK
+from web.http.routes import JSON, MSGPACK, Access, Parameter, Route
+from web.problem_types import QUERY, ROUTED
 from web.routing import demand_kept, forwarded, owner_of, ready, recovering
 
 #: A page ends with the key that reaches one of these.
@@ -29,27 +29,47 @@ LATELYS = (by_user.by_user, product_partials.product_partials, by_product.by_pro
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
+PARTITION = (
+    Parameter("table", "The table's name", {"type": "string", "maxLength": 64}, "path", "by_user"),
+    Parameter("partition", "The partition's number", {"type": "string", "maxLength": 9}, "path", "0"),
+)
+_HEX: dict[str, object] = {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
-@app.page("/v1/tables/{table:[^/]*}/{partition:[^/]*}")
-async def committed(self, request: Request, table: str, partition: str) -> Response:
+@Route(
+    "/v1/tables/{table}/{partition}",
+    "The committed keys and values of a partition of a table, page by page, in msgpack; see docs/protocol.md",
+    Access.OPERATOR,
+    (MSGPACK,),
+    parameters=(
+        *PARTITION,
+        Parameter("after", "Start after this key, in hex", _HEX),
+        Parameter("key", "Only these keys, in hex; give it once per key", _HEX),
+        Parameter("prefix", "Also the keys with these prefixes, in hex; give it once per prefix", _HEX),
+    ),
+    problems=("not-found", *QUERY, *ROUTED),
+    tags=("operations",),
+)
+async def get_table_content(context: object, request: Request) -> Response:
     """What is committed in a partition of a table; the worker that owns it answers.
 
     An array: the offset of the source topic up to which it holds everything, the pairs of key and value in the order
     of the keys, and the key to go on after, nil at the end.
     """
-    parameters.only(request, "after", "key", "prefix")
-    number = parameters.partition(request, 4, settings.partitions)
-    keys, prefixes = parameters.hexes(request, "key"), parameters.hexes(request, "prefix")
-    after = (parameters.hexes(request, "after") or [None])[-1]
+    table = request.match_info["table"]
+    parameters.require_known(request, "after", "key", "prefix")
+    number = parameters.read_partition(request, 4, settings.partitions)
+    keys, prefixes = parameters.read_hex_values(request, "key"), parameters.read_hex_values(request, "prefix")
+    after = (parameters.read_hex_values(request, "after") or [None])[-1]
     wanted = _known(table)
     owner = owner_of(request, wanted, number)
     if owner is not None:
         return await forwarded(request, owner)
     try:
         position = wanted.position(number) or 0  # first: what is committed meanwhile is there, but not promised
-        moment = wanted.moment(number)
+        moment = wanted.snapshot(number)
     except ClosedPartition:
         raise recovering() from None
     if keys or prefixes:
@@ -60,20 +80,30 @@ async def committed(self, request: Request, table: str, partition: str) -> Respo
     return Response(body=body, content_type=MSGPACK)
 
 
-@app.page("/v1/tables/{table:[^/]*}/{partition:[^/]*}/digest")
-async def digested(self, request: Request, table: str, partition: str) -> Response:
+@Route(
+    "/v1/tables/{table}/{partition}/digest",
+    "Number of keys and a digest of a partition of a table; equal for equal content",
+    Access.OPERATOR,
+    (JSON,),
+    schemas.TableDigest,
+    PARTITION,
+    ("not-found", *QUERY, *ROUTED),
+    tags=("operations",),
+)
+async def get_table_digest(context: object, request: Request) -> Response:
     """How many keys a partition of a table holds, and a digest of them and their values, all at one moment."""
-    parameters.only(request)
-    number = parameters.partition(request, 4, settings.partitions)
+    table = request.match_info["table"]
+    parameters.require_known(request)
+    number = parameters.read_partition(request, 4, settings.partitions)
     wanted = _known(table)
     owner = owner_of(request, wanted, number)
     if owner is not None:
         return await forwarded(request, owner, DIGEST_MS)
     try:
-        moment = wanted.moment(number)
+        moment = wanted.snapshot(number)
     except ClosedPartition:
         raise recovering() from None
-    position, digest = moment.get(position_key(wanted.fed_by)), Digest(table)
+    position, digest = moment.get(position_key(wanted.source_topic)), PartitionDigest(table)
     for key, value in moment.scan():
         digest.add(key, value)
         if not digest.keys % KEYS_AT_ONCE:
@@ -96,7 +126,7 @@ def _known(table: str) -> Table:
     return app.tables[table]
 
 
-def _chosen(moment: Moment, keys: list[bytes], prefixes: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def _chosen(moment: StoreSnapshot, keys: list[bytes], prefixes: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
     for key in keys:
         value = moment.get(key)
         if value is not None:

@@ -18,7 +18,8 @@ from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
 from tests.kit.stack import ROOT, Answer, Stack, Worker
 from tests.system.test_access import SECRET, TOKEN_MODE
-from web.http.routes import PROBLEMS, ROUTES
+from web.application import VIEWS
+from web.problem_types import PROBLEM_TYPES
 
 BODIES = {"LogLevel": {"logger": "web.http.problems", "level": "info"}}
 
@@ -95,12 +96,11 @@ def test_the_document_is_a_valid_openapi_3_1(document: dict):
 
 
 def test_every_route_is_in_the_document_and_nothing_else(document: dict):
-    served = set()
+    declared = set()
     for source in (ROOT / "web").glob("*.py"):
-        patterns = re.findall(r'@app\.page\("(.*?)"\)', source.read_text())
-        served |= {re.sub(r":\[.*?\][*+]?", "", pattern) for pattern in patterns}
-    assert served == set(document["paths"])
-    assert set(ROUTES) == served
+        declared |= set(re.findall(r'@Route\(\s*"(.*?)"', source.read_text()))
+    assert declared == set(document["paths"])
+    assert {view.route.path for view in VIEWS} == declared
 
 
 def test_every_operation_answers_as_described(worker: Worker, document: dict):
@@ -224,7 +224,7 @@ def test_every_problem_that_is_raised_is_described(document: dict):
         )
         for code in re.findall(r"`([a-z-]+)`", codes)
     }
-    assert raised <= {(code, status) for code, (status, _) in PROBLEMS.items()}
+    assert raised <= {(code, status) for code, (status, _) in PROBLEM_TYPES.items()}
     assert raised <= documented
 
 

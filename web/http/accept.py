@@ -1,4 +1,4 @@
-"""What a client wants to be answered with, from the header Accept (RFC 9110, 12.5.1)."""
+"""Content negotiation by the header Accept (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from functools import lru_cache
 
 import msgspec
 from aiohttp import hdrs
-from aiohttp.web import Request, StreamResponse
+from aiohttp.web import Request, Response, StreamResponse
 
-from web.http.access import HOP
-from web.http.prebuilt import Ready
+from web.http.access import HOP_HEADER
 from web.http.problems import Problem
 from web.http.routes import HTML, JSON, Route
 from web.pages import render
@@ -20,64 +19,70 @@ _QUALITY = re.compile(r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.A
 _FRAGMENT_HEADERS = {"Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'"}
 
 
-def wanted(request: Request, route: Route) -> str:
-    """The type of the route that the client likes best. Raises Problem 406 not-acceptable.
+def negotiate(request: Request, route: Route) -> str:
+    """Return the media type of the route that the client prefers; "" if the route declares none.
 
-    A worker that asks for a client gets what the route has, and does the rest itself.
+    A request that another worker forwarded receives the route's first type: the other worker
+    converts the response for its client.
+    Raises Problem 406 not-acceptable.
     """
-    if hdrs.ACCEPT not in request.headers or HOP in request.headers:
-        return route.media[0]
-    request["media"] = chosen = choose(",".join(request.headers.getall("Accept")), route.media)
-    if chosen is None:
-        raise Problem(406, "not-acceptable", f"this route answers {' or '.join(route.media)}")
-    return chosen
+    offered = route.media
+    if not offered:
+        return ""
+    if hdrs.ACCEPT not in request.headers or HOP_HEADER in request.headers:
+        return offered[0]
+    request["media"] = media = choose_media_type(",".join(request.headers.getall("Accept")), offered)
+    if media is None:
+        raise Problem(406, "not-acceptable", f"this route offers {' or '.join(offered)}")
+    return media
 
 
-def as_fragment(request: Request) -> bool:
-    """Whether the answer is to become HTML, of which a client that has the JSON has nothing."""
+def wants_fragment(request: Request) -> bool:
+    """Return True if the JSON of the response is to be converted to HTML, which has no ETag."""
     return request.get("media") == HTML
 
 
-def shape(answer: StreamResponse | Ready, route: Route, media: str) -> StreamResponse | Ready:
-    """The answer, made a fragment of HTML of JSON where that is what is wanted."""
-    if isinstance(answer, Ready):
-        if media == JSON:
-            return answer
-        answer = answer.response()
-    if len(route.media) > 1 and not answer.prepared:
-        answer.headers[hdrs.VARY] = "Accept"
-        if media == HTML and answer.content_type == JSON:
-            answer.body = render("fragment.html", value=msgspec.json.decode(answer.body)).encode()
-            answer.content_type = HTML
-            answer.headers.update(_FRAGMENT_HEADERS)
-            answer.headers.popall(hdrs.ETAG, None)  # it is the JSON's
-    return answer
+def convert_response(response: StreamResponse, route: Route, media: str) -> StreamResponse:
+    """Return the response, converted from JSON to an HTML fragment if the negotiated media type is HTML."""
+    if len(route.media) > 1 and not response.prepared:
+        response.headers[hdrs.VARY] = "Accept"
+        if media == HTML and isinstance(response, Response) and response.content_type == JSON:
+            _convert_to_fragment(response)
+    return response
+
+
+def _convert_to_fragment(response: Response) -> None:
+    content = msgspec.json.decode(response.body) if isinstance(response.body, bytes) else None
+    response.body = render("fragment.html", value=content).encode()
+    response.content_type = HTML
+    response.headers.update(_FRAGMENT_HEADERS)
+    response.headers.popall(hdrs.ETAG, None)  # the ETag of the JSON
 
 
 @lru_cache(maxsize=256)
-def choose(accept: str, offered: tuple[str, ...]) -> str | None:
-    """The type of `offered` that `accept` likes best, of equals the first; None when it likes none.
+def choose_media_type(accept: str, offered: tuple[str, ...]) -> str | None:
+    """Return the preferred one of the `offered` types, the first among equals; None if none is acceptable.
 
-    What cannot be read in `accept` is ignored, and so is all of it when nothing can.
+    Ranges that cannot be parsed are ignored. If no range can be parsed, any type is acceptable.
     """
-    ranges = [found for part in accept.split(",") if (found := _read(part))]
+    ranges = [media_range for part in accept.split(",") if (media_range := _parse_range(part))]
     if not ranges:
         return offered[0]
     best = max(offered, key=lambda media: _quality(media, ranges))
     return best if _quality(best, ranges) > 0 else None
 
 
-def _read(part: str) -> tuple[str, float] | None:
+def _parse_range(part: str) -> tuple[str, float] | None:
     match = _RANGE.fullmatch(part)
     if match is None:
         return None
-    qualities = [found for one in (match[3] or "").split(";") if (found := _QUALITY.fullmatch(one))]
+    qualities = [quality for text in (match[3] or "").split(";") if (quality := _QUALITY.fullmatch(text))]
     return f"{match[1]}/{match[2]}".lower(), float(qualities[0][1]) if qualities else 1.0
 
 
 def _quality(media: str, ranges: list[tuple[str, float]]) -> float:
-    for wanted in (media, f"{media.partition('/')[0]}/*", "*/*"):
-        qualities = [quality for name, quality in ranges if name == wanted]
+    for pattern in (media, f"{media.partition('/')[0]}/*", "*/*"):
+        qualities = [quality for name, quality in ranges if name == pattern]
         if qualities:
             return max(qualities)
     return 0.0

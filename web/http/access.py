@@ -1,4 +1,4 @@
-"""Who may ask for what: a token in the header Authorization, checked before any view runs."""
+"""Access control: checks the token in the header Authorization before a view runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from web.http.limits import Limiter
 from web.http.problems import Problem
 from web.http.routes import Access, Route
 
-HOP = "Lately-Hop"
-#: What there is with tokens only, whatever the method.
-ADMIN = "/v1/admin/"
-#: What a request has of its token, where that ends: when, in seconds since 1970.
-ENDS = "token ends"
+#: Marks a request that another worker forwarded.
+HOP_HEADER = "Lately-Hop"
+#: Paths that exist only with LATELY_AUTH=token, whatever the method.
+ADMIN_PREFIX = "/v1/admin/"
+#: Key of the expiry of the request's token, in seconds since 1970; missing if it never expires.
+EXPIRES_AT = "token expires at"
+
+AccessCheck = Callable[[Request, Route | None], None]
 
 
-def access(settings: Settings) -> Callable[[Request, Route | None], None]:
-    """What lets a request pass or refuses it; its route is None where there is nothing at its path.
+def create_access_check(settings: Settings) -> AccessCheck:
+    """Return a function that raises Problem if a request is not allowed; the route is None if no path matches.
 
-    Raises Problem: 401 token-needed or invalid-token, 403 not-your-data or operators-only, 404 not-found for what an
-    operator could ask if there were tokens, 429 rate-limited.
+    Problems: 401 token-needed, invalid-token; 403 not-your-data, operators-only; 404 not-found for
+    administration without tokens; 429 rate-limited.
     """
     limiter = Limiter(settings.rate_per_s) if settings.rate_per_s else None
     secret = settings.token_secret if settings.auth == "token" else None
@@ -35,18 +38,18 @@ def access(settings: Settings) -> Callable[[Request, Route | None], None]:
     def check(request: Request, route: Route | None) -> None:
         if route is not None and route.access is Access.OPEN:
             return
-        caller = _caller(request, secret) if secret else None
+        caller = _read_caller(request, secret) if secret else None
         if limiter:
-            _count(limiter, request, caller)
+            _check_rate(limiter, request, caller)
         if route is not None and secret:
-            _check(request, route, caller)
-        elif not secret and request.path.startswith(ADMIN):
-            raise Problem(404, "not-found", "this route is there with LATELY_AUTH=token only")
+            _check_caller(request, route, caller)
+        elif not secret and request.path.startswith(ADMIN_PREFIX):
+            raise Problem(404, "not-found", "this route exists only with LATELY_AUTH=token")
 
     return check
 
 
-def _caller(request: Request, secret: str) -> Caller | None:
+def _read_caller(request: Request, secret: str) -> Caller | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return None
@@ -56,46 +59,44 @@ def _caller(request: Request, secret: str) -> Caller | None:
         return None
 
 
-def _count(limiter: Limiter, request: Request, caller: Caller | None) -> None:
+def _check_rate(limiter: Limiter, request: Request, caller: Caller | None) -> None:
     if caller is not None:
         client = f"user {caller.user}" if caller.user is not None else "operator"
-    elif HOP in request.headers:
-        return  # the worker that was asked first has counted it
+    elif HOP_HEADER in request.headers:
+        return  # counted by the worker that forwarded it
     else:
         client = f"address {request.remote}"
-    wait = limiter.take(client)
-    if wait:
-        raise Problem(429, "rate-limited", "too many requests, ask again later", retry_after_s=math.ceil(wait))
+    wait_s = limiter.take(client)
+    if wait_s:
+        raise Problem(429, "rate-limited", "too many requests, retry later", retry_after_s=math.ceil(wait_s))
 
 
-def _check(request: Request, route: Route, caller: Caller | None) -> None:
+def _check_caller(request: Request, route: Route, caller: Caller | None) -> None:
     if caller is None:
         if "Authorization" in request.headers:
-            code, detail, how = (
-                "invalid-token",
-                "the token is not valid, or not any more",
-                'Bearer error="invalid_token"',
-            )
+            code, detail = "invalid-token", "the token is invalid or expired"
+            challenge = 'Bearer error="invalid_token"'
         else:
-            code, detail, how = "token-needed", "send a token: Authorization: Bearer …", "Bearer"
-        raise Problem(401, code, detail, headers={"WWW-Authenticate": how})
+            code, detail, challenge = "token-needed", "send a token: Authorization: Bearer …", "Bearer"
+        raise Problem(401, code, detail, headers={"WWW-Authenticate": challenge})
     if caller.ends is not None:
-        request[ENDS] = caller.ends
+        request[EXPIRES_AT] = caller.ends
     if caller.operator:
         return
     if route.access is not Access.OWN:
-        raise Problem(403, "operators-only", "only an operator's token opens this")
-    users = _users(request)
+        raise Problem(403, "operators-only", "this route needs an operator's token")
+    users = _requested_users(request)
     if route.names_user and not users:
-        raise Problem(403, "operators-only", "without user_id only an operator's token opens this")
+        raise Problem(403, "operators-only", "without user_id this route needs an operator's token")
     if any(user != caller.user for user in users):
-        raise Problem(403, "not-your-data", "the token is another user's")
+        raise Problem(403, "not-your-data", "the token belongs to another user")
 
 
-def _users(request: Request) -> list[str]:
-    """All users whose data the request is about."""
-    named = [*request.query.getall("user_id", ()), *request.query.getall("for_user", ())]
-    if "user_id" in request.match_info:
-        segment = request.match_info.route.resource.canonical.split("/").index("{user_id}")
-        named.append(parameters.user_id(request, segment))
-    return named
+def _requested_users(request: Request) -> list[str]:
+    """Return all users whose data the request reads."""
+    users = [*request.query.getall("user_id", ()), *request.query.getall("for_user", ())]
+    resource = request.match_info.route.resource
+    if resource is not None and "user_id" in request.match_info:
+        segment = resource.canonical.split("/").index("{user_id}")
+        users.append(parameters.user_id(request, segment))
+    return users

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp.web import Request, RequestPayloadError
 
 from domain.codec import UNDECODABLE
-from web.http.limits import PATIENCE_S
+from web.http.limits import TIMEOUT_S
 from web.http.problems import Problem
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -29,9 +29,9 @@ async def read(request: Request, kind: type[T]) -> T:
     if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
         raise Problem(415, "unsupported-media-type", "the body must be application/json in UTF-8")
     try:
-        body = await asyncio.wait_for(request.read(), PATIENCE_S)
+        body = await asyncio.wait_for(request.read(), TIMEOUT_S)
     except asyncio.TimeoutError:
-        raise Problem(408, "request-timeout", f"the body was not complete after {PATIENCE_S:g} s") from None
+        raise Problem(408, "request-timeout", f"the body was not complete after {TIMEOUT_S:g} s") from None
     except RequestPayloadError:
         raise Problem(400, "bad-request", "the body is not transferred as its headers say") from None
     try:

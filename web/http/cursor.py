@@ -23,15 +23,15 @@ _SIGNATURE_BYTES = hashlib.sha256().digest_size
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def secret(settings: Settings) -> bytes:
+def signing_key(settings: Settings) -> bytes:
     """The key that signs: LATELY_CURSOR_SECRET, or one that all workers of the same LATELY_ID have."""
     return hashlib.sha256((settings.cursor_secret or f"cursor of {settings.id}").encode()).digest()
 
 
-KEY = secret(settings)
+KEY = signing_key(settings)
 
 
-def next_page(request: Request, following: str) -> str:
+def next_page_url(request: Request, following: str) -> str:
     """The address of the page at the cursor `following`."""
     pairs = [(name, said) for name, said in request.query.items() if name != "cursor"]
     return f"{request.rel_url.raw_path}?{urlencode([*pairs, ('cursor', following)])}"

@@ -1,6 +1,6 @@
-"""The short way of a request that waits for nothing: found by its path, answered, and sent in one piece.
+"""Fast path for requests that need not wait: no task, and one write for the whole response.
 
-What aiohttp does in a dozen coroutines for any answer, for those whose bytes are all there.
+It replaces a dozen of aiohttp's coroutines for responses whose bytes are complete.
 """
 
 from __future__ import annotations
@@ -15,108 +15,118 @@ from aiohttp.web import (
     Application,
     Request,
     Response,
-    StreamResponse,
     UrlDispatcher,
     UrlMappingMatchInfo,
 )
 
-from web.http.prebuilt import Ready
-from web.http.problems import Answered, Handler, request_id, stamp
+from web.http.handlers import AnyResponse, Handler, HandlerResult
+from web.http.prebuilt import PrebuiltResponse
+from web.http.problems import request_id, set_common_headers
+
+FastPath = Callable[[Request], HandlerResult | None]
 
 
-class _Place:
-    """A place in a path: what may follow as it is written, what follows in place of anything, and who ends here."""
+class _TrieNode:
+    """A segment of a path: its literal successors, its variable successor, and the route that ends here."""
 
-    __slots__ = ("fixed", "names", "route", "variable")
+    __slots__ = ("literals", "names", "route", "variable")
 
     def __init__(self) -> None:
-        self.fixed: dict[str, _Place] = {}
-        self.variable: _Place | None = None
+        self.literals: dict[str, _TrieNode] = {}
+        self.variable: _TrieNode | None = None
         self.route: AbstractRoute | None = None
         self.names: tuple[str, ...] = ()
 
 
-class Paths:
-    """The routes of GET as a tree of their parts. Where none is found the router may still have one."""
+class RouteTrie:
+    """The GET routes of a router, as a trie of path segments.
+
+    It contains only routes whose variables match any segment. The router handles all others.
+    """
 
     def __init__(self, router: UrlDispatcher) -> None:
-        self._root = _Place()
+        self._root = _TrieNode()
         for route in router.routes():
             if route.method == "GET":
                 self._add(route)
 
     def _add(self, route: AbstractRoute) -> None:
-        parts = route.resource.canonical.split("/")
-        names = {place: part[1:-1] for place, part in enumerate(parts) if part.startswith("{")}
-        pattern = "/".join(f"(?P<{names[place]}>[^/]*)" if place in names else part for place, part in enumerate(parts))
-        if names and route.resource.get_info()["pattern"].pattern != pattern:
-            return  # a part that may not be just anything is the router's affair
-        here = self._root
-        for place, part in enumerate(parts):
-            if place in names:
-                here.variable = here.variable or _Place()
-                here = here.variable
+        resource = route.resource
+        if resource is None:
+            return
+        segments = resource.canonical.split("/")
+        names = {index: segment[1:-1] for index, segment in enumerate(segments) if segment.startswith("{")}
+        pattern = "/".join(f"(?P<{names[i]}>[^/]*)" if i in names else segment for i, segment in enumerate(segments))
+        if names and resource.get_info()["pattern"].pattern != pattern:
+            return
+        node = self._root
+        for index, segment in enumerate(segments):
+            if index in names:
+                node.variable = node.variable or _TrieNode()
+                node = node.variable
             else:
-                here = here.fixed.setdefault(part, _Place())
-        here.route = here.route or route
-        here.names = here.names or tuple(names.values())
+                node = node.literals.setdefault(segment, _TrieNode())
+        node.route = node.route or route
+        node.names = node.names or tuple(names.values())
 
     def find(self, path: str) -> UrlMappingMatchInfo | None:
-        """The route of a path as it was sent; None also where a part of it is encoded."""
+        """Return the match of a raw path; None if no route matches or the path is percent-encoded."""
         if "%" in path:
             return None
-        here, values = self._root, []
-        for part in path.split("/"):
-            following = here.fixed.get(part)
-            if following is None:
-                following = here.variable
-                if following is None:
+        node, values = self._root, []
+        for segment in path.split("/"):
+            successor = node.literals.get(segment)
+            if successor is None:
+                successor = node.variable
+                if successor is None:
                     return None
-                values.append(part)
-            here = following
-        if here.route is None:
+                values.append(segment)
+            node = successor
+        if node.route is None:
             return None
-        return UrlMappingMatchInfo(dict(zip(here.names, values, strict=True)), here.route)
+        return UrlMappingMatchInfo(dict(zip(node.names, values, strict=True)), node.route)
 
 
-def shortcut(app: Application, answer: Handler) -> Callable[[Request], Answered | None]:
-    """What begins to answer a request without a task; None where that is not its way."""
-    paths = Paths(app.router)
+def create_fast_path(application: Application, handler: Handler) -> FastPath:
+    """Return a function that starts to handle a request without a task; it returns None if the task has to."""
+    trie = RouteTrie(application.router)
 
-    def at_once(request: Request) -> Answered | None:
-        match = paths.find(request.rel_url.raw_path)
+    def fast_path(request: Request) -> HandlerResult | None:
+        match = trie.find(request.rel_url.raw_path)
         if match is None or hdrs.EXPECT in request.headers:
             return None
-        match.add_app(app)
+        match.add_app(application)
         match.freeze()
         request._match_info = match  # noqa: SLF001 - as Application does
         try:
-            return answer(request)
+            return handler(request)
         except Exception as exc:
-            return _raised(exc)
+            return _raise(exc)
 
-    return at_once
+    return fast_path
 
 
-async def _raised(exc: Exception) -> Response:
+async def _raise(exc: Exception) -> Response:
     raise exc
 
 
-def in_one_piece(request: Request, response: StreamResponse | Ready) -> bytes | None:
-    """All bytes of the answer to a GET over a connection that stays open; None for one that has to be sent otherwise.
+def to_bytes(request: Request, response: AnyResponse) -> bytes | None:
+    """Return all bytes of the response to a GET over a persistent connection, equal to those that aiohttp sends.
 
-    The same bytes as aiohttp would send.
+    None if the response has to be sent by aiohttp.
     """
-    if response.__class__ is Ready:
-        return response.in_one_piece(request_id(request))
-    body = response.body if response.__class__ is Response else None
+    if type(response) is PrebuiltResponse:
+        return response.to_bytes(request_id(request))
+    if type(response) is not Response:
+        return None
+    body = response.body
     if (
-        body.__class__ is not bytes
+        type(body) is not bytes
         or response.status in (204, 304)
         or response.keep_alive is False
         or response.chunked
         or response.compression
-        or response._cookies  # noqa: SLF001 - asking for `cookies` makes some
+        or response._cookies  # noqa: SLF001 - reading `cookies` creates them
     ):
         return None
     headers = response.headers
@@ -125,5 +135,5 @@ def in_one_piece(request: Request, response: StreamResponse | Ready) -> bytes | 
         headers[hdrs.CONTENT_TYPE] = "application/octet-stream"
     if hdrs.DATE not in headers:
         headers[hdrs.DATE] = rfc822_formatted_time()
-    stamp(request, response)
+    set_common_headers(request, response)
     return _serialize_headers(f"HTTP/1.1 {response.status} {response.reason}", headers) + body

@@ -1,39 +1,39 @@
-"""How much one client may ask of a worker."""
+"""Limits on the requests of one client."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-#: A request whose headers or body are not complete after so long, an idle connection, and a client that does not fetch
-#: its answer are given up.
-PATIENCE_S = 8.0
+#: Timeout for the headers and the body of a request, for an idle connection, and for a client that
+#: does not read its response; the connection is closed.
+TIMEOUT_S = 8.0
 MAX_LINE_BYTES = 8192
-#: Not the same as the line's, which tells the two errors apart.
+#: Differs from the line's limit: the number in aiohttp's exception distinguishes the two errors.
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
 
 
 class Limiter:
-    """A token bucket per client, kept as one time each (the generic cell rate algorithm, ITU-T I.371).
+    """A token bucket per client, stored as one time each (generic cell rate algorithm, ITU-T I.371).
 
-    A client may send `per_second` requests at once, and as many in every second after. Of more than `clients` clients
-    the one that was not heard of for longest is forgotten.
+    A client may send `per_second` requests at once and `per_second` in every second after that.
+    With more than `clients` clients, the least recently seen client is forgotten.
     """
 
     def __init__(self, per_second: int, *, clients: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pause, self._clients, self._clock = 1 / per_second, clients, clock
+        self._interval_s, self._max_clients, self._clock = 1 / per_second, clients, clock
         self._busy_until: dict[str, float] = {}
 
     def take(self, client: str) -> float:
-        """Count a request of `client`: 0 if it may pass, else the seconds until one may."""
+        """Count a request of `client`; return 0 if it is allowed, else the seconds until one is."""
         now = self._clock()
         busy_until = max(self._busy_until.pop(client, now), now)
-        wait = busy_until + self._pause - now - 1
-        # An allowance, because ten times 0.1 is not quite 1.
-        if wait <= 1e-6:
-            busy_until, wait = busy_until + self._pause, 0.0
+        wait_s = busy_until + self._interval_s - now - 1
+        # The tolerance absorbs rounding: ten times 0.1 is not exactly 1.
+        if wait_s <= 1e-6:
+            busy_until, wait_s = busy_until + self._interval_s, 0.0
         self._busy_until[client] = busy_until
-        if len(self._busy_until) > self._clients:
+        if len(self._busy_until) > self._max_clients:
             del self._busy_until[next(iter(self._busy_until))]
-        return wait
+        return wait_s

@@ -1,14 +1,15 @@
-"""One shape for every error: problem+json (RFC 9457) for programs, a small page for people."""
+"""Errors: problem+json (RFC 9457) for programs, an HTML page for browsers."""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from types import CoroutineType
+from typing import NamedTuple
 
 import msgspec
 from aiohttp.web import (
@@ -25,23 +26,54 @@ from multidict import istr
 from prometheus_client import Histogram
 
 from app import metrics
-from web.http.prebuilt import ALWAYS, Ready
+from web.http.handlers import AnyResponse, Handler, HandlerResult
+from web.http.prebuilt import COMMON_HEADERS
 from web.pages import page
 
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = istr("X-Request-ID")
 
-#: An answer, or a coroutine where it has to wait for something.
-Answered = StreamResponse | Ready | Coroutine[None, None, StreamResponse | Ready]
-Handler = Callable[[Request], Answered]
+
+class ProblemType(NamedTuple):
+    """The status of a problem code, and its description for the API document."""
+
+    status: int
+    description: str
+
+
+#: The codes of problems that every server of this package can report.
+PROBLEM_TYPES = {
+    "bad-request": ProblemType(400, "the request is not valid HTTP"),
+    "invalid-user-id": ProblemType(400, "the user id breaks the rules for user ids"),
+    "invalid-parameter": ProblemType(400, "`errors` names the parameter and its valid values"),
+    "unknown-parameter": ProblemType(400, "`detail` lists the allowed parameters"),
+    "invalid-cursor": ProblemType(400, "the cursor does not belong to this call"),
+    "malformed-json": ProblemType(400, "the body is not JSON"),
+    "token-needed": ProblemType(401, "with `WWW-Authenticate: Bearer`"),
+    "invalid-token": ProblemType(401, "the token is invalid or expired"),
+    "not-your-data": ProblemType(403, "the token belongs to another user"),
+    "operators-only": ProblemType(403, "the route needs an operator's token"),
+    "not-found": ProblemType(404, "no resource has this path"),
+    "method-not-allowed": ProblemType(405, "with `Allow`"),
+    "not-acceptable": ProblemType(406, "the route offers no type that `Accept` allows"),
+    "request-timeout": ProblemType(408, "the body took too long"),
+    "body-too-large": ProblemType(413, "a body has at most 64 KiB"),
+    "line-too-long": ProblemType(414, "a request line has at most 8 KiB"),
+    "unsupported-media-type": ProblemType(415, "the body is not `application/json`"),
+    "expectation-failed": ProblemType(417, "an `Expect` other than `100-continue`"),
+    "invalid-body": ProblemType(422, "`errors` has a pointer to the field"),
+    "rate-limited": ProblemType(429, "more requests than `LATELY_RATE_PER_S`; with `Retry-After`"),
+    "headers-too-large": ProblemType(431, "a header has at most 8 KiB, a request at most 100 headers"),
+    "internal-error": ProblemType(500, "the log contains the request's id"),
+}
 
 
 class Problem(Exception):
-    """An answer that is an error: `code` is its slug.
+    """An error response. `code` identifies the kind of the problem.
 
-    `parameter` names the parameter at fault, `pointer` (RFC 6901) the place in the body; `more` is added to the answer
-    as it is.
+    `parameter` names the invalid parameter, `pointer` (RFC 6901) the invalid field of the body.
+    `members` are added to the JSON object.
     """
 
     def __init__(
@@ -54,21 +86,21 @@ class Problem(Exception):
         pointer: str | None = None,
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
-        more: dict[str, object] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
         self.parameter, self.pointer, self.retry_after_s = parameter, pointer, retry_after_s
-        self.headers, self.more = headers or {}, more or {}
+        self.headers, self.members = headers or {}, members or {}
 
     def render(self, request: BaseRequest) -> Response:
-        """The answer, as a page where the request came from a browser that looks at pages."""
+        """Return the response: HTML if a browser requested a page, else problem+json."""
         headers = {"Cache-Control": "no-store", **self.headers}
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         if not request.path.startswith("/v1/") and "text/html" in request.headers.get("Accept", ""):
             return page("error.html", status=self.status, headers=headers, problem=self)
-        body = {
+        body: dict[str, object] = {
             "type": f"urn:lately:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -76,12 +108,12 @@ class Problem(Exception):
             "instance": request_id(request),
             "code": self.code,
         }
-        for place in ("parameter", "pointer"):
-            if getattr(self, place) is not None:
-                body["errors"] = [{place: getattr(self, place), "message": self.detail}]
+        for name, location in (("parameter", self.parameter), ("pointer", self.pointer)):
+            if location is not None:
+                body["errors"] = [{name: location, "message": self.detail}]
         if self.retry_after_s is not None:
             body["retry_after_ms"] = self.retry_after_s * 1000
-        body |= self.more
+        body |= self.members
         return Response(
             body=msgspec.json.encode(body),
             status=self.status,
@@ -90,107 +122,112 @@ class Problem(Exception):
         )
 
 
-def problems(gate: Handler) -> Handler:
-    """Turn every error of what is behind the gate into a Problem, and time every answer."""
+def handle_errors(handler: Handler) -> Handler:
+    """Wrap `handler`: every exception becomes a problem response, and every response is timed."""
 
-    def answer(request: Request) -> Answered:
-        began = time.perf_counter()
-        name_request(request)
+    def handle(request: Request) -> HandlerResult:
+        started_at = time.perf_counter()
+        assign_request_id(request)
         try:
             if request.body_exists and (request.content_length or 0) > request.client_max_size:
-                raise too_large(request)
-            answered = gate(request)
-            if isinstance(answered, CoroutineType):
-                return later(request, answered, began)
+                raise body_too_large(request)
+            result = handler(request)
+            if isinstance(result, CoroutineType):
+                return wait(request, result, started_at)
         except Exception as exc:
-            answered = _failed(request, exc)
-        return _timed(request, answered, began)
+            result = _render_exception(request, exc)
+        return _observe(request, result, started_at)  # type: ignore[arg-type]  # a coroutine is a CoroutineType
 
-    async def later(
-        request: Request, answered: Awaitable[StreamResponse | Ready], began: float
-    ) -> StreamResponse | Ready:
+    async def wait(request: Request, result: Coroutine[None, None, AnyResponse], started_at: float) -> AnyResponse:
         try:
-            response = await answered
+            response = await result
         except Exception as exc:
-            response = _failed(request, exc)
-        return _timed(request, response, began)
+            response = _render_exception(request, exc)
+        return _observe(request, response, started_at)
 
-    return answer
+    return handle
 
 
-def _failed(request: Request, exc: Exception) -> Response:
-    """The answer where there is none but an error. Raises what is no error, and what has nobody to be told to."""
+def _render_exception(request: Request, exc: Exception) -> Response:
+    """Return the error response; raise ConnectionResetError if the client cannot receive it any more.
+
+    Raises a redirect again: it is a response and no error.
+    """
     if isinstance(exc, Problem):
         return exc.render(request)
     if isinstance(exc, HTTPException):
         if exc.status < 400:
             raise exc
-        return from_http(exc, request)
+        return from_http_exception(exc, request)
     if request.transport is None or request.transport.is_closing():
-        raise ConnectionResetError("the client has gone") from None
+        raise ConnectionResetError("the client closed the connection") from None
     log.error("request %s failed", request_id(request), exc_info=exc)
     if request.writer.output_size:
-        raise ConnectionResetError("a stream that has begun cannot become a problem") from None
-    return Problem(500, "internal-error", "the request failed; the log names it by its id").render(request)
+        raise ConnectionResetError("part of the response is sent already") from None
+    return Problem(500, "internal-error", "the request failed; search the log for its id").render(request)
 
 
-def _timed(request: Request, response: StreamResponse | Ready, began: float) -> StreamResponse | Ready:
-    timer = _timer(request.match_info.route.resource, request.method, response.status)
-    timer.observe(time.perf_counter() - began)
+def _observe(request: Request, response: AnyResponse, started_at: float) -> AnyResponse:
+    histogram = _histogram(request.match_info.route.resource, request.method, response.status)
+    histogram.observe(time.perf_counter() - started_at)
     return response
 
 
 @lru_cache(maxsize=1024)
-def _timer(resource: AbstractResource | None, method: str, status: int) -> Histogram:
+def _histogram(resource: AbstractResource | None, method: str, status: int) -> Histogram:
     return metrics.REQUESTS.labels("unknown" if resource is None else resource.canonical, method, status)
 
 
-async def stamped(request: Request, response: StreamResponse) -> None:
-    """Stamp an answer that is about to be sent, also one that is sent piece by piece."""
-    stamp(request, response)
+async def on_response_prepare(request: Request, response: StreamResponse) -> None:
+    """Set the common headers of a response that aiohttp sends; a signal handler of the application."""
+    set_common_headers(request, response)
 
 
-def stamp(request: BaseRequest, response: StreamResponse) -> None:
-    """Put on an answer what all have: the request's id, and that its type is not to be guessed."""
+def set_common_headers(request: BaseRequest, response: StreamResponse) -> None:
+    """Set the headers of every response: request id, nosniff and Server."""
     response.headers[_REQUEST_ID] = request_id(request)
-    response.headers.update(ALWAYS)
+    response.headers.update(COMMON_HEADERS)
 
 
-def from_http(exc: HTTPException, request: BaseRequest) -> Response:
-    """What aiohttp itself has to say, in our shape; OPTIONS is answered with the methods that there are."""
+def from_http_exception(exc: HTTPException, request: BaseRequest) -> Response:
+    """Return the problem response of an exception of aiohttp; OPTIONS receives 204 with the allowed methods."""
     if isinstance(exc, HTTPMethodNotAllowed):
         allowed = ", ".join(sorted({*exc.allowed_methods, "OPTIONS"}))
         if request.method == "OPTIONS":
             return Response(status=204, headers={"Allow": allowed})
-        problem = Problem(405, "method-not-allowed", f"this route answers {allowed}", headers={"Allow": allowed})
+        problem = Problem(405, "method-not-allowed", f"this route allows {allowed}", headers={"Allow": allowed})
     elif isinstance(exc, HTTPRequestEntityTooLarge):
-        problem = too_large(request)
+        problem = body_too_large(request)
     elif exc.status == 404:
-        problem = Problem(404, "not-found", "there is nothing at this path")
+        problem = Problem(404, "not-found", "no resource has this path")
     elif exc.status == 417:
-        problem = Problem(417, "expectation-failed", "the only Expect that is met is 100-continue")
+        problem = Problem(417, "expectation-failed", "the only supported Expect is 100-continue")
     else:
         problem = Problem(exc.status, HTTPStatus(exc.status).phrase.lower().replace(" ", "-"), exc.reason)
     return problem.render(request)
 
 
-def too_large(request: BaseRequest) -> Problem:
-    """The Problem of a body that nobody wants to read."""
+def body_too_large(request: BaseRequest) -> Problem:
+    """Return Problem 413 with the limit."""
     return Problem(413, "body-too-large", f"a body has at most {request.client_max_size} bytes")
 
 
 def request_id(request: BaseRequest) -> str:
-    """The id of a request: its X-Request-ID if that is 1 to 128 visible characters of ASCII, else a new one."""
+    """Return the id of a request: its X-Request-ID if that is 1 to 128 visible ASCII characters, else a new id."""
     try:
-        return request["request_id"]
+        # aiohttp types the values of a request as Any.
+        assigned: str = request["request_id"]
     except KeyError:
-        return name_request(request)
+        return assign_request_id(request)
+    return assigned
 
 
-def name_request(request: BaseRequest) -> str:
-    """Give a request its id."""
-    given = request.headers.get(_REQUEST_ID)
-    fits = given is not None and 1 <= len(given) <= 128 and all("!" <= char <= "~" for char in given)
-    # To tell requests apart; it is no secret.
-    request["request_id"] = name = given if fits else f"{random.getrandbits(128):032x}"
-    return name
+def assign_request_id(request: BaseRequest) -> str:
+    """Store the id of a request in it and return it; see `request_id`."""
+    header = request.headers.get(_REQUEST_ID)
+    if header is not None and 1 <= len(header) <= 128 and all("!" <= char <= "~" for char in header):
+        assigned = header
+    else:
+        assigned = f"{random.getrandbits(128):032x}"  # identifies a request, is no secret
+    request["request_id"] = assigned
+    return assigned

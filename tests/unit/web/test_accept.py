@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.http.accept import choose
+from web.http.accept import choose_media_type
 
 JSON, HTML = "application/json", "text/html"
 
@@ -37,9 +37,9 @@ JSON, HTML = "application/json", "text/html"
     ],
 )
 def test_the_client_gets_what_it_likes_best(accept, chosen):
-    assert choose(accept, (JSON, HTML)) == chosen
+    assert choose_media_type(accept, (JSON, HTML)) == chosen
 
 
 @given(st.text())
 def test_no_header_is_too_strange(accept):
-    assert choose(accept, (JSON, HTML)) in (JSON, HTML, None)
+    assert choose_media_type(accept, (JSON, HTML)) in (JSON, HTML, None)

@@ -9,25 +9,26 @@ from hypothesis import strategies as st
 
 from app.settings import Settings
 from domain.events import MAX_ORDER_ID_BYTES, MAX_PRODUCT_NAME
-from domain.pages import Mark
-from web.http import cursor, parameters
+from domain.pages import PagePosition
+from web import purchase_query
+from web.http import cursor
 from web.http.limits import MAX_LINE_BYTES
 from web.http.problems import Problem
 
-KEY = cursor.secret(Settings())
+KEY = cursor.signing_key(Settings())
 BOUND = ("ann", None, (None, None, None), None)
 
 places = st.tuples(
     st.integers(-(2**62), 2**62), st.integers(0, 1), st.integers(-(2**63), 2**64 - 1), st.text(max_size=20),
     st.text(max_size=20),
 )  # fmt: skip
-marks = st.builds(Mark, places, st.integers(0, 2**40), st.integers(0, 2**63 - 1))
+marks = st.builds(PagePosition, places, st.integers(0, 2**40), st.integers(0, 2**63 - 1))
 BITS_OF_A_LETTER = 8
 
 
 def refusal(key: bytes, bound_to: tuple, text: str) -> Problem:
     with pytest.raises(Problem) as caught:
-        cursor.read(key, bound_to, text, Mark)
+        cursor.read(key, bound_to, text, PagePosition)
     assert (caught.value.status, caught.value.code, caught.value.parameter) == (400, "invalid-cursor", "cursor")
     return caught.value
 
@@ -35,16 +36,16 @@ def refusal(key: bytes, bound_to: tuple, text: str) -> Problem:
 @given(marks)
 def test_a_cursor_comes_back_as_the_mark_it_was_made_of(mark):
     text = cursor.write(KEY, BOUND, mark)
-    assert cursor.read(KEY, BOUND, text, Mark) == mark
+    assert cursor.read(KEY, BOUND, text, PagePosition) == mark
     assert text.replace("-", "").replace("_", "").isalnum(), "it needs no escaping in a URL"
 
 
 def test_the_longest_cursor_fits_into_a_request():
     place = (2**63, 1, 2**63, "\U0001f600" * (MAX_ORDER_ID_BYTES // 4), "\U0001f600" * MAX_PRODUCT_NAME)
-    text = cursor.write(KEY, BOUND, Mark(place, 2**40, 2**63))
+    text = cursor.write(KEY, BOUND, PagePosition(place, 2**40, 2**63))
     request = make_mocked_request("GET", f"/v1/users/ann/purchases?limit=1&cursor={text}")
     assert len(f"GET {request.path_qs} HTTP/1.1") < MAX_LINE_BYTES
-    assert parameters.query(request, parameters.ALL, 20).cursor == text
+    assert purchase_query.read(request, purchase_query.ALL_NAMES, 20).cursor == text
 
 
 @given(marks, st.data())
@@ -64,7 +65,7 @@ def test_what_is_no_cursor_is_refused(text):
 
 
 def test_no_bit_of_a_cursor_counts_for_nothing():
-    text = cursor.write(KEY, BOUND, Mark((1, 1, 0, "o", "tea"), 2, 3))
+    text = cursor.write(KEY, BOUND, PagePosition((1, 1, 0, "o", "tea"), 2, 3))
     for at, letter in enumerate(text):
         for other in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/":
             if other != letter:
@@ -77,16 +78,16 @@ def test_no_bit_of_a_cursor_counts_for_nothing():
      ("ann", None, (None, None, "card"), None), ("ann", None, (None, None, None), 5)],
 )  # fmt: skip
 def test_a_cursor_of_another_user_or_other_parameters_is_refused_with_the_same_words(bound_to):
-    mark = Mark((1, 1, 0, "o", "tea"), 2, 3)
+    mark = PagePosition((1, 1, 0, "o", "tea"), 2, 3)
     text = cursor.write(KEY, BOUND, mark)
     assert refusal(KEY, bound_to, text).detail == refusal(KEY, BOUND, "damaged").detail
 
 
 def test_workers_of_one_app_read_each_others_cursors_and_nobody_elses():
-    text = cursor.write(KEY, BOUND, Mark((1, 1, 0, "o", "tea"), 2, 3))
-    assert cursor.secret(Settings(id="lately")) == KEY
+    text = cursor.write(KEY, BOUND, PagePosition((1, 1, 0, "o", "tea"), 2, 3))
+    assert cursor.signing_key(Settings(id="lately")) == KEY
     for other in (Settings(id="other"), Settings(cursor_secret="s3cret")):
-        refusal(cursor.secret(other), BOUND, text)
+        refusal(cursor.signing_key(other), BOUND, text)
 
 
 def test_a_cursor_of_another_version_is_refused():

@@ -6,9 +6,9 @@ import pytest
 
 from app.services.source_status import Freshness
 from domain.pages import PurchaseFilter, PurchasesPage
-from web.http.parameters import PurchaseQuery
 from web.http.problems import Problem
 from web.meta import complete, meta, require_fresh
+from web.purchase_query import PurchaseQuery
 
 HORIZON = 100
 
@@ -24,10 +24,10 @@ def page(*moments: int) -> PurchasesPage:
         (PurchaseQuery(2), page(120, 99), False),
         (PurchaseQuery(3), page(120, 110), False),
         (PurchaseQuery(2), page(), False),
-        (PurchaseQuery(2, wanted=PurchaseFilter(since=HORIZON)), page(), True),
-        (PurchaseQuery(2, wanted=PurchaseFilter(since=HORIZON - 1)), page(120), False),
+        (PurchaseQuery(2, filter=PurchaseFilter(since=HORIZON)), page(), True),
+        (PurchaseQuery(2, filter=PurchaseFilter(since=HORIZON - 1)), page(120), False),
         (PurchaseQuery(2, group_by="order"), page(120, 110), False),
-        (PurchaseQuery(2, group_by="product", wanted=PurchaseFilter(since=HORIZON)), page(120), True),
+        (PurchaseQuery(2, group_by="product", filter=PurchaseFilter(since=HORIZON)), page(120), True),
     ],
 )
 def test_what_may_be_missing_before_the_horizon_makes_a_page_incomplete(query, shown, expected):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.events import is_valid_user_id
+from web import purchase_query, resource_names
 from web.http import parameters
 from web.http.problems import Problem
 
@@ -26,17 +27,17 @@ def asked(target: str):
 
 def user_of(segment: str) -> str:
     """The user whom a path with `segment` means."""
-    return parameters.user_id(asked(f"/v1/users/{segment}/purchases"), 3)
+    return parameters.read_user_id(asked(f"/v1/users/{segment}/purchases"), 3)
 
 
 def product_of(segment: str) -> str:
     """The product that a path with `segment` means."""
-    return parameters.product_name(asked(f"/v1/products/{segment}"), 3)
+    return resource_names.read_product_name(asked(f"/v1/products/{segment}"), 3)
 
 
 def limit_of(query: str, default: int = 20) -> int:
     """The limit that a query means."""
-    return parameters.limit(asked(f"/v1/users/ann/purchases?{query}"), default)
+    return parameters.read_limit(asked(f"/v1/users/ann/purchases?{query}"), default)
 
 
 def problem(ask, *args) -> Problem:
@@ -48,7 +49,7 @@ def problem(ask, *args) -> Problem:
 
 
 def test_reading_parameters_needs_neither_faust_nor_kafka():
-    program = "import sys, web.http.parameters; print(*sys.modules)"
+    program = "import sys, web.purchase_query, web.resource_names; print(*sys.modules)"
 
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
 
@@ -184,12 +185,12 @@ def test_every_user_id_that_an_event_may_have_can_be_asked_for(user_id):
 
 def test_a_request_that_names_its_server_means_the_same_user():
     # A proxy sends the absolute form, and every server must take it (RFC 9112, 3.2.2).
-    assert parameters.user_id(asked("http://localhost:6066/v1/users/ann/purchases?limit=5"), 3) == "ann"
+    assert parameters.read_user_id(asked("http://localhost:6066/v1/users/ann/purchases?limit=5"), 3) == "ann"
 
 
 def test_the_query_is_no_part_of_the_user_id():
-    assert parameters.user_id(asked("/users/ann?limit=5"), 2) == "ann"
-    assert parameters.user_id(asked("/users/ann%3Flimit=5"), 2) == "ann?limit=5"
+    assert parameters.read_user_id(asked("/users/ann?limit=5"), 2) == "ann"
+    assert parameters.read_user_id(asked("/users/ann%3Flimit=5"), 2) == "ann?limit=5"
 
 
 # --- product names -----------------------------------------------------------------------------------------
@@ -219,9 +220,9 @@ def test_an_invalid_product_name_is_refused(segment):
 # --- what is asked of a list of purchases ------------------------------------------------------------------
 
 
-def asked_for(query: str, allowed: tuple[str, ...] = parameters.ALL_NAMES) -> parameters.PurchaseQuery:
+def asked_for(query: str, allowed: tuple[str, ...] = purchase_query.ALL_NAMES) -> purchase_query.PurchaseQuery:
     """What a query asks of a user's purchases."""
-    return parameters.query(asked(f"/v1/users/ann/purchases?{query}"), allowed, 20)
+    return purchase_query.read(asked(f"/v1/users/ann/purchases?{query}"), allowed, 20)
 
 
 WRONG = {
@@ -259,7 +260,7 @@ RIGHT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", parameters.ALL_NAMES)
+@pytest.mark.parametrize("name", purchase_query.ALL_NAMES)
 def test_a_parameter_given_twice_is_refused_by_name(name):
     assert asked_for(f"{name}={RIGHT[name]}")
     for twice in (f"{name}={RIGHT[name]}&{name}={RIGHT[name]}", f"{name}={RIGHT[name]}&{name}"):
@@ -297,17 +298,17 @@ def test_since_must_not_be_later_than_until():
     ],
 )
 def test_a_time_counts_in_its_zone(text, microseconds):
-    assert asked_for(f"since={text}").wanted.since == microseconds
+    assert asked_for(f"since={text}").filter.since == microseconds
 
 
 @given(st.text(min_size=1, max_size=255))
 def test_any_payment_method_can_be_asked_for(method):
-    assert asked_for(f"payment_method={quote(method, safe='')}").wanted.payment_method == method
-    assert asked_for(f"payment_method={quote(method, safe='+').replace('+', '%2B')}").wanted.payment_method == method
+    assert asked_for(f"payment_method={quote(method, safe='')}").filter.payment_method == method
+    assert asked_for(f"payment_method={quote(method, safe='+').replace('+', '%2B')}").filter.payment_method == method
 
 
 def test_what_a_stream_or_many_users_cannot_be_asked_is_unknown():
-    found = problem(asked_for, "wait_ms=5", parameters.FILTER_NAMES)
+    found = problem(asked_for, "wait_ms=5", purchase_query.SELECTION_NAMES)
 
     assert (found.code, found.detail) == (
         "unknown-parameter",
@@ -320,7 +321,7 @@ def test_what_a_stream_or_many_users_cannot_be_asked_is_unknown():
 
 def users_of(query: str) -> list[str]:
     """The users whom a query names."""
-    return parameters.user_ids(asked(f"/v1/purchases?{query}"))
+    return parameters.read_user_ids(asked(f"/v1/purchases?{query}"))
 
 
 def test_many_users_come_in_their_order_and_each_once():
