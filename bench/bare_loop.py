@@ -8,7 +8,7 @@ import time
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from domain.events import Event
+from domain.events import OrderEvent
 
 
 async def main() -> None:
@@ -19,7 +19,7 @@ async def main() -> None:
     assigned = [TopicPartition(topic, number) for number in range(partitions)]
     consumer.assign(assigned)
     left = sum((await consumer.end_offsets(assigned)).values())
-    decode = msgspec.json.Decoder(Event).decode
+    decode = msgspec.json.Decoder(OrderEvent).decode
     began, orders = None, 0
     while left > 0:
         chunks = await consumer.getmany(timeout_ms=1000)

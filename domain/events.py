@@ -1,4 +1,4 @@
-"""What an order event is: one CloudEvents 1.0 JSON document per change of a purchase, and the rules it obeys."""
+"""Order events: one CloudEvents 1.0 JSON document per change of a purchase, and the rules of its fields."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Final, Generic, Literal, TypeGuard, TypeVar, get_args
 
 import msgspec
 
 from domain.codec import UNDECODABLE
 from domain.errors import UnreadableEvent
 
-PLACED = "order.placed"
-CHANGED = "order.changed"
-REMOVED = "order.removed"
-SNAPSHOT = "order.snapshot"
-REPAIRED = "order.repaired"
-ERASED = "user.erased"
-TYPES = frozenset({PLACED, CHANGED, REMOVED, SNAPSHOT, REPAIRED, ERASED})
+PLACED: Final = "order.placed"
+CHANGED: Final = "order.changed"
+REMOVED: Final = "order.removed"
+SNAPSHOT: Final = "order.snapshot"
+REPAIRED: Final = "order.repaired"
+ERASED: Final = "user.erased"
+_OrderEventType = Literal["order.placed", "order.changed", "order.removed", "order.snapshot", "order.repaired"]
+TYPES = frozenset({*get_args(_OrderEventType), ERASED})
 
-SCHEMA = "urn:lately:schema:order:1"
-#: Of the data of a `user.erased`.
-ERASURE_SCHEMA = "urn:lately:schema:erasure:1"
+_OrderSchema = Literal["urn:lately:schema:order:1"]
+#: The `dataschema` of an OrderEvent.
+SCHEMA: Final = "urn:lately:schema:order:1"
+#: The `dataschema` of a UserErased.
+ERASURE_SCHEMA: Final = "urn:lately:schema:erasure:1"
 
 MAX_ID_BYTES = 128
 MAX_ORDER_ID_BYTES = 255
 MAX_PRODUCT_NAME = 1024
 MAX_LABEL = 255
-#: Kafka takes records up to 1 MiB, key and headers included.
+#: Kafka accepts records up to 1 MiB, key and headers included.
 MAX_EVENT_BYTES = 900_000
 
 _FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
@@ -49,10 +52,13 @@ _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}", re.ASCII)
 _TRACEPARENT = re.compile(rf"(?!ff)[0-9a-f]{{2}}-{_TRACE_ID.pattern}-(?!0{{16}})[0-9a-f]{{16}}-[0-9a-f]{{2}}", re.ASCII)
 
 
-class OrderLine(msgspec.Struct, frozen=True, gc=False):
-    """One product of one order; (`order_id`, `product_name`) names it, `version` grows with each change.
+Data = TypeVar("Data")
 
-    `order_id` is a JSON number where the shop's column is an integer, so that ties sort as in SQL.
+
+class OrderLine(msgspec.Struct, frozen=True, gc=False):
+    """One product of one order, identified by (`order_id`, `product_name`). Each change has a greater `version`.
+
+    `order_id` is a JSON number if the shop's column is an integer, so that ties sort as in SQL.
     """
 
     user_id: str
@@ -65,8 +71,15 @@ class OrderLine(msgspec.Struct, frozen=True, gc=False):
     category: str | None = None
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """A change of one purchase, as it lies in the topic `orders`."""
+class Erasure(msgspec.Struct, frozen=True, gc=False):
+    """The data of a UserErased: the purchases of the user with a version up to `version` are erased."""
+
+    user_id: str
+    version: int
+
+
+class CloudEvent(msgspec.Struct, Generic[Data], frozen=True, gc=False):
+    """A record value of the topic `orders`: a CloudEvents 1.0 envelope and its data."""
 
     specversion: str
     id: str
@@ -74,30 +87,29 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     type: str
     time: str
     dataschema: str
-    data: OrderLine
+    data: Data
     subject: str | None = None
     partitionkey: str | None = None
     traceparent: str | None = None
 
 
-class Erasure(msgspec.Struct, frozen=True, gc=False):
-    """Nothing of the user is to be remembered that is not newer than `version`."""
-
-    user_id: str
-    version: int
+class OrderEvent(CloudEvent[OrderLine], frozen=True, gc=False):
+    """A change of one purchase."""
 
 
-class UserErased(Event, frozen=True, gc=False):
-    """An event of the type ERASED."""
+class UserErased(CloudEvent[Erasure], frozen=True, gc=False):
+    """The erasure of a user, an event of the type ERASED."""
 
-    data: Erasure
+
+#: An event of the topic `orders`.
+Event = OrderEvent | UserErased
 
 
 _Short = Annotated[str, msgspec.Meta(max_length=MAX_LABEL)]
 
 
-class _PlainPurchase(OrderLine, frozen=True, gc=False):
-    """A purchase that is within all limits by its types alone."""
+class _PlainOrderLine(OrderLine, frozen=True, gc=False):
+    """An order line whose types guarantee all limits of its fields."""
 
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
     order_id: (
@@ -110,42 +122,43 @@ class _PlainPurchase(OrderLine, frozen=True, gc=False):
     category: _Short | None = None
 
 
-class _PlainEvent(Event, frozen=True, gc=False):
-    """An event of a known type; msgspec checks in C what the rules below check in Python."""
+class _PlainEvent(OrderEvent, frozen=True, gc=False):
+    """An event whose types guarantee most rules: msgspec checks them in C, the functions below in Python."""
 
-    type: Literal[PLACED, CHANGED, REMOVED, SNAPSHOT, REPAIRED]
-    dataschema: Literal[SCHEMA]
-    data: _PlainPurchase
+    type: _OrderEventType
+    dataschema: _OrderSchema
+    data: _PlainOrderLine
 
 
 class _Envelope(msgspec.Struct):
-    """The part of an event that tells whether this version of Lately can read the rest."""
+    """The fields that decide whether this version of Lately can read the event."""
 
     type: str | None = None
     dataschema: str | None = None
 
 
-_decode = msgspec.json.Decoder(Event).decode
+_decode = msgspec.json.Decoder(OrderEvent).decode
 _decode_plain = msgspec.json.Decoder(_PlainEvent).decode
 _decode_erased = msgspec.json.Decoder(UserErased).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def read_event(key: bytes | None, value: bytes | None) -> Event:
-    """Decode the record (`key`, `value`) and check every rule; the key must be the event's user id.
+    """Decode the record (`key`, `value`), and check every rule; the key must be the event's user id.
 
-    Raises UnreadableEvent with one of the reasons empty, too-large, malformed-json, wrong-type, unknown-type,
-    unknown-schema, broken-rule, wrong-key.
+    Raises UnreadableEvent with one of the reasons empty, too-large, malformed-json, wrong-type,
+    unknown-type, unknown-schema, broken-rule, wrong-key.
     """
     try:
-        event = _decode_plain(value)
-    except (TypeError, *UNDECODABLE):
-        pass  # the careful way finds out what is wrong
+        plain = _decode_plain(value or b"")
+    except UNDECODABLE:
+        pass  # read_document finds the reason
     else:
-        data = event.data
-        # JSON in ASCII without a backslash has no control characters in its texts but this one.
+        data = plain.data
+        # 0x7f is the only control character that a JSON string in ASCII can contain without a backslash.
         if (
-            value.isascii()
+            value is not None
+            and value.isascii()
             and b"\\" not in value
             and b"\x7f" not in value
             and len(value) <= MAX_EVENT_BYTES
@@ -154,7 +167,7 @@ def read_event(key: bytes | None, value: bytes | None) -> Event:
             and 1 < data.ordered_at.year < 9999
             and key == data.user_id.encode()
         ):
-            return event
+            return plain
     event = read_document(value)
     if key != event.data.user_id.encode():
         raise UnreadableEvent("wrong-key", "the record's key is not the user_id of the event")
@@ -164,14 +177,18 @@ def read_event(key: bytes | None, value: bytes | None) -> Event:
 def read_events(
     records: Iterable[tuple[int, bytes | None, bytes | None]],
 ) -> Iterator[tuple[int, bytes, Event]]:
-    """Offset, key and event of the records that can be read; the others are dead letters already."""
+    """Read records (offset, key, value), and skip unreadable ones: they are dead letters already.
+
+    Yields offset, key and event of each readable record.
+    """
     for offset, key, value in records:
-        with suppress(UnreadableEvent):
-            yield offset, key, read_event(key, value)
+        if key is not None:
+            with suppress(UnreadableEvent):
+                yield offset, key, read_event(key, value)
 
 
 def read_document(value: bytes | None) -> Event:
-    """Decode one event document and check every rule but the record's key; raises UnreadableEvent."""
+    """Decode an event, and check every rule except that of the record's key. Raises UnreadableEvent."""
     if not value:
         raise UnreadableEvent("empty", "the record has no value")
     if len(value) > MAX_EVENT_BYTES:
@@ -217,23 +234,23 @@ def _read_erased(value: bytes) -> UserErased:
 def _check_envelope(event: Event | _Envelope) -> None:
     schema = ERASURE_SCHEMA if event.type == ERASED else SCHEMA
     if event.dataschema is not None and event.dataschema != schema:
-        raise UnreadableEvent("unknown-schema", f"dataschema {_cut(event.dataschema)} is not {schema!r}")
+        raise UnreadableEvent("unknown-schema", f"dataschema {_shorten(event.dataschema)} is not {schema!r}")
     if event.type is not None and event.type not in TYPES:
-        raise UnreadableEvent("unknown-type", f"type {_cut(event.type)} is none of {', '.join(sorted(TYPES))}")
+        raise UnreadableEvent("unknown-type", f"type {_shorten(event.type)} is none of {', '.join(sorted(TYPES))}")
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     return repr(text if len(text) <= 100 else f"{text[:100]}…")
 
 
 def find_broken_rule(line: OrderLine) -> str | None:
-    """The rule that `purchase` breaks, in words, or None; docs/protocol.md lists them."""
+    """Return a text about the first rule that `line` breaks, or None; docs/protocol.md lists the rules."""
     if not is_valid_user_id(line.user_id):
         return _USER_ID_RULE
     if not is_valid_order_id(str(line.order_id)):
         return f"order_id must be 1 to {MAX_ORDER_ID_BYTES} bytes without control characters"
     if isinstance(line.order_id, int) and not -(2**63) <= line.order_id < 2**64:
-        return "order_id must fit in 64 bits where it is an integer"
+        return "order_id must fit in 64 bits if it is an integer"
     if not 1 <= len(line.product_name) <= MAX_PRODUCT_NAME:
         return f"product_name must have 1 to {MAX_PRODUCT_NAME} characters"
     if not _valid_price(line.price):
@@ -254,46 +271,46 @@ def _valid_price(price: str) -> bool:
 
 
 def is_valid_user_id(user_id: str) -> bool:
-    """Whether `user_id` can be a record's key and a path segment of a URL."""
+    """Return True if `user_id` can be a record's key and a path segment of a URL."""
     return 1 <= len(user_id.encode()) <= MAX_ID_BYTES and not _CONTROL.search(user_id) and user_id not in _DOTS
 
 
 def is_valid_order_id(order_id: str) -> bool:
-    """Whether `order_id`, a number as text, can be an order's."""
+    """Return True if `order_id` is allowed; check an integer as text."""
     return 1 <= len(order_id.encode()) <= MAX_ORDER_ID_BYTES and not _CONTROL.search(order_id)
 
 
-def is_valid_traceparent(text: str | None) -> bool:
-    """Whether `text` is a trace context of the W3C."""
+def is_valid_traceparent(text: str | None) -> TypeGuard[str]:
+    """Return True if `text` is a traceparent as defined by W3C Trace Context."""
     return text is not None and _TRACEPARENT.fullmatch(text) is not None
 
 
 def trace_id_of(traceparent: str | None) -> str | None:
-    """The trace that a trace context names, None for what is none."""
+    """Return the trace id of a traceparent; None if it is invalid."""
     return traceparent.split("-")[1] if is_valid_traceparent(traceparent) else None
 
 
 def is_valid_trace_id(text: str) -> bool:
-    """Whether `text` is the id of a trace, as a traceparent has it."""
+    """Return True if `text` is a valid trace id."""
     return _TRACE_ID.fullmatch(text) is not None
 
 
-class _NamesOfData(msgspec.Struct):
+class _DataReference(msgspec.Struct):
     order_id: str | int | None = None
 
 
-class _Names(msgspec.Struct):
-    data: _NamesOfData | None = None
+class _EventReference(msgspec.Struct):
+    data: _DataReference | None = None
     traceparent: str | None = None
 
 
-_decode_names = msgspec.json.Decoder(_Names).decode
+_decode_reference = msgspec.json.Decoder(_EventReference).decode
 
 
 def read_references(value: bytes | None) -> tuple[str | int | None, str | None]:
-    """Order id and traceparent of a document that may break any rule; None where it does not say them."""
+    """Return order id and traceparent of a document that may break any rule; None for a missing one."""
     try:
-        said = _decode_names(value or b"")
+        reference = _decode_reference(value or b"")
     except UNDECODABLE:
         return None, None
-    return said.data.order_id if said.data else None, said.traceparent
+    return reference.data.order_id if reference.data else None, reference.traceparent

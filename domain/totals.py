@@ -1,4 +1,4 @@
-"""Totals of products: sums of what events changed, one partial sum per partition of `orders`, and their merge."""
+"""Totals of products: one partial sum per partition of `orders`, and the merge of the partial sums."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTIAL_FORMAT = 1
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """How often a product was bought, and for how much in all."""
+    """The number of purchases of a product, and the sum of their prices."""
 
     purchases: int = 0
     revenue: Decimal = Decimal(0)
@@ -25,7 +25,7 @@ class Totals(msgspec.Struct, frozen=True):
         return Totals(self.purchases + other.purchases, EXACT.add(self.revenue, other.revenue))
 
 
-class Partial(msgspec.Struct, frozen=True, array_like=True):
+class PartialTotals(msgspec.Struct, frozen=True, array_like=True):
     """The totals of a product over one partition of `orders`, up to the offset `position`."""
 
     format: int
@@ -36,8 +36,9 @@ class Partial(msgspec.Struct, frozen=True, array_like=True):
     revenue: str
 
 
-_decode_partial = msgspec.msgpack.Decoder(Partial).decode
+_decode_partial = msgspec.msgpack.Decoder(PartialTotals).decode
 _decode_totals = msgspec.msgpack.Decoder(tuple[int, int, str]).decode
+# Partition -> position, purchases and revenue of its newest partial totals.
 _decode_partials = msgspec.msgpack.Decoder(tuple[int, dict[int, tuple[int, int, str]]]).decode
 
 
@@ -47,24 +48,26 @@ def _amount(price: str) -> Decimal:
 
 
 def sum_price_changes(price_changes: Mapping[PriceChange, int]) -> dict[str, Totals]:
-    """Product -> what these differences, each with how often it was met, add to its totals."""
-    sums: dict[str, list] = {}
+    """Sum price changes, each with its number of occurrences; return product -> difference of its totals."""
+    counts: dict[str, int] = {}
+    revenues: dict[str, Decimal] = {}
     for (product_name, before, after), times in price_changes.items():
-        sum_ = sums.setdefault(product_name, [0, Decimal(0)])
+        count, revenue = counts.get(product_name, 0), revenues.get(product_name, Decimal(0))
         for price, sign in ((before, -times), (after, times)):
             if price is not None:
-                sum_[0] += sign
-                sum_[1] = EXACT.add(sum_[1], EXACT.multiply(_amount(price), sign))
-    return {product_name: Totals(*pair) for product_name, pair in sums.items()}
+                count += sign
+                revenue = EXACT.add(revenue, EXACT.multiply(_amount(price), sign))
+        counts[product_name], revenues[product_name] = count, revenue
+    return {product_name: Totals(count, revenues[product_name]) for product_name, count in counts.items()}
 
 
 def encode_totals(totals: Totals) -> bytes:
-    """The value of the table product_partials."""
+    """Encode a value of the table product_partials."""
     return encode((PARTIAL_FORMAT, totals.purchases, format(totals.revenue, "f")))
 
 
 def decode_totals(value: bytes | None) -> Totals:
-    """The same, read. Raises UnknownFormat."""
+    """Decode a value of the table product_partials; None: no purchases. Raises UnknownFormat."""
     if value is None:
         return Totals()
     _, purchases, revenue = decode_checked(_decode_totals, value, PARTIAL_FORMAT, "product_partials")
@@ -72,32 +75,35 @@ def decode_totals(value: bytes | None) -> Totals:
 
 
 def encode_partial(product_name: str, partition: int, position: int, totals: Totals) -> bytes:
-    """A record of the topic product-partials."""
+    """Encode a record of the topic product-partials."""
     revenue = format(totals.revenue, "f")
-    return encode(Partial(PARTIAL_FORMAT, product_name, partition, position, totals.purchases, revenue))
+    return encode(PartialTotals(PARTIAL_FORMAT, product_name, partition, position, totals.purchases, revenue))
 
 
-def decode_partial(value: bytes) -> Partial:
-    """The same, read. Raises UnknownFormat."""
+def decode_partial(value: bytes) -> PartialTotals:
+    """Decode a record of the topic product-partials. Raises UnknownFormat."""
     return decode_checked(_decode_partial, value, PARTIAL_FORMAT, "product-partials")
 
 
-def merge_partials(value: bytes | None, partials: Iterable[Partial]) -> bytes:
-    """Add partials of one product to what the table by_product knows of it: the newest per partition counts."""
-    known = {} if value is None else decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
-    for one in partials:
-        if one.partition not in known or one.position > known[one.partition][0]:
-            known[one.partition] = (one.position, one.purchases, one.revenue)
-    return encode((PARTIAL_FORMAT, known))
+def merge_partials(value: bytes | None, partials: Iterable[PartialTotals]) -> bytes:
+    """Merge partial totals of a product into its value of the table by_product, and return the new value.
+
+    The partial totals with the greatest position of each partition win. Raises UnknownFormat.
+    """
+    newest = {} if value is None else decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")[1]
+    for partial in partials:
+        if partial.partition not in newest or partial.position > newest[partial.partition][0]:
+            newest[partial.partition] = (partial.position, partial.purchases, partial.revenue)
+    return encode((PARTIAL_FORMAT, newest))
 
 
 def encode_without_positions(value: bytes) -> bytes:
-    """A value of the table by_product without the offsets up to which its partials go. Raises UnknownFormat."""
-    _, known = decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
-    return encode([(partition, *totals) for partition, (_, *totals) in sorted(known.items())])
+    """Encode a value of the table by_product again, without the positions. Raises UnknownFormat."""
+    _, newest = decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    return encode([(partition, *totals) for partition, (_, *totals) in sorted(newest.items())])
 
 
 def sum_partials(value: bytes) -> Totals:
-    """The sum over all partitions. Raises UnknownFormat."""
-    _, known = decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
-    return sum((Totals(purchases, Decimal(revenue)) for _, purchases, revenue in known.values()), Totals())
+    """Sum a value of the table by_product over all partitions. Raises UnknownFormat."""
+    _, newest = decode_checked(_decode_partials, value, PARTIAL_FORMAT, "by_product")
+    return sum((Totals(purchases, Decimal(revenue)) for _, purchases, revenue in newest.values()), Totals())

@@ -1,36 +1,39 @@
-"""Conversion of times and amounts of money between their types and their texts."""
+"""Conversion of times and amounts of money to and from their stored and printed forms.
+
+A time is stored as whole microseconds since 1970 UTC, an amount as a decimal string.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from decimal import Context, Decimal
 
-#: In microseconds.
+#: One hour and one day in microseconds.
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# Prices have up to 28 digits, Python's default precision; a sum of 10^32 of them stays exact in 60.
+#: The context for exact sums. A price has up to 28 digits; a sum of 10^32 prices fits into 60.
 EXACT = Context(prec=60)
 
 
-def microseconds(moment: datetime) -> int:
-    """A moment as whole microseconds since 1970 UTC, exactly."""
-    since = moment - _EPOCH
+def microseconds(time: datetime) -> int:
+    """Convert a time with a time zone to whole microseconds since 1970 UTC, exactly."""
+    since = time - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def utc_datetime(microseconds: int) -> datetime:
-    """Whole microseconds since 1970 UTC as a moment, exactly; as JSON it reads as `rfc3339` writes it."""
+    """Convert whole microseconds since 1970 to a time in UTC, exactly; msgspec encodes it like `rfc3339`."""
     return _EPOCH + timedelta(0, 0, microseconds)
 
 
-def money(amount: Decimal) -> str:
-    """An amount as text with two decimals, or as many more as it needs."""
-    whole, _, decimals = format(amount, "f").partition(".")
-    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
-
-
 def rfc3339(microseconds: int) -> str:
-    """Microseconds since 1970 UTC as RFC 3339 text with Z, without a fraction where it is zero."""
+    """Format whole microseconds since 1970 as RFC 3339 text with Z; a fraction of zero is left out."""
     return f"{utc_datetime(microseconds).isoformat()[:-6]}Z"
+
+
+def money(amount: Decimal) -> str:
+    """Format an amount with at least two decimals, without further trailing zeros."""
+    integer, _, decimals = format(amount, "f").partition(".")
+    return f"{integer}.{decimals.rstrip('0').ljust(2, '0')}"

@@ -11,7 +11,7 @@ from app.core import app, orders, settings
 from app.services.source_status import Freshness, SourceStatus
 from chunks import Chunk, TableReader, Watch
 from domain import purchases
-from domain.events import ERASED, Event, read_events
+from domain.events import Event, UserErased, read_events
 from domain.pages import PagePosition, PurchaseFilter
 from domain.purchases import PriceChange, Purchase, PurchaseChange
 
@@ -54,7 +54,7 @@ def apply_events(
     apply_event, read_overflow, write_overflow = purchases.apply_event, table.get, table.__setitem__
     for offset, user, event in events:
         before = values[user]
-        if event.type == ERASED:
+        if isinstance(event, UserErased):
             overflow = table.scan(user + b"\x00")
             after = purchases.erase(
                 user, before, event.data.version, overflow, write_overflow, price_changes, purchase_changes

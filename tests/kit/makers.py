@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
-from domain.events import ERASED, ERASURE_SCHEMA, PLACED, SCHEMA, Erasure, Event, OrderLine, UserErased
+from domain.events import ERASED, ERASURE_SCHEMA, PLACED, SCHEMA, Erasure, Event, OrderEvent, OrderLine, UserErased
 from source.outbox import OutboxRow
 
 MORNING = datetime(2026, 1, 31, 8, 0, tzinfo=timezone.utc)
@@ -49,10 +49,10 @@ def event(
     traceparent: str | None = None,
     data: OrderLine | None = None,
     **fields: object,
-) -> Event:
+) -> OrderEvent:
     """An event about `data`, or about the purchase that `fields` describe."""
     data = purchase(**fields) if data is None else data
-    return Event(
+    return OrderEvent(
         specversion=specversion,
         id=id,
         source=source,

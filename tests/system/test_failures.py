@@ -82,7 +82,7 @@ def test_an_agent_that_fails_ends_the_worker_and_the_next_one_goes_on_where_it_f
     failing = stack.worker().start()
     eventually(lambda: not failing.process.alive, within=60)
     assert failing.process.child.returncode == 1
-    assert "has format 99, this version knows 3" in failing.process.tail(400)
+    assert "has format 99, this version reads 3" in failing.process.tail(400)
 
     stack.publish_to(changelog, (b"user-1", good))
     mended = stack.worker().start().wait_ready()

@@ -31,7 +31,7 @@ from domain.purchases import (
 )
 from domain.totals import (
     PARTIAL_FORMAT,
-    Partial,
+    PartialTotals,
     Totals,
     decode_partial,
     decode_totals,
@@ -684,7 +684,7 @@ def test_what_was_never_bought_has_totals_of_nothing():
 
 
 @st.composite
-def partials(draw: st.DrawFn) -> list[Partial]:
+def partials(draw: st.DrawFn) -> list[PartialTotals]:
     """What some partitions of `orders` say of one product: at each of their positions one thing."""
     said = {}
     for where in draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=12)):
@@ -698,7 +698,7 @@ def test_the_newest_partial_of_each_partition_counts_in_any_order_repeated_and_s
     for events in data.draw(once_more_in_any_order(said)):
         value = merge_partials(value, events)
 
-    newest: dict[int, Partial] = {}
+    newest: dict[int, PartialTotals] = {}
     for one in sorted(said, key=lambda one: one.position):
         newest[one.partition] = one
     totals = sum_partials(value)
@@ -728,7 +728,7 @@ def test_no_value_is_no_purchase():
     assert decode_overflow(None) is None
 
 
-GOOD_PARTIAL = Partial(PARTIAL_FORMAT, "tea", 0, 1, 1, "1.00")
+GOOD_PARTIAL = PartialTotals(PARTIAL_FORMAT, "tea", 0, 1, 1, "1.00")
 REGISTER = ("o-1", "tea", 1, True, 0, "1.00", None, None, 7)
 
 #: Reader -> the table it names, and a value of another format number but the same shape.
@@ -759,7 +759,7 @@ def told_after(value: bytes) -> bytes:
 @pytest.mark.parametrize("reader", READERS)
 def test_another_format_number_is_a_clear_error(reader, number):
     read, table, value = READERS[reader]
-    with pytest.raises(UnknownFormat, match=rf"table {table} has format {number}, this version knows .*LATELY_ID"):
+    with pytest.raises(UnknownFormat, match=rf"table {table} has format {number}, this version reads .*LATELY_ID"):
         read(encode(value(number)))
 
 
