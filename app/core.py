@@ -121,7 +121,7 @@ def create_app(settings: Settings) -> Lately:
 
 def _credentials(settings: Settings) -> CredentialsT | None:
     """The credentials for Faust's and the engine's clients of Kafka."""
-    options = tls.kafka(settings)
+    options = tls.kafka_options(settings)
     context = options.get("ssl_context")
     if "sasl_mechanism" in options:
         return SASLCredentials(

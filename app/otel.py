@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from types import CoroutineType
 from typing import Any
 
-from app.settings import otel_exporter
-from domain.events import Event, valid_traceparent
+from app.otel_settings import otel_exporter
+from domain.events import Event, is_valid_traceparent
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _timed(kind: str, name: str, about: dict, traced: list[tuple[str, str, dict]
     began = time.time_ns()
     yield
     for traceparent, message, more in traced:
-        if valid_traceparent(traceparent):
+        if is_valid_traceparent(traceparent):
             attributes = {SYSTEM: "kafka", MESSAGE: message, **about, **more}
             _span(kind, name, traceparent, began, attributes).end()
 
@@ -100,7 +100,7 @@ def traced(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     def begin(request: Any) -> Any:
         traceparent = request.headers.get("traceparent")
-        return spanned(request, traceparent) if valid_traceparent(traceparent) else answer(request)
+        return spanned(request, traceparent) if is_valid_traceparent(traceparent) else answer(request)
 
     async def spanned(request: Any, traceparent: str) -> Any:
         resource = request.match_info.route.resource

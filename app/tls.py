@@ -1,114 +1,124 @@
-"""What secures the ways to Kafka and MySQL: made from the settings here, and nowhere else."""
+"""TLS and SASL of the connections to Kafka and MySQL, made from the settings."""
 
 from __future__ import annotations
 
 import ssl
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypedDict, get_args
 
 from app.errors import BadSetting
+from app.setting_values import KafkaSecurity, MysqlTls, SaslMechanism, SettingValues
 
-if TYPE_CHECKING:
-    from app.settings import Settings
-
-#: What Kafka calls its protocols, and how a user proves who it is.
-PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-#: What MySQL's own clients call it (--ssl-mode).
-MODES = ("DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY")
+#: Kafka's security protocols and SASL mechanisms.
+PROTOCOLS: tuple[str, ...] = get_args(KafkaSecurity)
+MECHANISMS: tuple[str, ...] = get_args(SaslMechanism)[1:]
+#: The modes of MySQL's own clients (--ssl-mode).
+MODES: tuple[str, ...] = get_args(MysqlTls)
 
 
-def check(settings: Settings) -> None:
-    """Raise BadSetting for what does not go together, or a file that is not what it should be."""
+class KafkaOptions(TypedDict, total=False):
+    """The options of an aiokafka client for its security."""
+
+    security_protocol: str
+    ssl_context: ssl.SSLContext
+    sasl_mechanism: str
+    sasl_plain_username: str
+    sasl_plain_password: str
+
+
+def check_settings(settings: SettingValues) -> None:
+    """Raise BadSetting for settings that exclude each other, and for files that cannot be used."""
     _check_kafka(settings)
     _check_mysql(settings)
-    kafka(settings)
-    mysql(settings)
+    kafka_options(settings)
+    mysql_context(settings)
 
 
-def kafka(settings: Settings) -> dict[str, object]:
-    """What an aiokafka client is told of security. Raises BadSetting."""
+def kafka_options(settings: SettingValues) -> KafkaOptions:
+    """Return the options of an aiokafka client for its security. Raises BadSetting."""
     protocol = settings.kafka_security
-    told: dict[str, object] = {"security_protocol": protocol}
+    options = KafkaOptions(security_protocol=protocol)
     if protocol.endswith("SSL"):
-        told["ssl_context"] = _context("KAFKA", settings.kafka_ca, settings.kafka_cert, settings.kafka_key)
+        options["ssl_context"] = _context("KAFKA", settings.kafka_ca, settings.kafka_cert, settings.kafka_key)
     if protocol.startswith("SASL"):
-        told |= {
-            "sasl_mechanism": settings.kafka_sasl_mechanism, "sasl_plain_username": settings.kafka_sasl_user,
-            "sasl_plain_password": settings.kafka_sasl_password,
-        }  # fmt: skip
-    return told
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_sasl_user
+        options["sasl_plain_password"] = settings.kafka_sasl_password
+    return options
 
 
-def mysql(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS without which no connection to MySQL is made; None where it may go without. Raises BadSetting."""
+def mysql_context(settings: SettingValues) -> ssl.SSLContext | None:
+    """Return the TLS context that a connection to MySQL needs; None if it may be without TLS. Raises BadSetting."""
     mode = settings.mysql_tls
     if mode in ("DISABLED", "PREFERRED"):
         return None
-    trusts, named = mode.startswith("VERIFY"), mode == "VERIFY_IDENTITY"
-    return _context("MYSQL", settings.mysql_ca, settings.mysql_cert, settings.mysql_key, trusts, named)
+    is_verified, is_name_checked = mode.startswith("VERIFY"), mode == "VERIFY_IDENTITY"
+    return _context("MYSQL", settings.mysql_ca, settings.mysql_cert, settings.mysql_key, is_verified, is_name_checked)
 
 
-def _check_kafka(settings: Settings) -> None:
+def _check_kafka(settings: SettingValues) -> None:
     protocol = settings.kafka_security
-    said = f"LATELY_KAFKA_SECURITY={protocol}"
+    variable = f"LATELY_KAFKA_SECURITY={protocol}"
     for name in ("kafka_ca", "kafka_cert", "kafka_key"):
         if getattr(settings, name) and not protocol.endswith("SSL"):
-            raise BadSetting(f"LATELY_{name.upper()} is for TLS, and {said} is without: set it to SSL or SASL_SSL")
+            raise BadSetting(f"LATELY_{name.upper()} is for TLS, and {variable} is without: set it to SSL or SASL_SSL")
     for name in ("kafka_sasl_mechanism", "kafka_sasl_user", "kafka_sasl_password"):
-        given = bool(getattr(settings, name))
-        if given and not protocol.startswith("SASL"):
+        is_set = bool(getattr(settings, name))
+        if is_set and not protocol.startswith("SASL"):
             raise BadSetting(
-                f"LATELY_{name.upper()} is for SASL, and {said} is without: set it to SASL_SSL or SASL_PLAINTEXT"
+                f"LATELY_{name.upper()} is for SASL, and {variable} is without: set it to SASL_SSL or SASL_PLAINTEXT"
             )
-        if not given and protocol.startswith("SASL"):
-            raise BadSetting(f"LATELY_{name.upper()} is not set, and {said} needs it: set it, too")
+        if not is_set and protocol.startswith("SASL"):
+            raise BadSetting(f"LATELY_{name.upper()} is not set, and {variable} needs it: set it, too")
 
 
-def _check_mysql(settings: Settings) -> None:
-    said = f"LATELY_MYSQL_TLS={settings.mysql_tls}"
+def _check_mysql(settings: SettingValues) -> None:
+    variable = f"LATELY_MYSQL_TLS={settings.mysql_tls}"
     if settings.mysql_ca and not settings.mysql_tls.startswith("VERIFY"):
         raise BadSetting(
-            f"LATELY_MYSQL_CA is set, and {said} verifies no certificate: set it to VERIFY_IDENTITY or VERIFY_CA"
+            f"LATELY_MYSQL_CA is set, and {variable} verifies no certificate: set it to VERIFY_IDENTITY or VERIFY_CA"
         )
     for name in ("mysql_cert", "mysql_key"):
         if getattr(settings, name) and settings.mysql_tls in ("DISABLED", "PREFERRED"):
             raise BadSetting(
-                f"LATELY_{name.upper()} is for TLS, and {said} can be without: set it to VERIFY_IDENTITY or REQUIRED"
+                f"LATELY_{name.upper()} is for TLS, and {variable} can be without: "
+                "set it to VERIFY_IDENTITY or REQUIRED"
             )
 
 
 @lru_cache
-def _context(where: str, ca: str, cert: str, key: str, trusts: bool = True, named: bool = True) -> ssl.SSLContext:
-    """A client's context; `ca` alone is trusted, the system's authorities where it is empty."""
-    prefix = f"LATELY_{where}"
+def _context(
+    server: str, ca: str, cert: str, key: str, is_verified: bool = True, is_name_checked: bool = True
+) -> ssl.SSLContext:
+    """Create a client's context; only `ca` is trusted, or the system's authorities if it is empty."""
+    prefix = f"LATELY_{server}"
     for name, path in (("CA", ca), ("CERT", cert), ("KEY", key)):
         if path:
-            _demand_readable(f"{prefix}_{name}", path)
+            _require_readable(f"{prefix}_{name}", path)
     if bool(cert) != bool(key):
-        given, missing = ("CERT", "KEY") if cert else ("KEY", "CERT")
-        raise BadSetting(f"{prefix}_{given} is set without {prefix}_{missing}: set both, or neither")
+        present, missing = ("CERT", "KEY") if cert else ("KEY", "CERT")
+        raise BadSetting(f"{prefix}_{present} is set without {prefix}_{missing}: set both, or neither")
     try:
         context = ssl.create_default_context(cafile=ca or None)
     except (OSError, ValueError):
         raise BadSetting(f"{prefix}_CA: {ca!r} has no certificate: it must be a PEM file of authorities") from None
     if cert:
-        _show(context, prefix, cert, key)
-    context.check_hostname = named
-    context.verify_mode = ssl.CERT_REQUIRED if trusts else ssl.CERT_NONE
+        _load_certificate(context, prefix, cert, key)
+    context.check_hostname = is_name_checked
+    context.verify_mode = ssl.CERT_REQUIRED if is_verified else ssl.CERT_NONE
     return context
 
 
-def _show(context: ssl.SSLContext, prefix: str, cert: str, key: str) -> None:
-    def locked() -> str:
-        # Without it OpenSSL would ask the terminal for the password.
+def _load_certificate(context: ssl.SSLContext, prefix: str, cert: str, key: str) -> None:
+    def refuse_password() -> str:
+        # Without this callback OpenSSL would ask the terminal for the password.
         raise BadSetting(
             f"{prefix}_KEY: {key!r} has a password: decrypt it with `openssl pkey`, and let only Lately read the file"
         )
 
     try:
-        context.load_cert_chain(cert, key, password=locked)
+        context.load_cert_chain(cert, key, password=refuse_password)
     except (OSError, ValueError) as exc:
         if getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH":
             raise BadSetting(f"{prefix}_KEY: {key!r} is not the key of {cert!r}: give those made together") from None
@@ -117,7 +127,7 @@ def _show(context: ssl.SSLContext, prefix: str, cert: str, key: str) -> None:
         ) from None
 
 
-def _demand_readable(name: str, path: str) -> None:
+def _require_readable(name: str, path: str) -> None:
     try:
         with Path(path).open("rb"):
             return

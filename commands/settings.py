@@ -12,7 +12,7 @@ from domain.events import is_valid_user_id
 @click.command()
 def config() -> None:
     """Print the settings in use, secrets as ***."""
-    for name, value in Settings.from_env().shown().items():
+    for name, value in Settings.from_env().to_display().items():
         click.echo(f"LATELY_{name.upper()}={value}")
 
 

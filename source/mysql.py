@@ -1,9 +1,11 @@
-"""Connections to the shop's MySQL or MariaDB."""
+"""Connections to the shop's MySQL or MariaDB, and statements whose rows have a declared type."""
 
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import mysql.connector
 from mysql.connector import errorcode
@@ -14,15 +16,18 @@ from mysql.connector.errorcode import CR_SSL_CONNECTION_ERROR
 from mysql.connector.network import MySQLSocket
 
 from app import tls
-from app.errors import BadSource, ServerAway, WrongLibrary
+from app.errors import BadSource, DatabaseAway, WrongLibrary
 from app.settings import Settings
 
 Connection = MySQLConnectionAbstract
 
-LOCK_WAIT_S = 10
-IDLE_S = 60
+#: The columns of a row.
+RowT = TypeVar("RowT", bound=tuple[object, ...])
 
-#: Errors of which waiting does not help.
+LOCK_WAIT_S = 10
+IDLE_TIMEOUT_S = 60
+
+#: Errors that a later attempt cannot solve.
 _REFUSALS = {
     errorcode.ER_ACCESS_DENIED_ERROR,
     errorcode.ER_DBACCESS_DENIED_ERROR,
@@ -33,108 +38,159 @@ _REFUSALS = {
 def connect(settings: Settings) -> Connection:
     """Open a connection: UTC, utf8mb4, autocommit, and READ COMMITTED so that no read locks the shop's rows.
 
-    Raises BadSource when the server refuses the user, is not to be trusted or has no such database, ServerAway when it
-    does not answer.
+    Raises BadSource when the server refuses the user, has no trusted certificate or no such
+    database; DatabaseAway when it does not answer.
     """
-    told = {
+    options: dict[str, Any] = {
         "host": settings.mysql_host,
         "port": settings.mysql_port,
         "user": settings.mysql_user,
         "password": settings.mysql_password,
         "database": settings.mysql_database,
         "charset": "utf8mb4",
-        # MariaDB does not know the collation that the connector asks for by itself.
+        # MariaDB does not have the connector's default collation.
         "collation": "utf8mb4_general_ci",
         "time_zone": "+00:00",
         "autocommit": True,
         "connection_timeout": 10,
     }
-    context = tls.mysql(settings)
+    context = tls.mysql_context(settings)
+    connection: MySQLConnection
     try:
         if context is not None:
-            connection = _Secured(context, **told)
+            connection = _TlsConnection(context, **options)
         else:
-            connection = MySQLConnection(**told, ssl_disabled=settings.mysql_tls == "DISABLED")
-        with connection.cursor() as cursor:
-            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            # A leader that is frozen, or whose machine is gone, loses its lock with its connection.
-            cursor.execute(f"SET SESSION wait_timeout = {IDLE_S}")
-            # Whoever waits for a table's lock makes the shop wait behind him.
-            cursor.execute(f"SET SESSION lock_wait_timeout = {LOCK_WAIT_S}")
+            connection = MySQLConnection(**options, ssl_disabled=settings.mysql_tls == "DISABLED")
+        execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        # The server ends the connection of a frozen or lost leader, which also frees its lock.
+        execute(connection, f"SET SESSION wait_timeout = {IDLE_TIMEOUT_S}")
+        # While a statement waits for a table's lock, the shop's statements wait behind it.
+        execute(connection, f"SET SESSION lock_wait_timeout = {LOCK_WAIT_S}")
     except mysql.connector.Error as exc:
-        raise _why(settings, exc) from None
+        raise _connection_error(settings, exc) from None
     return connection
 
 
-def _why(settings: Settings, exc: mysql.connector.Error) -> BadSource | ServerAway:
-    where = f"{settings.mysql_user}@{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}"
+@contextmanager
+def explain_errors(message: str) -> Iterator[None]:
+    """Raise DatabaseAway with `message` and the server's error when a statement fails."""
+    try:
+        yield
+    except mysql.connector.Error as exc:
+        raise DatabaseAway(f"{message} ({exc}): try again") from None
+
+
+def execute(connection: Connection, statement: str, parameters: Sequence[str | int] = ()) -> None:
+    """Execute a statement that returns no rows. Raises mysql.connector.Error."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+
+
+def fetch_all(
+    connection: Connection, row_type: type[RowT], statement: str, parameters: Sequence[str | int] = ()
+) -> list[RowT]:
+    """Execute a statement and return all its rows. Raises mysql.connector.Error.
+
+    The caller declares the types of the columns as `row_type`, for example `tuple[int, str | None]`.
+    This is for the type checker; nothing is converted.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+
+def fetch_first(
+    connection: Connection, row_type: type[RowT], statement: str, parameters: Sequence[str | int] = ()
+) -> RowT | None:
+    """Execute a statement that returns at most one row, and return the row; see `fetch_all`."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        row: Any = cursor.fetchone()
+        return row  # type: ignore[no-any-return]  # the caller declares the type of the row
+
+
+def fetch_row(
+    connection: Connection, row_type: type[RowT], statement: str, parameters: Sequence[str | int] = ()
+) -> RowT:
+    """Execute a statement that always returns one row, and return the row; see `fetch_all`."""
+    row = fetch_first(connection, row_type, statement, parameters)
+    if row is None:
+        raise mysql.connector.DataError(f"the server returned no row for {statement}")
+    return row
+
+
+def _connection_error(settings: Settings, exc: mysql.connector.Error) -> BadSource | DatabaseAway:
+    server = f"{settings.mysql_host}:{settings.mysql_port}"
+    login = f"{settings.mysql_user}@{server}/{settings.mysql_database}"
     cause = exc.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return BadSource(
-            f"the certificate of MySQL at {settings.mysql_host}:{settings.mysql_port} is not trusted "
-            f"({cause.verify_message}): set LATELY_MYSQL_CA to the authority that signed it, and LATELY_MYSQL_HOST to "
-            "a name that it has"
+            f"the certificate of MySQL at {server} is not trusted ({cause.verify_message}): set LATELY_MYSQL_CA to the "
+            "authority that signed it, and LATELY_MYSQL_HOST to a name that the certificate contains"
         )
     if exc.errno == CR_SSL_CONNECTION_ERROR:
         return BadSource(
-            f"MySQL at {settings.mysql_host}:{settings.mysql_port} has no TLS, and LATELY_MYSQL_TLS is "
-            f"{settings.mysql_tls}: turn it on there, or set that to PREFERRED"
+            f"MySQL at {server} has no TLS, and LATELY_MYSQL_TLS is {settings.mysql_tls}: enable TLS on the server, or "
+            "set LATELY_MYSQL_TLS to PREFERRED"
         )
     if isinstance(cause, ssl.SSLError):
-        return ServerAway(
-            f"MySQL broke TLS off as {where} ({cause}): it is stopping, or does not trust the certificate in "
-            f"LATELY_MYSQL_CERT ({settings.mysql_cert or 'unset'}): set one that it trusts"
+        return DatabaseAway(
+            f"MySQL ended the TLS handshake for {login} ({cause}): the server is stopping, or it does not trust the "
+            f"certificate in LATELY_MYSQL_CERT ({settings.mysql_cert or 'unset'}): set a certificate that it trusts"
         )
     if exc.errno == errorcode.ER_SECURE_TRANSPORT_REQUIRED:
         return BadSource(
-            f"MySQL at {settings.mysql_host}:{settings.mysql_port} takes TLS only, and LATELY_MYSQL_TLS is "
-            f"{settings.mysql_tls}: set that to VERIFY_IDENTITY or REQUIRED"
+            f"MySQL at {server} takes TLS only, and LATELY_MYSQL_TLS is {settings.mysql_tls}: "
+            "set it to VERIFY_IDENTITY or REQUIRED"
         )
     if exc.errno in _REFUSALS:
-        return BadSource(f"MySQL refuses {where}: {exc.msg}; see LATELY_MYSQL_*")
-    return ServerAway(f"no answer from MySQL as {where} ({exc}): start it, or set LATELY_MYSQL_*")
+        return BadSource(f"MySQL refuses {login}: {exc.msg}; correct LATELY_MYSQL_*")
+    return DatabaseAway(f"no answer from MySQL as {login} ({exc}): start it, or set LATELY_MYSQL_*")
 
 
-class _Secured(MySQLConnection):
-    """Replaces: going on in the clear where the server has no TLS, and trusting the system's authorities, too."""
+class _TlsConnection(MySQLConnection):
+    """A connection that uses exactly the given TLS context.
 
-    def __init__(self, context: ssl.SSLContext, **told: object) -> None:
+    The connector itself continues without TLS when the server has none, and trusts the system's
+    certificate authorities in addition to the given ones.
+    """
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
         self._context = context
-        super().__init__(**told)
+        super().__init__(**options)
 
     def _do_handshake(self) -> None:
         super()._do_handshake()
-        # Nothing was sent yet.
+        # At this point the client has sent nothing yet.
         if not self._client_flags & ClientFlag.SSL:
             raise mysql.connector.InterfaceError("the server has none", errno=CR_SSL_CONNECTION_ERROR)
 
     def _get_connection(self) -> MySQLSocket:
         connection = super()._get_connection()
-        connection.build_ssl_context = lambda **_: self._context
+        connection.build_ssl_context = lambda **_: self._context  # type: ignore[method-assign]  # no other hook exists
         return connection
 
     def _open_connection(self) -> None:
         super()._open_connection()
-        if getattr(self._socket.sock, "context", None) is not self._context:
-            raise WrongLibrary("mysql-connector-python does not use the TLS that it was given: install an earlier one")
+        used = None if self._socket is None else getattr(self._socket.sock, "context", None)
+        if used is not self._context:
+            raise WrongLibrary("mysql-connector-python ignores Lately's TLS settings: install an earlier version of it")
 
 
-def server_name(connection: Connection) -> str:
-    """A name of the server that stays the same over restarts: MySQL's uuid, MariaDB's uid or its server id."""
+def read_server_name(connection: Connection) -> str:
+    """Return a name of the server that survives restarts: MySQL's uuid, MariaDB's uid or the server id."""
     for variable in ("server_uuid", "server_uid", "server_id"):
-        with suppress(mysql.connector.Error), connection.cursor() as cursor:
-            cursor.execute(f"SELECT @@global.{variable}")
-            return str(cursor.fetchone()[0])
+        with suppress(mysql.connector.Error):
+            return str(fetch_row(connection, tuple[str | int], f"SELECT @@global.{variable}")[0])
     return "unknown"
 
 
-def server_time(connection: Connection) -> int:
-    """The server's clock, in microseconds since 1970 UTC."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)")
-        return cursor.fetchone()[0]
+def read_server_time(connection: Connection) -> int:
+    """Return the server's clock in microseconds since 1970 UTC. Raises mysql.connector.Error."""
+    return fetch_row(connection, tuple[int], "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)")[0]
 
 
-def text(value: str | bytes | bytearray) -> str:
-    """A name from information_schema, which MySQL 8 returns as bytes."""
+def to_text(value: str | bytes | bytearray) -> str:
+    """Convert a text of information_schema, which MySQL 8 returns as bytes."""
     return value if isinstance(value, str) else bytes(value).decode()

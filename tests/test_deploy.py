@@ -14,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from app import metrics
 from app.__main__ import COMMANDS
-from app.settings import FILE, Settings
+from app.settings import FILE_SUFFIX, Settings
 from local.shop import TABLE
 from source import metrics as source_metrics
 from tests.kit.stack import ROOT
@@ -31,7 +31,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
 FIELDS = Settings.__dataclass_fields__
 SETTINGS = {f"LATELY_{name.upper()}" for name in FIELDS}
-SETTINGS |= {f"LATELY_{name.upper()}{FILE}" for name, spec in FIELDS.items() if spec.metadata["secret"]}
+SETTINGS |= {f"LATELY_{name.upper()}{FILE_SUFFIX}" for name, spec in FIELDS.items() if spec.metadata["secret"]}
 #: Those of which a worker can be asked as well as a source, and what every process says of itself.
 FOREIGN_METRICS = {"up", "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes"}
 LONGEST_STOP_S = int(re.search(r"LONGEST_STOP_S = (\d+)", (ROOT / "app" / "worker.py").read_text()).group(1))
@@ -131,8 +131,10 @@ def test_compose_gives_each_worker_an_address_and_a_volume_of_its_own_and_all_th
     for field in (lambda one: one["environment"]["LATELY_WEB_HOST"], lambda one: one["volumes"][0].split(":")[0]):
         assert len({field(one) for one in workers.values()}) == 2
     for one in ours.values():
-        Settings.from_env({k: v for k, v in one["environment"].items() if not k.endswith(FILE) and k != "LATELY_AUTH"})
-        assert {Path(v).name for k, v in one["environment"].items() if k.endswith(FILE)} == set(one["secrets"])
+        Settings.from_env(
+            {k: v for k, v in one["environment"].items() if not k.endswith(FILE_SUFFIX) and k != "LATELY_AUTH"}
+        )
+        assert {Path(v).name for k, v in one["environment"].items() if k.endswith(FILE_SUFFIX)} == set(one["secrets"])
         assert seconds(one["stop_grace_period"]) > LONGEST_STOP_S
         command = one.get("command", [])
         assert not command or command[0] in COMMAND_NAMES
@@ -214,7 +216,7 @@ def test_a_unit_runs_a_command_there_is_with_settings_there_are(path: Path):
     assert command in COMMAND_NAMES
     assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE).group(1)) > LONGEST_STOP_S
     credentials = set(re.findall(r"^LoadCredential=(\w+):/etc/lately/\1$", unit, re.MULTILINE))
-    files = dict(re.findall(rf"^Environment=LATELY_(\w+){FILE}=%d/(\w+)$", unit, re.MULTILINE))
+    files = dict(re.findall(rf"^Environment=LATELY_(\w+){FILE_SUFFIX}=%d/(\w+)$", unit, re.MULTILINE))
     assert {name.lower(): name.lower() for name in files} == {name: name for name in credentials}
     assert all(file == name.lower() for name, file in files.items())
     shared = dict(re.findall(r"^(LATELY_\w+)=(.*)$", (DEPLOY / "systemd" / "lately.env").read_text(), re.MULTILINE))

@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 def test_every_setting_is_documented_with_its_default():
     rows = re.findall(r"^\| `(LATELY_\w+)` \| (?:`(.*?)`)? ?\| (.*) \|$", OPERATIONS, re.MULTILINE)
     assert rows == [
-        (f"LATELY_{field.name.upper()}", str(field.default), field.metadata["help"])
+        (f"LATELY_{field.name.upper()}", str(Settings().to_display()[field.name]), field.metadata["help"])
         for field in dataclasses.fields(Settings)
     ]
 

@@ -34,7 +34,7 @@ _FORBIDDEN = (
 
 def client_options(settings: Settings) -> dict[str, object]:
     """Return the options of every aiokafka client: the bootstrap servers and the security settings."""
-    return {"bootstrap_servers": settings.kafka_servers, **tls.kafka(settings)}
+    return {"bootstrap_servers": settings.kafka_servers, **tls.kafka_options(settings)}
 
 
 @asynccontextmanager
@@ -73,7 +73,9 @@ async def _probe(settings: Settings, host: str, port: int) -> LatelyError | bool
     """Connect to one server: True if it accepts the connection, False if it does not answer, else the cause."""
     server = f"Kafka at {host}:{port}"
     try:
-        connection = await create_conn(host, port, request_timeout_ms=DIAGNOSIS_TIMEOUT_MS, **tls.kafka(settings))
+        connection = await create_conn(
+            host, port, request_timeout_ms=DIAGNOSIS_TIMEOUT_MS, **tls.kafka_options(settings)
+        )
         try:
             await connection.send(MetadataRequest([]))
         finally:

@@ -63,7 +63,7 @@ def test_a_failure_is_one_line_of_json_too_and_masked():
 
 
 def test_whoever_asks_for_personal_data_gets_it_and_text_is_masked_as_well():
-    assert "'ann'" in said(Settings(log_pii=1), "Duplicate entry 'ann'")
+    assert "'ann'" in said(Settings(log_pii=True), "Duplicate entry 'ann'")
     assert said(Settings(), "Duplicate entry 'ann'") == "Duplicate entry '***'\n"
 
 

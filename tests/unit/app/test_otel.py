@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from app.settings import otel_exporter
+from app.otel_settings import otel_exporter
 from domain.events import is_valid_trace_id, is_valid_traceparent, trace_id_of
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -12,6 +13,8 @@ from app.settings import COLUMNS, FALLBACK_PER_S, Settings
 FIELDS = dataclasses.fields(Settings)
 SECRET = "sixteen bytes..."
 NUMBERS = [f.name for f in FIELDS if isinstance(f.default, int)]
+SWITCHES = [f.name for f in FIELDS if isinstance(f.default, bool)]
+TYPES = get_type_hints(Settings)
 LOGIN = {
     "kafka_security": "SASL_SSL", "kafka_sasl_mechanism": "PLAIN", "kafka_sasl_user": "x", "kafka_sasl_password": "x",
 }  # fmt: skip
@@ -54,14 +57,14 @@ def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
         "id": "x",
         "topic_prefix": "x",
         "instance_id": "x",
-        "auth_insecure": "1",
+        **dict.fromkeys(SWITCHES, "1"),
         "token_secret": SECRET,
         "report_tz": "Europe/Berlin",
         "away_exit_s": "301",
     }
     others = beside(field.name, pems)
     text = special.get(field.name, "77" if field.name in NUMBERS else "x:1")
-    text = field.metadata["choices"][-1] if field.metadata["choices"] else text
+    text = (get_args(TYPES[field.name]) or [text])[-1]
     text = pems.get(field.name.partition("_")[2], text)
 
     settings = read(**{f"LATELY_{name.upper()}": value for name, value in {**others, field.name: text}.items()})
@@ -235,7 +238,7 @@ def test_an_unknown_column_is_refused_with_the_nearest_name(columns, nearest):
 
 
 def test_secrets_are_masked_when_settings_are_shown():
-    shown = read(LATELY_MYSQL_PASSWORD="hunter2", LATELY_MYSQL_USER="lately").shown()
+    shown = read(LATELY_MYSQL_PASSWORD="hunter2", LATELY_MYSQL_USER="lately").to_display()
 
     assert shown["mysql_password"] == "***"
     assert shown["mysql_user"] == "lately"
@@ -244,7 +247,7 @@ def test_secrets_are_masked_when_settings_are_shown():
 
 
 def test_a_secret_that_is_not_set_is_not_masked():
-    assert Settings().shown()["mysql_password"] == ""
+    assert Settings().to_display()["mysql_password"] == ""
 
 
 def test_a_secret_does_not_show_in_a_traceback_or_a_log():
@@ -294,8 +297,8 @@ def test_a_secret_is_read_from_a_file_without_the_line_end(tmp_path, name, end):
 
     # Only one line end is an editor's; anything else belongs to the secret.
     assert settings == dataclasses.replace(Settings(), **others, **{name: f" {SECRET} ü" + ("\n" if end else "")})
-    assert settings.shown()[name] == "***"
-    assert list(settings.shown()) == [f.name for f in FIELDS]
+    assert settings.to_display()[name] == "***"
+    assert list(settings.to_display()) == [f.name for f in FIELDS]
 
 
 def test_a_secret_from_a_file_has_to_be_long_enough_too(tmp_path):

@@ -151,7 +151,7 @@ def test_a_key_with_a_password_is_refused_instead_of_asking_for_it(secured, pref
 def test_an_authority_that_is_named_is_the_only_one_that_is_trusted(pems):
     for secured, prefix in SERVERS:
         settings = Settings.from_env({**secured, f"{prefix}_CA": pems["ca"]})
-        context = tls.mysql(settings) or tls.kafka(settings)["ssl_context"]
+        context = tls.mysql_context(settings) or tls.kafka_options(settings)["ssl_context"]
         assert len(context.get_ca_certs()) == 1
         assert context.verify_mode == ssl.CERT_REQUIRED
 
@@ -165,12 +165,12 @@ def test_an_authority_that_is_named_is_the_only_one_that_is_trusted(pems):
     ],
 )
 def test_the_modes_of_mysql_mean_what_they_mean_to_its_own_clients(mode, verifies, named):
-    context = tls.mysql(Settings(mysql_tls=mode))
+    context = tls.mysql_context(Settings(mysql_tls=mode))
     assert (context.verify_mode, context.check_hostname) == (verifies, named)
 
 
 def test_kafka_is_always_verified_by_name():
-    context = tls.kafka(Settings(kafka_security="SSL"))["ssl_context"]
+    context = tls.kafka_options(Settings(kafka_security="SSL"))["ssl_context"]
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
@@ -186,7 +186,7 @@ def test_faust_and_the_engine_are_told_what_all_other_clients_are(protocol):
 
     told = credentials_to_aiokafka_auth(core._credentials(settings))
 
-    assert {name: value for name, value in told.items() if value is not None} == tls.kafka(settings)
+    assert {name: value for name, value in told.items() if value is not None} == tls.kafka_options(settings)
     assert "hunter2" not in repr(core._credentials(settings))
 
 

@@ -1,0 +1,46 @@
+"""The composition root starts every service by name; importing any other module starts nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+SERVICES = """
+import app.main
+app = app.main.app
+print(*sorted(type(service).__name__ for service in (*app._extra_services, *app._children)))
+print(app.tables.on_loss.__qualname__, app.tables.before_step.__qualname__, type(app.throttle).__name__)
+"""
+
+STARTED = """
+import gc, importlib, pkgutil, sys, threading
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(module.name)
+from aiokafka import AIOKafkaClient, AIOKafkaConsumer, AIOKafkaProducer
+from app.core import app
+print(*app._extra_services, *app._children, *threading.enumerate()[1:])
+print(*(one for one in gc.get_objects() if isinstance(one, AIOKafkaClient | AIOKafkaConsumer | AIOKafkaProducer)))
+"""
+
+
+def output(code: str, *arguments: str) -> list[str]:
+    """The lines that a new process prints for this code."""
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_the_composition_root_starts_these_services_and_no_others():
+    services, others = output(SERVICES)
+    assert services.split() == ["DeadLetterCounts", "ReadProgress", "SourceStatus", "Watchdog"]
+    assert others.split() == ["LostStateHandler.handle_loss", "FreezeGuard.check", "Throttle"]
+
+
+@pytest.mark.parametrize("package", ["tables", "agents", "web", "source", "app.services", "app.kafka", "app.control"])
+def test_importing_a_package_starts_nothing(package: str):
+    assert output(STARTED, package) == ["", ""]
