@@ -45,8 +45,8 @@ class PartitionOwnership:
 
         Waits up to `within_s` seconds for missing records. The caller must read the copy before it awaits anything.
         """
-        copy = self._app.tables.by_name.get(table)
-        return copy is not None and await self._app.tables.standby.is_caught_up(copy, partition, within_s)
+        tables = self._app.tables
+        return table in tables and await tables.standby.is_caught_up(tables[table], partition, within_s)
 
     def check_frozen(self) -> None:
         """End the process if it was frozen for longer than its session."""
@@ -54,7 +54,7 @@ class PartitionOwnership:
 
     def has_table(self, table: str) -> bool:
         """Return whether this process runs the agent that writes a table."""
-        return table in self._app.tables.by_name
+        return table in self._app.tables
 
     def find_writer(self, table: str) -> str | None:
         """Return the agent that writes a table, in whichever process; None if no table has this name."""

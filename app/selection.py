@@ -27,7 +27,7 @@ def select_agents(app: Lately) -> None:
     for name, module in modules.items():
         if module not in selected:
             del app.agents[name]
-    for table in list(app.tables.by_name.values()):
+    for table in list(app.tables.values()):
         writer = groups.writer_agent(table.name, table.source_topic, source_topics)
         app.changelogs[table.name], app.table_writers[table.name] = table.changelog, writer
         if writer not in selected:
@@ -42,5 +42,5 @@ def select_agents(app: Lately) -> None:
     }
     declared = {topic.name for topic in app.declared_topics.all}
     app.extra_topics += [
-        Topic(table.changelog, COMPACTED) for table in app.tables.by_name.values() if table.changelog not in declared
+        Topic(table.changelog, COMPACTED) for table in app.tables.values() if table.changelog not in declared
     ]

@@ -50,14 +50,14 @@ class FaustWorkerState:
                 _partitions_of(table.changelog, assignor.assigned_standbys()),
                 _partitions_of(table.changelog, assignor.warmup),
             )
-            for table in self._app.tables.by_name.values()
+            for table in self._app.tables.values()
         }
 
     def standby_positions(self) -> list[tuple[str, int, int]]:
         """Return table, partition and changelog position of each standby."""
         return [
             (table.name, partition, table.stores[partition].offset)
-            for table in self._app.tables.by_name.values()
+            for table in self._app.tables.values()
             for partition in _partitions_of(table.changelog, self._app.assignor.assigned_standbys())
             if partition in table.stores
         ]
@@ -66,13 +66,13 @@ class FaustWorkerState:
         """Return for each table the number of partitions with permanently missing records."""
         return {
             table.name: sum(store.is_incomplete for store in table.stores.values())
-            for table in self._app.tables.by_name.values()
+            for table in self._app.tables.values()
         }
 
     def workers(self) -> dict[str, list[int]]:
         """Return the partitions of each worker with the same agents, by address."""
-        tables = self._app.tables.by_name
-        changelog = (tables.get("by_user") or next(iter(tables.values()))).changelog
+        tables = self._app.tables
+        changelog = (tables["by_user"] if "by_user" in tables else next(iter(tables.values()))).changelog
         distribution = self._app.assignor.table_metadata(changelog)
         return {str(url).rstrip("/"): sorted(topics.get(changelog, ())) for url, topics in distribution.items()}
 

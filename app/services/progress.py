@@ -53,8 +53,8 @@ class ReadProgress(Service):
     async def _take_sample(self) -> None:
         positions = {tp: task.durable for tp, task in self._app.tables.partition_tasks.items()}
         self._samples.append(_Sample(time.monotonic(), positions, _count_requests()))
-        for name, table in self._app.tables.by_name.items():
-            metrics.KEYS.labels(name).set(sum(store.estimated_keys for store in table.stores.values()))
+        for table in self._app.tables.values():
+            metrics.KEYS.labels(table.name).set(sum(store.estimated_keys for store in table.stores.values()))
 
     def partitions(self) -> list[PartitionProgress]:
         """Return the progress in all partitions that this worker reads now, by topic and partition."""

@@ -32,7 +32,9 @@ print(*(one for one in gc.get_objects() if isinstance(one, AIOKafkaClient | AIOK
 def output(code: str, *arguments: str) -> list[str]:
     """The lines that a new process prints for this code."""
     command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_the_composition_root_starts_these_services_and_no_others():
