@@ -84,9 +84,17 @@ class BadFolder(LatelyError):
 
 
 class ServerAway(LatelyError):
-    """Kafka or MySQL cannot be reached; trying again later may help."""
+    """Kafka, MySQL or another server cannot be reached; trying again later may help."""
 
     exit_code = EX_UNAVAILABLE
+
+
+class KafkaAway(ServerAway):
+    """Kafka cannot be reached."""
+
+
+class DatabaseAway(ServerAway):
+    """The shop's MySQL server cannot be reached."""
 
 
 class WrongLibrary(LatelyError):

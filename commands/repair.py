@@ -1,126 +1,143 @@
-"""What commands that compare the tables share: two sides user by user, and the events that make a table right."""
+"""Shared by the commands that compare the table by_user: compare users again, and publish repairs."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import NamedTuple
 
 from app.control.generation import require_active_generation
 from app.settings import Settings
 from app.topics import Topics
 from commands.worker_client import WorkerClient
-from domain.differences import PurchaseDifference, find_differences
-from domain.differences import build_repair as event_of
+from domain.differences import PurchaseDifference, build_repair, find_differences
 from domain.purchases import Purchase
 from domain.values import rfc3339
 from source.events import build_record
 from source.outbox import OutboxRow
 from source.publisher import open_publisher
 
-#: Users that are looked at again at once, and how often while their purchases keep changing.
-BATCH_USERS, MAX_ROUNDS = 500, 5
+#: Maximum number of users that are compared again together.
+BATCH_USERS = 500
+#: Maximum number of comparisons of a user whose purchases keep changing.
+MAX_ROUNDS = 5
 
-#: Compares users as of now: the differences that are real, those that may be on their way, and the version that the
-#: event which repairs one takes where the table does not know the purchase.
-Comparison = Callable[
-    [list[str]],
-    Awaitable[tuple[list[PurchaseDifference], list[PurchaseDifference], Callable[[PurchaseDifference], int]]],
-]
+#: Returns the version of the repair of a purchase that the table does not contain.
+RepairVersion = Callable[[PurchaseDifference], int]
+#: Publishes repairs of differences.
+Repair = Callable[[list[PurchaseDifference], RepairVersion], Awaitable[None]]
+
+
+class Comparison(NamedTuple):
+    """The present differences of some users: confirmed ones, and those that an event in flight may explain."""
+
+    confirmed: list[PurchaseDifference]
+    in_flight: list[PurchaseDifference]
+    version: RepairVersion
 
 
 async def recheck(
     users: list[str],
-    bracket: Comparison,
-    tell: Callable[[PurchaseDifference], None],
-    repair: Callable[[list[PurchaseDifference], Callable[[PurchaseDifference], int]], Awaitable[None]] | None,
+    compare: Callable[[list[str]], Awaitable[Comparison]],
+    report: Callable[[PurchaseDifference], None],
+    repair: Repair | None,
 ) -> int:
-    """Tell what really differs of these users, each difference once, and repair it; how many keep changing.
+    """Compare users again, report and repair each confirmed difference once; return the number of undecided ones.
 
-    Users of whom something may be on its way are compared again.
+    Users with an event in flight are compared again, at most MAX_ROUNDS times.
     """
-    told: set[tuple] = set()
-    touched: list[PurchaseDifference] = []
+    reported: set[tuple[str, tuple[str | int, str]]] = set()
+    in_flight: list[PurchaseDifference] = []
     for _ in range(MAX_ROUNDS):
-        confirmed, touched, version = await bracket(users)
-        new = [one for one in confirmed if (one.user_id, one.identity) not in told]
-        told |= {(one.user_id, one.identity) for one in new}
-        for one in new:
-            tell(one)
+        confirmed, in_flight, version = await compare(users)
+        new = [difference for difference in confirmed if (difference.user_id, difference.identity) not in reported]
+        reported |= {(difference.user_id, difference.identity) for difference in new}
+        for difference in new:
+            report(difference)
         if repair is not None and new:
             await repair(new, version)
-        users = sorted({one.user_id for one in touched})
+        users = sorted({difference.user_id for difference in in_flight})
         if not users:
             break
-    return len(touched)
+    return len(in_flight)
 
 
 async def publish_repairs(
     settings: Settings,
-    tables: WorkerClient,
-    found: list[PurchaseDifference],
-    version: Callable[[PurchaseDifference], int],
+    worker_client: WorkerClient,
+    differences: list[PurchaseDifference],
+    version: RepairVersion,
     source: str,
 ) -> list[PurchaseDifference]:
-    """Publish what makes the table right, wait until it is applied; which differences are none any more.
+    """Publish the repair of each difference, wait until the table contains them, and return the repaired ones.
 
-    `version` is that of a purchase which the table does not know, `source` the one that the events name.
+    `source` is the CloudEvents source of the repairs.
     """
     topics, now = Topics(settings), rfc3339(time.time_ns() // 1000)
     records = []
-    for one in found:
-        kind, at, data = event_of(one, version(one))
-        row = OutboxRow(at, at, str(uuid.uuid4()), kind, data.decode(), None, now)
+    for difference in differences:
+        event_type, event_version, data = build_repair(difference, version(difference))
+        row = OutboxRow(event_version, event_version, str(uuid.uuid4()), event_type, data.decode(), None, now)
         records.append(build_record(row, source, topics, settings))
-    async with require_active_generation(settings), open_publisher(settings) as publisher:
+    async with require_active_generation(settings), open_publisher(settings, topics) as publisher:
         await publisher.publish(records)
         offsets = dict(publisher.offsets)
-    applied = await tables.read_purchases(sorted({one.user_id for one in found}), offsets)
-    known = {(user, one.identity): one for user, registers in applied.items() for one in registers}
-    return [one for one in found if _mended(one, known.get((one.user_id, one.identity)))]
+    users = sorted({difference.user_id for difference in differences})
+    purchases = {
+        (user, purchase.identity): purchase
+        for user, user_purchases in (await worker_client.read_purchases(users, offsets)).items()
+        for purchase in user_purchases
+    }
+    return [
+        difference
+        for difference in differences
+        if _is_repaired(difference, purchases.get((difference.user_id, difference.identity)))
+    ]
 
 
-def _mended(one: PurchaseDifference, now: Purchase | None) -> bool:
-    """Whether the table says what it should; a newer change that came meanwhile is as good."""
-    if now is not None and one.purchase is not None and now.version > one.purchase.version:
+def _is_repaired(difference: PurchaseDifference, purchase: Purchase | None) -> bool:
+    """Whether the table now contains the expected purchase, or a newer version that arrived meanwhile."""
+    before = difference.purchase
+    if purchase is not None and before is not None and purchase.version > before.version:
         return True
-    rows = [] if one.row is None else [one.row]
-    return not find_differences(one.user_id, rows, [] if now is None else [now], None)
+    rows = [] if difference.row is None else [difference.row]
+    return not find_differences(difference.user_id, rows, [] if purchase is None else [purchase], None)
 
 
 async def merge_by_user(
-    rows: Iterable[tuple[bytes, list[Purchase]]], registers: AsyncIterator[tuple[bytes, list[Purchase]]]
+    expected: Iterable[tuple[bytes, list[Purchase]]], actual: AsyncIterator[tuple[bytes, list[Purchase]]]
 ) -> AsyncIterator[tuple[str, list[Purchase], list[Purchase]]]:
-    """Two sides in the order of users' ids, user by user."""
-    left = iter(rows)
-    one = next(left, None)
-    async for user, known in registers:
-        while one is not None and one[0] < user:
-            yield one[0].decode(), one[1], []
-            one = next(left, None)
-        if one is not None and one[0] == user:
-            yield user.decode(), one[1], known
-            one = next(left, None)
+    """Merge two sequences sorted by user id; yield each user with the purchases of both, possibly empty."""
+    remaining = iter(expected)
+    head = next(remaining, None)
+    async for user, purchases in actual:
+        while head is not None and head[0] < user:
+            yield head[0].decode(), head[1], []
+            head = next(remaining, None)
+        if head is not None and head[0] == user:
+            yield user.decode(), head[1], purchases
+            head = next(remaining, None)
         else:
-            yield user.decode(), [], known
-    while one is not None:
-        yield one[0].decode(), one[1], []
-        one = next(left, None)
+            yield user.decode(), [], purchases
+    while head is not None:
+        yield head[0].decode(), head[1], []
+        head = next(remaining, None)
 
 
 async def unique_users(users: Iterable[str]) -> AsyncIterator[str]:
-    """These users, each once."""
+    """Yield each user once, in the order of the first occurrence."""
     for user in dict.fromkeys(users):
         yield user
 
 
 async def batches_of_users(users: AsyncIterator[str], size: int) -> AsyncIterator[list[str]]:
-    """The users in groups of at most `size`."""
-    group: list[str] = []
+    """Yield the users in lists of at most `size`."""
+    batch: list[str] = []
     async for user in users:
-        group.append(user)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+        batch.append(user)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

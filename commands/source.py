@@ -1,4 +1,4 @@
-"""`lately source …`: run the event source, set it up, look after it."""
+"""`lately source …`: run the event source, set it up, and inspect it."""
 
 from __future__ import annotations
 
@@ -12,92 +12,98 @@ import msgspec
 
 from app.errors import EX_USAGE, BadSource, PortTaken
 from app.settings import OUTBOX, Settings
-from commands.output import Progress, say_findings
+from app.topics import Topics
+from commands.output import ProgressLine, print_findings
 
-FIRST_SNAPSHOT = "1d"
+FIRST_SNAPSHOT_AGE = "1d"
+
+Command = Callable[..., None]
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def source(context: click.Context) -> None:
-    """Publish the shop's orders (MySQL) as events (Kafka); without a subcommand: run."""
+    """Publish the shop's orders (MySQL) as events (Kafka). Without a subcommand: run."""
     if context.invoked_subcommand is None:
         _run()
 
 
 @source.command("run")
 def run() -> None:
-    """Publish the outbox until stopped."""
+    """Publish changes until stopped."""
     _run()
 
 
-def _since(command: Callable) -> Callable:
-    command = click.option("--all", "everything", is_flag=True, help="All orders, however old.")(command)
+def _since_options(command: Command) -> Command:
+    command = click.option("--all", "all_orders", is_flag=True, help="All orders, however old.")(command)
     return click.option(
-        "--since", default=None, help=f"Orders since then: 12h, 2d, 2026-01-31T00:00:00Z. Default {FIRST_SNAPSHOT}."
+        "--since",
+        default=None,
+        help=f"Orders since this time: 12h, 2d, 2026-01-31T00:00:00Z. Default {FIRST_SNAPSHOT_AGE}.",
     )(command)
 
 
 @source.command("setup")
-@_since
+@_since_options
 @click.option("--print-sql", is_flag=True, help="Only print the statements.")
-@click.option("--apply", is_flag=True, help="Execute them; the default.")
-def setup(since: str | None, everything: bool, print_sql: bool, apply: bool) -> None:
+@click.option("--apply", is_flag=True, help="Execute the statements; the default.")
+def setup(since: str | None, all_orders: bool, print_sql: bool, apply: bool) -> None:
     """Create the outbox and its triggers, and take a first snapshot."""
-    from source import setup as commands
+    from source import setup as source_setup
 
     settings = Settings.from_env()
     if print_sql and apply:
-        raise BadSource("--print-sql and --apply exclude each other")
+        raise BadSource("--print-sql and --apply exclude each other: use one of them")
     if print_sql:
-        click.echo(commands.statements(settings))
+        click.echo(source_setup.setup_statements(settings))
     else:
-        commands.setup(settings, _chosen(since, everything), click.echo, Progress())
+        source_setup.setup(settings, _selected_since(since, all_orders), click.echo, ProgressLine())
 
 
 @source.command("snapshot")
-@_since
-@click.option("--where", default=None, help="Only rows for which this SQL condition holds.")
-@click.option("--resume/--restart", default=True, help="Go on with a snapshot that was interrupted, or begin anew.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be published.")
-def snapshot(since: str | None, everything: bool, where: str | None, resume: bool, dry_run: bool) -> None:
-    """Publish the rows that the table holds now; newer changes are not touched."""
-    from source import snapshot as taking
-    from source.setup import moment_of
+@_since_options
+@click.option("--where", default=None, help="Only rows for which this SQL condition is true.")
+@click.option("--resume/--restart", default=True, help="Continue an interrupted snapshot, or start a new one.")
+@click.option("--dry-run", is_flag=True, help="Only print how many rows would be published.")
+def snapshot(since: str | None, all_orders: bool, where: str | None, resume: bool, dry_run: bool) -> None:
+    """Publish the present rows of the table. Newer changes are not replaced."""
+    from source import snapshot as source_snapshot
+    from source.setup import parse_since
 
     settings = Settings.from_env()
-    chosen = _chosen(since, everything or (where is not None and since is None))
-    moment = None if chosen is None else moment_of(chosen)
+    selected = _selected_since(since, all_orders or (where is not None and since is None))
+    since_time = None if selected is None else parse_since(selected)
     if dry_run:
-        rows, condition = taking.dry_run(settings, moment, where)
+        rows, condition = source_snapshot.count_rows(settings, since_time, where)
         click.echo(f"{rows} rows of {settings.source_table} would be published ({condition})")
         return
-    progress = Progress()
-    taken = asyncio.run(taking.run(settings, since=moment, where=where, resume=resume, progress=progress))
-    click.echo(f"{taken.rows} rows are published")
+    state = asyncio.run(
+        source_snapshot.run(settings, since=since_time, where=where, resume=resume, progress=ProgressLine())
+    )
+    click.echo(f"{state.rows} rows are published")
 
 
 @source.command("check")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(as_json: bool) -> None:
-    """Look at everything the source needs; exit 2 when something has to be mended."""
-    from source import check as checking
+    """Check all that the source needs; exit with 2 when something must be corrected."""
+    from source.check import check_source
 
-    if say_findings(checking.check(Settings.from_env()), as_json):
+    if print_findings(check_source(Settings.from_env()), as_json):
         raise SystemExit(EX_USAGE)
 
 
 @source.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Show how the source stands: who publishes, what waits, how far a snapshot is."""
-    from source import status as standing
+    """Show the status of the source: the leader, the unpublished changes, the progress of a snapshot."""
+    from source.status import read_status
 
-    shown = standing.status(Settings.from_env())
+    fields = read_status(Settings.from_env())
     if as_json:
-        click.echo(msgspec.json.encode(shown).decode())
+        click.echo(msgspec.json.encode(fields).decode())
     else:
-        for name, value in shown.items():
+        for name, value in fields.items():
             click.echo(f"{name:24}{'' if value is None else value}")
 
 
@@ -105,57 +111,63 @@ def status(as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Also when changes are not published yet; they are lost.")
 def teardown(force: bool) -> None:
     """Remove the outbox and its triggers from the shop's database."""
-    from source import setup as commands
+    from source import setup as source_setup
 
-    commands.teardown(Settings.from_env(), force, click.echo)
+    source_setup.teardown(Settings.from_env(), force, click.echo)
 
 
-def _chosen(since: str | None, everything: bool) -> str | None:
-    if since is not None and everything:
-        raise BadSource("--since and --all exclude each other")
-    return None if everything else since or FIRST_SNAPSHOT
+def _selected_since(since: str | None, all_orders: bool) -> str | None:
+    if since is not None and all_orders:
+        raise BadSource("--since and --all exclude each other: use one of them")
+    return None if all_orders else since or FIRST_SNAPSHOT_AGE
 
 
 def _run() -> None:
     from mode import Worker
-    from prometheus_client import REGISTRY, start_http_server
 
-    from app import metrics
-    from app.control.generation import require_begun
+    from app.control.generation import require_startable_generation
     from app.kafka.admin import ensure_topics
     from app.logs import dress
     from source import mysql, triggers
-    from source.service import Source
+    from source.service import SourceService
 
     settings = Settings.from_env()
     with closing(mysql.connect(settings)) as connection:
         if settings.source_mode == OUTBOX:
-            triggers.require(connection, settings)
-    asyncio.run(require_begun(settings))
+            triggers.require_installed(connection, settings)
+    asyncio.run(require_startable_generation(settings))
     asyncio.run(ensure_topics(settings))
-    for one in metrics.OF_WORKERS:
-        REGISTRY.unregister(one)
+    _serve_metrics(settings)
+    service = SourceService(settings, Topics(settings))
+
+    class SourceWorker(Worker):
+        """A process whose log has the format of the settings."""
+
+        def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+            super().on_setup_root_logger(logger, level)
+            dress(logger, settings)
+
+    worker = SourceWorker(service, loglevel="INFO", redirect_stdouts=False, loop=asyncio.new_event_loop())
+    try:
+        worker.execute_from_commandline()
+    except BaseException:
+        if service.fatal_error is None:
+            raise
+        raise service.fatal_error from None
+
+
+def _serve_metrics(settings: Settings) -> None:
+    from prometheus_client import REGISTRY, start_http_server
+
+    from app import metrics
+
+    for metric in metrics.OF_WORKERS:
+        REGISTRY.unregister(metric)
     if settings.source_metrics_port:
         try:
             start_http_server(settings.source_metrics_port, addr=settings.web_host)
         except OSError as exc:
             raise PortTaken(
                 f"cannot serve /metrics on {settings.web_host}:{settings.source_metrics_port} ({exc.strerror}): "
-                "choose another with LATELY_SOURCE_METRICS_PORT"
+                "choose another port with LATELY_SOURCE_METRICS_PORT"
             ) from None
-    running = Source(settings)
-
-    class Logging(Worker):
-        """A worker whose log is what the settings ask for."""
-
-        def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
-            super().on_setup_root_logger(logger, level)
-            dress(logger, settings)
-
-    worker = Logging(running, loglevel="INFO", redirect_stdouts=False, loop=asyncio.new_event_loop())
-    try:
-        worker.execute_from_commandline()
-    except BaseException:
-        if running.given_up is None:
-            raise
-        raise running.given_up from None

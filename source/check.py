@@ -1,4 +1,4 @@
-"""`lately source check`: everything the source needs, looked at before anything starts; each finding with its fix."""
+"""`lately source check`: check all that the source needs before anything starts; each finding has its next step."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from app.control import source_state
 from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
 from source import guarantee, snapshot, triggers
-from source.columns import problems_of, quoted, shop_columns
-from source.mysql import Connection, connect, text
+from source.columns import Columns, find_column_problems, quote, read_shop_columns
+from source.mysql import Connection, connect, fetch_all, fetch_first, fetch_row, to_text
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
+
+_PRIVILEGES = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER", "LOCK TABLES"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: `result` is ok, warning or failed; `fix` says what to do."""
+    """Result of one check: `result` is ok, warning or failed; `fix` is the next step."""
 
     name: str
     result: str
@@ -28,185 +30,184 @@ class Finding:
     fix: str = ""
 
 
-def check(settings: Settings) -> list[Finding]:
-    """All findings about the shop's server, table and columns, and what setup has made there.
+def check_source(settings: Settings) -> list[Finding]:
+    """Check the shop's server, its table and columns, and the objects that setup creates.
 
-    Raises BadSource when the server refuses the user, ServerAway when it does not answer.
+    Raises BadSource when the server refuses the user, DatabaseAway when it does not answer.
     """
     with closing(connect(settings)) as connection:
         tls = "with TLS" if connection.is_secure else "without TLS"
-        found = [Finding("connection", OK, f"MySQL answers as {_version(connection)}, {tls}")]
-        looks: list[Callable[[Connection, Settings], Iterator[Finding]]] = [_server, _table]
-        looks += [_outbox, _rights] if settings.source_mode == OUTBOX else [_watermark]
-        looks.append(_promise)
-        for look in looks:
+        findings = [Finding("connection", OK, f"MySQL answers as {_read_version(connection)}, {tls}")]
+        checks: dict[str, Callable[[Connection, Settings], Iterator[Finding]]] = {
+            "server": _check_server,
+            "table": _check_table,
+        }
+        if settings.source_mode == OUTBOX:
+            checks |= {"outbox": _check_outbox, "rights": _check_privileges}
+        else:
+            checks |= {"watermark": _check_watermark}
+        checks |= {"promise": _check_guarantee}
+        for name, check in checks.items():
             try:
-                found += look(connection, settings)
+                findings += check(connection, settings)
             except mysql.connector.Error as exc:
-                found.append(Finding(look.__name__.strip("_"), FAILED, f"could not be looked at: {exc}", "see above"))
-        return found
+                findings.append(Finding(name, FAILED, f"could not be checked: {exc}", "see the other findings"))
+        return findings
 
 
-def _version(connection: Connection) -> str:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT VERSION()")
-        return text(cursor.fetchone()[0])
+def _read_version(connection: Connection) -> str:
+    return to_text(fetch_row(connection, tuple[str | bytes], "SELECT VERSION()")[0])
 
 
-def _server(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT @@session.time_zone")
-        zone = text(cursor.fetchone()[0])
+def _check_server(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    zone = to_text(fetch_row(connection, tuple[str | bytes], "SELECT @@session.time_zone")[0])
     if zone == "+00:00":
         yield Finding("session time zone", OK, "UTC")
     else:
-        yield Finding("session time zone", FAILED, f"{zone}", "let init_connect leave time_zone alone")
-    if settings.source_mode == OUTBOX and guarantee.variable(connection, "log_bin") == "ON":
-        if guarantee.variable(connection, "binlog_format") != "ROW":
+        yield Finding("session time zone", FAILED, zone, "do not set time_zone in init_connect")
+    if settings.source_mode == OUTBOX and guarantee.read_variable(connection, "log_bin") == "ON":
+        if guarantee.read_variable(connection, "binlog_format") != "ROW":
             yield Finding(
-                "binlog format", WARNING, "UUID() in a trigger is not safe in statements", "set binlog_format=ROW"
-            )
+                "binlog format", WARNING, "UUID() in a trigger is not safe with statements in the binlog",
+                "set binlog_format=ROW",
+            )  # fmt: skip
 
 
-def _table(connection: Connection, settings: Settings) -> Iterator[Finding]:
+def _check_table(connection: Connection, settings: Settings) -> Iterator[Finding]:
     table = f"{settings.mysql_database}.{settings.source_table}"
-    problems = problems_of(connection, settings)
-    for what, problem, fix in problems:
-        yield Finding(what, FAILED, problem, fix)
-    if any(what == "table" for what, *_ in problems):
+    problems = find_column_problems(connection, settings)
+    for problem in problems:
+        yield Finding(problem.subject, FAILED, problem.problem, problem.fix)
+    if any(problem.subject == "table" for problem in problems):
         return
-    engine = guarantee.engine_of(connection, settings)
+    engine = guarantee.read_engine(connection, settings)
     if engine != "InnoDB":
         yield Finding("engine", FAILED, f"{table} is {engine}", f"ALTER TABLE {settings.source_table} ENGINE=InnoDB")
     else:
         yield Finding("engine", OK, engine)
-    key = snapshot.chunked_by(connection, settings)
+    key = snapshot.read_chunk_columns(connection, settings)
     if key:
         yield Finding("primary key", OK, ", ".join(key))
     else:
-        yield Finding(
-            "primary key", WARNING, "none to read chunks by: a snapshot that is interrupted begins anew", "add one"
-        )
+        detail = "none that is suitable to read chunks: an interrupted snapshot restarts from the beginning"
+        yield Finding("primary key", WARNING, detail, "add one")
     if problems:
         return
-    columns = shop_columns(connection, settings)
-    yield Finding("columns", OK, ", ".join(f"{ours}={name}" for ours, (name, _) in columns.items()))
-    yield from _collations(connection, settings, columns)
-    for ours in COLUMNS:
-        if ours not in columns and ours in OPTIONAL_COLUMNS:
-            yield Finding(f"column {ours}", WARNING, "there is none", f"name it in LATELY_SOURCE_COLUMNS as {ours}=…")
+    columns = read_shop_columns(connection, settings)
+    yield Finding("columns", OK, ", ".join(f"{name}={column.name}" for name, column in columns.items()))
+    yield from _check_collations(connection, settings, columns)
+    for name in COLUMNS:
+        if name not in columns and name in OPTIONAL_COLUMNS:
+            yield Finding(
+                f"column {name}", WARNING, "the table has none", f"name it in LATELY_SOURCE_COLUMNS as {name}=…"
+            )
 
 
-def _collations(connection: Connection, settings: Settings, columns: dict) -> Iterator[Finding]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT column_name, collation_name FROM information_schema.columns"
-            " WHERE table_schema = %s AND table_name = %s AND collation_name IS NOT NULL",
-            (settings.mysql_database, settings.source_table),
-        )
-        found = {text(name): text(collation) for name, collation in cursor.fetchall()}
-    for ours in ("user_id", "order_id", "product_name"):
-        collation = found.get(columns[ours][0])
+def _check_collations(connection: Connection, settings: Settings, columns: Columns) -> Iterator[Finding]:
+    rows = fetch_all(
+        connection,
+        tuple[str | bytes, str | bytes],
+        "SELECT column_name, collation_name FROM information_schema.columns"
+        " WHERE table_schema = %s AND table_name = %s AND collation_name IS NOT NULL",
+        (settings.mysql_database, settings.source_table),
+    )
+    collations = {to_text(name): to_text(collation) for name, collation in rows}
+    for name in ("user_id", "order_id", "product_name"):
+        column = columns[name].name
+        collation = collations.get(column)
         if collation is not None and not collation.endswith(("_bin", "_cs", "_as_cs")) and collation != "binary":
             yield Finding(
-                f"collation of {columns[ours][0]}", WARNING,
-                f"{collation}: to your SQL 'ann' and 'Ann' are equal, to Lately they are not",
-                f"write {ours} always the same way, or use utf8mb4_bin",
+                f"collation of {column}", WARNING,
+                f"{collation}: in SQL 'ann' and 'Ann' are equal, in Lately they are different",
+                f"write each {name} in one spelling, or use utf8mb4_bin",
             )  # fmt: skip
 
 
-def _outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:
+def _check_outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:
     with suppress(BadSource):
-        if triggers.first_version(connection, settings) is None:
+        if triggers.read_first_version(connection, settings) is None:
             yield Finding("outbox", FAILED, f"there is no {settings.source_outbox}", "run `lately source setup`")
             return
         yield Finding("outbox", OK, settings.source_outbox)
-        missing = triggers.missing(connection, settings)
+        missing = triggers.find_missing(connection, settings)
         for name in missing:
             yield Finding(
-                f"trigger {name}", FAILED, "missing, or not as it has to be: changes go unseen",
-                "run `lately source setup`, which also publishes the rows as they are now",
+                f"trigger {name}", FAILED, "missing or outdated: changes are not captured",
+                "run `lately source setup`, which also publishes the present rows",
             )  # fmt: skip
         if not missing:
-            yield Finding("triggers", OK, ", ".join(triggers.names(connection, settings)))
+            yield Finding("triggers", OK, ", ".join(triggers.read_trigger_names(connection, settings)))
 
 
-def _rights(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """What setup and the triggers need, tried out or read from the grants."""
-    granted = _grants(connection, settings)
-    needed = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER", "LOCK TABLES"]
-    missing = [right for right in needed if right not in granted]
-    for right in missing:
+def _check_privileges(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """Check the privileges that setup and the triggers need."""
+    granted = _read_grants(connection, settings)
+    missing = [privilege for privilege in _PRIVILEGES if privilege not in granted]
+    for privilege in missing:
         yield Finding(
-            f"privilege {right}", FAILED, "missing", f"GRANT {right} ON `{settings.mysql_database}`.* TO the user"
+            f"privilege {privilege}",
+            FAILED,
+            "missing",
+            f"GRANT {privilege} ON `{settings.mysql_database}`.* TO the user",
         )
     if not missing:
-        yield Finding("privileges", OK, ", ".join(needed))
+        yield Finding("privileges", OK, ", ".join(_PRIVILEGES))
     if (
-        guarantee.variable(connection, "log_bin") == "ON"
-        and guarantee.variable(connection, "log_bin_trust_function_creators") != "ON"
+        guarantee.read_variable(connection, "log_bin") == "ON"
+        and guarantee.read_variable(connection, "log_bin_trust_function_creators") != "ON"
         and "SUPER" not in granted
-        and not triggers.names(connection, settings)
+        and not triggers.read_trigger_names(connection, settings)
     ):
         yield Finding(
-            "triggers with binlog (1419)", FAILED, "the server lets only SUPER create triggers",
+            "triggers with binlog (1419)", FAILED, "on this server only a user with SUPER can create triggers",
             "SET GLOBAL log_bin_trust_function_creators = 1",
         )  # fmt: skip
 
 
-def _grants(connection: Connection, settings: Settings) -> set[str]:
-    rights: set[str] = set()
+def _read_grants(connection: Connection, settings: Settings) -> set[str]:
+    """Return the user's privileges on the shop's database."""
+    privileges: set[str] = set()
+    # In a GRANT the underscores of a database name may be escaped.
     database = settings.mysql_database.replace("_", r"\_")
     scopes = {"*.*", f"`{settings.mysql_database}`.*", f"`{database}`.*"}
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW GRANTS")
-        for (line,) in cursor.fetchall():
-            words, _, rest = text(line).removeprefix("GRANT ").partition(" ON ")
-            if rest.partition(" TO ")[0] in scopes:
-                rights |= {word.strip().upper() for word in words.split(",")}
-    everything = {
-        "SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER", "LOCK TABLES", "DROP", "SUPER", "PROCESS",
-    }  # fmt: skip
-    return everything if "ALL PRIVILEGES" in rights else rights
+    for (line,) in fetch_all(connection, tuple[str | bytes], "SHOW GRANTS"):
+        words, _, target = to_text(line).removeprefix("GRANT ").partition(" ON ")
+        if target.partition(" TO ")[0] in scopes:
+            privileges |= {word.strip().upper() for word in words.split(",")}
+    return {*_PRIVILEGES, "DROP", "SUPER", "PROCESS"} if "ALL PRIVILEGES" in privileges else privileges
 
 
-def _watermark(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT extra, column_key FROM information_schema.columns"
-            " WHERE table_schema = %s AND table_name = %s AND column_name = %s",
-            (settings.mysql_database, settings.source_table, settings.source_id),
-        )
-        found = cursor.fetchone()
+def _check_watermark(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    row = fetch_first(
+        connection,
+        tuple[str | bytes, str | bytes],
+        "SELECT extra, column_key FROM information_schema.columns"
+        " WHERE table_schema = %s AND table_name = %s AND column_name = %s",
+        (settings.mysql_database, settings.source_table, settings.source_id),
+    )
     name = f"column {settings.source_id}"
-    if found is None:
-        yield Finding(
-            name,
-            FAILED,
-            "there is none for the watermark to follow",
-            "set LATELY_SOURCE_ID to the AUTO_INCREMENT column",
-        )
-    elif "auto_increment" not in text(found[0]).lower():
-        yield Finding(name, FAILED, "it is not AUTO_INCREMENT", "set LATELY_SOURCE_ID to the column that is")
+    if row is None:
+        detail = "the table has no such column for the watermark"
+        yield Finding(name, FAILED, detail, "set LATELY_SOURCE_ID to the AUTO_INCREMENT column")
+    elif "auto_increment" not in to_text(row[0]).lower():
+        yield Finding(name, FAILED, "it is not AUTO_INCREMENT", "set LATELY_SOURCE_ID to the AUTO_INCREMENT column")
     else:
         yield Finding(name, OK, "AUTO_INCREMENT")
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute(f"SELECT 1 FROM {quoted(settings.source_table)} LIMIT 1")
-            cursor.fetchall()
-            yield Finding("privilege SELECT", OK, "")
-        except mysql.connector.Error as exc:
-            yield Finding(
-                "privilege SELECT", FAILED, exc.msg, f"GRANT SELECT ON `{settings.mysql_database}`.* TO the user"
-            )
+    try:
+        fetch_all(connection, tuple[int], f"SELECT 1 FROM {quote(settings.source_table)} LIMIT 1")
+        yield Finding("privilege SELECT", OK, "")
+    except mysql.connector.Error as exc:
+        fix = f"GRANT SELECT ON `{settings.mysql_database}`.* TO the user"
+        yield Finding("privilege SELECT", FAILED, exc.msg or str(exc), fix)
     yield Finding(
-        "changes and removals", WARNING, "this mode sees new rows only", f"LATELY_SOURCE_MODE={OUTBOX} sees all"
-    )
+        "changes and removals", WARNING, "this mode captures new rows only",
+        f"set LATELY_SOURCE_MODE={OUTBOX} to capture all changes",
+    )  # fmt: skip
 
 
-def _promise(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    promised = guarantee.assess(connection, settings)
-    result = {source_state.PROVEN: OK, source_state.TIMED: FAILED, source_state.NONE: FAILED}[promised.level]
-    detail = "; ".join(reason.partition(": ")[0] for reason in promised.reasons)
-    fix = "; ".join(reason.partition(": ")[2] for reason in promised.reasons if ": " in reason)
-    yield Finding("guarantee", result, promised.level + (f" ({detail})" if detail else ""), fix)
+def _check_guarantee(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    assessment = guarantee.assess(connection, settings)
+    result = OK if assessment.level == source_state.PROVEN else FAILED
+    detail = "; ".join(reason.partition(": ")[0] for reason in assessment.reasons)
+    fix = "; ".join(reason.partition(": ")[2] for reason in assessment.reasons if ": " in reason)
+    yield Finding("guarantee", result, assessment.level + (f" ({detail})" if detail else ""), fix)

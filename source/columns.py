@@ -1,121 +1,152 @@
-"""The shop's columns: which of them are ours, and how SQL makes the JSON of an event's data from them."""
+"""The shop's columns: their names and types, and the SQL expressions that build an event's data from them."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, Settings
-from source.mysql import Connection, text
+from source.mysql import Connection, fetch_all, to_text
 
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 _TIMES = {"datetime", "timestamp"}
 _PRICES = {*_INTEGERS, "decimal", "float", "double"}
 _BINARY = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit", "geometry"}
 
-#: Lately's column name -> (the shop's column name, its data type).
-Columns = dict[str, tuple[str, str]]
+
+class Column(NamedTuple):
+    """A column of the shop's table: its name, and its data type in lower case."""
+
+    name: str
+    type: str
 
 
-def shop_columns(connection: Connection, settings: Settings) -> Columns:
-    """The columns of the shop's table, without the optional ones it lacks.
+#: Lately's column name -> the shop's column.
+Columns = dict[str, Column]
 
-    Raises BadSource when the table or a column is missing, or a column has a type that cannot be an event's.
+
+class ColumnProblem(NamedTuple):
+    """A problem of the shop's table or of a column, and the next step."""
+
+    subject: str
+    problem: str
+    fix: str
+
+
+def read_shop_columns(connection: Connection, settings: Settings) -> Columns:
+    """Return the columns of the shop's table, without the optional ones that it lacks.
+
+    Raises BadSource when the table or a column is missing, or a column has an unsuitable type.
     """
-    for _, problem, fix in problems_of(connection, settings):
-        raise BadSource(f"{problem}: {fix}")
-    found = _found(connection, settings)
-    return {ours: found[theirs.lower()] for ours, theirs in settings.columns.items() if theirs.lower() in found}
+    for problem in find_column_problems(connection, settings):
+        raise BadSource(f"{problem.problem}: {problem.fix}")
+    columns = _read_columns(connection, settings)
+    return {
+        name: columns[shop_name.lower()] for name, shop_name in settings.columns.items() if shop_name.lower() in columns
+    }
 
 
-def problems_of(connection: Connection, settings: Settings) -> list[tuple[str, str, str]]:
-    """What is wrong with the shop's table and columns: (what, the problem, what to do)."""
+def find_column_problems(connection: Connection, settings: Settings) -> list[ColumnProblem]:
+    """Check the shop's table and columns."""
     table = f"{settings.mysql_database}.{settings.source_table}"
-    found = _found(connection, settings)
-    if not found:
+    columns = _read_columns(connection, settings)
+    if not columns:
         fix = "create it, or set LATELY_SOURCE_TABLE and LATELY_MYSQL_DATABASE"
-        return [("table", f"there is no table {table}", fix)]
+        return [ColumnProblem("table", f"there is no table {table}", fix)]
     problems = []
-    for ours, theirs in settings.columns.items():
-        if theirs.lower() not in found:
-            if ours not in OPTIONAL_COLUMNS or ours != theirs:
-                fix = f"name the one that holds {ours} in LATELY_SOURCE_COLUMNS, as {ours}=its_name"
-                problems.append((f"column {ours}", f"table {table} has no column {theirs}", fix))
-            continue
-        name, kind = found[theirs.lower()]
-        what = f"column {name} of {table} is of type {kind}, but {ours}"
-        if ours == "ordered_at" and kind not in _TIMES:
-            problems.append((f"column {ours}", f"{what} must be a DATETIME or TIMESTAMP", "change its type"))
-        elif ours == "price" and kind not in _PRICES:
-            problems.append((f"column {ours}", f"{what} must be a DECIMAL or another number", "change its type"))
-        elif kind in _BINARY:
-            fix = "add a generated column, such as HEX of it, and name that one in LATELY_SOURCE_COLUMNS"
-            problems.append((f"column {ours}", f"{what} must be text or a number", fix))
-    theirs = settings.traceparent_column
-    if theirs is not None and theirs.lower() not in found:
-        fix = "add it, or leave traceparent out of LATELY_SOURCE_COLUMNS"
-        problems.append(("column traceparent", f"table {table} has no column {theirs}", fix))
+    for name, shop_name in settings.columns.items():
+        column = columns.get(shop_name.lower())
+        if column is not None:
+            problem = _find_type_problem(table, name, column)
+            if problem is not None:
+                problems.append(ColumnProblem(f"column {name}", *problem))
+        elif name not in OPTIONAL_COLUMNS or name != shop_name:
+            fix = f"name the one that holds {name} in LATELY_SOURCE_COLUMNS, as {name}=its_name"
+            problems.append(ColumnProblem(f"column {name}", f"table {table} has no column {shop_name}", fix))
+    trace_column = settings.traceparent_column
+    if trace_column is not None and trace_column.lower() not in columns:
+        fix = "add it, or remove traceparent from LATELY_SOURCE_COLUMNS"
+        problems.append(ColumnProblem("column traceparent", f"table {table} has no column {trace_column}", fix))
     return problems
 
 
-def _found(connection: Connection, settings: Settings) -> Columns:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
-            (settings.mysql_database, settings.source_table),
-        )
-        return {text(name).lower(): (text(name), text(kind).lower()) for name, kind in cursor.fetchall()}
+def _find_type_problem(table: str, name: str, column: Column) -> tuple[str, str] | None:
+    """Return problem and next step when a column's type does not fit Lately's column `name`."""
+    prefix = f"column {column.name} of {table} is of type {column.type}, but {name}"
+    if name == "ordered_at" and column.type not in _TIMES:
+        return f"{prefix} must be a DATETIME or TIMESTAMP", "change its type"
+    if name == "price" and column.type not in _PRICES:
+        return f"{prefix} must be a DECIMAL or another number", "change its type"
+    if column.type in _BINARY:
+        fix = "add a generated column, such as HEX of it, and name that column in LATELY_SOURCE_COLUMNS"
+        return f"{prefix} must be text or a number", fix
+    return None
 
 
-def primary_key(connection: Connection, settings: Settings) -> list[tuple[str, str]]:
-    """The columns of the shop's primary key in its order, each with its data type; none where it has no key."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT k.column_name, c.data_type FROM information_schema.statistics k JOIN information_schema.columns c"
-            " USING (table_schema, table_name, column_name)"
-            " WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index",
-            (settings.mysql_database, settings.source_table),
-        )
-        return [(text(name), text(kind).lower()) for name, kind in cursor.fetchall()]
+def _read_columns(connection: Connection, settings: Settings) -> Columns:
+    """Return all columns of the shop's table by their names in lower case."""
+    rows = fetch_all(
+        connection,
+        tuple[str | bytes, str | bytes],
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
+        (settings.mysql_database, settings.source_table),
+    )
+    return {to_text(name).lower(): Column(to_text(name), to_text(data_type).lower()) for name, data_type in rows}
 
 
-def payload(columns: Columns, side: str) -> str:
-    """The SQL expression that makes the JSON of one row; `side` is NEW, OLD or the table."""
+def read_primary_key(connection: Connection, settings: Settings) -> list[Column]:
+    """Return the columns of the shop's primary key in their order; none when the table has no key."""
+    rows = fetch_all(
+        connection,
+        tuple[str | bytes, str | bytes],
+        "SELECT k.column_name, c.data_type FROM information_schema.statistics k JOIN information_schema.columns c"
+        " USING (table_schema, table_name, column_name)"
+        " WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index",
+        (settings.mysql_database, settings.source_table),
+    )
+    return [Column(to_text(name), to_text(data_type).lower()) for name, data_type in rows]
+
+
+def payload_expression(columns: Columns, qualifier: str) -> str:
+    """Return the SQL expression of a row's JSON; `qualifier` is NEW, OLD or the quoted table."""
     pairs = []
-    for ours in COLUMNS:
-        if ours not in columns:
+    for name in COLUMNS:
+        if name not in columns:
             continue
-        name, kind = columns[ours]
-        value = f"{side}.{quoted(name)}"
-        if ours == "ordered_at":
-            if kind == "timestamp":
-                # Shown in the zone of the connection that writes, and ambiguous there once a year; its number is not.
+        column = columns[name]
+        value = f"{qualifier}.{quote(column.name)}"
+        if name == "ordered_at":
+            if column.type == "timestamp":
+                # As text a TIMESTAMP depends on the time zone of the connection that writes, where one
+                # hour of the year is ambiguous. As a number it does not.
                 value = f"DATE_ADD('1970-01-01', INTERVAL UNIX_TIMESTAMP({value}) * 1000000 MICROSECOND)"
             value = f"DATE_FORMAT({value}, '%Y-%m-%dT%H:%i:%S.%fZ')"
-        elif ours != "order_id" or kind not in _INTEGERS:
-            value = as_text(value)
-        pairs.append(f"'{ours}', {value}")
+        elif name != "order_id" or column.type not in _INTEGERS:
+            value = text_expression(value)
+        pairs.append(f"'{name}', {value}")
     return f"JSON_OBJECT({', '.join(pairs)})"
 
 
-def traceparent(settings: Settings, side: str | None, variable: bool) -> str:
-    """The SQL expression of the trace in which a row was written: the session's `@traceparent`, or the row's column.
+def traceparent_expression(settings: Settings, qualifier: str | None, with_variable: bool) -> str:
+    """Return the SQL expression of a row's trace: the session's `@traceparent`, or the row's column.
 
-    Whatever is in them, it fails no statement of the shop: only 55 characters that can be a traceparent's are taken,
-    and nothing else is converted from one character set to another.
+    No value of them can make a statement of the shop fail: only values of the 55 characters that a
+    traceparent may have are used, and no other value is converted to another character set.
     """
-    names = ["@traceparent"] if variable else []
-    if side is not None and settings.traceparent_column is not None:
-        names.append(f"{side}.{quoted(settings.traceparent_column)}")
+    names = ["@traceparent"] if with_variable else []
+    if qualifier is not None and settings.traceparent_column is not None:
+        names.append(f"{qualifier}.{quote(settings.traceparent_column)}")
     texts = ", ".join(
         f"IF(HEX({name}) REGEXP '^(3[0-9]|6[1-6]|2D){{55}}$', CONVERT({name} USING utf8mb4), NULL)" for name in names
     )
     return f"COALESCE({texts})" if texts else "NULL"
 
 
-def quoted(name: str) -> str:
-    """A name in backticks; Settings refuses names that contain one."""
+def quote(name: str) -> str:
+    """Return a name in backticks; Settings refuses names that contain a backtick."""
     return f"`{name}`"
 
 
-def as_text(value: str) -> str:
-    """The SQL expression that makes text of any value."""
+def text_expression(value: str) -> str:
+    """Return the SQL expression that converts any value to text."""
     return f"CONVERT({value} USING utf8mb4)"

@@ -1,4 +1,4 @@
-"""From a row of the outbox to the record to publish."""
+"""Conversion of a row of the outbox to the Kafka record of its event."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from app.topics import Topics
 from domain import dead_letters
 from domain.codec import UNDECODABLE
 from domain.errors import UnreadableEvent
-from domain.events import SCHEMA, read_event, valid_traceparent
+from domain.events import SCHEMA, is_valid_traceparent, read_event
 from source.outbox import OutboxRow
 
-#: The headers of an event.
+#: The Kafka headers of an event.
 EVENT_HEADERS = [("content-type", b"application/cloudevents+json")]
 
 
 @dataclass(frozen=True)
 class OutgoingRecord:
-    """A record for Kafka: an event for `orders`, or what could not become one for `orders-dead`."""
+    """A record for Kafka: an event for `orders`, or a dead letter for `orders-dead`."""
 
     topic: str
     key: bytes | None
@@ -29,43 +29,45 @@ class OutgoingRecord:
 
 
 def build_record(row: OutboxRow, source: str, topics: Topics, settings: Settings) -> OutgoingRecord:
-    """Make the event of `row`; a row that breaks a rule becomes a dead letter with the reason."""
+    """Build the event of `row`; a row that breaks a rule becomes a dead letter with the reason."""
     payload = value = row.payload.encode()
     key = None
     try:
-        names = _names(payload)
-        key = names.user_id.encode() if isinstance(names.user_id, str) else None
-        value = _document(row, names, payload, source)
+        ids = _read_ids(payload)
+        key = ids.user_id.encode() if isinstance(ids.user_id, str) else None
+        value = _build_document(row, ids, payload, source)
         read_event(key, value)
     except UnreadableEvent as exc:
-        # What is no JSON would spoil the document, too.
+        # An invalid payload would make the whole document invalid JSON, so it is stored alone.
         value = payload if exc.reason == "malformed-json" else value
-        headers = dead_letters.headers(exc, topic=settings.source_outbox, partition="", offset=row.id)
-        return OutgoingRecord(topics.orders_dead.name, dead_letters.cut(key), dead_letters.cut(value), headers)
+        headers = dead_letters.build_headers(exc, topic=settings.source_outbox, partition="", offset=row.id)
+        return OutgoingRecord(
+            topics.orders_dead.name, dead_letters.truncate_part(key), dead_letters.truncate_part(value), headers
+        )
     return OutgoingRecord(topics.orders.name, key, value, EVENT_HEADERS)
 
 
-class _Names(msgspec.Struct):
-    """What of a row is said in the event itself, too."""
+class _Ids(msgspec.Struct):
+    """The fields of a payload that the envelope of the event repeats."""
 
     user_id: object = None
     order_id: object = None
 
 
-_decode_names = msgspec.json.Decoder(_Names).decode
+_decode_ids = msgspec.json.Decoder(_Ids).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def _names(payload: bytes) -> _Names:
+def _read_ids(payload: bytes) -> _Ids:
     try:
-        return _decode_names(payload)
+        return _decode_ids(payload)
     except UNDECODABLE as exc:
         raise UnreadableEvent("malformed-json", str(exc)) from None
 
 
-def _document(row: OutboxRow, names: _Names, payload: bytes, source: str) -> bytes:
+def _build_document(row: OutboxRow, ids: _Ids, payload: bytes, source: str) -> bytes:
     fields = payload.strip()[1:-1].strip()
-    # The last of two equal names counts, so no column of the shop can set the version.
+    # Of two equal names JSON decoders use the last one, so no column of the shop can set the version.
     data = b'{%b%b"version":%d}' % (fields, b"," if fields else b"", row.version)
     document = {
         "specversion": "1.0",
@@ -73,12 +75,12 @@ def _document(row: OutboxRow, names: _Names, payload: bytes, source: str) -> byt
         "source": source,
         "type": row.type,
         "time": row.created_at,
-        "subject": str(names.order_id),
-        "partitionkey": names.user_id,
+        "subject": str(ids.order_id),
+        "partitionkey": ids.user_id,
         "datacontenttype": "application/json",
         "dataschema": SCHEMA,
         "data": msgspec.Raw(data),
     }
-    if valid_traceparent(row.traceparent):
+    if is_valid_traceparent(row.traceparent):
         document["traceparent"] = row.traceparent
     return _encode(document)

@@ -1,4 +1,4 @@
-"""What the source can promise on this server: proven, timed or none, and why not more."""
+"""Assessment of the guarantee that the source can give on this server: proven, timed or none."""
 
 from __future__ import annotations
 
@@ -10,78 +10,77 @@ import mysql.connector
 from app.control.source_state import NONE, PROVEN, TIMED
 from app.settings import WATERMARK, Settings
 from source import transactions
-from source.mysql import Connection, text
+from source.mysql import Connection, fetch_all, fetch_first, to_text
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """proven: no committed change is missed; timed: only of transactions shorter than `source_settle_s`; none."""
+    """A guarantee level and the reasons why it is not higher, each with the next step.
+
+    proven: no committed change is missed; timed: no change of transactions shorter than
+    `source_settle_s` is missed; none: changes may be missed.
+    """
 
     level: str
-    #: Why it is not more, each with what would help.
     reasons: tuple[str, ...] = ()
 
 
 def assess(connection: Connection, settings: Settings) -> Guarantee:
-    """What can be promised, from what the server says of itself. Raises mysql.connector.Error, ServerAway."""
-    none, timed = [], []
-    engine = engine_of(connection, settings)
+    """Derive the guarantee from the server's variables. Raises mysql.connector.Error, DatabaseAway."""
+    none: list[str] = []
+    timed: list[str] = []
+    engine = read_engine(connection, settings)
     if engine != "InnoDB":
         none.append(f"the table's engine is {engine}: ALTER TABLE … ENGINE=InnoDB")
     if is_replica(connection):
         reason = "the server is a replica: set LATELY_MYSQL_HOST to its primary"
-        # Transactions of the primary do not show here; its triggers do not fire here.
+        # A replica does not list the transactions of its primary, and does not run triggers for them.
         (timed if settings.source_mode == WATERMARK else none).append(reason)
-    if variable(connection, "wsrep_on") in ("ON", "1"):
-        timed.append("the server is a Galera node: transactions of the other nodes do not show here")
+    if read_variable(connection, "wsrep_on") in ("ON", "1"):
+        timed.append("the server is a Galera node: it does not list the transactions of the other nodes")
     if settings.source_mode == WATERMARK:
-        if int(variable(connection, "auto_increment_increment") or 1) > 1:
-            timed.append("auto_increment_increment is above 1: other servers may give smaller ids")
-        timed += _blind(settings)
+        if int(read_variable(connection, "auto_increment_increment") or 1) > 1:
+            timed.append("auto_increment_increment is above 1: other servers may assign smaller ids")
+        timed += _transaction_list_problems(settings)
     if none:
         return Guarantee(NONE, (*none, *timed))
     return Guarantee(TIMED, tuple(timed)) if timed else Guarantee(PROVEN)
 
 
-def engine_of(connection: Connection, settings: Settings) -> str:
-    """The storage engine of the shop's table."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT engine FROM information_schema.tables WHERE table_schema = %s AND table_name = %s",
-            (settings.mysql_database, settings.source_table),
-        )
-        found = cursor.fetchone()
-    return text(found[0]) if found and found[0] else "unknown"
+def read_engine(connection: Connection, settings: Settings) -> str:
+    """Return the storage engine of the shop's table."""
+    row = fetch_first(
+        connection,
+        tuple[str | bytes | None],
+        "SELECT engine FROM information_schema.tables WHERE table_schema = %s AND table_name = %s",
+        (settings.mysql_database, settings.source_table),
+    )
+    return to_text(row[0]) if row and row[0] else "unknown"
 
 
 def is_replica(connection: Connection) -> bool:
-    """Whether the server repeats what another one does."""
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW GLOBAL STATUS LIKE 'Slave_running'")
-        found = cursor.fetchone()
-        if found and text(found[1]).upper() == "ON":
-            return True
-        for statement in ("SHOW REPLICA STATUS", "SHOW SLAVE STATUS"):
-            # Not every server knows both, and not every user may ask.
-            with suppress(mysql.connector.Error):
-                cursor.execute(statement)
-                return bool(cursor.fetchall())
-    return variable(connection, "read_only") in ("ON", "1")
+    """Return whether the server replicates another server."""
+    row = fetch_first(connection, tuple[str | bytes, str | bytes], "SHOW GLOBAL STATUS LIKE 'Slave_running'")
+    if row and to_text(row[1]).upper() == "ON":
+        return True
+    for statement in ("SHOW REPLICA STATUS", "SHOW SLAVE STATUS"):
+        # Some servers have only one of these statements, and some users may execute neither.
+        with suppress(mysql.connector.Error):
+            return bool(fetch_all(connection, tuple[object, ...], statement))
+    return read_variable(connection, "read_only") in ("ON", "1")
 
 
-def variable(connection: Connection, name: str) -> str | None:
-    """A variable of the server, None where it does not have it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW GLOBAL VARIABLES LIKE %s", (name,))
-        found = cursor.fetchone()
-    return text(found[1]).upper() if found else None
+def read_variable(connection: Connection, name: str) -> str | None:
+    """Return a global variable of the server in upper case; None when the server does not have it."""
+    row = fetch_first(connection, tuple[str | bytes, str | bytes], "SHOW GLOBAL VARIABLES LIKE %s", (name,))
+    return to_text(row[1]).upper() if row else None
 
 
-def _blind(settings: Settings) -> list[str]:
+def _transaction_list_problems(settings: Settings) -> list[str]:
     try:
-        transactions.open_writers(settings)
-    except transactions.NoProof as exc:
+        transactions.read_writing_transactions(settings)
+    except transactions.TransactionListUnavailable as exc:
         return [str(exc)]
     except mysql.connector.Error as exc:
-        return [f"open transactions cannot be seen ({exc.msg}): GRANT PROCESS ON *.* to the user"]
+        return [f"open transactions cannot be listed ({exc.msg}): GRANT PROCESS ON *.* to the user"]
     return []

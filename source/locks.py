@@ -1,54 +1,58 @@
-"""Locks in the shop's database, for sources, snapshots and switches; the server frees them when the connection ends."""
+"""Named locks in the shop's database for sources, snapshots and switches of generations.
+
+The server frees a lock when the connection that holds it ends.
+"""
 
 from __future__ import annotations
 
 from app.settings import OUTBOX, Settings
-from source.mysql import Connection
+from source.mysql import Connection, fetch_row
 
-#: MySQL takes no longer name of a lock.
-LONGEST = 64
-
-
-def of_leader(settings: Settings) -> str:
-    """Whoever publishes the shop's changes holds it, whatever the generation of the topics."""
-    return _named("lately", settings, _followed(settings))
+#: MySQL's limit for the name of a lock.
+MAX_NAME_CHARACTERS = 64
 
 
-def of_handover(settings: Settings) -> str:
-    """Whoever holds it wants the leader's lock next: the source makes way, and no other takes that lock."""
-    return _named("lately-handover", settings, _followed(settings))
+def leader_lock(settings: Settings) -> str:
+    """Return the name of the lock of the leading source, the same for all generations of the topics."""
+    return _lock_name("lately", settings, _captured_table(settings))
 
 
-def of_snapshot(settings: Settings) -> str:
-    """Whoever takes a snapshot holds it."""
-    return _named("lately-snapshot", settings, settings.source_table)
+def handover_lock(settings: Settings) -> str:
+    """Return the name of the lock by which another process requests the leader's lock.
+
+    While it is held, the leading source ends and no other source acquires the leader's lock.
+    """
+    return _lock_name("lately-handover", settings, _captured_table(settings))
 
 
-def take(connection: Connection, lock: str, within_s: int) -> bool:
-    """Wait for a lock; whether this connection has it."""
-    return _ask(connection, "SELECT GET_LOCK(%s, %s)", lock, within_s)
+def snapshot_lock(settings: Settings) -> str:
+    """Return the name of the lock of the process that takes a snapshot."""
+    return _lock_name("lately-snapshot", settings, settings.source_table)
 
 
-def taken(connection: Connection, lock: str) -> bool:
-    """Whether anybody has it."""
-    return _ask(connection, "SELECT IS_USED_LOCK(%s) IS NOT NULL", lock)
+def acquire(connection: Connection, lock: str, within_s: int) -> bool:
+    """Wait for a lock for at most `within_s` seconds; return whether this connection has acquired it."""
+    return _select_flag(connection, "SELECT GET_LOCK(%s, %s)", lock, within_s)
 
 
-def holds(connection: Connection, lock: str) -> bool:
-    """Whether this connection still has it."""
-    return _ask(connection, "SELECT IS_USED_LOCK(%s) = CONNECTION_ID()", lock)
+def is_held(connection: Connection, lock: str) -> bool:
+    """Return whether any connection holds the lock."""
+    return _select_flag(connection, "SELECT IS_USED_LOCK(%s) IS NOT NULL", lock)
 
 
-def _ask(connection: Connection, question: str, *values: object) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(question, values)
-        return cursor.fetchone()[0] == 1
+def is_owned(connection: Connection, lock: str) -> bool:
+    """Return whether this connection holds the lock."""
+    return _select_flag(connection, "SELECT IS_USED_LOCK(%s) = CONNECTION_ID()", lock)
 
 
-def _followed(settings: Settings) -> str:
+def _select_flag(connection: Connection, statement: str, *parameters: str | int) -> bool:
+    return fetch_row(connection, tuple[int | None], statement, parameters)[0] == 1
+
+
+def _captured_table(settings: Settings) -> str:
     return settings.source_outbox if settings.source_mode == OUTBOX else settings.source_table
 
 
-def _named(kind: str, settings: Settings, table: str) -> str:
-    # Cut in front of the table, so that kinds stay apart.
-    return f"{kind}:" + f"{settings.mysql_database}.{table}"[-(LONGEST - len(kind) - 1) :]
+def _lock_name(kind: str, settings: Settings, table: str) -> str:
+    # A long name is shortened after the kind, so that locks of different kinds stay different.
+    return f"{kind}:" + f"{settings.mysql_database}.{table}"[-(MAX_NAME_CHARACTERS - len(kind) - 1) :]

@@ -1,126 +1,146 @@
-"""Orders as the shop's database has them: rows, and changes that wait in the outbox."""
+"""Orders as the shop's database contains them: rows, and changes in the outbox that are not published yet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 import mysql.connector
 from mysql.connector import errorcode
 
-from app.errors import ServerAway
 from app.settings import OUTBOX, Settings
 from domain.diagnosis import PendingChange, ShopRow
 from domain.events import OrderLine, find_broken_rule, trace_id_of
 from source import user_rows
 from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
-from source.mysql import Connection, connect
+from source.mysql import Connection, connect, explain_errors, fetch_all
 
-#: An order has few rows, and few changes that wait.
+#: Upper limit for the rows and for the pending changes of an order; real orders have few.
 MAX_ROWS = 1_000
 
 
+class _OutboxChange(NamedTuple):
+    data: dict[str, object]
+    event_type: str
+    age_s: float
+    traceparent: str | None
+
+
 def find_order(settings: Settings, order_id: str) -> tuple[list[ShopRow], list[PendingChange]]:
-    """The rows of an order, and the changes that wait, the oldest first. Raises ServerAway, BadSource."""
-    with _connected(settings) as connection:
-        # The outbox last: what is published meanwhile is found behind it.
-        return _rows(connection, settings, order_id), _waiting(connection, settings, order_id)
+    """Return the rows of an order, and its pending changes, oldest first. Raises DatabaseAway, BadSource."""
+    with _connect(settings) as connection:
+        rows = _find_rows(connection, settings, order_id)
+        # The outbox last: a change that is published in between is found in Kafka afterwards.
+        return rows, _find_changes(connection, settings, order_id)
 
 
 def find_orders_of_trace(settings: Settings, trace_id: str) -> list[str]:
-    """The ids of the orders whose row, or whose change that waits, names a trace. Raises ServerAway, BadSource."""
-    with _connected(settings) as connection:
-        found = [*_rows_in_trace(connection, settings, trace_id), *_waiting_in_trace(connection, settings, trace_id)]
-    return list(dict.fromkeys(found))
+    """Return the ids of the orders that have a row or a pending change with this trace id.
+
+    Raises DatabaseAway, BadSource.
+    """
+    with _connect(settings) as connection:
+        of_rows = _find_orders_of_rows(connection, settings, trace_id)
+        of_changes = _find_orders_of_changes(connection, settings, trace_id)
+    return list(dict.fromkeys([*of_rows, *of_changes]))
 
 
 @contextmanager
-def _connected(settings: Settings) -> Iterator[Connection]:
-    try:
+def _connect(settings: Settings) -> Iterator[Connection]:
+    with explain_errors(f"MySQL did not answer for {settings.source_table}"):
         with closing(connect(settings)) as connection:
             yield connection
-    except mysql.connector.Error as exc:
-        raise ServerAway(f"MySQL did not answer for {settings.source_table} ({exc}): try again") from None
 
 
-def _rows(connection: Connection, settings: Settings, order_id: str) -> list[ShopRow]:
+def _find_rows(connection: Connection, settings: Settings, order_id: str) -> list[ShopRow]:
     columns, table = read_shop_columns(connection, settings), quote(settings.source_table)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {payload_expression(columns, table)} FROM {table}"
-            f" WHERE {table}.{quote(columns['order_id'][0])} = %s LIMIT {MAX_ROWS}",
-            (order_id,),
-        )
-        found = [_row(text) for (text,) in cursor.fetchall()]
-    # To most collations "o" and "O" are the same order.
-    return [row for said, row in found if said == order_id]
+    payloads = fetch_all(
+        connection,
+        tuple[str | bytes],
+        f"SELECT {payload_expression(columns, table)} FROM {table}"
+        f" WHERE {table}.{quote(columns['order_id'].name)} = %s LIMIT {MAX_ROWS}",
+        (order_id,),
+    )
+    fields = [_decode_fields(payload) for (payload,) in payloads]
+    # In most collations "o" and "O" are equal.
+    return [_build_row(row) for row in fields if str(row["order_id"]) == order_id]
 
 
-def _row(text: str | bytes) -> tuple[str, ShopRow]:
-    fields = msgspec.json.decode(text, type=dict)
-    broken = register = None
+def _decode_fields(payload: str | bytes) -> dict[str, object]:
+    return msgspec.json.decode(payload, type=dict[str, object])
+
+
+def _build_row(fields: dict[str, object]) -> ShopRow:
+    purchase = None
     try:
-        one = msgspec.convert({**fields, "version": 0}, OrderLine)
+        line = msgspec.convert({**fields, "version": 0}, OrderLine)
     except msgspec.ValidationError as exc:
-        broken = str(exc)
+        broken_rule: str | None = str(exc)
     else:
-        broken = find_broken_rule(one)
-        register = None if broken else user_rows.register(one)
-    return str(fields["order_id"]), ShopRow(str(fields["user_id"]), str(fields["product_name"]), register, broken)
+        broken_rule = find_broken_rule(line)
+        purchase = None if broken_rule else user_rows.to_purchase(line)
+    return ShopRow(str(fields["user_id"]), str(fields["product_name"]), purchase, broken_rule)
 
 
-def _rows_in_trace(connection: Connection, settings: Settings, trace_id: str) -> list[str]:
+def _find_orders_of_rows(connection: Connection, settings: Settings, trace_id: str) -> list[str]:
     columns, table = read_shop_columns(connection, settings), quote(settings.source_table)
     if settings.traceparent_column is None:
         return []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {payload_expression(columns, table)}, {traceparent_expression(settings, table, False)} FROM {table}"
-            f" WHERE {table}.{quote(settings.traceparent_column)} LIKE %s LIMIT {MAX_ROWS}",
-            (_of_trace(trace_id),),
-        )
-        found = [(msgspec.json.decode(text, type=dict), said) for text, said in cursor.fetchall()]
-    return [str(fields["order_id"]) for fields, said in found if trace_id_of(said) == trace_id]
-
-
-def _waiting(connection: Connection, settings: Settings, order_id: str) -> list[PendingChange]:
-    found = _in_outbox(connection, settings, "aggregateid = LEFT(%s, 255)", order_id)
+    rows = fetch_all(
+        connection,
+        tuple[str | bytes, str | None],
+        f"SELECT {payload_expression(columns, table)}, {traceparent_expression(settings, table, False)}"
+        f" FROM {table} WHERE {table}.{quote(settings.traceparent_column)} LIKE %s LIMIT {MAX_ROWS}",
+        (_traceparent_pattern(trace_id),),
+    )
     return [
-        PendingChange(str(fields.get("user_id")), str(fields.get("product_name")), kind, age)
-        for fields, kind, age, _ in found
-        if str(fields.get("order_id")) == order_id
+        str(_decode_fields(payload)["order_id"])
+        for payload, traceparent in rows
+        if trace_id_of(traceparent) == trace_id
     ]
 
 
-def _waiting_in_trace(connection: Connection, settings: Settings, trace_id: str) -> list[str]:
-    found = _in_outbox(connection, settings, "traceparent LIKE %s", _of_trace(trace_id))
-    return [str(fields.get("order_id")) for fields, _, _, said in found if trace_id_of(said) == trace_id]
+def _find_changes(connection: Connection, settings: Settings, order_id: str) -> list[PendingChange]:
+    changes = _read_outbox(connection, settings, "aggregateid = LEFT(%s, 255)", order_id)
+    return [
+        PendingChange(
+            str(change.data.get("user_id")), str(change.data.get("product_name")), change.event_type, change.age_s
+        )
+        for change in changes
+        if str(change.data.get("order_id")) == order_id
+    ]
 
 
-def _in_outbox(
-    connection: Connection, settings: Settings, where: str, value: str
-) -> list[tuple[dict, str, float, str | None]]:
-    """Of the oldest changes that wait: data, type, for how many seconds, traceparent."""
+def _find_orders_of_changes(connection: Connection, settings: Settings, trace_id: str) -> list[str]:
+    changes = _read_outbox(connection, settings, "traceparent LIKE %s", _traceparent_pattern(trace_id))
+    return [str(change.data.get("order_id")) for change in changes if trace_id_of(change.traceparent) == trace_id]
+
+
+def _read_outbox(connection: Connection, settings: Settings, where: str, value: str) -> list[_OutboxChange]:
+    """Return the oldest pending changes for which the condition is true; none when there is no outbox."""
     if settings.source_mode != OUTBOX:
         return []
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT payload, type, UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(created_at), traceparent"
-                f" FROM {quote(settings.source_outbox)} WHERE {where} ORDER BY id LIMIT {MAX_ROWS}",
-                (value,),
-            )
-            return [
-                (msgspec.json.decode(text, type=dict), kind, float(age), said)
-                for text, kind, age, said in cursor.fetchall()
-            ]
+        rows = fetch_all(
+            connection,
+            tuple[str | bytes, str, Decimal, str | None],
+            "SELECT payload, type, UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(created_at), traceparent"
+            f" FROM {quote(settings.source_outbox)} WHERE {where} ORDER BY id LIMIT {MAX_ROWS}",
+            (value,),
+        )
     except mysql.connector.Error as exc:
         if exc.errno == errorcode.ER_NO_SUCH_TABLE:
             return []
         raise
+    return [
+        _OutboxChange(_decode_fields(payload), event_type, float(age_s), traceparent)
+        for payload, event_type, age_s, traceparent in rows
+    ]
 
 
-def _of_trace(trace_id: str) -> str:
-    # Version 00 is the only one there is; a pattern that begins with text is looked up in an index.
+def _traceparent_pattern(trace_id: str) -> str:
+    # Version 00 is the only version of traceparent. A pattern that starts with text can use an index.
     return f"00-{trace_id}-%"

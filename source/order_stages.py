@@ -1,89 +1,116 @@
-"""The stages of a purchase on its way through Kafka, found by offset and by time, never by searching a topic."""
+"""Stages of a purchase in Kafka, found by offset and by time, without a search through a topic."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from aiokafka.structs import ConsumerRecord
 
-from app.kafka.records import Records, source_position_key
-from app.settings import Settings
+from app.kafka.records import TopicRecords, source_position_key
 from app.topics import WORKER, Topics
 from domain import purchases
 from domain.errors import UnknownFormat, UnreadableEvent
 from domain.events import Event, read_event
-from domain.partitioning import partition_of
-from domain.purchases import Register
+from domain.purchases import Purchase
 from domain.values import microseconds
 
-#: How far the changelog is read behind the moment at which an event was published; and how much clocks may differ.
-MOST_RECORDS, SKEW_MS = 20_000, 5_000
+#: Maximum number of changelog records to read after the time at which an event was published.
+MAX_RECORDS = 20_000
+#: Maximum difference between the clocks of two brokers.
+MAX_CLOCK_SKEW_MS = 5_000
 
-#: `stage`, `us` (when, in microseconds since 1970), and what is known of it.
-Stage = dict[str, object]
+#: Names of the stages in JSON.
+CAPTURED, PUBLISHED, APPLIED = "captured", "published", "applied"
 
 
-async def read_stages(log: Records, settings: Settings, user_id: str, known: Register) -> list[Stage]:
-    """When what is known of a purchase was captured, published and applied, as far as the topics still have it."""
-    topics, partition = Topics(settings), partition_of(user_id.encode(), settings.partitions)
-    record = await log.at(topics.orders.name, partition, known.offset) if known.offset >= 0 else None
+@dataclass(frozen=True)
+class OrderStage:
+    """A stage, its time in microseconds since 1970, and further fields for JSON."""
+
+    name: str
+    time: int
+    fields: dict[str, object]
+
+
+@dataclass(frozen=True)
+class PurchaseStages:
+    """The stages that the topics still contain, in their order, and facts about the event and its commit."""
+
+    stages: tuple[OrderStage, ...] = ()
+    event_type: str | None = None
+    applied_at: int | None = None
+
+
+async def read_stages(
+    records: TopicRecords, topics: Topics, user_id: str, partition: int, purchase: Purchase
+) -> PurchaseStages:
+    """Find when the newest known event of a purchase was captured, published and applied."""
+    orders = topics.orders.name
+    record = await records.read_at(orders, partition, purchase.offset) if purchase.offset >= 0 else None
     event = None if record is None else decode_event(record.key, record.value)
-    if event is None:
-        return []
-    captured: Stage = {
-        "stage": "captured", "us": microseconds(datetime.fromisoformat(event.time.replace("Z", "+00:00"))),
-        "event_id": event.id, "type": event.type, "traceparent": event.traceparent,
-    }  # fmt: skip
-    published: Stage = {
-        "stage": "published", "us": record.timestamp * 1000,
-        "topic": topics.orders.name, "partition": partition, "offset": known.offset,
-    }  # fmt: skip
-    applied = await _applied(log, settings, user_id.encode(), known, partition, record.timestamp)
-    return [captured, published] if applied is None else [captured, published, applied]
+    if record is None or event is None:
+        return PurchaseStages()
+    captured_at = microseconds(datetime.fromisoformat(event.time.replace("Z", "+00:00")))
+    captured = OrderStage(
+        CAPTURED, captured_at, {"event_id": event.id, "type": event.type, "traceparent": event.traceparent}
+    )
+    published = OrderStage(
+        PUBLISHED, record.timestamp * 1000, {"topic": orders, "partition": partition, "offset": purchase.offset}
+    )
+    applied = await _find_applied(records, topics, user_id.encode(), partition, purchase, record.timestamp)
+    if applied is None:
+        return PurchaseStages((captured, published), event.type)
+    return PurchaseStages((captured, published, applied), event.type, applied.time)
 
 
 def decode_event(key: bytes | None, value: bytes | None) -> Event | None:
-    """The event of a record; None for one that cannot be read."""
+    """Decode the event of a record; None for an unreadable record."""
     try:
         return read_event(key, value)
     except UnreadableEvent:
         return None
 
 
-async def _applied(
-    log: Records, settings: Settings, user: bytes, known: Register, partition: int, published_ms: int
-) -> Stage | None:
-    """Where the changelog says it first; None where that was compacted away, or lies too far behind."""
-    topics = Topics(settings)
-    changelog, at = topics.changelog("by_user"), source_position_key(topics.orders.name)
-    for since_ms in (published_ms, published_ms - SKEW_MS):
-        offset = await log.since(changelog, partition, since_ms)
+async def _find_applied(
+    records: TopicRecords, topics: Topics, user: bytes, partition: int, purchase: Purchase, published_ms: int
+) -> OrderStage | None:
+    """Find the first changelog record that contains the purchase, and the worker that committed it.
+
+    Returns None when compaction has removed the record, or MAX_RECORDS records do not contain it.
+    """
+    changelog, commit_key = topics.changelog("by_user"), source_position_key(topics.orders.name)
+    # The second attempt is for a changelog whose broker's clock is behind that of the broker of `orders`.
+    for since_ms in (published_ms, published_ms - MAX_CLOCK_SKEW_MS):
+        offset = await records.offset_at_time(changelog, partition, since_ms)
         if offset is None:
             continue
-        said, passed = None, 0
-        async for record in log.after(changelog, partition, offset, MOST_RECORDS):
-            passed += 1
-            if said is None and _says(record, user, known):
-                said = {
-                    "stage": "applied", "us": record.timestamp * 1000, "version": known.version, "worker": None,
+        applied: OrderStage | None = None
+        count = 0
+        async for record in records.read_from(changelog, partition, offset, MAX_RECORDS):
+            count += 1
+            if applied is None and _contains(record, user, purchase):
+                applied = OrderStage(APPLIED, record.timestamp * 1000, {
+                    "version": purchase.version, "worker": None,
                     "topic": changelog, "partition": partition, "offset": record.offset,
-                }  # fmt: skip
-            elif said is not None and record.key == at:
-                return {**said, "worker": dict(record.headers).get(WORKER, b"").decode() or None}
-        # Clocks that differ explain no backlog.
-        if said is not None or passed == MOST_RECORDS:
-            return said
+                })  # fmt: skip
+            elif applied is not None and record.key == commit_key:
+                worker = dict(record.headers).get(WORKER, b"").decode() or None
+                return replace(applied, fields={**applied.fields, "worker": worker})
+        # Many records are a backlog, which a difference of clocks does not explain.
+        if applied is not None or count == MAX_RECORDS:
+            return applied
     return None
 
 
-def _says(record: ConsumerRecord, user: bytes, known: Register) -> bool:
+def _contains(record: ConsumerRecord, user: bytes, purchase: Purchase) -> bool:
     if record.value is None or not record.key.startswith(user):
         return False
     try:
         if record.key == user:
-            return known in purchases.decode_recent(record.value).registers
-        if record.key == purchases.earlier_key(user, *known.identity):
-            return known == purchases.decode_earlier(record.value)
+            return purchase in purchases.decode_recent(record.value).purchases
+        if record.key == purchases.overflow_key(user, *purchase.identity):
+            return bool(purchase == purchases.decode_overflow(record.value))
     except UnknownFormat:
         pass
     return False

@@ -1,4 +1,4 @@
-"""The way into Kafka that live changes and snapshots share: whole batches, and every record acknowledged."""
+"""Publisher of events for live changes and snapshots: it sends whole batches and waits until all are acknowledged."""
 
 from __future__ import annotations
 
@@ -9,52 +9,53 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaProducer
 
 from app.control import source_state
-from app.kafka.produce import durable_producer, send_batches
+from app.kafka.produce import Message, durable_producer, send_batches
 from app.settings import Settings
 from app.topics import Topics
 from domain.partitioning import partition_of
-from source.events import Record
+from source.events import OutgoingRecord
 
 
 class Publisher:
-    """Sends records in order and waits for their acknowledgements; knows where the last one of each partition lies."""
+    """Sends records in order, waits for their acknowledgements, and keeps the end offset of each partition."""
 
-    def __init__(self, producer: AIOKafkaProducer, settings: Settings) -> None:
-        self._producer = producer
-        self._topics = Topics(settings)
-        self._partitions = settings.partitions
-        #: Partition of `orders` -> the offset after the last acknowledged event of this publisher.
+    def __init__(self, producer: AIOKafkaProducer, topics: Topics, partitions: int) -> None:
+        self._producer, self._topics, self._partitions = producer, topics, partitions
+        #: Partition of `orders` -> the offset after the last event of this publisher that Kafka has acknowledged.
         self.offsets: dict[int, int] = {}
 
-    async def publish(self, records: Iterable[Record]) -> None:
-        """Send `records`, those of one partition in their order, and wait until Kafka has acknowledged every one.
+    async def publish(self, records: Iterable[OutgoingRecord]) -> None:
+        """Send `records`, in their order within each partition, and wait until Kafka has acknowledged all.
 
-        Raises KafkaError; some may have been stored then.
+        Raises KafkaError; then Kafka may have stored some of them.
         """
-        sent = []
-        for (topic, partition), some in self._by_partition(records).items():
-            messages = ({"timestamp": None, "key": one.key, "value": one.value, "headers": one.headers} for one in some)
-            batches = await send_batches(self._producer, topic, partition, messages)
-            sent += [(future, topic, partition, count) for future, count in batches]
-        await asyncio.gather(*(future for future, *_ in sent))
-        for future, topic, partition, count in sent:
+        batches = []
+        for (topic, partition), partition_records in self._group_by_partition(records).items():
+            messages: Iterable[Message] = (
+                {"timestamp": None, "key": record.key, "value": record.value, "headers": record.headers}
+                for record in partition_records
+            )
+            sent_batches = await send_batches(self._producer, topic, partition, messages)
+            batches += [(future, topic, partition, count) for future, count in sent_batches]
+        await asyncio.gather(*(future for future, *_ in batches))
+        for future, topic, partition, count in batches:
             if topic == self._topics.orders.name:
                 self.offsets[partition] = future.result().offset + count
 
-    async def remember(self, *states: source_state.State) -> None:
-        """Write `states` to the topic source-state, and wait until they are there. Raises KafkaError."""
+    async def write_states(self, *states: source_state.State) -> None:
+        """Write `states` to the topic source-state, and wait for the acknowledgement. Raises KafkaError."""
         await source_state.write(self._producer, self._topics, *states)
 
-    def _by_partition(self, records: Iterable[Record]) -> dict[tuple[str, int], list[Record]]:
-        found: dict[tuple[str, int], list[Record]] = {}
+    def _group_by_partition(self, records: Iterable[OutgoingRecord]) -> dict[tuple[str, int], list[OutgoingRecord]]:
+        groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
         for record in records:
             partition = partition_of(record.key or b"", self._partitions)
-            found.setdefault((record.topic, partition), []).append(record)
-        return found
+            groups.setdefault((record.topic, partition), []).append(record)
+        return groups
 
 
 @asynccontextmanager
-async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
-    """A publisher with an idempotent producer that waits for all replicas; closed at the end."""
+async def open_publisher(settings: Settings, topics: Topics) -> AsyncIterator[Publisher]:
+    """Open a publisher with an idempotent producer that waits for all replicas. Raises KafkaError."""
     async with durable_producer(settings) as producer:
-        yield Publisher(producer, settings)
+        yield Publisher(producer, topics, settings.partitions)

@@ -1,4 +1,4 @@
-"""The running event source: the shop's changes -> `orders`."""
+"""The running source: it publishes the shop's changes to `orders`."""
 
 from __future__ import annotations
 
@@ -10,282 +10,302 @@ import time
 from collections.abc import Iterator
 
 import mysql.connector
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from app import metrics as shared
+from app import metrics as shared_metrics
 from app import otel
 from app.control import generation, source_state
+from app.control.source_state import LeaderStatus, SourceStateReader
 from app.errors import BadSource, Refused, ServerAway, WrongGeneration
-from app.kafka.client import client, obstacle
+from app.kafka.client import diagnose
+from app.kafka.consume import open_consumer, partitions_of
 from app.logs import about
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain import dead_letters
-from domain.events import names
+from domain.events import read_references
 from domain.partitioning import partition_of
-from source import events, guarantee, locks, metrics, snapshot_requests
+from source import guarantee, locks, metrics, snapshot_requests
+from source.events import OutgoingRecord, build_record
 from source.guarantee import Guarantee
-from source.mysql import Connection, connect, server_name, server_time
-from source.outbox import Outbox, Row
-from source.publisher import Publisher, publishing
+from source.mysql import Connection, connect, read_server_name, read_server_time
+from source.outbox import Outbox, OutboxRow
+from source.publisher import Publisher, open_publisher
 from source.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
-FIRST_BACKOFF_S = 0.5
-LONGEST_BACKOFF_S = 30.0
-REPORT_EVERY_S = 10.0
-CHECK_EVERY_S = 5.0
-ASSESS_EVERY_S = 60.0
-STATUS_EVERY_S = 1.0
-#: A look for changes and a batch cost database, Kafka and workers nearly the same with one row as with so many: after
-#: fewer than these there is a pause.
-FEW_ROWS = 100
-#: The pause after a change; each further one without a change is twice as long, up to LATELY_SOURCE_POLL_MS.
-SHORTEST_PAUSE_S = 0.01
-SLOW_POLL_S = 0.5
+MIN_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+REPORT_INTERVAL_S = 10.0
+CHECK_INTERVAL_S = 5.0
+ASSESSMENT_INTERVAL_S = 60.0
+STATUS_INTERVAL_S = 1.0
+#: A batch of this many rows costs the database, Kafka and the workers about as much as a batch of one
+#: row. After a smaller batch the source pauses.
+SMALL_BATCH_ROWS = 100
+#: The pause after a change. Each further pause without a change is twice as long, up to LATELY_SOURCE_POLL_MS.
+MIN_PAUSE_S = 0.01
+#: A read that takes longer is logged; also the interval at which a waiting source checks a lock.
+SLOW_READ_S = LOCK_POLL_S = 0.5
 
-_PASSING = (mysql.connector.Error, KafkaError, ServerAway, OSError)
-#: Of these waiting does not help.
-_LASTING = (BadSource, Refused, WrongGeneration)
+#: Errors after which publishing is retried.
+_TRANSIENT = (mysql.connector.Error, KafkaError, ServerAway, OSError)
+#: Errors that a retry cannot solve.
+_FATAL = (BadSource, Refused, WrongGeneration)
+
+Capture = Outbox | Watermark
 
 
-class Source(Service):
-    """Publishes the shop's changes for as long as it runs; of several, one publishes and the others wait."""
+class SourceService(Service):
+    """Publishes the shop's changes as long as it runs. Of several sources one publishes and the others wait."""
 
-    def __init__(self, settings: Settings, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.settings = settings
-        self.topics = Topics(settings)
+    def __init__(self, settings: Settings, topics: Topics) -> None:
+        super().__init__()
+        self.settings, self.topics = settings, topics
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.published = self.reported = 0
-        self._leads = False
-        #: When Kafka took something from us last, in seconds of the monotonic clock.
-        self._taken = 0.0
-        #: Why the source gave up; whoever runs it shows it and ends with its exit code.
-        self.given_up: BadSource | Refused | WrongGeneration | None = None
+        self._is_leading = False
+        #: Time of the monotonic clock at which Kafka acknowledged a record for the last time.
+        self._acknowledged_at = 0.0
+        #: The error that ended the source; the command prints it and exits with its code.
+        self.fatal_error: BadSource | Refused | WrongGeneration | None = None
 
     @Service.task
     async def _run(self) -> None:
-        backoff = FIRST_BACKOFF_S
+        backoff = MIN_BACKOFF_S
         while not self.should_stop:
-            before = self.published
+            published_before = self.published
             try:
-                await self._session()
-            except (*_PASSING, *_LASTING) as exc:
-                why = (isinstance(exc, KafkaError) and await obstacle(self.settings, exc)) or exc
-                if isinstance(why, _LASTING):
-                    self.given_up = why
-                    raise why from None
-                backoff = FIRST_BACKOFF_S if self.published > before else min(backoff * 2, LONGEST_BACKOFF_S)
+                await self._lead_and_publish()
+            except (*_TRANSIENT, *_FATAL) as exc:
+                diagnosis = await diagnose(self.settings, exc) if isinstance(exc, KafkaError) else None
+                error = diagnosis or exc
+                if isinstance(error, _FATAL):
+                    self.fatal_error = error
+                    raise error from None
+                has_published = self.published > published_before
+                backoff = MIN_BACKOFF_S if has_published else min(backoff * 2, MAX_BACKOFF_S)
                 metrics.FAILURES.labels(_cause(exc)).inc()
-                log.warning("publishing stopped (%s); trying again in %.1f s, nothing is lost", why, backoff)
+                log.warning("publishing stopped (%s); trying again in %.1f s, nothing is lost", error, backoff)
                 await self.sleep(backoff)
             finally:
-                self._leads = False
+                self._is_leading = False
                 metrics.LEADER.set(0)
 
     @Service.task
-    async def _grant_wishes(self) -> None:
-        """While this source leads: all rows are published again whenever a worker has lost what only MySQL has."""
+    async def _fulfil_requests(self) -> None:
+        """While this source leads: publish all rows again when a worker has lost rows that only MySQL contains."""
         while not self.should_stop:
             try:
-                if self._leads:
-                    await snapshot_requests.grant(self.settings, lambda: self._leads and not self.should_stop)
-            except (*_PASSING, *_LASTING) as exc:
-                log.warning("a worker wants all rows, but they cannot be published now (%s); trying again", exc)
-            await self.sleep(CHECK_EVERY_S)
+                if self._is_leading:
+                    await snapshot_requests.fulfil_requests(
+                        self.settings, lambda: self._is_leading and not self.should_stop
+                    )
+            except (*_TRANSIENT, *_FATAL) as exc:
+                log.warning("a worker requested all rows, but they cannot be published now (%s); trying again", exc)
+            await self.sleep(CHECK_INTERVAL_S)
 
     @Service.task
-    async def _watch(self) -> None:
-        """While Kafka takes nothing: give up where it lets us in no more, as the producer would try for ever."""
+    async def _watch_kafka(self) -> None:
+        """End the source when Kafka refuses this client, because the producer itself would retry without end."""
         while not self.should_stop:
-            await self.sleep(CHECK_EVERY_S)
-            if self._leads and time.monotonic() - self._taken > CHECK_EVERY_S:
-                why = await obstacle(self.settings)
-                if isinstance(why, Refused):
-                    self.given_up = why
-                    raise why
+            await self.sleep(CHECK_INTERVAL_S)
+            if self._is_leading and time.monotonic() - self._acknowledged_at > CHECK_INTERVAL_S:
+                error = await diagnose(self.settings)
+                if isinstance(error, Refused):
+                    self.fatal_error = error
+                    raise error
 
-    @Service.timer(REPORT_EVERY_S)
+    @Service.timer(REPORT_INTERVAL_S)
     async def _report(self) -> None:
         if self.published != self.reported:
             log.info("%d events published since the start", self.published)
             self.reported = self.published
 
-    async def _session(self) -> None:
-        """Publish until something breaks, the service stops or makes way: one connection, producer, leader's lock."""
+    async def _lead_and_publish(self) -> None:
+        """Become the leader and publish until an error, a stop or a handover.
+
+        It uses one connection to MySQL, which holds the leader's lock, and one producer.
+        """
         connection = await asyncio.to_thread(connect, self.settings)
         try:
-            async with source_state.following(self.settings) as told:
-                await self._lead(connection, told)
+            async with source_state.open_reader(self.settings) as reader:
+                await self._acquire_leadership(connection, reader)
             if self.should_stop:
                 return
-            promised = await asyncio.to_thread(self._assess, connection)
-            capture = await self._capture(connection, promised)
-            await asyncio.to_thread(capture.check)
+            assessment = await asyncio.to_thread(self._assess, connection)
+            capture = await self._create_capture(connection, assessment)
+            await asyncio.to_thread(capture.require_installed)
             metrics.LEADER.set(1)
-            self._leads, self._taken = True, time.monotonic()
-            async with publishing(self.settings) as publisher:
-                publisher.offsets = await _ends(self.settings)
+            self._is_leading, self._acknowledged_at = True, time.monotonic()
+            async with open_publisher(self.settings, self.topics) as publisher:
+                publisher.offsets = await self._read_end_offsets()
                 log.info(
                     "publishing %s.%s to %s (%s, %s)", self.settings.mysql_database, self.settings.source_table,
-                    self.topics.orders.name, self.settings.source_mode, promised.level,
+                    self.topics.orders.name, self.settings.source_mode, assessment.level,
                 )  # fmt: skip
-                await self._publish(connection, capture, publisher, promised)
+                await self._publish(connection, capture, publisher, assessment)
         finally:
             await asyncio.to_thread(connection.close)
 
-    async def _lead(self, connection: Connection, told: source_state.Told) -> None:
-        """Wait for the lock that only one source holds; the server frees it when this connection ends.
+    async def _acquire_leadership(self, connection: Connection, reader: SourceStateReader) -> None:
+        """Wait for the leader's lock, which the server frees when this connection ends.
 
-        Raises WrongGeneration where another generation of the topics has taken over.
+        Raises WrongGeneration when another generation of the topics has replaced this one.
         """
-        handover, leaders, before = locks.of_handover(self.settings), locks.of_leader(self.settings), ""
+        handover, leader, logged = locks.handover_lock(self.settings), locks.leader_lock(self.settings), ""
         while not self.should_stop:
-            wanted = await asyncio.to_thread(locks.taken, connection, handover)
-            await told.catch_up()
-            filling = generation.refuse_former(self.settings, told.known).since is None
-            if not (filling or wanted) and await asyncio.to_thread(locks.take, connection, leaders, 1):
-                # A switch to another generation is written down by whoever holds the lock.
-                await told.catch_up()
-                generation.refuse_other(self.settings, told.known)
+            is_requested = await asyncio.to_thread(locks.is_held, connection, handover)
+            await reader.catch_up()
+            layout = generation.require_not_superseded(self.settings, reader.states)
+            is_filling = layout.active_since is None
+            if not (is_filling or is_requested) and await asyncio.to_thread(locks.acquire, connection, leader, 1):
+                # The process that switches generations holds this lock while it writes the new layout.
+                await reader.catch_up()
+                generation.require_active(self.settings, reader.states)
                 return
-            why = "another source publishes"
-            if filling:
-                why = f"generation {self.settings.generation} is still being filled"
-            elif wanted:
-                why = "`lately rescale` has asked to make way"
-            if why != before:
-                log.info("%s; waiting to take over", why)
-                before = why
-            if filling or wanted:
-                await self.sleep(SLOW_POLL_S)
+            reason = "another source publishes"
+            if is_filling:
+                reason = f"generation {self.settings.generation} is still being filled"
+            elif is_requested:
+                reason = "`lately rescale` has requested a handover"
+            if reason != logged:
+                log.info("%s; waiting to take over", reason)
+                logged = reason
+            if is_filling or is_requested:
+                await self.sleep(LOCK_POLL_S)
 
-    async def _capture(self, connection: Connection, promised: Guarantee) -> Outbox | Watermark:
+    async def _create_capture(self, connection: Connection, assessment: Guarantee) -> Capture:
         if self.settings.source_mode == OUTBOX:
             return Outbox(connection, self.settings)
-        at = (await source_state.read(self.settings)).get(source_state.WATERMARK)
+        state = (await source_state.read(self.settings)).watermark
         table = f"{self.settings.mysql_database}.{self.settings.source_table}"
-        if at is None or at.table != table:
+        if state is None or state.table != table:
             raise BadSource(f"there is no watermark of {table} yet: run `lately source setup` first")
-        return await asyncio.to_thread(Watermark, connection, self.settings, at, promised.level == source_state.PROVEN)
+        is_proven = assessment.level == source_state.PROVEN
+        return await asyncio.to_thread(Watermark, connection, self.settings, state, is_proven)
 
     async def _publish(
-        self, connection: Connection, capture: Outbox | Watermark, publisher: Publisher, promised: Guarantee
+        self, connection: Connection, capture: Capture, publisher: Publisher, assessment: Guarantee
     ) -> None:
-        name = f"/mysql/{server_name(connection)}/{self.settings.mysql_database}/{self.settings.source_table}"
-        longest, pause = self.settings.source_poll_ms / 1000, SHORTEST_PAUSE_S
-        checked = assessed = time.monotonic()
-        told = 0.0
+        name = f"/mysql/{read_server_name(connection)}/{self.settings.mysql_database}/{self.settings.source_table}"
+        max_pause, pause = self.settings.source_poll_ms / 1000, MIN_PAUSE_S
+        checked_at = assessed_at = time.monotonic()
+        status_at = 0.0
         while not self.should_stop:
             now = time.monotonic()
-            if now - checked > CHECK_EVERY_S:
-                await asyncio.to_thread(capture.check)
-                checked = now
-            if now - assessed > ASSESS_EVERY_S:
-                promised = await asyncio.to_thread(self._assess, connection)
-                assessed = now
+            if now - checked_at > CHECK_INTERVAL_S:
+                await asyncio.to_thread(capture.require_installed)
+                checked_at = now
+            if now - assessed_at > ASSESSMENT_INTERVAL_S:
+                assessment = await asyncio.to_thread(self._assess, connection)
+                assessed_at = now
                 if isinstance(capture, Watermark):
-                    capture.proven = promised.level == source_state.PROVEN
+                    capture.proven = assessment.level == source_state.PROVEN
             published = await self._publish_batch(capture, publisher, name)
             if published:
-                pause = min(SHORTEST_PAUSE_S, longest)
-            if published < min(FEW_ROWS, self.settings.source_batch_rows):
+                pause = min(MIN_PAUSE_S, max_pause)
+            if published < min(SMALL_BATCH_ROWS, self.settings.source_batch_rows):
                 await self.sleep(pause)
             if not published:
-                pause = min(pause * 2, longest)
-            if now - told > STATUS_EVERY_S:
-                if await asyncio.to_thread(locks.taken, connection, locks.of_handover(self.settings)):
+                pause = min(pause * 2, max_pause)
+            if now - status_at > STATUS_INTERVAL_S:
+                if await asyncio.to_thread(locks.is_held, connection, locks.handover_lock(self.settings)):
                     return
-                await self._tell(connection, capture, publisher, promised)
-                told, self._taken = now, time.monotonic()
+                await self._write_status(connection, capture, publisher, assessment)
+                status_at, self._acknowledged_at = now, time.monotonic()
 
-    async def _publish_batch(self, capture: Outbox | Watermark, publisher: Publisher, name: str) -> int:
+    async def _publish_batch(self, capture: Capture, publisher: Publisher, name: str) -> int:
         """Publish the next changes and return their number. The order of the steps makes it safe:
 
-        1. read them, 2. send them in their order and wait for Kafka's acknowledgement of every one, 3. say that they
-        are done. A crash in between publishes them again, and repeats change nothing downstream.
+        1. Read them.
+        2. Send them in their order and wait until Kafka has acknowledged all.
+        3. Mark them as published.
+
+        After a crash between the steps they are published again; repeats change nothing downstream.
         """
         # 1.
-        begun = time.monotonic()
-        rows = await asyncio.to_thread(capture.read)
-        metrics.POLL.set(time.monotonic() - begun)
-        if time.monotonic() - begun > SLOW_POLL_S:
-            log.warning("a look for changes took %.1f s: is a transaction open for long?", time.monotonic() - begun)
+        began = time.monotonic()
+        rows = await asyncio.to_thread(capture.read_rows)
+        duration = time.monotonic() - began
+        metrics.POLL.set(duration)
+        if duration > SLOW_READ_S:
+            log.warning("a read of changes took %.1f s: is a transaction open for a long time?", duration)
         # 2.
         if rows:
-            records = [self._record(row, name) for row in rows]
-            with otel.publishing(self.topics.orders.name, self._traced(rows, records)):
+            records = [self._build_record(row, name) for row in rows]
+            with otel.publishing(self.topics.orders.name, self._traced_rows(rows, records)):
                 await publisher.publish(records)
         # 3.
-        await asyncio.to_thread(capture.done, rows)
+        await asyncio.to_thread(capture.mark_published, rows)
         self.published += len(rows)
         return len(rows)
 
-    def _traced(self, rows: list[Row], records: list[events.Record]) -> Iterator[tuple[str | None, str, int]]:
-        """What a span tells of each row that becomes an event."""
+    def _traced_rows(
+        self, rows: list[OutboxRow], records: list[OutgoingRecord]
+    ) -> Iterator[tuple[str | None, str, int]]:
+        """Yield traceparent, event id and partition of each row that becomes an event, for its span."""
         for row, record in zip(rows, records, strict=True):
             if record.topic == self.topics.orders.name:
-                yield row.traceparent, row.event_id, partition_of(record.key, self.settings.partitions)
+                yield row.traceparent, row.event_id, partition_of(record.key or b"", self.settings.partitions)
 
-    def _record(self, row: Row, name: str) -> events.Record:
-        record = events.record(row, name, self.topics, self.settings)
+    def _build_record(self, row: OutboxRow, name: str) -> OutgoingRecord:
+        record = build_record(row, name, self.topics, self.settings)
         if record.topic == self.topics.orders_dead.name:
             headers = dict(record.headers)
-            shared.DEAD.labels(headers[f"{dead_letters.PREFIX}exception"].decode()).inc()
-            reason = headers[f"{dead_letters.PREFIX}message"].decode()
-            order_id, _ = names(record.value)
+            shared_metrics.DEAD.labels(headers[f"{dead_letters.HEADER_PREFIX}exception"].decode()).inc()
+            reason = headers[f"{dead_letters.HEADER_PREFIX}message"].decode()
+            order_id, _ = read_references(record.value)
             extra = about(order_id, row.traceparent, topic=record.topic)
             log.warning("row %d goes to %s: %s", row.id, record.topic, reason, extra=extra)
         metrics.PUBLISHED.labels(row.type.rpartition(".")[2]).inc()
         return record
 
-    async def _tell(
-        self, connection: Connection, capture: Outbox | Watermark, publisher: Publisher, promised: Guarantee
+    async def _write_status(
+        self, connection: Connection, capture: Capture, publisher: Publisher, assessment: Guarantee
     ) -> None:
-        """Write down how the source stands, for its successor and for the workers."""
-        now = await asyncio.to_thread(server_time, connection)
-        oldest = 0.0 if capture.oldest is None else max(0.0, (now - capture.oldest) / 1e6)
-        shared.OLDEST.set(oldest)
-        position = capture.position()
-        if position is not None:
+        """Write the status of this source to Kafka, for the next leader and for the workers."""
+        now = await asyncio.to_thread(read_server_time, connection)
+        oldest_s = 0.0 if capture.oldest is None else max(0.0, (now - capture.oldest) / 1e6)
+        shared_metrics.OLDEST.set(oldest_s)
+        level = assessment.level
+        if isinstance(capture, Watermark):
             metrics.WATERMARK_AGE.set(capture.age_s)
-            await publisher.remember(position)
-        level = promised.level
-        if isinstance(capture, Watermark) and level == source_state.PROVEN and not capture.proven:
-            level = source_state.TIMED
-        await publisher.remember(
-            source_state.Status(
-                mode=self.settings.source_mode, guarantee=level, reasons=promised.reasons, unseen=capture.unseen,
-                as_of=capture.as_of, offsets=publisher.offsets, oldest_pending_s=oldest, at=now, leader=self.name,
+            await publisher.write_states(capture.resume_state())
+            if level == source_state.PROVEN and not capture.proven:
+                level = source_state.TIMED
+        await publisher.write_states(
+            LeaderStatus(
+                mode=self.settings.source_mode, guarantee=level, reasons=assessment.reasons,
+                unseen_changes=capture.unseen, as_of=capture.as_of, offsets=publisher.offsets,
+                oldest_pending_s=oldest_s, written_at=now, leader=self.name,
             )
         )  # fmt: skip
 
     def _assess(self, connection: Connection) -> Guarantee:
-        promised = guarantee.assess(connection, self.settings)
-        for level in source_state.LEVELS:
-            shared.GUARANTEE.labels(level).set(level == promised.level)
-        for reason in promised.reasons:
-            log.warning("guarantee %s: %s", promised.level, reason)
-        return promised
+        assessment = guarantee.assess(connection, self.settings)
+        for level in source_state.GUARANTEE_LEVELS:
+            shared_metrics.GUARANTEE.labels(level).set(level == assessment.level)
+        for reason in assessment.reasons:
+            log.warning("guarantee %s: %s", assessment.level, reason)
+        return assessment
+
+    async def _read_end_offsets(self) -> dict[int, int]:
+        """Return the end offsets of `orders`: the last events of a previous leader are below them.
+
+        The ends include open transactions, because events of the previous leader may follow these.
+        """
+        partitions = partitions_of(self.topics.orders.name, self.settings.partitions)
+        async with open_consumer(self.settings, isolation_level="read_uncommitted") as consumer:
+            ends = await consumer.end_offsets(partitions)
+        return {tp.partition: end for tp, end in ends.items()}
 
 
 def _cause(exc: Exception) -> str:
-    """A short name of what went wrong, of which there are few."""
+    """Return a short name of an error for a metric; the number of different names is small."""
     errno = getattr(exc, "errno", None)
-    return f"mysql-{errno}" if isinstance(exc, mysql.connector.Error) and errno else type(exc).__name__
-
-
-async def _ends(settings: Settings) -> dict[int, int]:
-    """Where `orders` ends: a former leader's last events are below, which it may not have told any more."""
-    topic = Topics(settings).orders.name
-    consumer = AIOKafkaConsumer(**client(settings), enable_auto_commit=False)
-    try:
-        await consumer.start()
-        ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(settings.partitions)])
-    finally:
-        await consumer.stop()
-    return {tp.partition: end for tp, end in ends.items()}
+    if isinstance(exc, mysql.connector.Error) and errno:
+        return f"mysql-{errno}"
+    return ServerAway.__name__ if isinstance(exc, ServerAway) else type(exc).__name__

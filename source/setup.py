@@ -1,4 +1,4 @@
-"""The commands that prepare the shop's database, and clean up after themselves: setup and teardown."""
+"""`lately source setup` and `teardown`: prepare the shop's database for the source, and remove all of it again."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from datetime import datetime, timedelta, timezone
 import mysql.connector
 
 from app.control import generation, source_state
+from app.control.source_state import SourceStates
 from app.errors import BadSource
 from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
+from app.topics import Topics
 from source import guarantee, snapshot, triggers, watermark
-from source.columns import quoted
-from source.mysql import connect
-from source.publisher import publishing
+from source.columns import quote
+from source.mysql import Connection, connect, execute, fetch_row
+from source.publisher import open_publisher
 
 _AGE = re.compile(r"([0-9]{1,6})([mhdw])", re.ASCII)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -26,99 +28,117 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 def setup(
     settings: Settings,
     since: str | None,
-    say: Callable[[str], None] = print,
-    progress: Callable[[int, int], None] = lambda rows, total: None,
+    report: Callable[[str], None] = print,
+    progress: snapshot.ReportProgress = lambda rows, total: None,
 ) -> None:
     """Prepare the capture and, the first time, publish a snapshot of the orders since `since`.
 
-    `since` is an age (30m, 12h, 1d, 2w), an RFC 3339 time, or None for all orders. Doing it again changes nothing; a
-    snapshot that was interrupted goes on. Raises BadSource, ServerAway.
+    `since` is an age (30m, 12h, 1d, 2w), an RFC 3339 time, or None for all orders. `report` receives
+    lines of text. A repetition changes nothing, but continues an interrupted snapshot.
+    Raises BadSource, WrongGeneration, ServerAway.
     """
-    moment = None if since is None else moment_of(since)
+    since_time = None if since is None else parse_since(since)
     table = f"{settings.mysql_database}.{settings.source_table}"
-    known = asyncio.run(_known(settings))
-    if generation.layout(settings, known).since is None:
-        say(f"generation {settings.generation} is still being filled: what the source knows of {table} comes with it")
+    states = asyncio.run(_read_states(settings))
+    if generation.current_layout(settings, states).active_since is None:
+        report(f"generation {settings.generation} is still being filled: it will contain the source's state of {table}")
         return
-    before = known.get(source_state.SNAPSHOT)
+    finished = states.snapshot
+    if finished is not None and (finished.table != table or not finished.is_done):
+        finished = None
     if settings.source_mode == OUTBOX:
         with closing(connect(settings)) as connection:
             triggers.install(connection, settings)
-            version = snapshot.version_of(connection, settings)
-        say(f"every change of {table} goes to {settings.source_outbox}")
-        if before is not None and before.table == table and before.version == version and before.done:
-            say(f"{table} was set up before")
-            return
+            version = snapshot.snapshot_version(connection, settings)
+        report(f"every change of {table} goes to {settings.source_outbox}")
+        is_set_up = finished is not None and finished.version == version
     else:
-        if source_state.WATERMARK in known and before is not None and before.table == table and before.done:
-            say(f"{table} was set up before")
-            return
-        asyncio.run(_begin_watermark(settings, say))
-    taken = asyncio.run(snapshot.run(settings, since=moment, progress=progress))
-    say(f"{table} is set up: {taken.rows} rows of before are published")
+        is_set_up = finished is not None and states.watermark is not None
+    if is_set_up:
+        report(f"{table} was set up before")
+        return
+    if settings.source_mode != OUTBOX:
+        asyncio.run(_start_watermark(settings, report))
+    result = asyncio.run(snapshot.run(settings, since=since_time, progress=progress))
+    report(f"{table} is set up: {result.rows} existing rows are published")
 
 
-async def _known(settings: Settings) -> dict:
-    await generation.require_begun(settings)
+async def _read_states(settings: Settings) -> SourceStates:
+    await generation.require_startable_generation(settings)
     await ensure_topics(settings)
     return await source_state.read(settings)
 
 
-async def _begin_watermark(settings: Settings, say: Callable[[str], None]) -> None:
+async def _start_watermark(settings: Settings, report: Callable[[str], None]) -> None:
     with closing(connect(settings)) as connection:
-        promised = guarantee.assess(connection, settings)
-        for reason in promised.reasons:
-            say(f"guarantee {promised.level}: {reason}")
-        begun = watermark.begin(connection, settings, promised.level == source_state.PROVEN, say)
-    async with publishing(settings) as publisher:
-        await publisher.remember(begun)
+        assessment = guarantee.assess(connection, settings)
+        for reason in assessment.reasons:
+            report(f"guarantee {assessment.level}: {reason}")
+        state = watermark.find_start(connection, settings, assessment.level == source_state.PROVEN, report)
+    async with open_publisher(settings, Topics(settings)) as publisher:
+        await publisher.write_states(state)
 
 
-def statements(settings: Settings) -> str:
-    """What `setup` would execute, as SQL for people to read. Raises BadSource, ServerAway."""
+def setup_statements(settings: Settings) -> str:
+    """Return the statements of `setup` as SQL for a MySQL client. Raises BadSource, DatabaseAway."""
     if settings.source_mode != OUTBOX:
-        return "-- The mode watermark only reads: nothing is executed."
+        return "-- In watermark mode the source only reads: there are no statements to execute."
     with closing(connect(settings)) as connection:
-        bodies = triggers.wanted_triggers(connection, settings).values()
-    plain = [*triggers.tables(settings), *triggers.versions(settings, triggers.now())]
-    parts = [*(f"{one};" for one in plain), "DELIMITER //", *(f"{one}//" for one in bodies), "DELIMITER ;"]
-    note = "-- `lately source setup` executes this and takes a snapshot. By hand: `lately source snapshot` afterwards."
-    return "\n\n".join([note, *parts])
+        trigger_statements = triggers.expected_triggers(connection, settings).values()
+    statements = [
+        *triggers.table_statements(settings),
+        *triggers.version_statements(settings, triggers.now_microseconds()),
+    ]
+    note = (
+        "-- `lately source setup` executes these statements and takes a snapshot. If you execute them yourself, run\n"
+        "-- `lately source snapshot` afterwards."
+    )
+    return "\n\n".join([
+        note, *(f"{statement};" for statement in statements),
+        "DELIMITER //", *(f"{statement}//" for statement in trigger_statements), "DELIMITER ;",
+    ])  # fmt: skip
 
 
-def teardown(settings: Settings, force: bool, say: Callable[[str], None] = print) -> None:
-    """Remove the triggers and the outbox; with rows that are not published yet only if `force`.
+def teardown(settings: Settings, force: bool, report: Callable[[str], None] = print) -> None:
+    """Remove the triggers and the outbox. Unpublished changes are lost, which requires `force`.
 
-    Raises BadSource, ServerAway.
+    `report` receives lines of text. Raises BadSource, DatabaseAway.
     """
-    with closing(connect(settings)) as connection, connection.cursor() as cursor:
+    with closing(connect(settings)) as connection:
         try:
-            known = triggers.first_version(connection, settings) is not None
-            found = triggers.names(connection, settings)
-            if known:
-                if found:
-                    # Then no transaction is open that has changed orders: the outbox has all there will ever be.
-                    triggers.lock(connection, settings)
-                cursor.execute(f"SELECT COUNT(*) FROM {quoted(settings.source_outbox)}")
-                waiting = cursor.fetchone()[0]
-                if waiting and not force:
-                    raise BadSource(
-                        f"{waiting} changes in {settings.source_outbox} are not published yet: "
-                        "let `lately source` finish them, or give --force to lose them"
-                    )
+            has_outbox = triggers.read_first_version(connection, settings) is not None
+            installed = triggers.read_trigger_names(connection, settings)
+            if has_outbox:
+                if installed:
+                    # After the lock is acquired, no transaction that has changed orders is open: the
+                    # outbox contains all changes that there will ever be.
+                    triggers.lock_tables(connection, settings)
+                _require_empty_outbox(connection, settings, force)
             # The triggers first: without the outbox they would make the shop's own statements fail.
-            for name in found:
-                cursor.execute(f"DROP TRIGGER {quoted(name)}")
-                say(f"trigger {name} is removed")
-            if known:
-                cursor.execute(f"DROP TABLE {quoted(settings.source_outbox)}, {triggers.state_table(settings)}")
-            say(f"table {settings.source_outbox} is removed" if known else "there is no outbox")
+            for name in installed:
+                execute(connection, f"DROP TRIGGER {quote(name)}")
+                report(f"trigger {name} is removed")
+            if has_outbox:
+                execute(
+                    connection,
+                    f"DROP TABLE {quote(settings.source_outbox)}, {triggers.quoted_state_table(settings)}",
+                )
+            report(f"table {settings.source_outbox} is removed" if has_outbox else "there is no outbox")
         except mysql.connector.Error as exc:
-            raise triggers.refused("the outbox could not be removed", exc) from None
+            raise triggers.setup_error("the outbox could not be removed", exc) from None
 
 
-def moment_of(since: str, now: datetime | None = None) -> str:
-    """An age or a time as MySQL text in UTC, "YYYY-MM-DD HH:MM:SS.ffffff". Raises BadSource for anything else."""
+def _require_empty_outbox(connection: Connection, settings: Settings, force: bool) -> None:
+    changes = fetch_row(connection, tuple[int], f"SELECT COUNT(*) FROM {quote(settings.source_outbox)}")[0]
+    if changes and not force:
+        raise BadSource(
+            f"{changes} changes in {settings.source_outbox} are not published yet: "
+            "let `lately source` publish them, or pass --force to lose them"
+        )
+
+
+def parse_since(since: str, now: datetime | None = None) -> str:
+    """Convert an age or a time to MySQL text in UTC, "YYYY-MM-DD HH:MM:SS.ffffff". Raises BadSource."""
     age = _AGE.fullmatch(since)
     now = now or datetime.now(timezone.utc)
     try:

@@ -1,7 +1,8 @@
-"""A snapshot: the rows that the shop's table holds now become events, in chunks of its primary key.
+"""A snapshot: it publishes the present rows of the shop's table as events, in chunks of the primary key.
 
-It runs beside the live source. Its version is below every change made after it began, so a row that was read before it
-changed never replaces the change, whichever of the two is published first.
+It runs at the same time as the live source. Its version is below the versions of all changes made
+after its start. A row that was read before a change therefore never replaces the change, in whatever
+order the two are published.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import msgspec
 import mysql.connector
+from mysql.connector.abstracts import MySQLCursorAbstract
 
 from app.control import source_state
 from app.control.generation import require_active_generation, require_startable_generation
-from app.control.source_state import MAX_HORIZON, SnapshotState
+from app.control.source_state import MAX_HORIZON, SnapshotState, SourceStates
 from app.errors import BadSource
 from app.kafka.admin import ensure_topics
 from app.settings import WATERMARK, Settings
@@ -28,83 +31,99 @@ from domain.values import rfc3339
 from source import locks, triggers
 from source.columns import Columns, payload_expression, quote, read_primary_key, read_shop_columns
 from source.events import build_record
-from source.mysql import Connection, connect, read_server_name, read_server_time, to_text
+from source.mysql import Connection, connect, fetch_all, fetch_row, read_server_name, read_server_time, to_text
 from source.outbox import OutboxRow
 from source.publisher import Publisher, open_publisher
 
 log = logging.getLogger(__name__)
 
 CHUNK_ROWS = 2_000
-# Their order is not that of the values that a client sees, or these are not exact.
-_UNFIT = {"enum", "set", "bit", "float", "double"}
-#: How far it is, is written down after so many rows; a restart repeats at most these.
+# Values of these types sort differently in the server and as text, or are not exact as text.
+_UNSUITABLE_KEY_TYPES = {"enum", "set", "bit", "float", "double"}
+#: Rows between two writes of the progress; a restart repeats at most these rows.
 SAVE_EVERY_ROWS = 20_000
+
+#: Called with the number of published rows and the expected total.
+ReportProgress = Callable[[int, int], None]
+# JSON and key of a row; the types of the key columns depend on the shop's table.
+_KeyedRow = tuple[Any, ...]
 
 
 class Snapshot:
-    """One pass over the shop's table, from where `state` says that it stands."""
+    """One pass through the shop's table, which starts at the position of `state`."""
 
-    def __init__(self, connection: Connection, settings: Settings, begun: SnapshotState) -> None:
-        self._connection, self._settings, self.state = connection, settings, begun
-        self._columns = columns = read_shop_columns(connection, settings)
+    def __init__(self, connection: Connection, settings: Settings, state: SnapshotState) -> None:
+        self._connection, self._settings, self.state = connection, settings, state
+        self._columns = read_shop_columns(connection, settings)
         self._key = read_chunk_columns(connection, settings)
         table = quote(settings.source_table)
         keys = "".join(f", {table}.{quote(name)}" for name in self._key)
-        self._select = f"SELECT {payload_expression(columns, table)}{keys} FROM {table}"
-        self._rows: Connection | None = None
-        self._wanted = _wanted(columns, begun)
+        self._select = f"SELECT {payload_expression(self._columns, table)}{keys} FROM {table}"
+        self._conditions = _row_conditions(self._columns, state)
         self._order = ", ".join(quote(name) for name in self._key)
+        #: Connection and cursor of a read without a primary key.
+        self._scan_connection: Connection | None = None
+        self._scan: MySQLCursorAbstract | None = None
 
     def estimate_rows(self) -> int:
-        """How many rows there are, as the server guesses."""
+        """Return the server's estimate of the number of rows."""
         with self._connection.cursor() as cursor:
-            cursor.execute(f"EXPLAIN {self._select}{_where(self._wanted)}")
-            names = [name.lower() for name in cursor.column_names]
-            return int(cursor.fetchall()[0][names.index("rows")] or 0)
+            cursor.execute(f"EXPLAIN {self._select}{_where(self._conditions)}")
+            names = [column[0].lower() for column in cursor.description or ()]
+            plan: list[_KeyedRow] = _as_tuples(cursor.fetchall())
+            return int(plan[0][names.index("rows")] or 0)
 
-    def read_chunk(self, after: list | None) -> tuple[list[OutboxRow], list | None]:
-        """The rows behind the key `after`, and the key of the last of them; no rows: the end is reached."""
-        found = self._behind(after) if self._key else self._next()
+    def read_chunk(self, after: list[object] | None) -> tuple[list[OutboxRow], list[object] | None]:
+        """Return the rows after the key `after` (None: the first rows), and the key of the last of them.
+
+        No rows mean that the end is reached.
+        """
+        chunk = self._read_after(after) if self._key else self._read_next()
         now = rfc3339(time.time_ns() // 1000)
         version = self.state.version
-        rows = [OutboxRow(version, version, str(uuid.uuid4()), SNAPSHOT, to_text(one[0]), None, now) for one in found]
-        return rows, [_portable(value) for value in found[-1][1:]] or None if found else after
+        rows = [OutboxRow(version, version, str(uuid.uuid4()), SNAPSHOT, to_text(row[0]), None, now) for row in chunk]
+        if not chunk:
+            return rows, after
+        return rows, [_key_value_to_json(value) for value in chunk[-1][1:]] or None
 
     def close(self) -> None:
-        """Close what a table without a primary key is read by."""
-        if self._rows is not None:
-            self._rows.close()
+        """Close the connection of a read without a primary key."""
+        if self._scan_connection is not None:
+            self._scan_connection.close()
 
-    def _behind(self, after: list | None) -> list[tuple]:
-        conditions = self._wanted if after is None else [*self._wanted, _beyond(self._key, after)]
-        with self._connection.cursor() as cursor:
-            cursor.execute(f"{self._select}{_where(conditions)} ORDER BY {self._order} LIMIT {CHUNK_ROWS}")
-            return cursor.fetchall()
+    def _read_after(self, after: list[object] | None) -> list[_KeyedRow]:
+        conditions = self._conditions if after is None else [*self._conditions, _after_condition(self._key, after)]
+        return fetch_all(
+            self._connection,
+            tuple[Any, ...],
+            f"{self._select}{_where(conditions)} ORDER BY {self._order} LIMIT {CHUNK_ROWS}",
+        )
 
-    def _next(self) -> list[tuple]:
-        """Without a primary key: one read of the whole table, from which nothing can be resumed."""
-        if self._rows is None:
-            self._rows = connect(self._settings)
-            self._cursor = self._rows.cursor()
-            self._cursor.execute(f"{self._select}{_where(self._wanted)}")
-        return self._cursor.fetchmany(CHUNK_ROWS)
+    def _read_next(self) -> list[_KeyedRow]:
+        """Continue a single read of the whole table, which has no primary key. It cannot be resumed."""
+        if self._scan is None:
+            self._scan_connection = connect(self._settings)
+            self._scan = self._scan_connection.cursor()
+            self._scan.execute(f"{self._select}{_where(self._conditions)}")
+        return _as_tuples(self._scan.fetchmany(CHUNK_ROWS))
 
-    def end(self, at: SnapshotState) -> SnapshotState:
-        """The state of a snapshot that has come to its end: what may still be missing now."""
-        horizon = at.horizon
-        if at.where is None and at.since is not None:
-            ordered_at = quote(self._columns["ordered_at"][0])
-            with self._connection.cursor() as cursor:
-                cursor.execute(
-                    f"SELECT 1 FROM {quote(self._settings.source_table)}"
-                    f" WHERE {ordered_at} < CAST('{at.since}' AS DATETIME(6)) LIMIT 1"
-                )
-                older = bool(cursor.fetchall())
-            horizon = (min(at.since, horizon) if horizon else horizon) if older else None
-        elif at.where is None:
+    def finish(self, state: SnapshotState) -> SnapshotState:
+        """Return the state of a finished snapshot, with the horizon of rows that may still be missing."""
+        horizon = state.horizon
+        if state.where is None and state.since is not None:
+            ordered_at = quote(self._columns["ordered_at"].name)
+            older_rows = fetch_all(
+                self._connection,
+                tuple[int],
+                f"SELECT 1 FROM {quote(self._settings.source_table)}"
+                f" WHERE {ordered_at} < CAST('{state.since}' AS DATETIME(6)) LIMIT 1",
+            )
+            horizon = (min(state.since, horizon) if horizon else horizon) if older_rows else None
+        elif state.where is None:
             horizon = None
-        granted = at.wanted if at.since is None and at.where is None else at.granted
-        return msgspec.structs.replace(at, done=True, horizon=horizon, granted=granted)
+        has_all_rows = state.since is None and state.where is None
+        fulfilled_at = state.request_at if has_all_rows else state.fulfilled_at
+        return msgspec.structs.replace(state, is_done=True, horizon=horizon, fulfilled_at=fulfilled_at)
 
 
 async def run(
@@ -113,75 +132,84 @@ async def run(
     since: str | None = None,
     where: str | None = None,
     resume: bool = True,
-    progress: Callable[[int, int], None] = lambda rows, total: None,
+    progress: ReportProgress = lambda rows, total: None,
 ) -> SnapshotState:
-    """Publish the rows ordered at `since` or later for which the SQL condition `where` holds; None: all.
+    """Publish the rows ordered at `since` or later for which the SQL condition `where` is true; None: all rows.
 
-    `since` is "YYYY-MM-DD HH:MM:SS.ffffff" in UTC. A snapshot of the same rows that was interrupted goes on where it
-    stopped, unless `resume` is false. The order of
-    the steps makes that safe: 1. read a chunk, 2. publish it and wait for every acknowledgement, 3. remember the key of
-    its last row. `progress` is told rows published and rows expected. Raises BadSource, ServerAway.
+    `since` is "YYYY-MM-DD HH:MM:SS.ffffff" in UTC. An interrupted snapshot of the same rows continues
+    at its last saved key, unless `resume` is false. The order of the steps makes that safe:
+
+    1. Read a chunk.
+    2. Publish it and wait for all acknowledgements.
+    3. Save the key of its last row.
+
+    Raises BadSource, WrongGeneration, ServerAway.
     """
+    topics = Topics(settings)
     await require_startable_generation(settings)
     await ensure_topics(settings)
-    known = await source_state.read(settings)
+    states = await source_state.read(settings)
     connection = await asyncio.to_thread(connect, settings)
     with closing(connection):
-        await asyncio.to_thread(_only_one, connection, settings)
-        begun = _begin(connection, settings, since, where, known, resume)
+        await asyncio.to_thread(_acquire_lock, connection, settings)
+        state = _start_or_resume(connection, settings, since, where, states, resume)
+        source = f"/mysql/{read_server_name(connection)}/{settings.mysql_database}/{settings.source_table}"
         try:
-            with closing(Snapshot(connection, settings, begun)) as snapshot:
-                async with require_active_generation(settings), open_publisher(settings) as publisher:
-                    return await _publish_all(snapshot, publisher, settings, read_server_name(connection), progress)
+            with closing(Snapshot(connection, settings, state)) as snapshot:
+                async with require_active_generation(settings), open_publisher(settings, topics) as publisher:
+                    return await _publish_all(snapshot, publisher, topics, settings, source, progress)
         except mysql.connector.Error as exc:
-            raise BadSource(f"the snapshot stopped ({exc}): `lately source snapshot` goes on from there") from None
+            raise BadSource(f"the snapshot stopped ({exc}): run `lately source snapshot` to continue it") from None
 
 
 async def _publish_all(
-    snapshot: Snapshot, publisher: Publisher, settings: Settings, server: str, progress: Callable[[int, int], None]
+    snapshot: Snapshot, publisher: Publisher, topics: Topics, settings: Settings, source: str, progress: ReportProgress
 ) -> SnapshotState:
-    topics, at = Topics(settings), snapshot.state
-    source = f"/mysql/{server}/{settings.mysql_database}/{settings.source_table}"
+    state = snapshot.state
     total = await asyncio.to_thread(snapshot.estimate_rows)
-    await publisher.write_states(at)
+    await publisher.write_states(state)
     # 1.
-    rows, after = await asyncio.to_thread(snapshot.read_chunk, at.after)
-    remembered = at.rows
+    rows, last_key = await asyncio.to_thread(snapshot.read_chunk, state.last_key)
+    saved_rows = state.rows
     while rows:
-        # The next chunk is read while this one is on its way.
-        coming = asyncio.create_task(asyncio.to_thread(snapshot.read_chunk, after))
+        # The next chunk is read while this one is published.
+        next_chunk = asyncio.create_task(asyncio.to_thread(snapshot.read_chunk, last_key))
         # 2.
         await publisher.publish([build_record(row, source, topics, settings) for row in rows])
-        at = msgspec.structs.replace(at, rows=at.rows + len(rows), after=after)
-        progress(at.rows, max(total, at.rows))
+        state = msgspec.structs.replace(state, rows=state.rows + len(rows), last_key=last_key)
+        progress(state.rows, max(total, state.rows))
         # 3.
-        if at.rows - remembered >= SAVE_EVERY_ROWS:
-            await publisher.write_states(at)
-            remembered = at.rows
-        rows, after = await coming
-    at = await asyncio.to_thread(snapshot.end, at)
-    await publisher.write_states(at)
-    return at
+        if state.rows - saved_rows >= SAVE_EVERY_ROWS:
+            await publisher.write_states(state)
+            saved_rows = state.rows
+        rows, last_key = await next_chunk
+    state = await asyncio.to_thread(snapshot.finish, state)
+    await publisher.write_states(state)
+    return state
 
 
 def count_rows(settings: Settings, since: str | None, where: str | None) -> tuple[int, str]:
-    """How many rows a snapshot would publish, and the condition that chooses them. Raises BadSource, ServerAway."""
-    with closing(connect(settings)) as connection, connection.cursor() as cursor:
+    """Return the number of rows that a snapshot would publish, and the condition that selects them.
+
+    Raises BadSource, DatabaseAway.
+    """
+    with closing(connect(settings)) as connection:
         columns = read_shop_columns(connection, settings)
-        condition = _where(_wanted(columns, SnapshotState(table="", version=0, since=since, where=where)))
+        condition = _where(_row_conditions(columns, SnapshotState(table="", version=0, since=since, where=where)))
         try:
-            cursor.execute(f"SELECT COUNT(*) FROM {quote(settings.source_table)}{condition}")
+            statement = f"SELECT COUNT(*) FROM {quote(settings.source_table)}{condition}"
+            return fetch_row(connection, tuple[int], statement)[0], condition.removeprefix(" WHERE ") or "all rows"
         except mysql.connector.Error as exc:
-            raise BadSource(f"the rows could not be counted ({exc}): mend --where") from None
-        return cursor.fetchone()[0], condition.removeprefix(" WHERE ") or "all rows"
+            raise BadSource(f"the rows could not be counted ({exc}): correct --where") from None
 
 
 def snapshot_version(connection: Connection, settings: Settings) -> int:
-    """The version of the events of a snapshot that begins now. Raises BadSource when nothing is set up.
+    """Return the version for the events of a snapshot that starts now.
 
-    With an outbox it is the one just below its first id: a change that the triggers saw is newer than any snapshot,
-    one that they did not see was before them. Otherwise it is the server's clock before the first row is read: a live
-    event's version is the clock after it was read.
+    With an outbox it is the version just below the first id: a change that the triggers saw is newer
+    than any snapshot, and a change that they did not see was made before. In watermark mode it is the
+    server's time before the first row is read, because the version of a live event is the time after
+    it was read. Raises BadSource when there is no outbox.
     """
     if settings.source_mode == WATERMARK:
         return read_server_time(connection)
@@ -192,54 +220,62 @@ def snapshot_version(connection: Connection, settings: Settings) -> int:
 
 
 def read_chunk_columns(connection: Connection, settings: Settings) -> list[str]:
-    """The columns by which the shop's table can be read in chunks; none: it has no primary key that is fit for it."""
+    """Return the columns by which the shop's table can be read in chunks; none: no suitable primary key."""
     key = read_primary_key(connection, settings)
-    return [] if any(kind in _UNFIT for _, kind in key) else [name for name, _ in key]
+    is_unsuitable = any(column.type in _UNSUITABLE_KEY_TYPES for column in key)
+    return [] if is_unsuitable else [column.name for column in key]
 
 
-def _begin(
-    connection: Connection,
-    settings: Settings,
-    since: str | None,
-    where: str | None,
-    known: source_state.States,
-    resume: bool,
+def _start_or_resume(
+    connection: Connection, settings: Settings, since: str | None, where: str | None, states: SourceStates, resume: bool
 ) -> SnapshotState:
-    before, wish = known.get(source_state.SNAPSHOT), known.get(source_state.WISH)
-    wanted = 0 if wish is None else wish.at
+    """Return the state of an interrupted snapshot that includes these rows, or of a new snapshot."""
+    previous = states.snapshot
+    request_at = 0 if states.request is None else states.request.requested_at
     table = f"{settings.mysql_database}.{settings.source_table}"
-    version, horizon = snapshot_version(connection, settings), MAX_HORIZON
-    if before is not None and before.table == table:
-        goes_on = settings.source_mode == WATERMARK or before.version == version
-        covers = before.where == where and (before.since is None or (since is not None and before.since <= since))
-        # What was published before a wish may be what is missing.
-        if resume and not before.done and goes_on and covers and before.wanted == wanted:
-            log.info("the snapshot goes on behind row %d", before.rows)
-            return before
-        if goes_on:
-            horizon = before.horizon
-    granted = 0 if before is None else before.granted
+    version = snapshot_version(connection, settings)
+    horizon: str | None = MAX_HORIZON
+    if previous is not None and previous.table == table:
+        is_same_version = settings.source_mode == WATERMARK or previous.version == version
+        includes_rows = previous.where == where and (
+            previous.since is None or (since is not None and previous.since <= since)
+        )
+        # Rows that were published before a request may be the missing ones.
+        is_same_request = previous.request_at == request_at
+        if resume and not previous.is_done and is_same_version and includes_rows and is_same_request:
+            log.info("the snapshot continues after row %d", previous.rows)
+            return previous
+        if is_same_version:
+            horizon = previous.horizon
     return SnapshotState(
-        table=table, version=version, since=since, where=where, horizon=horizon, wanted=wanted, granted=granted
-    )
+        table=table, version=version, since=since, where=where, horizon=horizon, request_at=request_at,
+        fulfilled_at=0 if previous is None else previous.fulfilled_at,
+    )  # fmt: skip
 
 
-def _portable(value: object) -> object:
-    """A value of a key as JSON can hold it, and MySQL understand it."""
+def _as_tuples(rows: Any) -> list[_KeyedRow]:
+    """Declare rows of a cursor as tuples: the connector's own types also allow dictionaries."""
+    tuples: list[_KeyedRow] = rows
+    return tuples
+
+
+def _key_value_to_json(value: object) -> object:
+    """Convert a value of a key to JSON from which `_sql_literal` can restore it."""
     if isinstance(value, bytes | bytearray):
         return {"hex": bytes(value).hex()}
     return value if isinstance(value, int) else str(value)
 
 
-def _only_one(connection: Connection, settings: Settings) -> None:
+def _acquire_lock(connection: Connection, settings: Settings) -> None:
     if not locks.acquire(connection, locks.snapshot_lock(settings), 0):
         raise BadSource("another snapshot of this table is running: wait for its end, or stop it")
 
 
-def _wanted(columns: Columns, wanted: SnapshotState) -> list[str]:
-    conditions = [f"({wanted.where})"] if wanted.where else []
-    if wanted.since is not None:
-        conditions.append(f"{quote(columns['ordered_at'][0])} >= CAST('{wanted.since}' AS DATETIME(6))")
+def _row_conditions(columns: Columns, state: SnapshotState) -> list[str]:
+    """Return the conditions that select the rows of a snapshot."""
+    conditions = [f"({state.where})"] if state.where else []
+    if state.since is not None:
+        conditions.append(f"{quote(columns['ordered_at'].name)} >= CAST('{state.since}' AS DATETIME(6))")
     return conditions
 
 
@@ -247,17 +283,17 @@ def _where(conditions: list[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def _beyond(key: list[str], after: list) -> str:
-    """The condition that a row lies behind `after` in the order of `key`, so that an index can be used."""
-    names, values = [quote(name) for name in key], [_literal(value) for value in after]
+def _after_condition(key: list[str], after: list[object]) -> str:
+    """Return the condition that a row follows the key `after`, in a form that can use the index."""
+    names, values = [quote(name) for name in key], [_sql_literal(value) for value in after]
     equal = [f"{name} = {value}" for name, value in zip(names, values, strict=True)]
     alternatives = [" AND ".join([*equal[:at], f"{names[at]} > {values[at]}"]) for at in range(len(key))]
     # Without the first condition the server may read the whole index for the alternatives.
     return f"{names[0]} >= {values[0]} AND (({') OR ('.join(alternatives)}))"
 
 
-def _literal(value: object) -> str:
-    """A value of a key in SQL. Not as a parameter: a `%s` in the condition of --where would be taken for one."""
+def _sql_literal(value: object) -> str:
+    """Return a value of a key in SQL. It is not a parameter, because --where may contain a `%s`."""
     if isinstance(value, int):
         return str(value)
     if isinstance(value, dict):

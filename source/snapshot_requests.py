@@ -1,4 +1,4 @@
-"""What workers wish for: all rows of the shop once more, because `orders` has forgotten some that they have lost."""
+"""Requests of workers for a snapshot of all rows, which they send when they have lost rows that `orders` lacks too."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from source import snapshot
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 2.0
+POLL_INTERVAL_S = 2.0
 
 
-async def grant(settings: Settings, goes_on: Callable[[], bool]) -> None:
-    """Take a snapshot for each wish that there is or comes, as long as `goes_on`. Raises BadSource, ServerAway."""
-    async with source_state.following(settings) as told:
-        while goes_on():
-            await told.catch_up()
-            wish = told.known.get(source_state.WISH)
-            if source_state.ungranted(wish, told.known.get(source_state.SNAPSHOT)):
-                log.warning("a worker lacks rows that only the shop has (%s): all rows are published again", wish.why)
-                taken = await snapshot.run(settings)
-                log.info("%d rows are published again", taken.rows)
-            await asyncio.sleep(LOOK_EVERY_S)
+async def fulfil_requests(settings: Settings, should_continue: Callable[[], bool]) -> None:
+    """Take a snapshot of all rows for each request, as long as `should_continue` returns true.
+
+    Raises BadSource, WrongGeneration, ServerAway.
+    """
+    async with source_state.open_reader(settings) as reader:
+        while should_continue():
+            await reader.catch_up()
+            request = reader.states.request
+            if request is not None and source_state.is_request_pending(request, reader.states.snapshot):
+                log.warning(
+                    "a worker has lost rows that only the shop's database contains (%s): all rows are published again",
+                    request.reason,
+                )
+                result = await snapshot.run(settings)
+                log.info("%d rows are published again", result.rows)
+            await asyncio.sleep(POLL_INTERVAL_S)

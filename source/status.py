@@ -1,9 +1,10 @@
-"""`lately source status`: how the source stands, from Kafka and from the shop's server."""
+"""`lately source status`: status of the source from Kafka and from the shop's server."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import closing, suppress
+from decimal import Decimal
 
 import mysql.connector
 
@@ -12,54 +13,56 @@ from app.settings import OUTBOX, Settings
 from domain.values import rfc3339
 from source import transactions, triggers
 from source.columns import quote
-from source.mysql import Connection, connect, read_server_time
+from source.mysql import Connection, connect, fetch_row, read_server_time
 
 
 def read_status(settings: Settings) -> dict[str, object]:
-    """Name -> value of all there is to say. Raises BadSource, ServerAway."""
-    known = asyncio.run(source_state.read(settings))
-    shown: dict[str, object] = {"mode": settings.source_mode}
+    """Return name -> value of the status, in the order in which it is printed. Raises BadSource, ServerAway."""
+    states = asyncio.run(source_state.read(settings))
+    fields: dict[str, object] = {"mode": settings.source_mode}
     with closing(connect(settings)) as connection:
-        now = read_server_time(connection)
-        running = known.get(source_state.STATUS)
-        if running is None:
-            shown["running"] = False
-        else:
-            silent = (now - running.at) / 1e6
-            shown |= {
-                "running": silent < source_state.STATUS_TIMEOUT_S,
-                "leader": running.leader,
-                "last_sign_s": round(silent, 1),
-                "guarantee": running.guarantee,
-                "reasons": "; ".join(running.reasons) or None,
-                "published_up_to": None if running.as_of is None else rfc3339(running.as_of),
-            }
+        fields |= _leader_fields(states.status, read_server_time(connection))
         if settings.source_mode == OUTBOX:
-            shown |= _outbox(connection, settings)
-        elif source_state.WATERMARK in known:
-            shown["watermark"] = known[source_state.WATERMARK].low
+            fields |= _outbox_fields(connection, settings)
+        elif states.watermark is not None:
+            fields["watermark"] = states.watermark.low
         with suppress(mysql.connector.Error):
-            shown["oldest_transaction_s"] = transactions.read_oldest_age_s(connection)
-    taken = known.get(source_state.SNAPSHOT)
-    if taken is not None:
-        shown |= {
-            "snapshot": "done" if taken.done else "not finished: run `lately source snapshot`",
-            "snapshot_rows": taken.rows,
-            "may_lack_orders_before": taken.horizon,
+            fields["oldest_transaction_s"] = transactions.read_oldest_age_s(connection)
+    snapshot, request = states.snapshot, states.request
+    if snapshot is not None:
+        fields |= {
+            "snapshot": "done" if snapshot.is_done else "not finished: run `lately source snapshot`",
+            "snapshot_rows": snapshot.rows,
+            "may_lack_orders_before": snapshot.horizon,
         }
-    wish = known.get(source_state.WISH)
-    if source_state.is_request_pending(wish, taken):
-        shown["snapshot_wanted"] = f"{wish.why}; the running source takes it, or `lately source snapshot --all`"
-    return shown
+    if request is not None and source_state.is_request_pending(request, snapshot):
+        fields["snapshot_wanted"] = (
+            f"{request.reason}; the running source takes the snapshot, or run `lately source snapshot --all`"
+        )
+    return fields
 
 
-def _outbox(connection: Connection, settings: Settings) -> dict[str, object]:
+def _leader_fields(status: source_state.LeaderStatus | None, now: int) -> dict[str, object]:
+    if status is None:
+        return {"running": False}
+    age_s = (now - status.written_at) / 1e6
+    return {
+        "running": age_s < source_state.STATUS_TIMEOUT_S,
+        "leader": status.leader,
+        "last_sign_s": round(age_s, 1),
+        "guarantee": status.guarantee,
+        "reasons": "; ".join(status.reasons) or None,
+        "published_up_to": None if status.as_of is None else rfc3339(status.as_of),
+    }
+
+
+def _outbox_fields(connection: Connection, settings: Settings) -> dict[str, object]:
     if triggers.read_first_version(connection, settings) is None:
         return {"outbox": "not set up: run `lately source setup`"}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT COUNT(*), UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(MIN(created_at))"
-            f" FROM {quote(settings.source_outbox)}"
-        )
-        rows, oldest = cursor.fetchone()
+    rows, oldest = fetch_row(
+        connection,
+        tuple[int, Decimal | None],
+        "SELECT COUNT(*), UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(MIN(created_at))"
+        f" FROM {quote(settings.source_outbox)}",
+    )
     return {"outbox_rows": rows, "oldest_pending_s": None if oldest is None else round(float(oldest), 1)}

@@ -1,65 +1,86 @@
-"""Which transactions of the shop's server are open: the proof that no smaller id can appear any more."""
+"""Open transactions of the shop's server: they prove that no smaller id can appear any more."""
 
 from __future__ import annotations
 
 import time
 from contextlib import closing
+from decimal import Decimal
+from typing import NamedTuple
 
 from app.settings import Settings
 from domain.errors import LatelyError
-from source.columns import quoted
-from source.mysql import Connection, connect
+from source.columns import quote
+from source.mysql import Connection, connect, execute, fetch_all, fetch_row
 
-#: A transaction that writes: its number, and when it began.
-Writer = tuple[int, float]
+# InnoDB gives ascending numbers to transactions that write. Read-only transactions have 0 in MariaDB
+# and a number of 2^48 or more in MySQL.
+_FIRST_READ_ONLY_NUMBER = 2**48
 
-# InnoDB gives real numbers, which ascend, to transactions that write; the others show 0 (MariaDB) or more than 2^48.
-_READ_ONLY = 2**48
-
-# InnoDB fills information_schema.innodb_trx anew when 0.1 s have passed since it was last read, by anyone.
-_BUFFERED_S = 0.12
-_TRIES = 25
+# InnoDB refreshes information_schema.innodb_trx when its last read, by any client, was 0.1 s ago.
+_LIST_REFRESH_S = 0.12
+_MAX_ATTEMPTS = 25
 
 
-class NoProof(LatelyError):
-    """The open transactions cannot be seen, or only as they were some time ago."""
+class WritingTransaction(NamedTuple):
+    """An open transaction that writes: its number, and its start in seconds since 1970."""
+
+    number: int
+    began: float
 
 
-def open_writers(settings: Settings) -> frozenset[Writer]:
-    """The transactions that write at this moment. Raises NoProof, ServerAway, BadSource, mysql.connector.Error.
+class _Transaction(NamedTuple):
+    number: int
+    began: float
+    thread: int
 
-    That the list is of this moment is proven each time: a connection that was just opened must find its own in it.
+
+class TransactionListUnavailable(LatelyError):
+    """The open transactions cannot be listed, or only as they were some time ago."""
+
+
+def read_writing_transactions(settings: Settings) -> frozenset[WritingTransaction]:
+    """Return the transactions that write at this moment.
+
+    Each call proves that the list is up to date: it must contain the transaction of a connection that
+    was just opened. Raises TransactionListUnavailable, DatabaseAway, BadSource, mysql.connector.Error.
     """
-    with closing(connect(settings)) as connection, connection.cursor() as cursor:
-        cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
-        cursor.execute(f"SELECT 1 FROM {quoted(settings.source_table)} LIMIT 1")
-        cursor.fetchall()
-        for _ in range(_TRIES):
-            found = _listed(connection)
-            if any(thread == connection.connection_id for _, _, thread in found):
-                return frozenset((number, began) for number, began, _ in found if 0 < number < _READ_ONLY)
-            time.sleep(_BUFFERED_S)
-    raise NoProof(
-        "information_schema.innodb_trx does not show a transaction that was just begun: "
-        "something reads it more than ten times a second, stop that"
+    with closing(connect(settings)) as connection:
+        execute(connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        fetch_all(connection, tuple[int], f"SELECT 1 FROM {quote(settings.source_table)} LIMIT 1")
+        for _ in range(_MAX_ATTEMPTS):
+            transactions = _read_transactions(connection)
+            if any(transaction.thread == connection.connection_id for transaction in transactions):
+                return frozenset(
+                    WritingTransaction(transaction.number, transaction.began)
+                    for transaction in transactions
+                    if 0 < transaction.number < _FIRST_READ_ONLY_NUMBER
+                )
+            time.sleep(_LIST_REFRESH_S)
+    raise TransactionListUnavailable(
+        "information_schema.innodb_trx does not contain a transaction that has just started: "
+        "another client reads it more than ten times a second, stop that client"
     )
 
 
-def _listed(connection: Connection) -> list[tuple[int, float, int]]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT CAST(trx_id AS UNSIGNED), UNIX_TIMESTAMP(trx_started), trx_mysql_thread_id"
-            " FROM information_schema.innodb_trx"
-        )
-        return [(number or 0, float(began), thread) for number, began, thread in cursor.fetchall()]
+def _read_transactions(connection: Connection) -> list[_Transaction]:
+    rows = fetch_all(
+        connection,
+        tuple[int | None, int | Decimal, int],
+        "SELECT CAST(trx_id AS UNSIGNED), UNIX_TIMESTAMP(trx_started), trx_mysql_thread_id"
+        " FROM information_schema.innodb_trx",
+    )
+    return [_Transaction(number or 0, float(began), thread) for number, began, thread in rows]
 
 
-def oldest_s(connection: Connection) -> float | None:
-    """Age of the oldest open transaction in seconds, None when there is none. Raises mysql.connector.Error."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT MAX(UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(trx_started)) FROM information_schema.innodb_trx"
-            f" WHERE trx_id > 0 AND trx_id < {_READ_ONLY}"
-        )
-        age = cursor.fetchone()[0]
+def read_oldest_age_s(connection: Connection) -> float | None:
+    """Return the age of the oldest open transaction that writes; None when there is none.
+
+    Raises mysql.connector.Error.
+    """
+    (age,) = fetch_row(
+        connection,
+        tuple[Decimal | None],
+        "SELECT MAX(UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(trx_started)) FROM information_schema.innodb_trx"
+        f" WHERE trx_id > 0 AND trx_id < {_FIRST_READ_ONLY_NUMBER}",
+    )
     return None if age is None else float(age)

@@ -1,8 +1,9 @@
-"""What the source needs in the shop's database: an outbox, three triggers, and a row that says where versions begin.
+"""Objects that the source creates in the shop's database: an outbox, three triggers, and the first version.
 
-The ids of the outbox are the versions of the events. They grow per purchase, because two changes of one row hold its
-lock one after the other. They start at the microseconds since 1970, and start anew from there whenever changes may
-have gone unseen, so that they are above all ids given before; the version just below the start belongs to snapshots.
+The ids of the outbox are the versions of the events. They grow per purchase, because two changes of
+one row hold its lock one after the other. They start at the current time in microseconds since 1970.
+They are restarted there whenever changes may have been missed, so they are above all earlier ids.
+The version just below the start is the version of snapshots.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ from mysql.connector import errorcode
 from app.errors import BadSource
 from app.settings import Settings
 from domain.events import CHANGED, PLACED, REMOVED
-from source.columns import Columns, as_text, payload, primary_key, quoted, shop_columns, traceparent
-from source.mysql import Connection, text
+from source.columns import (
+    Columns,
+    payload_expression,
+    quote,
+    read_primary_key,
+    read_shop_columns,
+    text_expression,
+    traceparent_expression,
+)
+from source.mysql import Connection, execute, fetch_all, fetch_first, fetch_row, to_text
 
-_RIGHTS = "CREATE, ALTER, TRIGGER, LOCK TABLES, SELECT, INSERT, UPDATE and DELETE on the database"
+_PRIVILEGES = "CREATE, ALTER, TRIGGER, LOCK TABLES, SELECT, INSERT, UPDATE and DELETE on the database"
 
 
-def tables(settings: Settings) -> list[str]:
-    """The statements that make the outbox and the row of its state."""
+def table_statements(settings: Settings) -> list[str]:
+    """Return the statements that create the outbox and the table of the first version."""
     return [
-        f"""CREATE TABLE IF NOT EXISTS {quoted(settings.source_outbox)} (
+        f"""CREATE TABLE IF NOT EXISTS {quote(settings.source_outbox)} (
   id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   version BIGINT NULL COMMENT 'NULL: the id is the version',
   event_id CHAR(36) NOT NULL,
@@ -36,33 +45,35 @@ def tables(settings: Settings) -> list[str]:
   traceparent VARCHAR(64) NULL,
   created_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4""",
-        f"""CREATE TABLE IF NOT EXISTS {state_table(settings)} (
+        f"""CREATE TABLE IF NOT EXISTS {quoted_state_table(settings)} (
   id TINYINT NOT NULL PRIMARY KEY,
   first_version BIGINT NOT NULL
 ) ENGINE=InnoDB""",
     ]
 
 
-def wanted_triggers(connection: Connection, settings: Settings) -> dict[str, str]:
-    """Trigger name -> its statement, in the order in which they can be created while the shop writes.
+def expected_triggers(connection: Connection, settings: Settings) -> dict[str, str]:
+    """Return trigger name -> its statement, in the order in which they can be created while the shop writes.
 
-    Raises BadSource when the shop's table or columns are not as they must be.
-
-    Removals are caught first and insertions last: of a row whose insertion was caught, no later change is missed.
+    The trigger of removals comes first and that of insertions last: when the insertion of a row was
+    captured, all later changes of the row are captured too.
+    Raises BadSource when the shop's table or columns are unsuitable.
     """
-    columns = shop_columns(connection, settings)
-    key = [name for name, _ in primary_key(connection, settings)]
-    table = quoted(settings.source_table)
-    order_id = quoted(columns["order_id"][0])
+    columns = read_shop_columns(connection, settings)
+    key = [column.name for column in read_primary_key(connection, settings)]
+    table = quote(settings.source_table)
+    order_id = quote(columns["order_id"].name)
 
-    def insert(kind: str, side: str) -> str:
-        subject = f"LEFT({as_text(f'{side}.{order_id}')}, 255)"
+    def insert(event_type: str, qualifier: str) -> str:
+        subject = f"LEFT({text_expression(f'{qualifier}.{order_id}')}, 255)"
+        trace, payload = traceparent_expression(settings, qualifier, True), payload_expression(columns, qualifier)
         return (
-            f"INSERT INTO {quoted(settings.source_outbox)} (event_id, aggregateid, type, traceparent, payload)"
-            f" VALUES (UUID(), {subject}, '{kind}', {traceparent(settings, side, True)}, {payload(columns, side)})"
+            f"INSERT INTO {quote(settings.source_outbox)} (event_id, aggregateid, type, traceparent, payload)"
+            f" VALUES (UUID(), {subject}, '{event_type}', {trace}, {payload})"
         )
 
-    changed = f"NOT ({_alike(payload(columns, 'OLD'), payload(columns, 'NEW'))}){_really(columns, key, table)}"
+    old, new = payload_expression(columns, "OLD"), payload_expression(columns, "NEW")
+    changed = f"NOT ({_bytes_equal(old, new)}){_row_changed(columns, key, table)}"
     bodies = {
         "delete": insert(REMOVED, "OLD"),
         "update": f"""IF {changed} THEN
@@ -77,7 +88,7 @@ END IF""",
     }
     return {
         f"{settings.source_outbox}_{event}": (
-            f"CREATE TRIGGER {quoted(f'{settings.source_outbox}_{event}')}"
+            f"CREATE TRIGGER {quote(f'{settings.source_outbox}_{event}')}"
             f" AFTER {event.upper()} ON {table} FOR EACH ROW {body}"
         )
         for event, body in bodies.items()
@@ -85,179 +96,186 @@ END IF""",
 
 
 def _same_purchase(columns: Columns) -> str:
-    names = [quoted(columns[name][0]) for name in ("user_id", "order_id", "product_name")]
-    return " AND ".join(_alike(f"OLD.{name}", f"NEW.{name}") for name in names)
+    """Return the condition that an update does not change the fields that identify the purchase."""
+    names = [quote(columns[name].name) for name in ("user_id", "order_id", "product_name")]
+    return " AND ".join(_bytes_equal(f"OLD.{name}", f"NEW.{name}") for name in names)
 
 
-def _really(columns: Columns, key: Sequence[str], table: str) -> str:
-    # UPDATE IGNORE leaves a row alone whose new key another one has, and runs the trigger all the same.
+def _row_changed(columns: Columns, key: Sequence[str], table: str) -> str:
+    """Return a further condition that the table contains the new row.
+
+    When another row has the new key, UPDATE IGNORE does not change the row, but runs the trigger.
+    """
     if not key:
         return ""
-    where = " AND ".join(f"{table}.{quoted(name)} = OLD.{quoted(name)}" for name in key)
-    unchanged = _alike(payload(columns, table), payload(columns, "OLD"))
+    where = " AND ".join(f"{table}.{quote(name)} = OLD.{quote(name)}" for name in key)
+    unchanged = _bytes_equal(payload_expression(columns, table), payload_expression(columns, "OLD"))
     return f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {where} AND {unchanged})"
 
 
-def _alike(one: str, other: str) -> str:
-    # Compared as bytes: to most collations "ann" and "Ann" are the same user.
-    return f"CAST({one} AS BINARY) <=> CAST({other} AS BINARY)"
+def _bytes_equal(left: str, right: str) -> str:
+    # As bytes, because in most collations "ann" and "Ann" are equal.
+    return f"CAST({left} AS BINARY) <=> CAST({right} AS BINARY)"
 
 
 def install(connection: Connection, settings: Settings) -> None:
-    """Create what is missing, or bring it up to date; doing it again changes nothing.
+    """Create the missing objects, or update them; a repetition changes nothing.
 
-    Where a trigger has to change, the shop's writes wait for the moment it takes. Raises BadSource when MySQL does not
-    allow it, or the table is not as it must be, before any trigger is touched.
+    When a trigger has to change, the shop's writes wait while it is replaced. Raises BadSource before
+    any trigger is changed when MySQL does not allow it or the shop's table is unsuitable.
     """
-    wanted = wanted_triggers(connection, settings)
+    expected = expected_triggers(connection, settings)
     try:
-        with connection.cursor() as cursor:
-            for statement in tables(settings):
-                cursor.execute(statement)
-            found = _installed(connection, settings)
-            if first_version(connection, settings) is not None and found == {
-                name: _body(statement) for name, statement in wanted.items()
-            }:
-                return
-            _prove_rights(connection, settings)
-            if found:
-                lock(connection, settings)
-            _begin_versions_anew(connection, settings)
-            for name in found:
-                cursor.execute(f"DROP TRIGGER {quoted(name)}")
-            for statement in wanted.values():
-                cursor.execute(statement)
-            cursor.execute("UNLOCK TABLES")
+        for statement in table_statements(settings):
+            execute(connection, statement)
+        installed = _read_installed(connection, settings)
+        if read_first_version(connection, settings) is not None and installed == {
+            name: _body(statement) for name, statement in expected.items()
+        }:
+            return
+        _check_privileges(connection, settings)
+        if installed:
+            lock_tables(connection, settings)
+        _restart_versions(connection, settings)
+        for name in installed:
+            execute(connection, f"DROP TRIGGER {quote(name)}")
+        for statement in expected.values():
+            execute(connection, statement)
+        execute(connection, "UNLOCK TABLES")
     except mysql.connector.Error as exc:
-        raise refused("the outbox could not be set up", exc) from None
+        raise setup_error("the outbox could not be set up", exc) from None
 
 
-def lock(connection: Connection, settings: Settings) -> None:
-    """Wait until no transaction that has changed orders is open, and let none begin; ends with the connection."""
-    tables = (quoted(settings.source_table), quoted(settings.source_outbox), state_table(settings))
-    with connection.cursor() as cursor:
-        cursor.execute(f"LOCK TABLES {', '.join(f'{table} WRITE' for table in tables)}")
+def lock_tables(connection: Connection, settings: Settings) -> None:
+    """Wait for the end of all transactions that have changed orders, and block new ones.
 
-
-def take_version(connection: Connection, settings: Settings) -> int:
-    """A version above those of all changes that are committed or under way, and below those of all later ones.
-
-    The shop's writes wait for the moment it takes. Raises BadSource when nothing is set up, or a lock is not to be had.
+    The lock ends with the connection or with UNLOCK TABLES.
     """
-    if first_version(connection, settings) is None:
+    names = (quote(settings.source_table), quote(settings.source_outbox), quoted_state_table(settings))
+    execute(connection, f"LOCK TABLES {', '.join(f'{name} WRITE' for name in names)}")
+
+
+def reserve_version(connection: Connection, settings: Settings) -> int:
+    """Return a version above those of all committed or open changes, and below those of all later changes.
+
+    The shop's writes wait while it is reserved. Raises BadSource when there is no outbox, or MySQL
+    does not allow the lock.
+    """
+    if read_first_version(connection, settings) is None:
         raise BadSource(f"there is no outbox {settings.source_outbox}: run `lately source setup` first")
-    outbox = quoted(settings.source_outbox)
+    outbox = quote(settings.source_outbox)
     try:
-        # Whoever is killed here leaves no row.
+        # Without autocommit, a process that is killed here leaves no row.
         connection.autocommit = False
-        # Once the lock is there, no transaction is open that has taken an id.
-        lock(connection, settings)
+        # After the lock is acquired, no transaction is open that has taken an id.
+        lock_tables(connection, settings)
         with connection.cursor() as cursor:
             cursor.execute(f"INSERT INTO {outbox} (event_id, type, payload) VALUES (UUID(), 'proof', '')")
             version = cursor.lastrowid
             cursor.execute("ROLLBACK")
             cursor.execute("UNLOCK TABLES")
-        return version
     except mysql.connector.Error as exc:
-        raise refused("no version could be taken", exc) from None
+        raise setup_error("no version could be reserved", exc) from None
+    if version is None:
+        raise BadSource(f"{settings.source_outbox} has no AUTO_INCREMENT id: drop it, then run `lately source setup`")
+    return version
 
 
-def _prove_rights(connection: Connection, settings: Settings) -> None:
-    # The triggers run with our rights: without them the shop's own statements would fail.
-    outbox = quoted(settings.source_outbox)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT 1 FROM {quoted(settings.source_table)} LIMIT 1")
-        cursor.fetchall()
-        cursor.execute("START TRANSACTION")
-        cursor.execute(f"INSERT INTO {outbox} (event_id, type, payload) VALUES (UUID(), 'proof', '')")
-        cursor.execute(f"DELETE FROM {outbox} WHERE type = 'proof' AND id = LAST_INSERT_ID()")
-        cursor.execute("ROLLBACK")
+def _check_privileges(connection: Connection, settings: Settings) -> None:
+    # The triggers run with this user's privileges: without them the shop's own statements would fail.
+    outbox = quote(settings.source_outbox)
+    fetch_all(connection, tuple[int], f"SELECT 1 FROM {quote(settings.source_table)} LIMIT 1")
+    execute(connection, "START TRANSACTION")
+    execute(connection, f"INSERT INTO {outbox} (event_id, type, payload) VALUES (UUID(), 'proof', '')")
+    execute(connection, f"DELETE FROM {outbox} WHERE type = 'proof' AND id = LAST_INSERT_ID()")
+    execute(connection, "ROLLBACK")
 
 
-def _begin_versions_anew(connection: Connection, settings: Settings) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT COALESCE(MAX(id), 0) FROM {quoted(settings.source_outbox)}")
-        highest = cursor.fetchone()[0]
-        for statement in versions(settings, max(now(), highest + 1)):
-            cursor.execute(statement)
+def _restart_versions(connection: Connection, settings: Settings) -> None:
+    statement = f"SELECT COALESCE(MAX(id), 0) FROM {quote(settings.source_outbox)}"
+    highest = fetch_row(connection, tuple[int], statement)[0]
+    for statement in version_statements(settings, max(now_microseconds(), highest + 1)):
+        execute(connection, statement)
 
 
-def versions(settings: Settings, first: int) -> list[str]:
-    """The statements that let the ids of the outbox go on from `first`."""
+def version_statements(settings: Settings, first: int) -> list[str]:
+    """Return the statements that make the outbox continue its ids at `first`."""
     return [
-        f"ALTER TABLE {quoted(settings.source_outbox)} AUTO_INCREMENT = {first}",
-        f"REPLACE INTO {state_table(settings)} VALUES (1, {first})",
+        f"ALTER TABLE {quote(settings.source_outbox)} AUTO_INCREMENT = {first}",
+        f"REPLACE INTO {quoted_state_table(settings)} VALUES (1, {first})",
     ]
 
 
-def now() -> int:
-    """The microseconds since 1970, at which versions begin."""
+def now_microseconds() -> int:
+    """Return the current time in microseconds since 1970, at which versions start."""
     return time.time_ns() // 1000
 
 
-def missing(connection: Connection, settings: Settings) -> list[str]:
-    """The names of our triggers that do not exist, or are not as they have to be. Raises BadSource."""
-    found, wanted = _installed(connection, settings), wanted_triggers(connection, settings)
-    return [name for name, statement in wanted.items() if found.get(name) != _body(statement)]
+def find_missing(connection: Connection, settings: Settings) -> list[str]:
+    """Return the names of Lately's triggers that do not exist or differ from the expected ones. Raises BadSource."""
+    installed, expected = _read_installed(connection, settings), expected_triggers(connection, settings)
+    return [name for name, statement in expected.items() if installed.get(name) != _body(statement)]
 
 
-def installed(connection: Connection, settings: Settings) -> bool:
-    """Whether the outbox and its three triggers exist."""
-    return len(_installed(connection, settings)) == 3 and first_version(connection, settings) is not None
+def is_installed(connection: Connection, settings: Settings) -> bool:
+    """Return whether the outbox and its three triggers exist."""
+    return len(_read_installed(connection, settings)) == 3 and read_first_version(connection, settings) is not None
 
 
-def require(connection: Connection, settings: Settings) -> None:
+def require_installed(connection: Connection, settings: Settings) -> None:
     """Raise BadSource unless the outbox and its three triggers exist."""
-    if not installed(connection, settings):
+    if not is_installed(connection, settings):
         raise BadSource(
-            f"the outbox or a trigger is missing in {settings.mysql_database}, changes go unseen: "
+            f"the outbox or a trigger is missing in {settings.mysql_database}, changes are not captured: "
             "run `lately source setup` first"
         )
 
 
-def _installed(connection: Connection, settings: Settings) -> dict[str, str]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT trigger_name, action_statement FROM information_schema.triggers"
-            " WHERE trigger_schema = %s AND event_object_table = %s",
-            (settings.mysql_database, settings.source_table),
-        )
-        found = {text(name): " ".join(text(body).split()) for name, body in cursor.fetchall()}
-    ours = {f"{settings.source_outbox}_{event}" for event in ("insert", "update", "delete")}
-    return {name: body for name, body in found.items() if name in ours}
+def _read_installed(connection: Connection, settings: Settings) -> dict[str, str]:
+    """Return name -> body of Lately's triggers that exist, with single spaces in the body."""
+    rows = fetch_all(
+        connection,
+        tuple[str | bytes, str | bytes],
+        "SELECT trigger_name, action_statement FROM information_schema.triggers"
+        " WHERE trigger_schema = %s AND event_object_table = %s",
+        (settings.mysql_database, settings.source_table),
+    )
+    bodies = {to_text(name): " ".join(to_text(body).split()) for name, body in rows}
+    names = {f"{settings.source_outbox}_{event}" for event in ("insert", "update", "delete")}
+    return {name: body for name, body in bodies.items() if name in names}
 
 
 def _body(statement: str) -> str:
     return " ".join(statement.partition(" FOR EACH ROW ")[2].split())
 
 
-def names(connection: Connection, settings: Settings) -> list[str]:
-    """The names of our triggers that exist."""
-    return sorted(_installed(connection, settings))
+def read_trigger_names(connection: Connection, settings: Settings) -> list[str]:
+    """Return the sorted names of Lately's triggers that exist."""
+    return sorted(_read_installed(connection, settings))
 
 
-def first_version(connection: Connection, settings: Settings) -> int | None:
-    """The id at which versions begin, or None when nothing is set up."""
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute(f"SELECT first_version FROM {state_table(settings)} WHERE id = 1")
-        except mysql.connector.Error as exc:
-            if exc.errno == errorcode.ER_NO_SUCH_TABLE:
-                return None
-            raise
-        found = cursor.fetchone()
-    return found[0] if found else None
+def read_first_version(connection: Connection, settings: Settings) -> int | None:
+    """Return the id at which versions start; None when there is no outbox."""
+    try:
+        row = fetch_first(
+            connection, tuple[int], f"SELECT first_version FROM {quoted_state_table(settings)} WHERE id = 1"
+        )
+    except mysql.connector.Error as exc:
+        if exc.errno == errorcode.ER_NO_SUCH_TABLE:
+            return None
+        raise
+    return None if row is None else row[0]
 
 
-def refused(what: str, exc: mysql.connector.Error) -> BadSource:
-    """An error that says `what` MySQL refused and what to do about it."""
-    hints = {
+def setup_error(problem: str, exc: mysql.connector.Error) -> BadSource:
+    """Return an error with the problem, MySQL's message, and the next step."""
+    hints: dict[int | None, str] = {
         errorcode.ER_BINLOG_CREATE_ROUTINE_NEED_SUPER: "set log_bin_trust_function_creators=1 on the server",
         errorcode.ER_LOCK_WAIT_TIMEOUT: "a transaction holds the table: end it, or try again later",
     }
-    return BadSource(f"{what} ({exc}): {hints.get(exc.errno, f'the user needs {_RIGHTS}')}")
+    return BadSource(f"{problem} ({exc}): {hints.get(exc.errno, f'the user needs {_PRIVILEGES}')}")
 
 
-def state_table(settings: Settings) -> str:
-    """The quoted name of the table that holds where versions begin."""
-    return quoted(f"{settings.source_outbox}_state")
+def quoted_state_table(settings: Settings) -> str:
+    """Return the quoted name of the table that contains the first version."""
+    return quote(f"{settings.source_outbox}_state")

@@ -1,4 +1,4 @@
-"""Users' purchases as the shop's database has them at this moment."""
+"""Purchases of users as the shop's database contains them now."""
 
 from __future__ import annotations
 
@@ -6,105 +6,110 @@ from contextlib import closing
 from typing import NamedTuple
 
 import msgspec
-import mysql.connector
 
-from app.errors import ServerAway
 from app.settings import Settings
 from domain.events import OrderLine, find_broken_rule
 from domain.purchases import Purchase, purchase_sort_key
 from domain.values import microseconds
 from source import triggers
 from source.columns import payload_expression, quote, read_shop_columns, text_expression
-from source.mysql import Connection, connect, read_server_time
+from source.mysql import Connection, connect, explain_errors, fetch_all, fetch_row, read_server_time
 
 
 class UserRows(NamedTuple):
-    """All purchases of some users, newest first, with all that was committed at `as_of`, by the database's clock."""
+    """All purchases of some users, newest first. They include all changes committed before `as_of` (server's clock)."""
 
     as_of: int
     purchases: dict[str, list[Purchase]]
 
 
 def read_user_rows(settings: Settings, user_ids: list[str]) -> UserRows:
-    """All purchases of some users; rows that break a rule are left out, as they are in the table.
+    """Read all purchases of some users, without rows that break a rule, because the table lacks these too.
 
-    Raises ServerAway, BadSource.
+    Raises DatabaseAway, BadSource.
     """
-    try:
-        with closing(connect(settings)) as connection:
-            # First: what is committed while it is read may or may not be in it.
-            as_of = read_server_time(connection)
-            found = read_purchases(connection, settings, user_ids)
-    except mysql.connector.Error as exc:
-        raise ServerAway(f"MySQL went away in the middle of an answer ({exc}): try again") from None
+    with explain_errors("MySQL closed the connection during a read"), closing(connect(settings)) as connection:
+        # The time first: changes committed during the read may or may not be included.
+        as_of = read_server_time(connection)
+        purchases = read_purchases(connection, settings, user_ids)
     return UserRows(
-        as_of, {user_id: sorted(some, key=purchase_sort_key, reverse=True) for user_id, some in found.items()}
+        as_of,
+        {
+            user_id: sorted(user_purchases, key=purchase_sort_key, reverse=True)
+            for user_id, user_purchases in purchases.items()
+        },
     )
 
 
 def read_purchases(connection: Connection, settings: Settings, user_ids: list[str]) -> dict[str, list[Purchase]]:
-    """The purchases of each of some users, in no order. Raises ServerAway, BadSource."""
+    """Read user id -> purchases, in no order. Raises DatabaseAway, BadSource."""
     columns, table = read_shop_columns(connection, settings), quote(settings.source_table)
-    column = f"{table}.{quote(columns['user_id'][0])}"
-    wanted = ", ".join(["%s"] * len(user_ids))
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT {payload_expression(columns, table)} FROM {table} WHERE {column} IN ({wanted})", user_ids
-            )
-            rows = cursor.fetchall()
-    except mysql.connector.Error as exc:
-        raise ServerAway(f"MySQL did not answer for {settings.source_table} ({exc}): try again") from None
-    found: dict[str, list[Purchase]] = {user_id: [] for user_id in user_ids}
-    for (row,) in rows:
-        one = decode_row(row)
-        # To most collations "ann" and "Ann" are the same user.
-        if one is not None and one.user_id in found:
-            found[one.user_id].append(register(one))
-    return found
+    column = f"{table}.{quote(columns['user_id'].name)}"
+    placeholders = ", ".join(["%s"] * len(user_ids))
+    with explain_errors(_read_failed(settings)):
+        rows = fetch_all(
+            connection,
+            tuple[str | bytes],
+            f"SELECT {payload_expression(columns, table)} FROM {table} WHERE {column} IN ({placeholders})",
+            user_ids,
+        )
+    purchases: dict[str, list[Purchase]] = {user_id: [] for user_id in user_ids}
+    for (payload,) in rows:
+        line = decode_row(payload)
+        # The IN of most collations also matches "Ann" for "ann".
+        if line is not None and line.user_id in purchases:
+            purchases[line.user_id].append(to_purchase(line))
+    return purchases
 
 
 def count_remaining(settings: Settings, user_id: str) -> tuple[int, int]:
-    """How many rows the shop has of a user, and how many of the user's changes wait in the outbox.
+    """Return the number of a user's rows in the shop's table, and of the user's changes in the outbox.
 
-    Raises ServerAway, BadSource.
+    Raises DatabaseAway, BadSource.
     """
-    # To most collations "ann" and "Ann" are the same user.
-    column, wanted = quote(settings.columns["user_id"]), _as_bytes("%s")
-    said = _as_bytes("JSON_UNQUOTE(JSON_EXTRACT(payload, '$.user_id'))")
-    try:
-        with closing(connect(settings)) as connection, connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT COUNT(*) FROM {quote(settings.source_table)}"
-                f" WHERE {column} = %s AND {_as_bytes(column)} = {wanted}",
-                (user_id, user_id),
-            )
-            rows = cursor.fetchone()[0]
-            if triggers.read_first_version(connection, settings) is None:
-                return rows, 0
-            cursor.execute(f"SELECT COUNT(*) FROM {quote(settings.source_outbox)} WHERE {said} = {wanted}", (user_id,))
-            return rows, cursor.fetchone()[0]
-    except mysql.connector.Error as exc:
-        raise ServerAway(f"MySQL did not answer for {settings.source_table} ({exc}): try again") from None
+    # Compared as bytes, because in most collations "ann" and "Ann" are equal.
+    column, expected = quote(settings.columns["user_id"]), _bytes_expression("%s")
+    outbox_user = _bytes_expression("JSON_UNQUOTE(JSON_EXTRACT(payload, '$.user_id'))")
+    with explain_errors(_read_failed(settings)), closing(connect(settings)) as connection:
+        (rows,) = fetch_row(
+            connection,
+            tuple[int],
+            f"SELECT COUNT(*) FROM {quote(settings.source_table)}"
+            f" WHERE {column} = %s AND {_bytes_expression(column)} = {expected}",
+            (user_id, user_id),
+        )
+        if triggers.read_first_version(connection, settings) is None:
+            return rows, 0
+        (changes,) = fetch_row(
+            connection,
+            tuple[int],
+            f"SELECT COUNT(*) FROM {quote(settings.source_outbox)} WHERE {outbox_user} = {expected}",
+            (user_id,),
+        )
+        return rows, changes
 
 
-def _as_bytes(value: str) -> str:
+def _read_failed(settings: Settings) -> str:
+    return f"MySQL did not answer for {settings.source_table}"
+
+
+def _bytes_expression(value: str) -> str:
     return f"CAST({text_expression(value)} AS BINARY)"
 
 
-def decode_row(row: str | bytes) -> OrderLine | None:
-    """The purchase that a row's JSON says, its version 0; None where it breaks a rule."""
+def decode_row(payload: str | bytes) -> OrderLine | None:
+    """Decode the JSON of a row, with version 0; None for a row that breaks a rule."""
     try:
-        fields = msgspec.json.decode(row, type=dict)
-        one = msgspec.convert({**fields, "version": 0}, OrderLine)
+        fields = msgspec.json.decode(payload, type=dict[str, object])
+        line = msgspec.convert({**fields, "version": 0}, OrderLine)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return None if find_broken_rule(one) else one
+    return None if find_broken_rule(line) else line
 
 
-def register(one: OrderLine) -> Purchase:
-    """The same as the table keeps it."""
+def to_purchase(line: OrderLine) -> Purchase:
+    """Convert a row to the form in which the table by_user stores it."""
     return Purchase(
-        one.order_id, one.product_name, one.version, True, microseconds(one.ordered_at), one.price,
-        one.payment_method, one.category,
+        line.order_id, line.product_name, line.version, True, microseconds(line.ordered_at), line.price,
+        line.payment_method, line.category,
     )  # fmt: skip

@@ -93,7 +93,7 @@ async def _asking_others(ask: Callable[[Tracer], Awaitable[T]]) -> T:
     """What `ask` finds out from MySQL and Kafka. Raises Problem 503 source-away, log-away."""
     try:
         async with _open, open_topic_records(settings) as log:
-            return await ask(Tracer(settings, log, _known, _told, fallback.read))
+            return await ask(Tracer(settings, app.declared_topics, log, _known, _told, fallback.read))
     except (ServerAway, BadSource) as exc:
         logger.warning("a trace cannot be told: %s", exc)
         is_kafka = isinstance(exc, KafkaAway)

@@ -85,5 +85,5 @@ async def require_unused(settings: Settings) -> None:
 
 async def write_down(settings: Settings, *states: source_state.State) -> None:
     """Write states to the source-state of a generation. Raises ServerAway."""
-    async with explain_errors(settings), open_publisher(settings) as publisher:
+    async with explain_errors(settings), open_publisher(settings, Topics(settings)) as publisher:
         await publisher.write_states(*states)

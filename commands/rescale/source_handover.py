@@ -11,7 +11,7 @@ import mysql.connector
 from app.errors import ServerAway, StillRunning
 from app.settings import Settings
 from source import locks
-from source.mysql import Connection, connect, server_time
+from source.mysql import Connection, connect, read_server_time
 
 #: How long a lock is waited for without a pause in which this can be stopped, and how often, for the leader's.
 WITHIN_S, TIMES = 5, 12
@@ -27,10 +27,10 @@ class Lead:
 
     async def require(self) -> int:
         """The server's clock (microseconds), while the locks are still held. Raises ServerAway."""
-        held = [await asyncio.to_thread(locks.holds, self._connection, lock) for lock in _locks(self._settings)]
+        held = [await asyncio.to_thread(locks.is_owned, self._connection, lock) for lock in _locks(self._settings)]
         if not all(held):
             raise ServerAway("the connection that kept the source waiting was lost: run this again, it goes on")
-        return await asyncio.to_thread(server_time, self._connection)
+        return await asyncio.to_thread(read_server_time, self._connection)
 
 
 @asynccontextmanager
@@ -41,12 +41,12 @@ async def leading(settings: Settings) -> AsyncIterator[Lead]:
         with connection.cursor() as cursor:
             cursor.execute(f"SET SESSION wait_timeout = {IDLE_S}")
         leaders, snapshots = _locks(settings)
-        if not await asyncio.to_thread(locks.take, connection, locks.of_handover(settings), WITHIN_S):
+        if not await asyncio.to_thread(locks.acquire, connection, locks.handover_lock(settings), WITHIN_S):
             raise StillRunning("another `lately rescale` is switching: wait for its end, or stop it")
-        if not await asyncio.to_thread(locks.take, connection, snapshots, WITHIN_S):
+        if not await asyncio.to_thread(locks.acquire, connection, snapshots, WITHIN_S):
             raise StillRunning("a snapshot is running: wait for its end, or stop it; then run this again")
         for _ in range(TIMES):
-            if await asyncio.to_thread(locks.take, connection, leaders, WITHIN_S):
+            if await asyncio.to_thread(locks.acquire, connection, leaders, WITHIN_S):
                 break
         else:
             raise StillRunning(f"the source did not make way within {WITHIN_S * TIMES} s: stop it, and run this again")
@@ -58,4 +58,4 @@ async def leading(settings: Settings) -> AsyncIterator[Lead]:
 
 
 def _locks(settings: Settings) -> tuple[str, str]:
-    return locks.of_leader(settings), locks.of_snapshot(settings)
+    return locks.leader_lock(settings), locks.snapshot_lock(settings)

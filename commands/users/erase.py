@@ -1,7 +1,7 @@
-"""`lately users erase`: nothing of a user is remembered any more, whatever comes again.
+"""`lately users erase`: erase all data of a user permanently, whatever is published later.
 
-The shop's database is the truth: its rows of the user have to be gone (or somebody else's) first. What Lately then
-forgets, and what it cannot, is listed by the proof (docs/decisions/012-erasure-is-an-event.md).
+The shop's database decides: it must no longer contain rows of the user. The proof lists the data
+that Lately erases and the data that it cannot erase (docs/decisions/012-erasure-is-an-event.md).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from app.control.generation import require_active_generation
 from app.errors import StillThere
 from app.ids import require_user
 from app.kafka import dead_letter_topic
+from app.polling import poll_until
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from commands.worker_client import WorkerClient, open_worker_client
@@ -28,98 +29,111 @@ from source.events import EVENT_HEADERS, OutgoingRecord
 from source.mysql import connect, read_server_time
 from source.publisher import open_publisher
 
-#: How long what follows from an erasure may take to reach the baskets.
-PATIENCE_S = 30
-AGAIN_AFTER_S = 0.25
+#: How long an erasure may need to reach the table `baskets`, s.
+BASKETS_TIMEOUT_S = 30
+POLL_INTERVAL_S = 0.25
 
 
 @dataclass
 class ErasureOutcome:
-    """What was done, or would be: the version up to which all is forgotten, and the dead letters that were dropped."""
+    """Result of an erasure, or of its dry run.
+
+    All purchases up to `version` are erased; `purchases` and `letters` count the live purchases and
+    the dropped dead letters.
+    """
 
     user: str
     version: int
     purchases: int
     letters: int
-    #: Partitions of `orders-dead` whose settled records were deleted, and the offsets below which they were.
+    #: Partition of `orders-dead` -> the offset below which settled records were deleted.
     deleted: dict[int, int]
 
 
 async def erase_user(settings: Settings, user: str, worker: str | None, dry_run: bool = False) -> ErasureOutcome:
     """Erase a user; repeating it changes nothing.
 
-    1. Take a version that every change of the shop so far is below, and every later one above. 2. See that the shop has
-    no row of the user, and that no change is still to be published. 3. Publish the erasure, and wait until it is
-    applied. 4. Drop the user's dead letters, and delete what is settled before the first one that is not.
+    1. Take a version above that of every earlier change of the shop and below that of every later one.
+    2. Check that the shop has no row and no unpublished change of the user.
+    3. Publish the erasure, and wait until the workers have applied it.
+    4. Drop the user's dead letters, and delete the records before the first open dead letter.
 
     Raises StillThere, Unknown, ServerAway, BadSource.
     """
     require_user(user)
-    async with open_worker_client(settings, worker) as tables:
-        registers = (await tables.read_purchases([user]))[user]
+    async with open_worker_client(settings, worker) as worker_client:
+        purchases = (await worker_client.read_purchases([user]))[user]
         # 1.
-        version = 0 if dry_run else await asyncio.to_thread(_version, settings)
-        version = max([version, *(one.version for one in registers)])
+        version = 0 if dry_run else await asyncio.to_thread(_take_version, settings)
+        version = max([version, *(purchase.version for purchase in purchases)])
         # 2.
-        rows, waiting = await asyncio.to_thread(user_rows.count_remaining, settings, user)
-        if rows or waiting:
+        rows, unpublished = await asyncio.to_thread(user_rows.count_remaining, settings, user)
+        if rows or unpublished:
             raise StillThere(
-                f"the shop's database still has {rows} rows of this user, and {waiting} changes that are not published "
-                "yet: delete the rows or give them another user, wait for `lately source`, then run this again"
+                f"the shop's database still has {rows} rows of this user, and {unpublished} changes that are not "
+                "published yet: delete the rows or give them another user, wait for `lately source`, then run this "
+                "again"
             )
-        live = sum(one.live for one in registers)
+        live = sum(purchase.live for purchase in purchases)
         # 3.
         if not dry_run:
-            await _publish(settings, tables, user, version)
+            await _publish(settings, worker_client, user, version)
         # 4.
         letters, _ = await dead_letter_topic.settle_letters(
-            settings, lambda one: is_of(user, one.key, one.value), dead_letter_topic.DROPPED, dry_run
+            settings,
+            lambda letter: is_record_of_user(user, letter.key, letter.value),
+            dead_letter_topic.DROPPED,
+            dry_run,
         )
         deleted = {} if dry_run else await dead_letter_topic.delete_settled(settings)
     return ErasureOutcome(user, version, live, len(letters), deleted)
 
 
-def is_of(user: str, key: bytes | None, value: bytes | None) -> bool:
-    """Whether a dead letter is of a user, by its key or by what can be read of its value."""
+def is_record_of_user(user: str, key: bytes | None, value: bytes | None) -> bool:
+    """Whether a dead letter concerns a user, by its key or by the readable part of its value."""
     if key == user.encode():
         return True
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _decode_letter(value or b"").said() == user
+        return _decode_user_reference(value or b"").user() == user
     return False
 
 
-class _Letter(msgspec.Struct):
-    """What may name the user of an event, or of a row of the shop."""
+class _UserReference(msgspec.Struct):
+    """The fields that may contain the user id, in an event and in a row of the shop."""
 
     data: object = None
     user_id: object = None
 
-    def said(self) -> object:
+    def user(self) -> object:
         return self.data.get("user_id") if isinstance(self.data, dict) else self.user_id
 
 
-_decode_letter = msgspec.json.Decoder(_Letter).decode
+_decode_user_reference = msgspec.json.Decoder(_UserReference).decode
 
 
-def _version(settings: Settings) -> int:
-    """A version above those of all changes that are committed or under way, and below those of all later ones."""
+def _take_version(settings: Settings) -> int:
+    """Return a version above those of all committed and open changes, and below those of all later ones."""
     with closing(connect(settings)) as connection:
         if settings.source_mode == OUTBOX:
             return triggers.reserve_version(connection, settings)
         return read_server_time(connection)
 
 
-async def _publish(settings: Settings, tables: WorkerClient, user: str, version: int) -> None:
+async def _publish(settings: Settings, worker_client: WorkerClient, user: str, version: int) -> None:
+    """Publish the erasure, and wait until the tables `by_user` and `baskets` have applied it."""
+    topics = Topics(settings)
     document = {
         "specversion": "1.0", "id": str(uuid.uuid4()), "source": f"/lately/{settings.id}", "type": ERASED,
         "time": rfc3339(time_ns() // 1000), "partitionkey": user, "datacontenttype": "application/json",
         "dataschema": ERASURE_SCHEMA, "data": Erasure(user, version),
     }  # fmt: skip
-    erasure = OutgoingRecord(Topics(settings).orders.name, user.encode(), msgspec.json.encode(document), EVENT_HEADERS)
-    async with require_active_generation(settings), open_publisher(settings) as publisher:
+    erasure = OutgoingRecord(topics.orders.name, user.encode(), msgspec.json.encode(document), EVENT_HEADERS)
+    async with require_active_generation(settings), open_publisher(settings, topics) as publisher:
         await publisher.publish([erasure])
-        await tables.read_purchases([user], dict(publisher.offsets))
-    for _ in range(int(PATIENCE_S / AGAIN_AFTER_S)):
-        if await tables.count_shown(user) or not await tables.read_keys("baskets", user):
-            break
-        await asyncio.sleep(AGAIN_AFTER_S)
+        await worker_client.read_purchases([user], dict(publisher.offsets))
+
+    async def is_applied_to_baskets() -> bool:
+        # New purchases have a basket of their own.
+        return bool(await worker_client.count_shown(user)) or not await worker_client.read_keys("baskets", user)
+
+    await poll_until(is_applied_to_baskets, BASKETS_TIMEOUT_S, POLL_INTERVAL_S)

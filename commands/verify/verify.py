@@ -1,8 +1,8 @@
-"""`lately verify`: does the table by_user say what the shop's database says, while orders keep flowing?
+"""`lately verify`: compare the table by_user with the shop's database while orders flow.
 
-First everything is read once from both sides, which finds the users who may differ. What differs there may as well be
-on its way, so each of them is looked at again, in an order that no change can slip through
-(docs/decisions/008-verify-by-two-reads.md).
+A first pass reads both sides completely and finds the users who may differ. A difference may also be
+an event in flight. So each of these users is compared again, with reads ordered so that no change
+can be missed (docs/decisions/008-verify-by-two-reads.md).
 """
 
 from __future__ import annotations
@@ -18,62 +18,74 @@ import mysql.connector
 
 from app.control import source_state
 from app.control.source_state import SourceStateReader, open_reader
-from app.errors import ServerAway
+from app.errors import DatabaseAway, ServerAway
 from app.ids import require_user
+from app.polling import poll_until
 from app.settings import Settings
-from commands.repair import BATCH_USERS, batches_of_users, merge_by_user, publish_repairs, recheck, unique_users
+from app.topics import Topics
+from commands.repair import (
+    BATCH_USERS,
+    Comparison,
+    RepairVersion,
+    batches_of_users,
+    merge_by_user,
+    publish_repairs,
+    recheck,
+    unique_users,
+)
 from commands.verify.mysql_copy import MysqlCopy
 from commands.worker_client import WorkerClient, open_worker_client
-from domain.differences import PurchaseDifference, differences, is_unchanged
+from domain.differences import PurchaseDifference, find_differences, is_unchanged
 from domain.purchases import Purchase
 from domain.values import rfc3339
 from source import snapshot, user_rows
 from source.mysql import connect, read_server_name, read_server_time
 from source.publisher import open_publisher
 
-#: How long the source may need to publish what is committed.
-PATIENCE_S = 60
-#: How long a source that has just been started may need until it says how it stands.
-START_S = 5
-AGAIN_AFTER_S = 0.2
-#: No row is ordered so late (microseconds).
-NEVER = 2**63
+#: How long the source may need to publish committed changes, s.
+PUBLISH_TIMEOUT_S = 60
+#: How long a source that has just started may need to write its first status, s.
+START_TIMEOUT_S = 5
+POLL_INTERVAL_S = 0.2
+#: A horizon after all orders (microseconds since 1970).
+MAX_TIME = 2**63
 
 
 @dataclass
 class VerifyOutcome:
-    """What a verification has found. `deferred` are purchases that changed each time when they were looked at."""
+    """Result of a verification: differences and repairs by kind."""
 
     rows: int = 0
     users: int = 0
-    found: Counter[str] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
-    deferred: int = 0
-    #: When the first row was read (microseconds since 1970), where all were.
-    began: int | None = None
+    differences: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
+    #: Purchases that changed during each comparison.
+    undecided: int = 0
+    #: Time before the first row was read (microseconds since 1970); None if only some users were compared.
+    started_at: int | None = None
     seconds: float = 0.0
 
     @property
-    def left(self) -> int:
-        """Differences that there are still."""
-        return self.found.total() - self.repaired
+    def remaining(self) -> int:
+        """Number of differences that are not repaired."""
+        return self.differences.total() - self.repaired
 
     @property
     def repaired(self) -> int:
-        """Differences that are none any more."""
-        return self.mended.total()
+        """Number of repaired differences."""
+        return self.repairs.total()
 
-    def shown(self) -> dict[str, object]:
-        """The same for people and programs."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields for JSON."""
         return {
-            "rows": self.rows, "users": self.users, "differences": self.found.total(), **self.found,
-            "repaired": self.repaired, "deferred": self.deferred, "seconds": round(self.seconds, 1),
+            "rows": self.rows, "users": self.users, "differences": self.differences.total(), **self.differences,
+            "repaired": self.repaired, "deferred": self.undecided, "seconds": round(self.seconds, 1),
         }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """What to verify: these users, or all; how fast the database is read, and what is done about differences."""
+    """Options of a verification: the users (empty: all), repair, the rate of reading (0: unlimited), a worker's URL."""
 
     users: tuple[str, ...] = ()
     repair: bool = False
@@ -84,136 +96,157 @@ class VerifyOptions:
 
 async def verify_tables(
     settings: Settings,
-    asked: VerifyOptions,
-    found: Callable[[PurchaseDifference], None],
+    options: VerifyOptions,
+    report: Callable[[PurchaseDifference], None],
     progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> VerifyOutcome:
-    """Compare, tell `found` each difference, and repair them if that is asked for.
+    """Compare the table with the database, report each difference, and repair it if the options say so.
 
-    Raises ServerAway, BadSource; then nothing that was told is wrong, but not everything was compared.
+    Raises ServerAway, BadSource: then the comparison is incomplete, but each reported difference is real.
     """
-    for user in asked.users:
+    for user in options.users:
         require_user(user)
-    outcome, began = VerifyOutcome(), time.monotonic()
-    async with open_reader(settings) as told, open_worker_client(settings, asked.worker) as tables:
-        one = _Verification(settings, told, tables, outcome, found, asked.repair)
-        users = unique_users(asked.users) if asked.users else one.suspects(asked, progress)
-        async for some in batches_of_users(users, BATCH_USERS):
-            await one.look_again(some)
-        if outcome.began is not None:
-            await _remember(settings, told, outcome)
-    outcome.users += len(asked.users)
-    outcome.seconds = time.monotonic() - began
+    outcome, started_at = VerifyOutcome(), time.monotonic()
+    async with open_reader(settings) as reader, open_worker_client(settings, options.worker) as worker_client:
+        verification = _Verification(settings, reader, worker_client, outcome, report, options.repair)
+        users = unique_users(options.users) if options.users else verification.find_suspects(options, progress)
+        async for batch in batches_of_users(users, BATCH_USERS):
+            await verification.recheck(batch)
+        if outcome.started_at is not None:
+            await _write_result(settings, reader, outcome, outcome.started_at)
+    outcome.users += len(options.users)
+    outcome.seconds = time.monotonic() - started_at
     return outcome
 
 
 class _Verification:
     def __init__(
-        self, settings: Settings, told: SourceStateReader, tables: WorkerClient, outcome: VerifyOutcome,
-        found: Callable[[PurchaseDifference], None], mends: bool,
-    ) -> None:  # fmt: skip
-        self._settings, self._told, self._tables, self._outcome = settings, told, tables, outcome
-        self._found, self._mends = found, mends
-        taken = told.states.snapshot
-        self._horizon = source_state.horizon_microseconds(taken.horizon if taken else source_state.MAX_HORIZON)
+        self,
+        settings: Settings,
+        reader: SourceStateReader,
+        worker_client: WorkerClient,
+        outcome: VerifyOutcome,
+        report: Callable[[PurchaseDifference], None],
+        repairs: bool,
+    ) -> None:
+        self._settings, self._reader, self._worker_client = settings, reader, worker_client
+        self._outcome, self._report, self._repairs = outcome, report, repairs
+        last_snapshot = reader.states.snapshot
+        horizon = source_state.MAX_HORIZON if last_snapshot is None else last_snapshot.horizon
+        self._horizon = source_state.horizon_microseconds(horizon)
 
-    async def suspects(self, asked: VerifyOptions, progress: Callable[[int, int], None]) -> AsyncIterator[str]:
-        """The users whom the table and the database do not say the same of, read at any two moments."""
-        with closing(MysqlCopy(self._settings, asked.resume)) as copy:
-            began = copy.began
-            await copy.fill(asked.rows_per_s, progress)
+    async def find_suspects(self, options: VerifyOptions, progress: Callable[[int, int], None]) -> AsyncIterator[str]:
+        """Yield the users whose purchases differ between the table and the database, each read at any time."""
+        with closing(MysqlCopy(self._settings, options.resume)) as copy:
+            started_at = copy.started_at
+            await copy.fill(options.rows_per_s, progress)
             self._outcome.rows = copy.rows
             for partition in range(self._settings.partitions):
-                async for user, rows, registers in merge_by_user(
-                    copy.users(partition), self._tables.read_users(partition)
-                ):
+                actual = self._worker_client.read_users(partition)
+                async for user, rows, purchases in merge_by_user(copy.read_users(partition), actual):
                     self._outcome.users += 1
-                    if differences(user, rows, registers, self._expected_since(user)):
+                    if find_differences(user, rows, purchases, self._required_since(user)):
                         yield user
-            copy.forget()
-        self._outcome.began = began
+            copy.mark_complete()
+        self._outcome.started_at = started_at
 
-    async def look_again(self, users: list[str]) -> None:
-        """Tell what really differs of these users, and mend it."""
-        repair = self._repair if self._mends else None
-        self._outcome.deferred += await recheck(users, self._bracket, self._tell, repair)
+    async def recheck(self, users: list[str]) -> None:
+        """Compare users again, report the confirmed differences and repair them."""
+        repair = self._repair if self._repairs else None
+        self._outcome.undecided += await recheck(users, self._compare, self._count, repair)
 
-    def _tell(self, one: PurchaseDifference) -> None:
-        self._outcome.found[one.kind] += 1
-        self._found(one)
+    def _count(self, difference: PurchaseDifference) -> None:
+        self._outcome.differences[difference.kind] += 1
+        self._report(difference)
 
-    async def _bracket(
-        self, users: list[str]
-    ) -> tuple[list[PurchaseDifference], list[PurchaseDifference], Callable[[PurchaseDifference], int]]:
-        """Differences that are real, those that may be on their way, and a version older than any later change.
+    async def _compare(self, users: list[str]) -> Comparison:
+        """Compare users, with reads that tell real differences from events in flight.
 
-        1. Read the table. 2. Read the database. 3. Wait until all that was committed up to then is published and
-        applied. 4. Read the table again. A purchase that the table knows the same of in 1 and 4 was not changed by
-        the stream in between, and the stream has said its last word of what 2 has seen.
+        1. Read the table. 2. Read the database. 3. Wait until all changes committed before the end
+        of step 2 are published and applied. 4. Read the table again. If step 1 and step 4 return the
+        same purchase, the stream did not change it in between, and all events of step 2 are applied.
+        The version of a repair is lower than the version of every later change.
         """
         # 1.
-        before = await self._tables.read_purchases(users)
+        before = await self._worker_client.read_purchases(users)
         # 2.
-        version, rows, moment = await asyncio.to_thread(_database, self._settings, users)
+        version, rows, read_until = await asyncio.to_thread(_read_database, self._settings, users)
         # 3. and 4.
-        after = await self._tables.read_purchases(users, await self._published(moment))
-        confirmed, touched = [], []
+        after = await self._worker_client.read_purchases(users, await self._published_offsets(read_until))
+        confirmed: list[PurchaseDifference] = []
+        in_flight: list[PurchaseDifference] = []
         for user in users:
-            for one in differences(user, rows[user], after[user], self._expected_since(user)):
-                (confirmed if is_unchanged(one, before[user]) else touched).append(one)
-        return confirmed, touched, lambda one: version
+            for difference in find_differences(user, rows[user], after[user], self._required_since(user)):
+                (confirmed if is_unchanged(difference, before[user]) else in_flight).append(difference)
+        return Comparison(confirmed, in_flight, lambda difference: version)
 
-    def _expected_since(self, user: str) -> int | None:
-        """Rows ordered before that may be missing: all of a user who was erased, whom no row brings back."""
-        return NEVER if user in self._tables.erasure_versions else self._horizon
+    def _required_since(self, user: str) -> int | None:
+        """Rows ordered before this time may be missing in the table: all rows of an erased user."""
+        return MAX_TIME if user in self._worker_client.erasure_versions else self._horizon
 
-    async def _published(self, moment: int) -> dict[int, int]:
-        """Offsets of `orders` below which everything lies that was committed before `moment` (microseconds)."""
-        began = time.monotonic()
-        while True:
-            await self._told.catch_up()
-            said = self._told.states.status
-            waited = time.monotonic() - began
-            if said is not None and said.as_of is not None and said.as_of >= moment:
-                return said.offsets
-            silent = said is None or (moment - said.written_at) / 1e6 + waited > source_state.STATUS_TIMEOUT_S
-            if silent and waited > START_S:
-                raise ServerAway("no source is running, so what is on its way cannot be told: start `lately source`")
-            if waited > PATIENCE_S:
-                known = "an unknown moment" if said.as_of is None else rfc3339(said.as_of)
-                raise ServerAway(f"the source has published up to {known} only: `lately source status` says more")
-            await asyncio.sleep(AGAIN_AFTER_S)
+    async def _published_offsets(self, committed_at: int) -> dict[int, int]:
+        """Wait until all changes committed before a time (microseconds since 1970) are published.
 
-    async def _repair(self, found: list[PurchaseDifference], version: Callable[[PurchaseDifference], int]) -> None:
-        """Publish what makes the table right, and wait until it is applied."""
-        server = await asyncio.to_thread(_server, self._settings)
+        Returns the offsets of `orders` below which they are. Raises ServerAway.
+        """
+        started_at = time.monotonic()
+
+        async def read_offsets() -> dict[int, int] | None:
+            await self._reader.catch_up()
+            status = self._reader.states.status
+            if status is not None and status.as_of is not None and status.as_of >= committed_at:
+                return status.offsets
+            waited_s = time.monotonic() - started_at
+            silent_s = None if status is None else (committed_at - status.written_at) / 1e6 + waited_s
+            is_silent = silent_s is None or silent_s > source_state.STATUS_TIMEOUT_S
+            if is_silent and waited_s > START_TIMEOUT_S:
+                raise ServerAway(
+                    "no source is running, so changes in flight cannot be told from differences: start `lately source`"
+                )
+            return None
+
+        offsets = await poll_until(
+            read_offsets, PUBLISH_TIMEOUT_S, POLL_INTERVAL_S, is_done=lambda offsets: offsets is not None
+        )
+        if offsets is None:
+            status = self._reader.states.status
+            as_of = None if status is None else status.as_of
+            published = "an unknown time" if as_of is None else rfc3339(as_of)
+            raise ServerAway(f"the source has published up to {published} only: see `lately source status`")
+        return offsets
+
+    async def _repair(self, differences: list[PurchaseDifference], version: RepairVersion) -> None:
+        """Publish the repairs, and wait until the table contains them."""
+        server = await asyncio.to_thread(_read_server_name, self._settings)
         source = f"/mysql/{server}/{self._settings.mysql_database}/{self._settings.source_table}"
-        mended = await publish_repairs(self._settings, self._tables, found, version, source)
-        self._outcome.mended.update(one.kind for one in mended)
+        repaired = await publish_repairs(self._settings, self._worker_client, differences, version, source)
+        self._outcome.repairs.update(difference.kind for difference in repaired)
 
 
-async def _remember(settings: Settings, told: SourceStateReader, outcome: VerifyOutcome) -> None:
-    """Tell the workers up to when their answers are proven."""
-    before = told.states.verified
-    clean_at = outcome.began if not outcome.left else before.clean_at if before else None
-    left = outcome.found - outcome.mended
-    async with open_publisher(settings) as publisher:
+async def _write_result(settings: Settings, reader: SourceStateReader, outcome: VerifyOutcome, started_at: int) -> None:
+    """Publish the result: the workers show in `meta.verified_at` up to when their answers are verified."""
+    previous = reader.states.verified
+    clean_at: int | None = started_at
+    if outcome.remaining:
+        clean_at = None if previous is None else previous.clean_at
+    remaining = dict(outcome.differences - outcome.repairs)
+    async with open_publisher(settings, Topics(settings)) as publisher:
         await publisher.write_states(
-            source_state.VerifyResult(began_at=outcome.began, clean_at=clean_at, differences=dict(left))
+            source_state.VerifyResult(began_at=started_at, clean_at=clean_at, differences=remaining)
         )
 
 
-def _database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Purchase]], int]:
-    """A version older than any change after this, the rows of these users, and a moment after they were read."""
+def _read_database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Purchase]], int]:
+    """Return a version lower than that of any later change, the users' purchases, and the server's time after that."""
     try:
         with closing(connect(settings)) as connection:
             version = snapshot.snapshot_version(connection, settings)
             rows = user_rows.read_purchases(connection, settings, users)
             return version, rows, read_server_time(connection)
     except mysql.connector.Error as exc:
-        raise ServerAway(f"MySQL did not answer ({exc}): try again") from None
+        raise DatabaseAway(f"MySQL did not answer ({exc}): try again") from None
 
 
-def _server(settings: Settings) -> str:
+def _read_server_name(settings: Settings) -> str:
     with closing(connect(settings)) as connection:
         return read_server_name(connection)

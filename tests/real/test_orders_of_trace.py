@@ -49,9 +49,9 @@ def test_the_orders_of_a_trace_are_those_whose_rows_name_it_and_no_others(stack:
         insert(stack, order, trace, product)
     stack.execute(f"DELETE FROM {settings.source_outbox}")
 
-    assert sorted(order_lookup.in_trace(settings, TRACE)) == ["o-1", "o-2"]
-    assert order_lookup.in_trace(settings, OTHER) == ["o-3"]
-    assert order_lookup.in_trace(settings, "2" * 32) == []
+    assert sorted(order_lookup.find_orders_of_trace(settings, TRACE)) == ["o-1", "o-2"]
+    assert order_lookup.find_orders_of_trace(settings, OTHER) == ["o-3"]
+    assert order_lookup.find_orders_of_trace(settings, "2" * 32) == []
 
 
 def test_a_trace_is_looked_up_in_the_index_of_its_column(stack: Stack):
@@ -67,7 +67,7 @@ def test_a_trace_is_looked_up_in_the_index_of_its_column(stack: Stack):
         cursor.execute("ANALYZE TABLE orders")
         cursor.fetchall()
         cursor.execute("FLUSH STATUS")
-        assert order_lookup._rows_in_trace(connection, settings, "7".zfill(32)) == ["o-7"]
+        assert order_lookup._find_orders_of_rows(connection, settings, "7".zfill(32)) == ["o-7"]
         cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
         assert sum(int(count) for _, count in cursor.fetchall()) < 200
 
@@ -85,6 +85,6 @@ def test_a_change_that_waits_is_of_the_trace_that_its_session_named(stack: Stack
         )
         connection.commit()
 
-    assert order_lookup.in_trace(settings, TRACE) == ["o-1"]
+    assert order_lookup.find_orders_of_trace(settings, TRACE) == ["o-1"]
     stack.execute(f"DELETE FROM {settings.source_outbox}")
-    assert order_lookup.in_trace(settings, TRACE) == []
+    assert order_lookup.find_orders_of_trace(settings, TRACE) == []

@@ -102,7 +102,7 @@ def test_every_row_is_published_once_whatever_the_primary_key(stack: Stack, sett
 def setup_all(settings: Settings) -> source_state.SnapshotState:
     """Set the table up with all its rows, and return what is known of the snapshot."""
     setup(settings, None, quiet)
-    return asyncio.run(source_state.read(settings))[source_state.SNAPSHOT]
+    return asyncio.run(source_state.read(settings)).snapshot
 
 
 def test_rows_that_are_changed_removed_and_added_meanwhile_are_in_the_end_as_sql_has_them(stack: Stack):
@@ -144,7 +144,7 @@ def test_rows_that_are_changed_removed_and_added_meanwhile_are_in_the_end_as_sql
 
 def test_a_snapshot_that_was_killed_goes_on_where_it_was(stack: Stack, settings: Settings):
     stack.create_orders()
-    rows = 4 * snapshot.REMEMBER_EVERY_ROWS
+    rows = 4 * snapshot.SAVE_EVERY_ROWS
     plain(stack, rows)
     stack.execute("UPDATE orders SET ordered_at = '2020-01-01' LIMIT 10")
     stack.setup("--since", "1m")
@@ -153,11 +153,11 @@ def test_a_snapshot_that_was_killed_goes_on_where_it_was(stack: Stack, settings:
                          env=stack.env, cwd=ROOT)  # fmt: skip
     stack.processes.append(first)
     first.start()
-    eventually(lambda: stack.high_watermark("orders") > 1.3 * snapshot.REMEMBER_EVERY_ROWS, within=60)
+    eventually(lambda: stack.high_watermark("orders") > 1.3 * snapshot.SAVE_EVERY_ROWS, within=60)
     first.kill()
-    stopped = asyncio.run(source_state.read(settings))[source_state.SNAPSHOT]
-    assert not stopped.done
-    assert snapshot.REMEMBER_EVERY_ROWS <= stopped.rows < rows
+    stopped = asyncio.run(source_state.read(settings)).snapshot
+    assert not stopped.is_done
+    assert snapshot.SAVE_EVERY_ROWS <= stopped.rows < rows
     assert stack.status()["snapshot"].startswith("not finished")
     before = stack.high_watermark("orders")
     second = stack.lately("source", "snapshot", "--all")
@@ -241,7 +241,7 @@ def test_the_state_remembers_a_key_of_each_type(stack: Stack, settings: Settings
 
     with pytest.raises(Stopped):
         asyncio.run(snapshot.run(settings, progress=stop))
-    stopped = asyncio.run(source_state.read(settings))[source_state.SNAPSHOT]
+    stopped = asyncio.run(source_state.read(settings)).snapshot
     assert stopped.rows == snapshot.CHUNK_ROWS
     taken = asyncio.run(snapshot.run(settings))
     assert taken.rows == ROWS

@@ -46,8 +46,8 @@ class Capture:
 
     def step(self) -> list[str]:
         """One turn of the loop."""
-        rows = self.watermark.read()
-        self.watermark.done(rows)
+        rows = self.watermark.read_rows()
+        self.watermark.mark_published(rows)
         found = [json.loads(row.payload)["order_id"] for row in rows]
         self.orders += found
         self.versions += [row.version for row in rows]
@@ -61,7 +61,7 @@ class Capture:
 
     @property
     def low(self) -> int:
-        return self.watermark.position().low
+        return self.watermark.resume_state().low
 
     def reaches(self, low: int, within: float = 15) -> None:
         """Turn until the watermark is there."""
@@ -190,7 +190,7 @@ def test_after_a_restart_it_goes_on_from_its_position_with_greater_versions(shop
         commit(shop, "c3", "c4")
         capture.step()
         capture.steps(1.5)
-        at = capture.watermark.position()
+        at = capture.watermark.resume_state()
         assert at.low == 1
         again = Capture(shop, low=at.low, version=at.version)
         stack.callback(again.close)
@@ -264,12 +264,12 @@ def test_a_user_who_may_only_read_gets_every_row(shop: Stack):
 
 
 def test_when_the_list_of_transactions_is_kept_old_by_others_the_source_does_not_trust_it(shop: Stack, monkeypatch):
-    monkeypatch.setattr(transactions, "_listed", lambda connection: [])
-    monkeypatch.setattr(transactions, "_BUFFERED_S", 0.01)
+    monkeypatch.setattr(transactions, "_read_transactions", lambda connection: [])
+    monkeypatch.setattr(transactions, "_LIST_REFRESH_S", 0.01)
     one = Capture(shop, LATELY_SOURCE_SETTLE_S="2")
     with closing(one):
-        with pytest.raises(transactions.NoProof, match="more than ten times a second"):
-            transactions.open_writers(one.settings)
+        with pytest.raises(transactions.TransactionListUnavailable, match="more than ten times a second"):
+            transactions.read_writing_transactions(one.settings)
         promised = guarantee.assess(one.connection, one.settings)
         assert promised.level == "timed"
         commit(shop, "a1")
@@ -289,7 +289,7 @@ def test_where_a_watermark_begins_every_transaction_of_before_has_ended(shop: St
             said.append(line)
             slow.commit()
 
-        at = watermark.begin(connection, settings, True, say)
+        at = watermark.find_start(connection, settings, True, say)
         assert said == ["waiting for 1 open transactions to end"]
         assert at.low == 3
 
@@ -300,6 +300,6 @@ def test_it_begins_with_every_integer_type_at_a_position_that_can_be_remembered(
     commit(shop, "a1")
     settings = Settings.from_env(shop.env)
     with closing(connect(settings)) as connection:
-        at = watermark.begin(connection, settings, True, print)
+        at = watermark.find_start(connection, settings, True, print)
     assert type(at.low) is int
     assert at.low == 1

@@ -91,7 +91,7 @@ def test_a_source_without_its_outbox_names_the_command_that_makes_it(stack: Stac
 
 def test_since_and_all_exclude_each_other(stack: Stack):
     code, output = ending(stack, [PYTHON, "-m", "app", "source", "setup", "--since", "1d", "--all"])
-    assert (code, output) == (2, "lately: --since and --all exclude each other")
+    assert (code, output) == (2, "lately: --since and --all exclude each other: use one of them")
 
 
 def test_secrets_are_not_shown(stack: Stack):

@@ -11,9 +11,9 @@ from app.errors import EX_USAGE, BadSource
 from app.settings import Settings
 from app.topics import Topics
 from domain.events import CHANGED, PLACED, REMOVED, SNAPSHOT, read_event
-from source.events import Record, record
-from source.outbox import Row
-from source.setup import moment_of
+from source.events import OutgoingRecord, build_record
+from source.outbox import OutboxRow
+from source.setup import parse_since
 from tests.kit.makers import EVENT_ID, SOURCE, TIME, row
 
 SETTINGS = Settings(topic_prefix="eu-", source_outbox="changes")
@@ -26,9 +26,9 @@ ERRORS = {
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def published(one: Row) -> Record:
+def published(one: OutboxRow) -> OutgoingRecord:
     """What the source publishes for a row."""
-    return record(one, SOURCE, Topics(SETTINGS), SETTINGS)
+    return build_record(one, SOURCE, Topics(SETTINGS), SETTINGS)
 
 
 # --- good rows ---------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_the_smallest_and_the_largest_price_are_published_digit_by_digit():
 # --- rows that cannot be published -------------------------------------------------------------------------
 
 
-def errors(made: Record) -> dict[str, str]:
+def errors(made: OutgoingRecord) -> dict[str, str]:
     """The error headers of a dead letter, by their names without the prefix."""
     assert made.topic == "eu-orders-dead"
     assert {name for name, _ in made.headers} == ERRORS
@@ -214,11 +214,11 @@ NOON = datetime(2026, 1, 31, 12, 0, 0, 250000, tzinfo=timezone.utc)
     ],
 )
 def test_an_age_is_counted_back_from_now(age, moment):
-    assert moment_of(age, NOON) == moment
+    assert parse_since(age, NOON) == moment
 
 
 def test_an_age_is_counted_in_utc_whatever_the_zone_of_the_clock():
-    assert moment_of("1h", NOON.astimezone(timezone(timedelta(hours=9)))) == "2026-01-31 11:00:00.250000"
+    assert parse_since("1h", NOON.astimezone(timezone(timedelta(hours=9)))) == "2026-01-31 11:00:00.250000"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_an_age_is_counted_in_utc_whatever_the_zone_of_the_clock():
     ],
 )
 def test_a_time_with_a_zone_is_written_in_utc_as_mysql_reads_it(text, moment):
-    assert moment_of(text, NOON) == moment
+    assert parse_since(text, NOON) == moment
 
 
 @pytest.mark.parametrize(
@@ -248,17 +248,17 @@ def test_a_time_with_a_zone_is_written_in_utc_as_mysql_reads_it(text, moment):
 )  # fmt: skip
 def test_what_is_neither_an_age_nor_a_time_is_refused(text):
     with pytest.raises(BadSource, match=r"--since .* is neither an age like 12h or 1d nor a time") as caught:
-        moment_of(text, NOON)
+        parse_since(text, NOON)
     assert caught.value.exit_code == EX_USAGE
 
 
 @pytest.mark.parametrize("text", ["2026-01-31T00:00:00", "2026-01-31", "2026-01-31T00:00:00.5"])
 def test_a_time_without_a_zone_is_refused(text):
     with pytest.raises(BadSource, match="neither an age"):
-        moment_of(text, NOON)
+        parse_since(text, NOON)
 
 
 @pytest.mark.parametrize("text", ["999999w", "999999d", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00"])
 def test_a_moment_outside_of_the_calendar_is_refused(text):
     with pytest.raises(BadSource, match="neither an age"):
-        moment_of(text, NOON)
+        parse_since(text, NOON)
