@@ -4,6 +4,10 @@ The attribute `app` is lazy, so that importing `domain.purchases` or `domain.eve
 """
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.main import app
 
 __all__ = ["app"]
 

@@ -1,9 +1,11 @@
-"""The command `lately`: Faust's own command line, with ours added to it; one file per command."""
+"""Entry point of the command `lately`: Faust's command line with the commands of Lately."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+
+import click
 
 from commands.dlq.command import dlq
 from commands.doctor.command import doctor
@@ -18,26 +20,28 @@ from commands.users.command import users
 from commands.verify.command import verify
 from domain.errors import LatelyError
 
-#: These need no Faust app, and must work while Kafka is away.
-COMMANDS = (config, token, source, verify, trace, replay, report, dlq, tables, users, doctor, rescale)
+#: Commands that need no Faust app, so they work while Kafka is away.
+COMMANDS: tuple[click.Command, ...] = (
+    config, token, source, verify, trace, replay, report, dlq, tables, users, doctor, rescale,
+)  # fmt: skip
 
 
 def main() -> None:
-    """Run `lately …`; exit 2 for a usage or configuration error, 75 when a server is away."""
+    """Run `lately …`; exit code 2 for a usage or configuration error, 75 when a server is away."""
     from faust.cli.faust import cli
 
-    for one in COMMANDS:
-        cli.add_command(one)
-    command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
-    if command in {one.name for one in COMMANDS}:
-        _one_line_errors(lambda: cli(obj=None))
+    for command in COMMANDS:
+        cli.add_command(command)
+    name = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
+    if name in {command.name for command in COMMANDS}:
+        _run_with_one_line_errors(lambda: cli(obj=None))
         return
     from app import app
 
     app.main()
 
 
-def _one_line_errors(run: Callable[[], object]) -> None:
+def _run_with_one_line_errors(run: Callable[[], object]) -> None:
     try:
         run()
     except LatelyError as exc:

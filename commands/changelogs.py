@@ -1,11 +1,11 @@
-"""The changelog topics, read by commands: a copy of each partition, and what is on its way between two tables.
+"""Read the changelog topics from a command: copies of their partitions, and records between two offsets.
 
-Only what is committed is read. A transaction's records of one changelog end with its source position.
+Only committed records are read. The records of one transaction in one changelog end with the record
+that contains the source position.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,109 +13,114 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from app.kafka.client import client_options, explain_errors
-from app.kafka.consume import RETRY_BACKOFF_MS, START_TIMEOUT_S
+from app.kafka.consume import RANGE_TIMEOUT_S, end_offset, open_consumer, read_partition
 from app.settings import Settings
 from app.topics import Topics
-from chunks import BEGINNING_KEY, RESTORING_KEY, Store, fetch_ranges, position_key, tune_consumer
+from chunks import BEGINNING_KEY, RESTORING_KEY, RecordRange, Store, fetch_ranges, position_key
 
-#: Changelog records that are taken over at once.
-AT_ONCE = 5_000
+#: Maximum number of changelog records of one fetch.
+FETCH_RECORDS = 5_000
 FETCH_BYTES = 4 * 2**20
+
+Pair = tuple[bytes, bytes | None]
 
 
 class ChangelogReader:
-    """Reads changelogs of one app. `reader` sees what is committed, `heads` where topics end."""
+    """Reads the changelogs of one app; `committed` reads the records, `uncommitted` the end offsets."""
 
-    def __init__(self, settings: Settings, reader: AIOKafkaConsumer, heads: AIOKafkaConsumer) -> None:
+    def __init__(self, settings: Settings, committed: AIOKafkaConsumer, uncommitted: AIOKafkaConsumer) -> None:
         self._topics = Topics(settings)
-        self._reader, self._heads = reader, heads
+        self._committed, self._uncommitted = committed, uncommitted
 
     def tp(self, table: str, partition: int) -> TP:
-        """The changelog of a partition of a table."""
+        """Return the changelog partition of a partition of a table."""
         return TP(self._topics.changelog(table), partition)
 
     def position_key(self, table: str) -> bytes:
-        """Where a table notes the position in its source topic."""
+        """Return the key of the changelog records that contain the table's source position."""
         return position_key(self._topics.feeding[table])
 
     async def end_offset(self, tp: TP) -> int:
-        """Where a partition ends, with what is not committed yet."""
-        return (await self._heads.end_offsets([tp]))[tp]
+        """Return the end offset of a partition, open transactions included."""
+        return await end_offset(self._uncommitted, tp)
 
     async def decided_offset(self, tp: TP) -> int:
-        """Up to where all transactions of a partition have ended."""
-        return (await self._reader.end_offsets([tp]))[tp]
+        """Return the offset below which every transaction of a partition is committed or aborted."""
+        return await end_offset(self._committed, tp)
 
     async def copy(
-        self, table: str, partition: int, store: Store, until: int | None = None, sure: int = 0
+        self, table: str, partition: int, store: Store, max_position: int | None = None, safe_below: int = 0
     ) -> int | None:
-        """Copy a changelog partition as of now into `store`, from where that is on; the source position.
+        """Continue the copy of a changelog partition in `store` up to its present end; return its source position.
 
-        Whole transactions only. With `until` only those that end at this source position or before it; the ones below
-        the changelog offset `sure` are known to do so.
+        The copy contains complete transactions only. With `max_position` it contains only those
+        that end at this source position or before it. Transactions below the changelog offset
+        `safe_below` are copied unchecked.
         """
-        tp, marker = self.tp(table, partition), self.position_key(table)
-        end, at, inside = await self.end_offset(tp), store.offset, False
-        waiting: list[tuple[bytes, bytes | None]] = []
-        self._reader.assign([tp])
-        self._reader.seek(tp, at)
-        while at < end or inside:
-            runs = (await fetch_ranges(self._reader, {tp}, 1.0, AT_ONCE)).get(tp, [])
-            if not runs and inside and at >= await self.end_offset(tp):
-                break  # compaction has taken the position away: there is none
-            for run in runs:
-                taken: list[tuple[bytes, bytes | None]] = []
-                following = run.next
-                for offset, key, value in run.records:
-                    if offset >= end and not inside:
-                        following = offset
-                        break
-                    inside = key not in (marker, RESTORING_KEY)
-                    if until is None or offset < sure:
-                        taken.append((key, value))
-                        continue
-                    waiting.append((key, value))
-                    if not inside:
-                        taken += waiting if int(value or 0) <= until else ()
-                        waiting = []
-                _apply(store, taken, following)
-                at = following
-                if at >= end and not inside:
+        tp = self.tp(table, partition)
+        end, position = await self.end_offset(tp), store.offset
+        transactions = _CompleteTransactions(self.position_key(table), end, max_position, safe_below)
+        self._committed.assign([tp])
+        self._committed.seek(tp, position)
+        while position < end or transactions.is_open:
+            ranges = (await fetch_ranges(self._committed, {tp}, RANGE_TIMEOUT_S, FETCH_RECORDS)).get(tp, [])
+            if not ranges and transactions.is_open and position >= await self.end_offset(tp):
+                break  # Compaction has removed the record that contains the source position.
+            for fetched_range in ranges:
+                pairs, position = transactions.take(fetched_range)
+                _apply(store, pairs, position)
+                if position >= end and not transactions.is_open:
                     break
         return store.position(self._topics.feeding[table])
 
-    async def read_between(self, tp: TP, first: int, end: int) -> AsyncIterator[ConsumerRecord]:
-        """The committed records of a partition from the offset `first` up to `end`."""
-        if first >= end:
-            return
-        self._reader.assign([tp])
-        self._reader.seek(tp, first)
-        while await self._reader.position(tp) < end:
-            for record in (await self._reader.getmany(TopicPartition(*tp), timeout_ms=500)).get(tp, ()):
-                if record.offset < end:
-                    yield record
+    def read_between(self, tp: TP, first: int, end: int) -> AsyncIterator[ConsumerRecord]:
+        """Yield the committed records of a partition from offset `first` up to, not including, `end`."""
+        return read_partition(self._committed, TopicPartition(*tp), first, end)
 
 
-def _apply(store: Store, records: list[tuple[bytes, bytes | None]], offset: int) -> None:
-    begun = [number for number, (key, _) in enumerate(records) if key == BEGINNING_KEY]
-    if begun:
-        store.wipe()  # what lies before a beginning counts no more
-    store.apply(records[begun[-1] if begun else 0 :], offset)
+class _CompleteTransactions:
+    """Splits a changelog into transactions, and returns the pairs of those to copy."""
+
+    def __init__(self, marker: bytes, end: int, max_position: int | None, safe_below: int) -> None:
+        self._markers = (marker, RESTORING_KEY)
+        self._end, self._max_position, self._safe_below = end, max_position, safe_below
+        self._pending: list[Pair] = []
+        #: Whether the last record belongs to a transaction whose marker has not been read yet.
+        self.is_open = False
+
+    def take(self, fetched_range: RecordRange) -> tuple[list[Pair], int]:
+        """Return the pairs to copy, and the offset after the last record that was taken.
+
+        Records behind the end are taken only to complete the transaction that is open there.
+        """
+        pairs: list[Pair] = []
+        for offset, key, value in fetched_range.records:
+            if offset >= self._end and not self.is_open:
+                return pairs, offset
+            assert key is not None, "every record of a changelog has a key"
+            self.is_open = key not in self._markers
+            if self._max_position is None or offset < self._safe_below:
+                pairs.append((key, value))
+                continue
+            self._pending.append((key, value))
+            if not self.is_open:
+                if int(value or 0) <= self._max_position:
+                    pairs += self._pending
+                self._pending = []
+        return pairs, fetched_range.next
+
+
+def _apply(store: Store, pairs: list[Pair], offset: int) -> None:
+    beginnings = [index for index, (key, _) in enumerate(pairs) if key == BEGINNING_KEY]
+    if beginnings:
+        store.wipe()  # The table was built again from this record on.
+    store.apply(pairs[beginnings[-1] if beginnings else 0 :], offset)
 
 
 @asynccontextmanager
 async def open_changelogs(settings: Settings) -> AsyncIterator[ChangelogReader]:
-    """The changelogs of this app. Raises ServerAway."""
-    common = {
-        "enable_auto_commit": False, "auto_offset_reset": "earliest",
-        "max_partition_fetch_bytes": FETCH_BYTES, "retry_backoff_ms": RETRY_BACKOFF_MS,
-    }  # fmt: skip
-    reader = tune_consumer(AIOKafkaConsumer(**client_options(settings), **common))
-    heads = AIOKafkaConsumer(**client_options(settings), **common)
-    async with explain_errors(settings):
-        try:
-            await asyncio.wait_for(asyncio.gather(reader.start(), heads.start()), START_TIMEOUT_S)
-            yield ChangelogReader(settings, reader, heads)
-        finally:
-            await asyncio.gather(reader.stop(), heads.stop())
+    """Open the changelogs of this app for reading. Raises ServerAway."""
+    reader = open_consumer(settings, max_partition_fetch_bytes=FETCH_BYTES)
+    ends = open_consumer(settings, isolation_level="read_uncommitted")
+    async with reader as committed, ends as uncommitted:
+        yield ChangelogReader(settings, committed, uncommitted)

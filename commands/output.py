@@ -1,4 +1,4 @@
-"""How commands show findings and progress."""
+"""Output of the commands: findings, differences and progress."""
 
 from __future__ import annotations
 
@@ -11,50 +11,67 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
+    from domain.differences import PurchaseDifference
     from source.check import Finding
+
+#: Interval between two progress lines, s.
+TERMINAL_INTERVAL_S, LOG_INTERVAL_S = 0.2, 5.0
+BAR_COLUMNS = 20
 
 
 def print_findings(findings: Iterable[Finding], as_json: bool) -> bool:
-    """Print them; whether something has to be mended."""
-    found = []
-    for one in findings:
-        found.append(one)
+    """Print findings as they arrive, or all as one JSON object; return whether one has failed."""
+    printed = []
+    for finding in findings:
+        printed.append(finding)
         if not as_json:
-            click.echo(f"{one.result:8}{one.name}: {one.detail}" + (f"\n        fix: {one.fix}" if one.fix else ""))
-    failed = any(one.result == "failed" for one in found)
+            fix = f"\n        fix: {finding.fix}" if finding.fix else ""
+            click.echo(f"{finding.result:8}{finding.name}: {finding.detail}{fix}")
+    has_failed = any(finding.result == "failed" for finding in printed)
     if as_json:
-        click.echo(msgspec.json.encode({"ok": not failed, "findings": found}).decode())
-    return failed
+        click.echo(msgspec.json.encode({"ok": not has_failed, "findings": printed}).decode())
+    return has_failed
 
 
-def format_difference(shown: dict, side: str, name: str) -> str:
-    """A difference between the table and its other side, which is called `name`, on one line."""
-    what = f"{shown['kind']:8} user {shown['user_id']}, order {shown['order_id']}, {shown['product_name']}: "
-    other, table = shown[side], shown["table"]
-    if other is None or table is None:
-        said = other or table
-        return f"{what}{said['price']}, {said['ordered_at']}, only in {'the table' if other is None else name}"
-    pairs = [f"{field} {other[field]} in {name}, {table[field]} in the table" for field in other
-             if other[field] != table[field]]  # fmt: skip
-    return what + "; ".join(pairs)
+def encode_difference(difference: PurchaseDifference, side: str) -> str:
+    """Encode a difference as JSON; `side` is the field name of the content that the table should have."""
+    fields = {side if name == "database" else name: value for name, value in difference.to_dict().items()}
+    return msgspec.json.encode(fields).decode()
+
+
+def format_difference(difference: PurchaseDifference, source: str) -> str:
+    """Format a difference between the table and `source` as one line."""
+    from domain.differences import compared_fields
+
+    order_id, product_name = difference.identity
+    prefix = f"{difference.kind:8} user {difference.user_id}, order {order_id}, {product_name}: "
+    expected, actual = compared_fields(difference.row), compared_fields(difference.purchase)
+    if expected is not None and actual is not None:
+        return prefix + "; ".join(
+            f"{name} {value} in {source}, {actual[name]} in the table"
+            for name, value in expected.items()
+            if value != actual[name]
+        )
+    fields = expected or actual or {}
+    return f"{prefix}{fields.get('price')}, {fields.get('ordered_at')}, only in {'the table' if actual else source}"
 
 
 class ProgressLine:
-    """Shows how far a command is: a line that is written over on a terminal, a line now and then elsewhere."""
+    """Prints the progress of a command to stderr: one updated line on a terminal, else a line every few seconds."""
 
-    def __init__(self, what: str = "rows") -> None:
-        self._what = what
-        self._begun = self._shown = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, unit: str = "rows") -> None:
+        self._unit = unit
+        self._started_at = self._printed_at = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
 
     def __call__(self, rows: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._shown < (0.2 if self._terminal else 5.0):
+        if now - self._printed_at < (TERMINAL_INTERVAL_S if self._is_terminal else LOG_INTERVAL_S):
             return
-        self._shown = now
-        line = f"{rows:,} of about {total:,} {self._what}, {rows / (now - self._begun):,.0f} {self._what}/s"
-        if self._terminal:
-            filled = round(20 * rows / total)
-            click.echo(f"\r[{'#' * filled}{'.' * (20 - filled)}] {line} ", err=True, nl=False)
+        self._printed_at = now
+        line = f"{rows:,} of about {total:,} {self._unit}, {rows / (now - self._started_at):,.0f} {self._unit}/s"
+        if self._is_terminal:
+            filled = round(BAR_COLUMNS * rows / total)
+            click.echo(f"\r[{'#' * filled}{'.' * (BAR_COLUMNS - filled)}] {line} ", err=True, nl=False)
         else:
             click.echo(line, err=True)

@@ -1,18 +1,20 @@
-"""Commands that compute for long give way to the workers on the same machine."""
+"""CPU priority of long-running commands, which must not slow down the workers on the same machine."""
 
 from __future__ import annotations
 
 import os
 
-LOWEST = 19
+#: The lowest priority that `nice` knows.
+MAX_NICE = 19
 
 
 def lower_priority(idle: bool) -> None:
-    """Let others go first; with `idle` take only the processor time that nobody else wants.
+    """Lower the CPU priority of this process; with `idle` use only CPU time that no other process needs.
 
-    Linux weighs processes within one session, container or cgroup only: across them `idle` would be in the way more
-    than the lowest priority is, so it is for who knows that a worker is in the same one.
+    Linux compares priorities only within one session, container or cgroup. Between two of them an
+    idle process gets more CPU time than a process with the lowest priority. So use `idle` only if
+    the worker runs in the same one.
     """
-    os.nice(LOWEST)
+    os.nice(MAX_NICE)
     if idle and hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

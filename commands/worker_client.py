@@ -1,4 +1,4 @@
-"""The tables as the workers have them, asked over HTTP by commands."""
+"""HTTP client of the workers: reads tables, totals and digests for commands."""
 
 from __future__ import annotations
 
@@ -14,34 +14,43 @@ import msgspec
 
 from app import tokens
 from app.errors import BadSetting, ServerAway
+from app.polling import poll_until
 from app.settings import Settings
-from domain import purchases
 from domain.partitioning import partition_of
+from domain.purchases import Purchase, all_purchases, erased_version
 from domain.totals import Totals, decode_totals
 
-#: How long a worker may recover, or be behind, before a command gives up.
-PATIENCE_S = 60
-#: How long one may be away.
-AWAY_S = 5
-AGAIN_AFTER_S = 0.25
-#: How long a digest of a large partition may take.
-DIGEST_S = 600
-#: A request line has at most 8 KiB.
-QUERY_BYTES, KEYS = 7_000, 100
+#: How long a worker may recover or lag before a command gives up, s.
+RECOVERY_TIMEOUT_S = 60
+#: How long a worker may be away before a command gives up, s.
+AWAY_TIMEOUT_S = 5
+POLL_INTERVAL_S = 0.25
+REQUEST_TIMEOUT_S = 30
+#: Timeout of the digest of a large partition, s.
+DIGEST_TIMEOUT_S = 600
+#: Maximum size of a query string (a request line has at most 8 KiB), and maximum number of users in it.
+MAX_QUERY_BYTES, MAX_QUERY_USERS = 7_000, 100
+#: Maximum length of an error text of a worker in a message.
+MAX_DETAIL_CHARS = 200
 
-PurchasesByUser = dict[str, list[purchases.Purchase]]
+PurchasesByUser = dict[str, list[Purchase]]
+#: The parameters of a request for keys and key prefixes, as (name, hexadecimal value).
+Query = list[tuple[str, str]]
 
 
 class TablePage(NamedTuple):
-    """A part of a table: it holds all below `position` of its source topic; `after` is the key to go on behind."""
+    """A part of a table that contains all events below `position` of its source topic.
+
+    The next page begins after the key `after`; None on the last page.
+    """
 
     position: int
     pairs: list[tuple[bytes, bytes]]
     after: bytes | None
 
 
-class PartitionDigest(NamedTuple):
-    """What a partition of a table held at one moment: all below `position` of its source topic."""
+class WorkerDigest(msgspec.Struct, frozen=True):
+    """Digest of one partition of a table; it contains all events below `position` of its source topic."""
 
     table: str
     partition: int
@@ -50,165 +59,203 @@ class PartitionDigest(NamedTuple):
     digest: str
 
 
-_decode = msgspec.msgpack.Decoder(TablePage).decode
+_decode_page = msgspec.msgpack.Decoder(TablePage).decode
+_decode_digest = msgspec.json.Decoder(WorkerDigest).decode
 
 
 class WorkerClient:
-    """All workers, of which one is asked; it asks the others."""
+    """Reads from all workers: the worker at `url` forwards a request to the partition's owner."""
 
     def __init__(self, settings: Settings, client: aiohttp.ClientSession, url: str) -> None:
         self._settings, self._client, self._url = settings, client, url.rstrip("/")
-        #: Of the users that were read, those who were erased once, and up to which version they are forgotten.
+        #: Users that were read and had been erased -> the version up to which their purchases are erased.
         self.erasure_versions: dict[str, int] = {}
 
-    async def read_users(self, partition: int) -> AsyncIterator[tuple[bytes, list[purchases.Purchase]]]:
-        """All users of a partition in the order of their ids' bytes, each with all that is known of their purchases.
+    async def read_users(self, partition: int) -> AsyncIterator[tuple[bytes, list[Purchase]]]:
+        """Yield all users of a partition, sorted by the bytes of their ids, each with all known purchases.
 
-        While orders flow a purchase can be seen twice or not at all.
+        A purchase that changes meanwhile may appear twice or not at all.
         """
-        user, value, others = b"", None, []
-        async for key, content in self._pairs("by_user", partition):
-            owner, aside, _ = key.partition(b"\x00")
+        user, value = b"", None
+        overflow: list[bytes] = []
+        async for key, content in self._read_pairs("by_user", partition):
+            owner, separator, _ = key.partition(b"\x00")
             if owner != user:
                 if user:
-                    yield user, self._registers(user, value, others)
-                user, value, others = owner, None, []
-            if aside:
-                others.append(content)
+                    yield user, self._decode_purchases(user, value, overflow)
+                user, value, overflow = owner, None, []
+            if separator:
+                overflow.append(content)
             else:
                 value = content
         if user:
-            yield user, self._registers(user, value, others)
+            yield user, self._decode_purchases(user, value, overflow)
 
     async def read_purchases(self, users: Iterable[str], offsets: Mapping[int, int] | None = None) -> PurchasesByUser:
-        """All that is known of the purchases of these users, each user's at one moment.
+        """Read all known purchases of these users, each user's at one moment.
 
-        That moment is not before everything below `offsets`, by partition of `orders`, is applied. Raises ServerAway.
+        `offsets` maps partitions of `orders` to the offset below which all events must be applied.
+        Raises ServerAway if they are not applied in time.
         """
-        found: PurchasesByUser = {}
-        for partition, some in self._by_partition(users):
-            query = [pair for user in some for pair in (("key", user.hex()), ("prefix", (user + b"\x00").hex()))]
-            page = await self._applied("by_user", partition, query, (offsets or {}).get(partition, 0))
+        purchases: PurchasesByUser = {}
+        for partition, batch in self._batches_by_partition(users):
+            query = [pair for user in batch for pair in _user_query(user)]
+            page = await self._read_applied_page("by_user", partition, query, (offsets or {}).get(partition, 0))
             values = {key: value for key, value in page.pairs if b"\x00" not in key}
-            others: dict[bytes, list[bytes]] = {}
+            overflow: dict[bytes, list[bytes]] = {}
             for key, value in page.pairs:
                 if b"\x00" in key:
-                    others.setdefault(key.partition(b"\x00")[0], []).append(value)
-            found |= {user.decode(): self._registers(user, values.get(user), others.get(user, ())) for user in some}
-        return found
+                    overflow.setdefault(key.partition(b"\x00")[0], []).append(value)
+            for user in batch:
+                purchases[user.decode()] = self._decode_purchases(user, values.get(user), overflow.get(user, ()))
+        return purchases
 
-    def _registers(self, user: bytes, value: bytes | None, others: Iterable[bytes]) -> list[purchases.Purchase]:
-        version = purchases.erased_version(value)
+    def _decode_purchases(self, user: bytes, value: bytes | None, overflow: Iterable[bytes]) -> list[Purchase]:
+        version = erased_version(value)
         if version >= 0:
             self.erasure_versions[user.decode()] = version
-        return purchases.all_purchases(value, others)
+        return all_purchases(value, overflow)
 
     async def read_keys(self, table: str, user: str) -> list[bytes]:
-        """The keys of a user in a table that is keyed by user. Raises ServerAway."""
-        key = user.encode()
-        query = [("key", key.hex()), ("prefix", (key + b"\x00").hex())]
-        page = await self._ask(table, partition_of(key, self._settings.partitions), query)
-        return [found for found, _ in page.pairs]
+        """Read the keys of a user in a table that is keyed by user. Raises ServerAway."""
+        page = await self._read_user_page(table, user.encode())
+        return [key for key, _ in page.pairs]
 
     async def count_shown(self, user: str) -> int:
-        """How many purchases of a user a worker shows, at most 100. Raises ServerAway."""
-        answer = await self._get(f"/v1/users/{quote(user, safe='')}/purchases?limit=100")
-        return len(msgspec.json.decode(answer)["purchases"])
+        """Count the purchases of a user in the response of a worker, at most 100. Raises ServerAway."""
+        body = await self._get(f"/v1/users/{quote(user, safe='')}/purchases?limit=100")
+        return len(msgspec.json.decode(body)["purchases"])
 
-    async def read_user(self, user_id: str) -> tuple[int, list[purchases.Purchase]]:
-        """All that is known of a user's purchases, and the offset of `orders` below which all is applied to them.
+    async def read_user(self, user_id: str) -> tuple[int, list[Purchase]]:
+        """Read all known purchases of a user, and the offset of `orders` below which all events are applied.
 
         Raises ServerAway.
         """
         user = user_id.encode()
-        query = [("key", user.hex()), ("prefix", (user + b"\x00").hex())]
-        page = await self._ask("by_user", partition_of(user, self._settings.partitions), query)
+        page = await self._read_user_page("by_user", user)
         values = dict(page.pairs)
         value = values.pop(user, None)
-        return page.position, self._registers(user, value, values.values())
+        return page.position, self._decode_purchases(user, value, values.values())
 
     async def read_product_partials(self) -> dict[int, tuple[int, dict[str, Totals]]]:
-        """Of each partition of `orders` a position, and of each product the totals of exactly what is below it.
+        """Map each partition of `orders` to an offset and the totals of the events below it, by product.
 
-        While orders flow it is read again until nothing was committed meanwhile: put an end to that with a timeout.
+        A partition is read again until its offset does not change meanwhile; limit that with a timeout.
         """
-        found = {}
+        partials: dict[int, tuple[int, dict[str, Totals]]] = {}
+        # A key that no product has: the page contains the position only.
+        position_query = [("key", "00")]
         for partition in range(self._settings.partitions):
-            while partition not in found:
-                began = await self._ask("product_partials", partition, [("key", "00")])
-                pairs = [pair async for pair in self._pairs("product_partials", partition)]
-                ended = await self._ask("product_partials", partition, [("key", "00")])
-                if began.position == ended.position:
+            while partition not in partials:
+                before = await self._read_page("product_partials", partition, position_query)
+                pairs = [pair async for pair in self._read_pairs("product_partials", partition)]
+                after = await self._read_page("product_partials", partition, position_query)
+                if before.position == after.position:
                     totals = {product.decode(): decode_totals(value) for product, value in pairs}
-                    found[partition] = (began.position, totals)
-        return found
+                    partials[partition] = (before.position, totals)
+        return partials
 
-    def _by_partition(self, users: Iterable[str]) -> Iterable[tuple[int, list[bytes]]]:
-        waiting: dict[int, list[bytes]] = {}
+    async def read_digest(self, table: str, partition: int) -> WorkerDigest:
+        """Read the digest of a partition of a table. Raises ServerAway."""
+        return _decode_digest(await self._get(f"/v1/tables/{table}/{partition}/digest", DIGEST_TIMEOUT_S))
+
+    def _batches_by_partition(self, users: Iterable[str]) -> Iterable[tuple[int, list[bytes]]]:
+        """Group users by partition, so that the query of each group has an allowed size."""
+        batches: dict[int, list[bytes]] = {}
         sizes: dict[int, int] = {}
         for user in map(str.encode, users):
             partition = partition_of(user, self._settings.partitions)
+            # Two parameters with the user's id in hexadecimal.
             size = 4 * len(user) + 14
-            if sizes.get(partition, 0) + size > QUERY_BYTES or len(waiting.get(partition, ())) == KEYS:
-                yield partition, waiting.pop(partition)
+            is_full = len(batches.get(partition, ())) == MAX_QUERY_USERS
+            if is_full or sizes.get(partition, 0) + size > MAX_QUERY_BYTES:
+                yield partition, batches.pop(partition)
                 sizes[partition] = 0
-            waiting.setdefault(partition, []).append(user)
+            batches.setdefault(partition, []).append(user)
             sizes[partition] = sizes.get(partition, 0) + size
-        yield from waiting.items()
+        yield from batches.items()
 
-    async def _applied(self, table: str, partition: int, query: list[tuple[str, str]], offset: int) -> TablePage:
-        until = time.monotonic() + PATIENCE_S
-        while (page := await self._ask(table, partition, query)).position < offset:
-            if time.monotonic() > until:
-                raise ServerAway(
-                    f"partition {partition} of {table} is at offset {page.position} and not yet at {offset}: "
-                    "are the workers behind? `lately_consumer_lag_records` shows it"
-                )
-            await asyncio.sleep(AGAIN_AFTER_S)
+    async def _read_applied_page(self, table: str, partition: int, query: Query, offset: int) -> TablePage:
+        """Read a page once all events below `offset` are applied. Raises ServerAway if that takes too long."""
+        page = await poll_until(
+            lambda: self._read_page(table, partition, query),
+            RECOVERY_TIMEOUT_S,
+            POLL_INTERVAL_S,
+            is_done=lambda page: page.position >= offset,
+        )
+        if page.position < offset:
+            raise ServerAway(
+                f"partition {partition} of {table} is at offset {page.position} and not yet at {offset}: "
+                "are the workers behind? `lately_consumer_lag_records` shows it"
+            )
         return page
 
-    async def _pairs(self, table: str, partition: int) -> AsyncIterator[tuple[bytes, bytes]]:
+    async def _read_pairs(self, table: str, partition: int) -> AsyncIterator[tuple[bytes, bytes]]:
         after: bytes | None = b""
         while after is not None:
-            page = await self._ask(table, partition, [("after", after.hex())] if after else [])
+            page = await self._read_page(table, partition, [("after", after.hex())] if after else [])
             for pair in page.pairs:
                 yield pair
             after = page.after
 
-    async def read_digest(self, table: str, partition: int) -> PartitionDigest:
-        """The digest of a partition of a table. Raises ServerAway."""
-        said = msgspec.json.decode(await self._get(f"/v1/tables/{table}/{partition}/digest", DIGEST_S))
-        return PartitionDigest(**said)
+    async def _read_user_page(self, table: str, user: bytes) -> TablePage:
+        return await self._read_page(table, partition_of(user, self._settings.partitions), _user_query(user))
 
-    async def _ask(self, table: str, partition: int, query: list[tuple[str, str]]) -> TablePage:
-        return _decode(await self._get(f"/v1/tables/{table}/{partition}?{urlencode(query)}"))
+    async def _read_page(self, table: str, partition: int, query: Query) -> TablePage:
+        return _decode_page(await self._get(f"/v1/tables/{table}/{partition}?{urlencode(query)}"))
 
-    async def _get(self, path: str, within_s: float = 30) -> bytes:
-        url, timeout = f"{self._url}{path}", aiohttp.ClientTimeout(total=within_s)
-        since = time.monotonic()
-        while True:
+    async def _get(self, path: str, timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
+        """Return the body of a response with status 200; repeat a request that the worker cannot answer yet.
+
+        Raises ServerAway, and BadSetting for a response that a retry does not change.
+        """
+        url, timeout = f"{self._url}{path}", aiohttp.ClientTimeout(total=timeout_s)
+        started_at = time.monotonic()
+
+        async def attempt() -> bytes | str:
+            """Return the body, or the reason why there is none yet."""
             try:
-                async with self._client.get(url, timeout=timeout) as answer:
-                    if answer.status == 200:
-                        return await answer.read()
-                    said = await answer.text()
+                async with self._client.get(url, timeout=timeout) as response:
+                    if response.status == 200:
+                        return await response.read()
+                    detail = await response.text()
             except (aiohttp.ClientError, asyncio.TimeoutError) as exc:
-                answer, said = None, str(exc) or type(exc).__name__
-            if answer is not None and answer.status in (401, 403, 404):
+                reason = str(exc) or type(exc).__name__
+                if time.monotonic() - started_at > AWAY_TIMEOUT_S:
+                    raise self._no_answer(reason) from None
+                return reason
+            if response.status in (401, 403, 404):
                 raise BadSetting(
-                    f"{self._url} refuses to show its tables ({answer.status}): "
+                    f"{self._url} refuses to show its tables ({response.status}): "
                     "give --worker and LATELY_TOKEN_SECRET of the app that you mean"
                 )
-            if answer is not None and answer.status == 421:
-                raise BadSetting(f"{self._url}: {msgspec.json.decode(said)['detail']}; --worker says which to ask")
-            if time.monotonic() - since > (AWAY_S if answer is None else PATIENCE_S):
-                raise ServerAway(f"no answer from the worker at {self._url} ({said[:200]}): start it, or give --worker")
-            await asyncio.sleep(AGAIN_AFTER_S)
+            if response.status == 421:
+                raise BadSetting(
+                    f"{self._url}: {msgspec.json.decode(detail)['detail']}; select another worker with --worker"
+                )
+            return detail
+
+        result = await poll_until(
+            attempt, RECOVERY_TIMEOUT_S, POLL_INTERVAL_S, is_done=lambda result: isinstance(result, bytes)
+        )
+        if isinstance(result, str):
+            raise self._no_answer(result)
+        return result
+
+    def _no_answer(self, reason: str) -> ServerAway:
+        return ServerAway(
+            f"no answer from the worker at {self._url} ({reason[:MAX_DETAIL_CHARS]}): start it, or give --worker"
+        )
+
+
+def _user_query(user: bytes) -> Query:
+    """Return the parameters for all keys of a user: the user id, and the user id followed by a zero byte."""
+    return [("key", user.hex()), ("prefix", (user + b"\x00").hex())]
 
 
 @asynccontextmanager
 async def open_worker_client(settings: Settings, url: str | None) -> AsyncIterator[WorkerClient]:
-    """The workers behind the one at `url`, by default the one that has these settings."""
+    """Open a client of the worker at `url`, by default at the address that the settings name."""
     headers = {}
     if settings.auth == "token":
         headers["Authorization"] = f"Bearer {tokens.issue(settings.token_secret, operator=True, days=1)}"

@@ -1,4 +1,4 @@
-"""`lately doctor`."""
+"""The command `lately doctor`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from commands.output import print_findings
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Look at everything Lately needs, each finding with its fix; exit 1 when something has to be mended."""
-    from commands.doctor import doctor as looking
+    """Check everything that Lately needs, and print each finding with its fix; exit code 1 after a failed check."""
+    from commands.doctor.doctor import check_everything
 
-    if print_findings(looking.check_everything(Settings.from_env()), as_json):
+    if print_findings(check_everything(Settings.from_env()), as_json):
         raise SystemExit(1)

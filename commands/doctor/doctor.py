@@ -1,4 +1,4 @@
-"""`lately doctor`: looks at all that Lately needs and touches nothing; each finding has its fix."""
+"""`lately doctor`: check everything that Lately needs, change nothing; each finding contains its fix."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ from app.settings import Settings
 from chunks import UnsupportedLibrary, check_libraries
 from domain.errors import LatelyError
 from domain.values import rfc3339
-from source.check import FAILED, OK, WARNING, Finding
-from source.check import check_source as check_source
+from source.check import FAILED, OK, WARNING, Finding, check_source
 from source.mysql import connect, read_server_time
 
-#: Less free disk than the first is a failure, less than the second a warning.
-TOO_LITTLE, LITTLE = 2**30, 5 * 2**30
-#: Clocks that differ by more make `lag_ms` and `as_of` wrong.
-SKEW_S = 1.0
-PATIENCE_S = 5
+#: Less free disk space than this is a failure or a warning, bytes.
+FAILURE_FREE_BYTES, WARNING_FREE_BYTES = 2**30, 5 * 2**30
+#: A larger difference between the clocks makes `lag_ms` and `as_of` wrong, s.
+MAX_SKEW_S = 1.0
+READY_TIMEOUT_S = 5
 
 
 def check_everything(settings: Settings) -> Iterator[Finding]:
-    """All findings, one after the other; what cannot be looked at is one, too."""
-    looks: list[Callable[[Settings], Iterator[Finding]]] = [
-        _libraries, _disk, _kafka, _mysql, _clocks, _source, _worker, _dead_letters
-    ]  # fmt: skip
-    for one in looks:
-        name = one.__name__.strip("_").replace("_", " ")
+    """Yield all findings, one after the other; a check that cannot be done is a finding too."""
+    checks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+        "libraries": _check_libraries,
+        "disk": _check_disk,
+        "kafka": _check_kafka,
+        "mysql": _check_mysql,
+        "clocks": _check_clocks,
+        "source": _check_source,
+        "worker": _check_worker,
+        "dead letters": _check_dead_letters,
+    }
+    for name, check in checks.items():
         try:
-            yield from one(settings)
+            yield from check(settings)
         except (LatelyError, UnsupportedLibrary) as exc:
             detail, _, fix = str(exc).rpartition(": ")
             yield Finding(name, FAILED, detail or fix, fix if detail else "see above")
@@ -47,103 +52,116 @@ def check_everything(settings: Settings) -> Iterator[Finding]:
             yield Finding(name, FAILED, f"MySQL did not answer: {exc}", "see above")
 
 
-def _libraries(settings: Settings) -> Iterator[Finding]:
+def _check_libraries(settings: Settings) -> Iterator[Finding]:
     check_libraries()
-    yield Finding("libraries", OK, "they are the ones that were tested")
+    yield Finding("libraries", OK, "the installed versions are the tested ones")
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
+def _check_disk(settings: Settings) -> Iterator[Finding]:
     folder = Path(settings.data_dir).absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    result = FAILED if free < TOO_LITTLE else WARNING if free < LITTLE else OK
-    fix = "" if result == OK else "make room, or set LATELY_DATA_DIR to a larger disk"
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    result = FAILED if free < FAILURE_FREE_BYTES else WARNING if free < WARNING_FREE_BYTES else OK
+    fix = "" if result == OK else "free disk space, or set LATELY_DATA_DIR to a larger disk"
     yield Finding("disk", result, f"{free / 2**30:.1f} GiB are free for {settings.data_dir}", fix)
-    if not os.access(there, os.W_OK):
-        yield Finding("data folder", FAILED, f"{there} cannot be written to", "set LATELY_DATA_DIR, or its permissions")
+    if not os.access(existing, os.W_OK):
+        yield Finding("data folder", FAILED, f"{existing} is not writable", "set LATELY_DATA_DIR, or its permissions")
 
 
-def _kafka(settings: Settings) -> Iterator[Finding]:
+def _check_kafka(settings: Settings) -> Iterator[Finding]:
     asyncio.run(generation.require_startable_generation(settings))
-    for one in asyncio.run(generation.read_neighbor_generations(settings)):
-        detail = f"generation {one.generation} of the topics, with {one.partitions} partitions, is there, too"
-        fix = "cleanup" if one.generation < settings.generation else f"partitions {one.partitions}` or `--abandon"
+    for other in asyncio.run(generation.read_neighbor_generations(settings)):
+        detail = f"generation {other.generation} of the topics, with {other.partitions} partitions, exists too"
+        fix = "cleanup" if other.generation < settings.generation else f"partitions {other.partitions}` or `--abandon"
         yield Finding("rescale", WARNING, detail, f"`lately rescale --{fix}`")
     missing = asyncio.run(missing_topics(settings))
     if missing:
-        detail = (
-            f"Kafka answers ({settings.kafka_security}); {len(missing)} topics are not there yet: {', '.join(missing)}"
-        )
-        yield Finding("kafka", WARNING, detail, "start a worker or `lately source setup`: they make them")
+        detail = f"Kafka answers ({settings.kafka_security}); {len(missing)} topics are missing: {', '.join(missing)}"
+        yield Finding("kafka", WARNING, detail, "start a worker or `lately source setup`: they create the topics")
     else:
-        yield Finding("kafka", OK, f"Kafka answers ({settings.kafka_security}), and all topics are as they must be")
+        detail = f"Kafka answers ({settings.kafka_security}), and all topics have the right configuration"
+        yield Finding("kafka", OK, detail)
     if settings.replication == 1:
         yield Finding(
-            "replication", WARNING, "one broker's disk has the only copy of each topic",
-            "LATELY_REPLICATION=3 on a cluster, before the topics are made",
+            "replication", WARNING, "the disk of one broker contains the only copy of each topic",
+            "LATELY_REPLICATION=3 on a cluster, before the topics are created",
         )  # fmt: skip
 
 
-def _mysql(settings: Settings) -> Iterator[Finding]:
+def _check_mysql(settings: Settings) -> Iterator[Finding]:
     yield from check_source(settings)
 
 
-def _clocks(settings: Settings) -> Iterator[Finding]:
+def _check_clocks(settings: Settings) -> Iterator[Finding]:
     with closing(connect(settings)) as connection:
-        skew = (read_server_time(connection) - time.time_ns() // 1000) / 1e6
-    detail = f"MySQL's clock is {abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
-    yield Finding("clocks", *((OK, detail) if abs(skew) < SKEW_S else (WARNING, detail, "let NTP set both")))
-
-
-def _source(settings: Settings) -> Iterator[Finding]:
-    known = asyncio.run(source_state.read(settings))
-    said, taken, verified = known.status, known.snapshot, known.verified
-    start = "start `lately source`"
-    if said is None:
-        yield Finding("source", FAILED, "none has ever run", f"`lately source setup`, then {start}")
+        skew_s = (read_server_time(connection) - time.time_ns() // 1000) / 1e6
+    direction = "ahead of" if skew_s > 0 else "behind"
+    detail = f"MySQL's clock is {abs(skew_s):.3f} s {direction} this machine's"
+    if abs(skew_s) < MAX_SKEW_S:
+        yield Finding("clocks", OK, detail)
     else:
-        silent_s = time.time() - said.written_at / 1e6
-        if silent_s > source_state.STATUS_TIMEOUT_S:
-            yield Finding("source", FAILED, f"its last sign is {silent_s:.0f} s old", start)
-        else:
-            yield Finding("source", OK, f"{said.leader} publishes; {said.oldest_pending_s:.1f} s is the oldest change")
-        if said.guarantee != source_state.PROVEN:
-            yield Finding("guarantee", WARNING, f"{said.guarantee}: {'; '.join(said.reasons)}", "see the reasons")
-    if taken is not None and not taken.is_done:
-        yield Finding("snapshot", WARNING, f"it stopped behind row {taken.rows}", "`lately source snapshot` goes on")
+        yield Finding("clocks", WARNING, detail, "synchronize both with NTP")
+
+
+def _check_source(settings: Settings) -> Iterator[Finding]:
+    states = asyncio.run(source_state.read(settings))
+    yield from _check_leader(states.status)
+    snapshot = states.snapshot
+    if snapshot is not None and not snapshot.is_done:
+        detail = f"it stopped after row {snapshot.rows}"
+        yield Finding("snapshot", WARNING, detail, "`lately source snapshot` continues it")
+    verified = states.verified
     if verified is None or verified.clean_at is None:
-        yield Finding("verified", WARNING, "the answers were never compared with MySQL", "`lately verify`")
+        yield Finding("verified", WARNING, "the tables were never compared with MySQL", "`lately verify`")
     elif sum(verified.differences.values()):
-        yield Finding("verified", FAILED, f"{sum(verified.differences.values())} purchases differ from MySQL",
-                      "`lately verify` names them, `lately verify --repair` mends them")  # fmt: skip
+        yield Finding(
+            "verified", FAILED, f"{sum(verified.differences.values())} purchases differ from MySQL",
+            "`lately verify` lists them, `lately verify --repair` repairs them",
+        )  # fmt: skip
     else:
-        yield Finding("verified", OK, f"the answers equal MySQL as of {rfc3339(verified.clean_at)}")
+        yield Finding("verified", OK, f"the tables were equal to MySQL at {rfc3339(verified.clean_at)}")
 
 
-def _worker(settings: Settings) -> Iterator[Finding]:
+def _check_leader(status: source_state.LeaderStatus | None) -> Iterator[Finding]:
+    start = "start `lately source`"
+    if status is None:
+        yield Finding("source", FAILED, "no source has ever run", f"`lately source setup`, then {start}")
+        return
+    silent_s = time.time() - status.written_at / 1e6
+    if silent_s > source_state.STATUS_TIMEOUT_S:
+        yield Finding("source", FAILED, f"its last status is {silent_s:.0f} s old", start)
+    else:
+        detail = f"{status.leader} publishes; the oldest pending change is {status.oldest_pending_s:.1f} s old"
+        yield Finding("source", OK, detail)
+    if status.guarantee != source_state.PROVEN:
+        detail = f"{status.guarantee}: {'; '.join(status.reasons)}"
+        yield Finding("guarantee", WARNING, detail, "see the reasons")
+
+
+def _check_worker(settings: Settings) -> Iterator[Finding]:
     url = f"http://{settings.web_host}:{settings.web_port}"
     try:
         status, body = asyncio.run(_get(f"{url}/readyz"))
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
-        yield Finding("worker", FAILED, f"nobody answers at {url}", "`lately worker -l info`, or set LATELY_WEB_PORT")
+        detail = f"no worker answers at {url}"
+        yield Finding("worker", FAILED, detail, "`lately worker -l info`, or set LATELY_WEB_PORT")
         return
     if status == 200:
         yield Finding("worker", OK, f"{url} is ready")
     else:
-        yield Finding(
-            "worker", WARNING, f"{url} is not ready: {body[:200]}", f"{url}/readyz?verbose says how far it is"
-        )
+        detail = f"{url} is not ready: {body[:200]}"
+        yield Finding("worker", WARNING, detail, f"{url}/readyz?verbose shows its progress")
 
 
 async def _get(url: str) -> tuple[int, str]:
-    timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
-    async with aiohttp.ClientSession(timeout=timeout) as client, client.get(url) as answer:
-        return answer.status, await answer.text()
+    timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout) as client, client.get(url) as response:
+        return response.status, await response.text()
 
 
-def _dead_letters(settings: Settings) -> Iterator[Finding]:
-    found = asyncio.run(dead_letter_topic.find_letters(settings, lambda letter: True))
-    if found:
-        yield Finding("dead letters", WARNING, f"{len(found)} wait", "`lately dlq list`, then retry or drop them")
+def _check_dead_letters(settings: Settings) -> Iterator[Finding]:
+    letters = asyncio.run(dead_letter_topic.find_letters(settings, lambda letter: True))
+    if letters:
+        yield Finding("dead letters", WARNING, f"{len(letters)} are open", "`lately dlq list`, then retry or drop them")
     else:
-        yield Finding("dead letters", OK, "none wait")
+        yield Finding("dead letters", OK, "none are open")

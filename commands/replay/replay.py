@@ -1,8 +1,8 @@
-"""`lately replay`: do the tables say what the events in `orders` add up to?
+"""`lately replay`: compare the table by_user with the result of the events in `orders`.
 
-The events are folded once more, into a shadow of the table by_user. What differs there is looked at again, between
-two reads of the table, as `lately verify` does it (docs/decisions/008-verify-by-two-reads.md); and only that is mended,
-by events, so that totals, similar products and standbys follow.
+A first pass applies the events to a second copy of the table. Users with a difference are compared
+again, between two reads of the table, as `lately verify` does (docs/decisions/008-verify-by-two-reads.md).
+Only confirmed differences are repaired, by events, so that totals, similar products and standbys follow.
 """
 
 from __future__ import annotations
@@ -14,220 +14,263 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
 
 from app.control.generation import require_active_generation
-from app.errors import ServerAway
+from app.errors import KafkaAway
 from app.ids import require_user
 from app.kafka.client import client_options
-from app.kafka.order_log import EventSelection, OrderLog, open_order_log
+from app.kafka.consume import open_consumer, read_partition
+from app.kafka.order_log import EventSelection, OrderLog, StartOffset, open_order_log
 from app.settings import Settings
 from app.topics import MAX_REQUEST_BYTES, Topics
-from commands.repair import BATCH_USERS, batches_of_users, merge_by_user, publish_repairs, recheck, unique_users
+from commands.repair import (
+    BATCH_USERS,
+    Comparison,
+    RepairVersion,
+    batches_of_users,
+    merge_by_user,
+    publish_repairs,
+    recheck,
+    unique_users,
+)
 from commands.replay.replay_table import ReplayTable
 from commands.worker_client import WorkerClient, open_worker_client
 from domain.differences import PurchaseDifference, find_differences, is_unchanged
 from domain.errors import UnreadableEvent
-from domain.events import ERASED, read_event
+from domain.events import UserErased, read_event
 from domain.purchases import Purchase
 
-#: What an event that was published again names as its origin.
-HEADER = "lately.replay"
+#: Header of an event that was published again: its original position, as topic[partition]@offset.
+ORIGIN_HEADER = "lately.replay"
+#: CloudEvents source of the repairs.
 SOURCE = "/lately/replay"
+#: Number of events that are sent before their acknowledgements are awaited.
+SEND_BATCH = 5_000
 
 
 @dataclass
 class ReplayOutcome:
-    """What a replay has found. `whole` is whether nothing came before the part, so that `extra` could be told."""
+    """Result of a replay; `is_complete` if no event precedes the selection, so that extra purchases are found."""
 
     events: int = 0
     users: int = 0
-    whole: bool = True
-    found: Counter[str] = field(default_factory=Counter)
-    mended: int = 0
-    deferred: int = 0
+    is_complete: bool = True
+    differences: Counter[str] = field(default_factory=Counter)
+    repaired: int = 0
+    #: Purchases that changed during each comparison.
+    undecided: int = 0
     seconds: float = 0.0
 
     @property
-    def left(self) -> int:
-        """Differences that there are still."""
-        return self.found.total() - self.mended
+    def remaining(self) -> int:
+        """Number of differences that are not repaired."""
+        return self.differences.total() - self.repaired
 
-    def shown(self) -> dict[str, object]:
-        """The same for people and programs."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields for JSON."""
         return {
-            "events": self.events, "users": self.users, "whole": self.whole, "differences": self.found.total(),
-            **self.found, "mended": self.mended, "deferred": self.deferred, "seconds": round(self.seconds, 1),
+            "events": self.events, "users": self.users, "whole": self.is_complete,
+            "differences": self.differences.total(), **self.differences, "mended": self.repaired,
+            "deferred": self.undecided, "seconds": round(self.seconds, 1),
         }  # fmt: skip
 
 
 async def replay_events(
     settings: Settings,
-    part: EventSelection,
-    found: Callable[[PurchaseDifference], None],
+    selection: EventSelection,
+    report: Callable[[PurchaseDifference], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
     dry_run: bool = False,
     worker: str | None = None,
 ) -> ReplayOutcome:
-    """Fold the part into a shadow, tell `found` what the table has otherwise, and mend that. Raises ServerAway."""
-    _check(part)
-    outcome, began = ReplayOutcome(), time.monotonic()
-    async with open_order_log(settings) as log, open_worker_client(settings, worker) as tables:
-        for partition, (first, whole) in (await log.start_offsets(part)).items():
-            outcome.whole = outcome.whole and whole
-            shadow, done = ReplayTable(settings, part, partition), False
+    """Apply the selected events to a second copy of the table, report each difference, and repair it.
+
+    Raises ServerAway, Unknown, BadSource.
+    """
+    _require_user(selection)
+    outcome, started_at = ReplayOutcome(), time.monotonic()
+    async with open_order_log(settings) as log, open_worker_client(settings, worker) as worker_client:
+        for partition, start in (await log.start_offsets(selection)).items():
+            outcome.is_complete = outcome.is_complete and start.is_first
+            table, is_complete = ReplayTable(settings, selection, partition), False
             try:
-                await shadow.fold(log, first, progress)
-                one = _Comparison(settings, part, log, tables, outcome, found, not dry_run)
-                await one.run(shadow, partition, first, whole)
-                done = True
+                await table.apply_events(log, start.offset, progress)
+                comparison = _Replay(settings, selection, log, worker_client, outcome, report, not dry_run)
+                await comparison.compare_partition(table, partition, start)
+                is_complete = True
             finally:
-                outcome.events += shadow.events
-                shadow.close(done)
-    outcome.seconds = time.monotonic() - began
+                outcome.events += table.events
+                table.close(is_complete)
+    outcome.seconds = time.monotonic() - started_at
     return outcome
 
 
-def _check(part: EventSelection) -> None:
-    if part.user is not None:
-        require_user(part.user)
+def _require_user(selection: EventSelection) -> None:
+    if selection.user is not None:
+        require_user(selection.user)
 
 
-class _Comparison:
+class _Replay:
     def __init__(
-        self, settings: Settings, part: EventSelection, log: OrderLog, tables: WorkerClient, outcome: ReplayOutcome,
-        found: Callable[[PurchaseDifference], None], mends: bool,
-    ) -> None:  # fmt: skip
-        self._settings, self._part, self._log, self._tables = settings, part, log, tables
-        self._outcome, self._found, self._mends = outcome, found, mends
+        self,
+        settings: Settings,
+        selection: EventSelection,
+        log: OrderLog,
+        worker_client: WorkerClient,
+        outcome: ReplayOutcome,
+        report: Callable[[PurchaseDifference], None],
+        repairs: bool,
+    ) -> None:
+        self._settings, self._selection, self._log, self._worker_client = settings, selection, log, worker_client
+        self._outcome, self._report, self._repairs = outcome, report, repairs
 
-    async def run(self, shadow: ReplayTable, partition: int, first: int, whole: bool) -> None:
-        """Compare a partition."""
-        bracket = partial(self._bracket, shadow, partition, first, whole)
-        repair = self._repair if self._mends else None
-        async for users in batches_of_users(self._suspects(shadow, partition, whole), BATCH_USERS):
-            self._outcome.deferred += await recheck(users, bracket, self._tell, repair)
+    async def compare_partition(self, table: ReplayTable, partition: int, start: StartOffset) -> None:
+        """Compare a partition, and repair the confirmed differences."""
+        compare = partial(self._compare, table, partition, start)
+        repair = self._repair if self._repairs else None
+        async for users in batches_of_users(self._find_suspects(table, partition, start.is_first), BATCH_USERS):
+            self._outcome.undecided += await recheck(users, compare, self._count, repair)
 
-    async def _suspects(self, shadow: ReplayTable, partition: int, whole: bool) -> AsyncIterator[str]:
-        if self._part.user is not None:
-            users = unique_users([self._part.user])
-        elif self._part.order is not None or not whole:
-            users = unique_users(user.decode() for user, _ in shadow.users())
+    async def _find_suspects(self, table: ReplayTable, partition: int, is_complete: bool) -> AsyncIterator[str]:
+        if self._selection.user is not None:
+            users = unique_users([self._selection.user])
+        elif self._selection.order is not None or not is_complete:
+            users = unique_users(user.decode() for user, _ in table.read_users())
         else:
-            async for user in self._different(shadow, partition):
+            async for user in self._find_differing_users(table, partition):
                 yield user
             return
         async for user in users:
             self._outcome.users += 1
             yield user
 
-    async def _different(self, shadow: ReplayTable, partition: int) -> AsyncIterator[str]:
-        """The users whom shadow and table, read at any two moments, do not say the same of."""
-        async for user, rows, registers in merge_by_user(shadow.users(), self._tables.read_users(partition)):
+    async def _find_differing_users(self, table: ReplayTable, partition: int) -> AsyncIterator[str]:
+        """Yield the users whose purchases differ between the two copies, each read at any time."""
+        actual = self._worker_client.read_users(partition)
+        async for user, expected, purchases in merge_by_user(table.read_users(), actual):
             self._outcome.users += 1
-            if self._differences(user, rows, registers, whole=True):
+            if self._find_differences(user, expected, purchases, is_complete=True):
                 yield user
 
-    async def _bracket(
-        self, shadow: ReplayTable, partition: int, first: int, whole: bool, users: list[str]
-    ) -> tuple[list[PurchaseDifference], list[PurchaseDifference], Callable[[PurchaseDifference], int]]:
-        """Differences that are real, those that may be on their way, and the version that the log has of a purchase.
+    async def _compare(self, table: ReplayTable, partition: int, start: StartOffset, users: list[str]) -> Comparison:
+        """Compare users, with reads that tell real differences from events in flight.
 
-        1. Read the table. 2. Fold what the log has by now. 3. Wait until the table has applied that, and read it again.
-        What the table knows the same in 1 and 3 comes from events that 2 has seen, and nothing newer is known of it.
+        1. Read the workers' table. 2. Apply the events up to the present end of the log. 3. Wait until
+        the workers have applied them, and read their table again. If steps 1 and 3 return the same
+        purchase, step 2 has applied all its events. A repair has the version that the log contains.
         """
         # 1.
-        before = await self._tables.read_purchases(users)
+        before = await self._worker_client.read_purchases(users)
         # 2.
-        end = await shadow.fold(self._log, first)
+        end = await table.apply_events(self._log, start.offset)
         # 3.
-        after = await self._tables.read_purchases(users, {partition: end})
-        confirmed, touched = [], []
+        after = await self._worker_client.read_purchases(users, {partition: end})
+        confirmed: list[PurchaseDifference] = []
+        in_flight: list[PurchaseDifference] = []
         for user in users:
-            for one in self._differences(user, shadow.registers(user), after[user], whole):
-                (confirmed if is_unchanged(one, before[user]) else touched).append(one)
-        return confirmed, touched, lambda one: 0 if one.row is None else one.row.version
+            expected = table.read_purchases(user)
+            for difference in self._find_differences(user, expected, after[user], start.is_first):
+                (confirmed if is_unchanged(difference, before[user]) else in_flight).append(difference)
+        return Comparison(
+            confirmed, in_flight, lambda difference: 0 if difference.row is None else difference.row.version
+        )
 
-    def _tell(self, one: PurchaseDifference) -> None:
-        self._outcome.found[one.kind] += 1
-        self._found(one)
+    def _count(self, difference: PurchaseDifference) -> None:
+        self._outcome.differences[difference.kind] += 1
+        self._report(difference)
 
-    async def _repair(self, found: list[PurchaseDifference], version: Callable[[PurchaseDifference], int]) -> None:
-        self._outcome.mended += len(await publish_repairs(self._settings, self._tables, found, version, SOURCE))
+    async def _repair(self, differences: list[PurchaseDifference], version: RepairVersion) -> None:
+        repaired = await publish_repairs(self._settings, self._worker_client, differences, version, SOURCE)
+        self._outcome.repaired += len(repaired)
 
-    def _differences(
-        self, user: str, folded: list[Purchase], registers: list[Purchase], whole: bool
+    def _find_differences(
+        self, user: str, expected: list[Purchase], actual: list[Purchase], is_complete: bool
     ) -> list[PurchaseDifference]:
-        """What differs, of the purchases that the part decides: its newest event lies there."""
-        known = {one.identity: one for one in folded}
-        if self._part.order is not None:
-            registers = [one for one in registers if str(one.order_id) == self._part.order]
-        found = find_differences(user, [one for one in folded if one.live], registers, None)
-        if whole:
-            return found
+        """Find the differences of the purchases whose newest event belongs to the selection."""
+        replayed = {purchase.identity: purchase for purchase in expected}
+        if self._selection.order is not None:
+            actual = [purchase for purchase in actual if str(purchase.order_id) == self._selection.order]
+        differences = find_differences(user, [purchase for purchase in expected if purchase.live], actual, None)
+        if is_complete:
+            return differences
         return [
-            one
-            for one in found
-            if one.identity in known and (one.purchase is None or one.purchase.version <= known[one.identity].version)
+            difference
+            for difference in differences
+            if difference.identity in replayed
+            and (difference.purchase is None or difference.purchase.version <= replayed[difference.identity].version)
         ]
 
 
 async def republish_events(
-    settings: Settings, part: EventSelection, progress: Callable[[int, int], None] = lambda done, total: None,
+    settings: Settings,
+    selection: EventSelection,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     dry_run: bool = False,
-) -> int:  # fmt: skip
-    """Publish the events of the part once more, unchanged, at the end of `orders`; how many these were.
+) -> int:
+    """Publish the selected events again, unchanged, at the end of `orders`; return their number.
 
-    That changes nothing where nothing was wrong: of each purchase the newest version counts. Raises ServerAway.
+    Correct tables do not change, because the newest version of each purchase wins. Raises ServerAway.
     """
-    _check(part)
+    _require_user(selection)
     topic, published = Topics(settings).orders.name, 0
-    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False, isolation_level="read_committed")
+    async with open_order_log(settings) as log:
+        starts = await log.start_offsets(selection)
+        ends = {partition: await log.end_offset(partition) for partition in starts}
     producer = AIOKafkaProducer(**client_options(settings), enable_idempotence=True, max_request_size=MAX_REQUEST_BYTES)
-    try:
-        async with open_order_log(settings) as log:
-            begins = {number: first for number, (first, _) in (await log.start_offsets(part)).items()}
-            ends = {number: await log.end_offset(number) for number in begins}
-        await consumer.start()
-        await producer.start()
-        async with require_active_generation(settings):
-            for number, first in begins.items():
-                async for records in _records(consumer, TopicPartition(topic, number), first, ends[number]):
-                    chosen = [one for one in records if _chosen(part, one)]
-                    published += len(chosen)
-                    sent = []
-                    for one in () if dry_run else chosen:
-                        origin = (HEADER, f"{topic}[{number}]@{one.offset}".encode())
-                        headers = [*((name, value) for name, value in one.headers if name != HEADER), origin]
-                        sent.append(await producer.send(topic, one.value, one.key, partition=number, headers=headers))
-                    await asyncio.gather(*sent)
-                    progress(records[-1].offset + 1, ends[number])
-    except (KafkaError, OSError) as exc:
-        raise ServerAway(
-            f"Kafka at {settings.kafka} did not answer ({exc!r}): run it again, repeats are harmless"
-        ) from None
-    finally:
-        await asyncio.gather(consumer.stop(), producer.stop())
+    async with open_consumer(settings) as consumer:
+        try:
+            await producer.start()
+            async with require_active_generation(settings):
+                for partition, start in starts.items():
+                    tp = TopicPartition(topic, partition)
+                    async for records in _read_batches(read_partition(consumer, tp, start.offset, ends[partition])):
+                        selected = [record for record in records if _is_selected(selection, record)]
+                        published += len(selected)
+                        if not dry_run:
+                            await _send_again(producer, selected)
+                        progress(records[-1].offset + 1, ends[partition])
+        except (KafkaError, OSError) as exc:
+            raise KafkaAway(
+                f"Kafka at {settings.kafka} did not answer ({exc!r}): run it again, repeats are harmless"
+            ) from None
+        finally:
+            await producer.stop()
     return published
 
 
-async def _records(consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int) -> AsyncIterator[list]:
-    """The records of a partition from `first` up to, not including, `end`."""
-    consumer.assign([tp])
-    consumer.seek(tp, first)
-    while await consumer.position(tp) < end:
-        records = (await consumer.getmany(tp, timeout_ms=1_000, max_records=5_000)).get(tp, [])
-        if records := [one for one in records if one.offset < end]:
-            yield records
+async def _send_again(producer: AIOKafkaProducer, records: list[ConsumerRecord]) -> None:
+    futures = []
+    for record in records:
+        origin = (ORIGIN_HEADER, f"{record.topic}[{record.partition}]@{record.offset}".encode())
+        headers = [*((name, value) for name, value in record.headers if name != ORIGIN_HEADER), origin]
+        futures.append(
+            await producer.send(record.topic, record.value, record.key, partition=record.partition, headers=headers)
+        )
+    await asyncio.gather(*futures)
 
 
-def _chosen(part: EventSelection, record) -> bool:
-    """Whether a record belongs to the part; one that cannot be read is a dead letter already."""
-    if part.user is not None and record.key != part.user.encode():
+async def _read_batches(records: AsyncIterator[ConsumerRecord]) -> AsyncIterator[list[ConsumerRecord]]:
+    batch: list[ConsumerRecord] = []
+    async for record in records:
+        batch.append(record)
+        if len(batch) == SEND_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _is_selected(selection: EventSelection, record: ConsumerRecord) -> bool:
+    """Whether a record belongs to the selection; an unreadable record does not, it is a dead letter already."""
+    if selection.user is not None and record.key != selection.user.encode():
         return False
     try:
         event = read_event(record.key, record.value)
     except UnreadableEvent:
         return False
-    return part.order is None or (event.type != ERASED and str(event.data.order_id) == part.order)
+    return selection.order is None or (
+        not isinstance(event, UserErased) and str(event.data.order_id) == selection.order
+    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from app.settings import Settings
-from commands.worker_client import PartDigest, workers
+from commands.worker_client import WorkerDigest, open_worker_client
 
 
-async def run(settings: Settings, tables: Iterable[str], worker: str | None) -> list[PartDigest]:
+async def run(settings: Settings, tables: Iterable[str], worker: str | None) -> list[WorkerDigest]:
     """The digest of each partition of these tables, each at one moment. Raises ServerAway, BadSetting."""
-    async with workers(settings, worker) as asked:
-        return [await asked.digest(table, partition) for table in tables for partition in range(settings.partitions)]
+    async with open_worker_client(settings, worker) as asked:
+        return [
+            await asked.read_digest(table, partition) for table in tables for partition in range(settings.partitions)
+        ]

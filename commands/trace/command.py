@@ -1,4 +1,4 @@
-"""`lately trace`."""
+"""The command `lately trace`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,34 @@ import click
 import msgspec
 
 from app.errors import EX_DIFFERENT, EX_USAGE, Unknown
+from app.polling import poll_until
 from app.settings import Settings
 from commands.output import ProgressLine
 
 if TYPE_CHECKING:
+    from domain.purchases import Purchase
     from source.order_trace import OrderTrace, Tracer
 
-AGAIN_AFTER_S = 0.2
+POLL_INTERVAL_S = 0.2
+#: Outcomes that end `--follow`.
+FINAL_OUTCOMES = ("visible", "cancelled")
 
 
 @click.command()
 @click.argument("order_id", required=False)
-@click.option("--trace-id", default=None, help="The orders of a W3C trace, in place of ORDER_ID.")
-@click.option("--user", "user_id", default=None, help="Whose order it is, where MySQL does not know it any more.")
+@click.option("--trace-id", default=None, help="The orders of a W3C trace, instead of ORDER_ID.")
+@click.option("--user", "user_id", default=None, help="The user of the order, if MySQL no longer contains it.")
 @click.option("--last", type=click.IntRange(1), default=20, show_default=True,
-              help="With --user alone: so many of the user's newest purchases.")  # fmt: skip
-@click.option("--follow", is_flag=True, help="Wait until it is visible, and show each stage as it is reached.")
-@click.option("--within", type=click.IntRange(1), default=60, show_default=True, help="Wait so many seconds at most.")
+              help="With --user alone: the number of the user's newest purchases to list.")  # fmt: skip
+@click.option(
+    "--follow", is_flag=True, help="Wait until the order is visible, and print each stage when it is reached."
+)
+@click.option("--within", type=click.IntRange(1), default=60, show_default=True,
+              help="With --follow: the maximum time to wait, in seconds.")  # fmt: skip
 @click.option("--history", is_flag=True,
-              help="All its events, read from the topic: of --user's partition, or of all.")  # fmt: skip
-@click.option("--worker", default=None, help="Address of any worker; default http://LATELY_WEB_HOST:LATELY_WEB_PORT.")
+              help="List all events, read from the topic: from the partition of --user, or from all.")  # fmt: skip
+@click.option("--worker", default=None,
+              help="Address of any worker; default: http://LATELY_WEB_HOST:LATELY_WEB_PORT.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def trace(
     order_id: str | None,
@@ -42,12 +50,12 @@ def trace(
     worker: str | None,
     as_json: bool,
 ) -> None:
-    """Show the life of an order, and in one sentence why it is not visible; exit 3 when it is not as MySQL has it.
+    """Show the stages of an order and a diagnosis; exit code 3 if the table differs from MySQL.
 
-    With --trace-id that of every order whose row or waiting change names the trace.
+    With --trace-id show each order whose row or pending change contains the trace.
     """
     from app import ids
-    from commands.trace import trace as tracing
+    from commands.trace.trace import newest_purchases
 
     settings = Settings.from_env()
     if order_id is not None:
@@ -63,110 +71,96 @@ def trace(
     if order_id is None and trace_id is None:
         if user_id is None or follow or history:
             raise click.UsageError("give an order id, --trace-id, or --user alone")
-        _say_newest(asyncio.run(tracing.newest_purchases(settings, user_id, last, worker)), as_json)
+        _print_newest(asyncio.run(newest_purchases(settings, user_id, last, worker)), as_json)
     elif history:
-        asyncio.run(_history(settings, order_id, trace_id, user_id, as_json))
+        asyncio.run(_print_history(settings, order_id, trace_id, user_id, as_json))
     else:
-        look = _look(settings, order_id, trace_id, user_id, worker, within if follow else None, as_json)
+        outcomes = asyncio.run(
+            _trace_orders(settings, order_id, trace_id, user_id, worker, within if follow else None, as_json)
+        )
         codes = {"different": EX_DIFFERENT, "unknown": EX_DIFFERENT if follow else EX_USAGE}
-        raise SystemExit(max(codes.get(outcome, 0) for outcome in asyncio.run(look)))
+        raise SystemExit(max(codes.get(outcome, 0) for outcome in outcomes))
 
 
-async def _look(
+async def _trace_orders(
     settings: Settings, order_id: str | None, trace_id: str | None, user_id: str | None, worker: str | None,
-    within: int | None, as_json: bool,
+    within_s: int | None, as_json: bool,
 ) -> list[str]:  # fmt: skip
-    """The outcome of the order, or of each order of the trace."""
-    from commands.trace import orders_of_trace
+    """Print the trace of the order, or of each order of the W3C trace; return the outcomes."""
+    from commands.trace.orders_of_trace import find_orders
     from commands.trace.trace import open_tracer
 
-    found = [order_id] if trace_id is None else await orders_of_trace.find_orders(settings, trace_id)
+    order_ids = [] if order_id is None else [order_id]
+    if trace_id is not None:
+        order_ids = await find_orders(settings, trace_id)
     async with open_tracer(settings, worker) as tracer:
-        return [await _look_at(tracer, one, user_id, within, as_json) for one in found]
+        return [await _trace_order(tracer, order, user_id, within_s, as_json) for order in order_ids]
 
 
-async def _look_at(tracer: Tracer, order_id: str, user_id: str | None, within: int | None, as_json: bool) -> str:
-    until, told = time.monotonic() + (within or 0), set()
-    while True:
-        traced = await tracer.trace_order(order_id, user_id)
-        ended = traced.outcome in ("visible", "cancelled") or time.monotonic() >= until
-        if not as_json and within is not None:
-            _say_new(traced, told)
-        if ended:
-            _say(traced, as_json, stages=within is None)
-            return traced.outcome
-        await asyncio.sleep(AGAIN_AFTER_S)
+async def _trace_order(tracer: Tracer, order_id: str, user_id: str | None, within_s: int | None, as_json: bool) -> str:
+    """Print the trace of an order and return its outcome; with `within_s` poll until the outcome is final."""
+    from commands.trace.text import format_trace, new_lines
 
+    printed: set[tuple[str, str]] = set()
 
-def _say(traced: OrderTrace, as_json: bool, stages: bool) -> None:
+    async def trace_once() -> OrderTrace:
+        order_trace = await tracer.trace_order(order_id, user_id)
+        if not as_json and within_s is not None:
+            for line in new_lines(order_trace, printed):
+                click.echo(line)
+        return order_trace
+
+    order_trace = await poll_until(
+        trace_once, within_s or 0, POLL_INTERVAL_S, is_done=lambda order_trace: order_trace.outcome in FINAL_OUTCOMES
+    )
     if as_json:
-        click.echo(msgspec.json.encode(traced.shown).decode())
-        return
-    shown = traced.shown
-    if stages:
-        click.echo(f"order {shown['order_id']} of user {shown['user_id'] or '(unknown)'}")
-        for one in shown["purchases"]:
-            version = "" if one["version"] is None else f", version {one['version']}"
-            click.echo(f"\n{one['product_name']}{version}")
-            for stage in one["stages"]:
-                click.echo(f"  {_stage(stage)}")
-            click.echo(f"  {one['diagnosis']}")
-    meta = shown["meta"]
-    click.echo(f"\n{traced.diagnosis}\n({meta['records_fetched']} records fetched, {meta['took_ms']:.0f} ms)")
+        click.echo(msgspec.json.encode(order_trace.document).decode())
+    else:
+        click.echo(format_trace(order_trace, with_stages=within_s is None))
+    return order_trace.outcome
 
 
-def _say_new(traced: OrderTrace, told: set) -> None:
-    """Print what was not printed before."""
-    for one in traced.shown["purchases"]:
-        lines = [_stage(stage) for stage in one["stages"]]
-        # How long it has waited changes all the time.
-        said = one["diagnosis"].split(":")[0].rpartition(" for ")[0] or one["diagnosis"]
-        for line, key in [*((line, line) for line in lines), (one["diagnosis"], said)]:
-            if (one["product_name"], key) not in told:
-                told.add((one["product_name"], key))
-                click.echo(f"{one['product_name']}: {line}")
-
-
-def _stage(stage: dict) -> str:
-    ms = "" if stage["ms"] is None else f"+{stage['ms']:.0f} ms"
-    place = f"{stage['topic']}[{stage['partition']}]@{stage['offset']}" if "topic" in stage else stage["event_id"]
-    more = [stage[name] for name in ("type", "traceparent", "worker") if stage.get(name)]
-    return f"{stage['stage']:10}{stage['at']:28}{ms:>12}  {'  '.join([place, *more])}"
-
-
-def _say_newest(registers: list, as_json: bool) -> None:
+def _print_newest(purchases: list[Purchase], as_json: bool) -> None:
     from domain.values import rfc3339
 
-    for one in registers:
-        age = time.time() - one.ordered_at / 1e6
-        shown = {
-            "order_id": str(one.order_id), "product_name": one.product_name, "version": one.version,
-            "offset": None if one.offset < 0 else one.offset, "ordered_at": rfc3339(one.ordered_at),
-            "age_s": round(age, 1),
-        }  # fmt: skip
+    for purchase in purchases:
+        age_s = time.time() - purchase.ordered_at / 1e6
+        ordered_at = rfc3339(purchase.ordered_at)
         if as_json:
-            click.echo(msgspec.json.encode(shown).decode())
+            fields = {
+                "order_id": str(purchase.order_id), "product_name": purchase.product_name,
+                "version": purchase.version, "offset": None if purchase.offset < 0 else purchase.offset,
+                "ordered_at": ordered_at, "age_s": round(age_s, 1),
+            }  # fmt: skip
+            click.echo(msgspec.json.encode(fields).decode())
         else:
-            click.echo(f"{shown['ordered_at']:28}{age:>12,.0f} s  @{one.offset:<10}{one.order_id}  {one.product_name}")
+            order = f"@{purchase.offset:<10}{purchase.order_id}  {purchase.product_name}"
+            click.echo(f"{ordered_at:28}{age_s:>12,.0f} s  {order}")
     if not as_json:
-        click.echo(f"{len(registers)} purchases")
+        click.echo(f"{len(purchases)} purchases")
 
 
-async def _history(
+async def _print_history(
     settings: Settings, order_id: str | None, trace_id: str | None, user_id: str | None, as_json: bool
 ) -> None:
-    from commands.trace import events_of_order as history
+    from commands.trace import events_of_order
 
-    wanted = history.of_order(order_id) if trace_id is None else history.of_trace(trace_id)
-    found = [one async for one in history.events(settings, wanted, user_id, ProgressLine())]
-    # What became of an event is known by all events of its order.
-    for one in history.judged(found) if trace_id is None else [history.shown(*one) for one in found]:
+    if trace_id is not None:
+        subject, event_filter = f"trace {trace_id}", events_of_order.trace_filter(trace_id)
+    else:
+        assert order_id is not None
+        subject, event_filter = f"order {order_id}", events_of_order.order_filter(order_id)
+    history = [logged async for logged in events_of_order.read_history(settings, event_filter, user_id, ProgressLine())]
+    # The state of an event follows from all events of its order, which a trace may not contain.
+    described = [logged.to_dict() for logged in history] if trace_id else events_of_order.describe_states(history)
+    for fields in described:
         if as_json:
-            click.echo(msgspec.json.encode(one).decode())
+            click.echo(msgspec.json.encode(fields).decode())
         else:
-            place, said = f"{one['partition']}@{one['offset']}", f"{one['type']:16}{one['version']}"
-            more = one["state"] if trace_id is None else f"order {one['order_id']}"
-            click.echo(f"{place:14}{one['time']:28}{said}  {one['product_name']}  {one['user_id']}  {more}")
-    if not found:
-        what = f"order {order_id}" if trace_id is None else f"trace {trace_id}"
-        raise Unknown(f"no event of {what} is in the topic{'' if user_id is None else ' for this user'}")
+            position, event = f"{fields['partition']}@{fields['offset']}", f"{fields['type']!s:16}{fields['version']}"
+            suffix = fields["state"] if trace_id is None else f"order {fields['order_id']}"
+            click.echo(
+                f"{position:14}{fields['time']!s:28}{event}  {fields['product_name']}  {fields['user_id']}  {suffix}"
+            )
+    if not history:
+        raise Unknown(f"no event of {subject} is in the topic{'' if user_id is None else ' for this user'}")

@@ -1,4 +1,4 @@
-"""All events of an order or of a trace, read from the log from its beginning: for what the tables do not remember."""
+"""All events of an order or of a W3C trace, read from the complete topic `orders` (`lately trace --history`)."""
 
 from __future__ import annotations
 
@@ -7,93 +7,105 @@ from typing import NamedTuple
 
 import msgspec
 from aiokafka import TopicPartition
-from faust.types import TP
 
-from app.kafka.consume import open_consumer
+from app.kafka.consume import open_consumer, read_ranges
 from app.settings import Settings
 from app.topics import Topics
-from chunks import fetch_ranges
-from domain.events import ERASED, REPAIRED, Event, trace_id_of
+from domain.events import REPAIRED, OrderEvent, UserErased, trace_id_of
 from domain.partitioning import partition_of
 from source.order_stages import decode_event
 
-CHUNK = 2_000
+#: Maximum number of records of one fetch.
+FETCH_RECORDS = 2_000
 
 
 class EventFilter(NamedTuple):
-    """Which events: what their bytes hold, by which most others are left undecoded, and what they say."""
+    """Selects events: their bytes contain `text`, which avoids most decoding, and they match."""
 
     text: bytes
-    says: Callable[[Event], bool]
+    matches: Callable[[OrderEvent], bool]
 
 
-def of_order(order_id: str) -> EventFilter:
-    """The events of an order."""
+class LoggedEvent(NamedTuple):
+    """An event, and its partition and offset in `orders`."""
+
+    partition: int
+    offset: int
+    event: OrderEvent
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields for JSON."""
+        event, line = self.event, self.event.data
+        return {
+            "partition": self.partition, "offset": self.offset, "time": event.time, "type": event.type,
+            "event_id": event.id, "order_id": str(line.order_id), "user_id": line.user_id,
+            "product_name": line.product_name, "version": line.version, "traceparent": event.traceparent,
+        }  # fmt: skip
+
+
+def order_filter(order_id: str) -> EventFilter:
+    """Return the filter for the events of an order."""
     return EventFilter(msgspec.json.encode(order_id)[1:-1], lambda event: str(event.data.order_id) == order_id)
 
 
-def of_trace(trace_id: str) -> EventFilter:
-    """The events of a W3C trace."""
+def trace_filter(trace_id: str) -> EventFilter:
+    """Return the filter for the events of a W3C trace."""
     return EventFilter(trace_id.encode(), lambda event: trace_id_of(event.traceparent) == trace_id)
 
 
-async def events(
-    settings: Settings, wanted: EventFilter, user_id: str | None, progress: Callable[[int, int], None]
-) -> AsyncIterator[tuple[int, int, Event]]:
-    """(partition, offset, event) of what is wanted, in the order of their offsets; a user has one partition only.
+async def read_history(
+    settings: Settings, event_filter: EventFilter, user_id: str | None, progress: Callable[[int, int], None]
+) -> AsyncIterator[LoggedEvent]:
+    """Yield the selected events by partition and offset; with `user_id` only those of the user.
 
-    `progress` is told how many records were passed, and how many there are. Raises ServerAway.
+    `progress` receives the number of records read and the total. Raises ServerAway.
     """
     topic = Topics(settings).orders.name
     numbers = range(settings.partitions) if user_id is None else [partition_of(user_id.encode(), settings.partitions)]
     async with open_consumer(settings) as consumer:
         tps = [TopicPartition(topic, number) for number in numbers]
-        first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-        passed, total = 0, sum(ends.values()) - sum(first.values())
+        firsts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        done, total = 0, sum(ends.values()) - sum(firsts.values())
         for tp in tps:
-            consumer.assign([tp])
-            consumer.seek(tp, at := first[tp])
-            while at < ends[tp]:
-                for run in (await fetch_ranges(consumer, [TP(*tp)], 1.0, CHUNK)).get(TP(*tp), ()):
-                    passed, at = passed + run.next - at, run.next
-                    for offset, key, value in run.records:
-                        if value is not None and wanted.text in value:
-                            event = decode_event(key, value)
-                            if event is None or event.type == ERASED or not wanted.says(event):
-                                continue
-                            if user_id in (None, event.data.user_id):
-                                yield tp.partition, offset, event
-                progress(passed, total)
+            async for fetched in read_ranges(consumer, tp, firsts[tp], ends[tp], FETCH_RECORDS):
+                for offset, key, value in fetched.records:
+                    if value is None or event_filter.text not in value:
+                        continue
+                    event = decode_event(key, value)
+                    if event is None or isinstance(event, UserErased) or not event_filter.matches(event):
+                        continue
+                    if user_id in (None, event.data.user_id):
+                        yield LoggedEvent(tp.partition, offset, event)
+                done += fetched.next - fetched.first
+                progress(done, total)
 
 
-def shown(partition: int, offset: int, event: Event) -> dict[str, object]:
-    """An event for people and programs."""
-    return {
-        "partition": partition, "offset": offset, "time": event.time, "type": event.type, "event_id": event.id,
-        "order_id": str(event.data.order_id), "user_id": event.data.user_id, "product_name": event.data.product_name,
-        "version": event.data.version, "traceparent": event.traceparent,
-    }  # fmt: skip
+def describe_states(history: list[LoggedEvent]) -> list[dict[str, object]]:
+    """Describe all events of an order, each with its state: applied, repeated, or superseded by a version.
 
-
-def judged(found: list[tuple[int, int, Event]]) -> list[dict[str, object]]:
-    """All events of an order, each with what became of it: applied, repeated, or superseded by a version.
-
-    Of equal versions the first counts, and a repair replaces it.
+    Of events with the same version the first is applied; a repair replaces it.
     """
-    counting: dict[tuple[str, str], tuple[int, int, int]] = {}
-    for partition, offset, event in found:
-        key, version = (event.data.user_id, event.data.product_name), event.data.version
-        known = counting.get(key)
-        if known is None or version > known[0] or (version == known[0] and event.type == REPAIRED):
-            counting[key] = (version, partition, offset)
-    rows = []
-    for partition, offset, event in found:
-        version, *place = counting[event.data.user_id, event.data.product_name]
-        if [partition, offset] == place:
-            became = "applied"
-        elif event.data.version == version:
-            became = "repeated"
+    applied: dict[tuple[str, str], LoggedEvent] = {}
+    for logged in history:
+        line = logged.event.data
+        newest = applied.get((line.user_id, line.product_name))
+        if newest is None or _supersedes(logged.event, newest.event):
+            applied[line.user_id, line.product_name] = logged
+    descriptions = []
+    for logged in history:
+        line = logged.event.data
+        newest = applied[line.user_id, line.product_name]
+        if (logged.partition, logged.offset) == (newest.partition, newest.offset):
+            state = "applied"
+        elif line.version == newest.event.data.version:
+            state = "repeated"
         else:
-            became = f"superseded by version {version}"
-        rows.append({**shown(partition, offset, event), "state": became})
-    return rows
+            state = f"superseded by version {newest.event.data.version}"
+        descriptions.append({**logged.to_dict(), "state": state})
+    return descriptions
+
+
+def _supersedes(event: OrderEvent, newest: OrderEvent) -> bool:
+    if event.data.version == newest.data.version:
+        return event.type == REPAIRED
+    return event.data.version > newest.data.version

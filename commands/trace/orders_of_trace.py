@@ -1,4 +1,4 @@
-"""The orders of a W3C trace: the shop's database is asked, never the topic."""
+"""The orders of a W3C trace, found in the shop's database and in the dead letters; the topic is not searched."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from source.order_trace import MAX_DEAD_LETTERS
 
 
 async def find_orders(settings: Settings, trace_id: str) -> list[str]:
-    """The ids of its orders: by the shop's column and the outbox, and only where these have none by a dead letter.
+    """Return the ids of the trace's orders: from the shop's table and the outbox, else from dead letters.
 
-    Raises Unknown where there is none, ServerAway, BadSource.
+    Raises Unknown if there are none, ServerAway, BadSource.
     """
-    found = await asyncio.to_thread(order_lookup.find_orders_of_trace, settings, trace_id)
-    if not found:
-        letters = await dead_letter_topic.find_letters(
-            settings, lambda one: trace_id_of(read_references(one.value)[1]) == trace_id, MAX_DEAD_LETTERS
-        )
-        said = [read_references(one.value)[0] for one in letters]
-        found = list(dict.fromkeys(str(order_id) for order_id in said if order_id is not None))
-    if found:
-        return found
+    order_ids = await asyncio.to_thread(order_lookup.find_orders_of_trace, settings, trace_id)
+    if not order_ids:
+        order_ids = await _find_in_dead_letters(settings, trace_id)
+    if order_ids:
+        return order_ids
     column = settings.traceparent_column
     if column is None:
         raise Unknown(
-            f"no change of the trace {trace_id} waits in the outbox, and no column is known that says it: "
-            "name it in LATELY_SOURCE_COLUMNS, as traceparent=its_name, or read the whole topic with --history"
+            f"no change of the trace {trace_id} is in the outbox, and no column with traces is known: "
+            "name it in LATELY_SOURCE_COLUMNS, as traceparent=its_name, or read the complete topic with --history"
         )
     raise Unknown(
-        f"no row of {settings.source_table} has the trace {trace_id} in its column {column}, and no change that waits "
-        "is of it; rows that were changed or removed since are found in the topic, which --history reads from its begin"
+        f"no row of {settings.source_table} has the trace {trace_id} in its column {column}, and no change of the "
+        "trace is in the outbox; read the complete topic with --history to find rows that changed since"
     )
+
+
+async def _find_in_dead_letters(settings: Settings, trace_id: str) -> list[str]:
+    letters = await dead_letter_topic.find_letters(
+        settings, lambda letter: trace_id_of(read_references(letter.value)[1]) == trace_id, MAX_DEAD_LETTERS
+    )
+    order_ids = [read_references(letter.value)[0] for letter in letters]
+    return list(dict.fromkeys(str(order_id) for order_id in order_ids if order_id is not None))

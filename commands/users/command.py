@@ -1,4 +1,4 @@
-"""`lately users …`."""
+"""The command `lately users`."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ from app.settings import Settings
 
 @click.group()
 def users() -> None:
-    """Look after single users."""
+    """Manage the data of single users."""
 
 
 @users.command("erase")
 @click.argument("user")
-@click.option("--proof", is_flag=True, help="Then look everywhere, and list what is found; reads whole topics.")
-@click.option("--dry-run", is_flag=True, help="Change nothing; with --proof, look only.")
-@click.option("--worker", default=None, help="Address of any worker; default http://LATELY_WEB_HOST:LATELY_WEB_PORT.")
+@click.option("--proof", is_flag=True,
+              help="Search all places after the erasure, and list the result; reads complete topics.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Change nothing; with --proof only search.")
+@click.option("--worker", default=None,
+              help="Address of any worker; default: http://LATELY_WEB_HOST:LATELY_WEB_PORT.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def erase(user: str, proof: bool, dry_run: bool, worker: str | None, as_json: bool) -> None:
-    """Forget USER for ever, once the shop has no rows of that user; exit 3 when the proof finds what should be gone."""
-    from commands.users import erase as erasing
-    from commands.users import erasure_proof
+    """Erase USER permanently, once the shop has no rows of the user; exit code 3 if the proof finds data."""
+    from commands.users.erase import erase_user
+    from commands.users.erasure_proof import prove_erasure
 
     settings = Settings.from_env()
-    done = None
+    outcome = None
     if not (proof and dry_run):
-        done = asyncio.run(erasing.erase_user(settings, user, worker, dry_run))
-    places = asyncio.run(erasure_proof.prove_erasure(settings, user, worker)) if proof else []
+        outcome = asyncio.run(erase_user(settings, user, worker, dry_run))
+    findings = asyncio.run(prove_erasure(settings, user, worker)) if proof else []
     if as_json:
-        said = {} if done is None else {"version": done.version, "purchases": done.purchases, "letters": done.letters}
-        listed = {"places": [place._asdict() for place in places]} if proof else {}
-        click.echo(msgspec.json.encode({"user_id": user, "dry_run": dry_run, **said, **listed}).decode())
+        document: dict[str, object] = {"user_id": user, "dry_run": dry_run}
+        if outcome is not None:
+            document |= {"version": outcome.version, "purchases": outcome.purchases, "letters": outcome.letters}
+        if proof:
+            document["places"] = [finding.to_dict() for finding in findings]
+        click.echo(msgspec.json.encode(document).decode())
     else:
-        if done is not None:
-            would = "would be " if dry_run else ""
-            click.echo(f"{done.purchases} purchases {would}forgotten, {done.letters} dead letters {would}dropped")
-        for place in places:
-            found = "-" if place.found is None else f"{place.found:,}"
-            click.echo(f"{'LEFT' if place.left else 'ok':6}{found:>7}  {place.name}: {place.says}")
-    if any(place.left for place in places):
+        if outcome is not None:
+            prefix = "would be " if dry_run else ""
+            click.echo(f"{outcome.purchases} purchases {prefix}erased, {outcome.letters} dead letters {prefix}dropped")
+        for finding in findings:
+            entries = "-" if finding.entries is None else f"{finding.entries:,}"
+            click.echo(f"{'LEFT' if finding.is_left else 'ok':6}{entries:>7}  {finding.place}: {finding.note}")
+    if any(finding.is_left for finding in findings):
         raise SystemExit(EX_DIFFERENT)

@@ -1,4 +1,4 @@
-"""`lately verify`."""
+"""The command `lately verify`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from app.errors import EX_DIFFERENT, ServerAway
 from app.settings import Settings
-from commands.output import ProgressLine, format_difference
+from commands.output import ProgressLine, encode_difference, format_difference
 
 if TYPE_CHECKING:
     from commands.verify.verify import VerifyOutcome
@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--user", "users", multiple=True, help="Only this user; may be given several times.")
-@click.option("--repair", is_flag=True, help="Make the tables say what MySQL says, through the stream.")
-@click.option("--continuous", is_flag=True, help="Again and again; answers say in meta.verified_at what is proven.")
-@click.option("--every", type=click.IntRange(0), default=300, show_default=True, help="Seconds between two rounds.")
+@click.option("--repair", is_flag=True, help="Repair each difference: publish an event with the content of MySQL.")
+@click.option("--continuous", is_flag=True,
+              help="Repeat the verification; responses show in meta.verified_at what is verified.")  # fmt: skip
+@click.option("--every", type=click.IntRange(0), default=300, show_default=True,
+              help="With --continuous: seconds between two verifications.")  # fmt: skip
 @click.option("--rows-per-s", type=click.IntRange(0), default=20_000, show_default=True,
-              help="How fast MySQL is read at most; 0: as fast as it goes.")  # fmt: skip
-@click.option("--samples", type=click.IntRange(0), default=20, show_default=True, help="Differences shown of a kind.")
-@click.option("--resume/--restart", default=True, help="Go on with a verification that was interrupted, or begin anew.")
-@click.option("--worker", default=None, help="Address of any worker; default http://LATELY_WEB_HOST:LATELY_WEB_PORT.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object per difference, then one of the outcome.")
+              help="Maximum number of rows per second that are read from MySQL; 0: unlimited.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(0), default=20, show_default=True,
+              help="Maximum number of differences of each kind that are printed.")  # fmt: skip
+@click.option("--resume/--restart", default=True, help="Continue an interrupted verification, or start a new one.")
+@click.option("--worker", default=None,
+              help="Address of any worker; default: http://LATELY_WEB_HOST:LATELY_WEB_PORT.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object per difference, then the outcome.")
 def verify(
     users: tuple[str, ...],
     repair: bool,
@@ -40,49 +44,48 @@ def verify(
     worker: str | None,
     as_json: bool,
 ) -> None:
-    """Compare what the workers answer with MySQL, while orders flow; exit 3 when they differ."""
-    from commands.verify import verify as verifying
+    """Compare the workers' tables with MySQL while orders flow; exit code 3 if they differ."""
+    from commands.verify.verify import VerifyOptions, verify_tables
     from domain.differences import PurchaseDifference
 
     if users and continuous:
         raise click.UsageError("--user and --continuous exclude each other")
     settings = Settings.from_env()
-    asked = verifying.VerifyOptions(users, repair, rows_per_s, worker, resume)
+    options = VerifyOptions(users, repair, rows_per_s, worker, resume)
     while True:
-        shown: Counter[str] = Counter()
+        printed: Counter[str] = Counter()
 
-        def tell(one: PurchaseDifference, shown: Counter[str] = shown) -> None:
-            shown[one.kind] += 1
+        def report(difference: PurchaseDifference, printed: Counter[str] = printed) -> None:
+            printed[difference.kind] += 1
             if as_json:
-                click.echo(msgspec.json.encode(one.to_dict()).decode())
-            elif shown[one.kind] <= samples:
-                click.echo(format_difference(one.to_dict(), "database", "MySQL"))
+                click.echo(encode_difference(difference, "database"))
+            elif printed[difference.kind] <= samples:
+                click.echo(format_difference(difference, "MySQL"))
 
         try:
-            outcome = asyncio.run(verifying.verify_tables(settings, asked, tell, ProgressLine()))
+            outcome = asyncio.run(verify_tables(settings, options, report, ProgressLine()))
         except ServerAway as exc:
             if not continuous:
                 raise
             click.echo(f"{exc}; trying again in {every} s", err=True)
         else:
-            click.echo(msgspec.json.encode(outcome.shown()).decode() if as_json else _outcome(outcome, repair))
-            if outcome.left and not continuous:
+            summary = msgspec.json.encode(outcome.to_dict()).decode() if as_json else _summarize(outcome, repair)
+            click.echo(summary)
+            if outcome.remaining and not continuous:
                 raise SystemExit(EX_DIFFERENT)
         if not continuous:
             return
         time.sleep(every)
 
 
-def _outcome(outcome: VerifyOutcome, repair: bool) -> str:
-    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.found.items()))
-    said = (
-        f"{outcome.users:,} users compared in {outcome.seconds:.1f} s: {outcome.found.total()} differences"
+def _summarize(outcome: VerifyOutcome, repair: bool) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.differences.items()))
+    summary = (
+        f"{outcome.users:,} users compared in {outcome.seconds:.1f} s: {outcome.differences.total()} differences"
         + (f" ({kinds})" if kinds else "")
         + (f", {outcome.repaired} repaired" if repair else "")
-        + (f", {outcome.deferred} not decided, because they keep changing" if outcome.deferred else "")
+        + (f", {outcome.undecided} undecided, because they keep changing" if outcome.undecided else "")
     )
-    return (
-        f"{said}\n`lately verify --repair` makes the tables say what MySQL says"
-        if outcome.left and not repair
-        else said
-    )
+    if outcome.remaining and not repair:
+        return f"{summary}\n`lately verify --repair` makes the tables equal to MySQL"
+    return summary

@@ -1,4 +1,4 @@
-"""A copy of the shop's rows on disk, in the order in which the table has its users; a verification reads it."""
+"""Copy of the shop's rows on local disk, in the order of the users in the table by_user; `lately verify` reads it."""
 
 from __future__ import annotations
 
@@ -13,129 +13,140 @@ import msgspec
 import mysql.connector
 
 from app.control.source_state import SnapshotState
-from app.errors import BadSource, ServerAway
+from app.errors import DatabaseAway
 from app.settings import Settings
-from chunks import Store
+from commands.scratch_store import open_scratch_store
 from domain.codec import encode
 from domain.partitioning import partition_of
 from domain.purchases import Purchase, overflow_key
 from source import snapshot, user_rows
 from source.mysql import connect
+from source.outbox import OutboxRow
 from source.snapshot import Snapshot
 
-#: A copy that was begun longer ago is made anew.
-USABLE_S = 3600
-_HOW_FAR = b"\xffhow far"
+#: Maximum age of an interrupted copy that is continued, s.
+MAX_AGE_S = 3600
+_STATE_KEY = b"\xffhow far"
 
 
-class CopyState(msgspec.Struct, frozen=True):
-    """Of which table, since when (seconds since 1970), behind which key to go on, and how many rows there are."""
+class CopyState(
+    msgspec.Struct, frozen=True, rename={"started_at": "began", "last_key": "after", "is_complete": "done"}
+):
+    """Progress of a copy of `table`; `started_at` in seconds since 1970.
+
+    The copy goes on after the primary key `last_key`. `is_complete` means that it has been read to its end.
+    """
 
     table: str
-    began: float
-    after: list | None = None
+    started_at: float
+    last_key: list[object] | None = None
     rows: int = 0
-    done: bool = False
+    is_complete: bool = False
 
 
-_decode = msgspec.json.Decoder(CopyState).decode
-_decode_register = msgspec.msgpack.Decoder(Purchase).decode
+_decode_state = msgspec.json.Decoder(CopyState).decode
+_decode_purchase = msgspec.msgpack.Decoder(Purchase).decode
 
 
 class MysqlCopy:
-    """The copy; it lies beside the worker's tables, and goes on where one was interrupted."""
+    """The copy, in a folder beside the worker's tables; with `resume` an interrupted copy is continued.
+
+    Raises BadSource if another verification uses it.
+    """
 
     def __init__(self, settings: Settings, resume: bool) -> None:
         self._settings = settings
         self._path = Path(f"{settings.folder}-verify")
-        self._table = f"{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}.{settings.source_table}"
-        self._store = self._open()
-        said = self._store.get(_HOW_FAR)
-        known = None if said is None else _decode(said)
-        fit = known and known.table == self._table and time.time() - known.began < USABLE_S and not known.done
-        if not (resume and fit):
+        table = f"{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}.{settings.source_table}"
+        self._store = open_scratch_store(self._path, "verification")
+        interrupted = self._interrupted_state(table) if resume else None
+        if interrupted is None:
             self._store.wipe()
-            known = CopyState(self._table, time.time())
-        self._at = known
+        self._state = interrupted or CopyState(table, time.time())
 
-    def _open(self) -> Store:
-        try:
-            return Store(self._path).open()
-        except Exception as exc:  # rocksdict raises nothing else
-            if "lock" not in str(exc).lower():
-                raise
-            raise BadSource(f"another verification is at work in {self._path}: wait for its end, or stop it") from None
+    def _interrupted_state(self, table: str) -> CopyState | None:
+        value = self._store.get(_STATE_KEY)
+        if value is None:
+            return None
+        state = _decode_state(value)
+        is_usable = state.table == table and time.time() - state.started_at < MAX_AGE_S and not state.is_complete
+        return state if is_usable else None
 
     @property
-    def began(self) -> int:
-        """When the first row was read, in microseconds since 1970."""
-        return int(self._at.began * 1e6)
+    def started_at(self) -> int:
+        """Time before the first row was read, in microseconds since 1970."""
+        return int(self._state.started_at * 1e6)
 
     @property
     def rows(self) -> int:
-        """Rows read so far."""
-        return self._at.rows
+        """Number of rows read so far."""
+        return self._state.rows
 
     async def fill(self, rows_per_s: int, progress: Callable[[int, int], None]) -> None:
-        """Read all rows, in chunks of the primary key, at most `rows_per_s` per second; 0: as fast as it goes."""
+        """Read all rows in chunks of the primary key, at most `rows_per_s` per second (0: unlimited).
+
+        `progress` receives the number of rows read and the estimated total. Raises ServerAway.
+        """
         try:
             await asyncio.to_thread(self._fill, rows_per_s, progress)
         except mysql.connector.Error as exc:
-            raise ServerAway(f"MySQL did not answer ({exc}): the next `lately verify` goes on from there") from None
+            raise DatabaseAway(f"MySQL did not answer ({exc}): the next `lately verify` continues from here") from None
 
     def _fill(self, rows_per_s: int, progress: Callable[[int, int], None]) -> None:
         with closing(connect(self._settings)) as connection:
-            begun = SnapshotState(table=self._table, version=0)
-            with closing(Snapshot(connection, self._settings, begun)) as whole:
-                total = whole.estimate_rows()
+            all_rows = SnapshotState(table=self._state.table, version=0)
+            with closing(Snapshot(connection, self._settings, all_rows)) as reader:
+                total = reader.estimate_rows()
                 if not snapshot.read_chunk_columns(connection, self._settings):
-                    self._at = CopyState(self._table, self._at.began)
-                began, before = time.monotonic(), self._at.rows
-                rows, after = whole.read_chunk(self._at.after)
+                    # Without a primary key a read cannot be continued.
+                    self._state = CopyState(self._state.table, self._state.started_at)
+                started_at, rows_before = time.monotonic(), self._state.rows
+                rows, last_key = reader.read_chunk(self._state.last_key)
                 while rows:
-                    self._take(rows, after)
-                    progress(self._at.rows, max(total, self._at.rows))
+                    self._store_rows(rows, last_key)
+                    progress(self._state.rows, max(total, self._state.rows))
                     if rows_per_s:
-                        # In no second are there more.
-                        time.sleep(max(0.0, (self._at.rows - before) / rows_per_s - (time.monotonic() - began)))
-                    rows, after = whole.read_chunk(after)
+                        earliest_s = (self._state.rows - rows_before) / rows_per_s
+                        time.sleep(max(0.0, earliest_s - (time.monotonic() - started_at)))
+                    rows, last_key = reader.read_chunk(last_key)
 
-    def _take(self, rows: list, after: list | None) -> None:
-        values = []
+    def _store_rows(self, rows: list[OutboxRow], last_key: list[object] | None) -> None:
+        pairs: list[tuple[bytes, bytes | None]] = []
         for row in rows:
-            one = user_rows.decode_row(row.payload)
-            if one is not None:
-                user = one.user_id.encode()
-                key = _prefix(partition_of(user, self._settings.partitions))
-                kept = user_rows.register(one)
-                values.append((key + overflow_key(user, *kept.identity), encode(kept)))
-        self._at = CopyState(self._table, self._at.began, after, self._at.rows + len(rows))
-        self._store.apply([*values, (_HOW_FAR, msgspec.json.encode(self._at))], 0)
+            order_line = user_rows.decode_row(row.payload)
+            if order_line is not None:
+                user = order_line.user_id.encode()
+                prefix = _partition_prefix(partition_of(user, self._settings.partitions))
+                purchase = user_rows.to_purchase(order_line)
+                pairs.append((prefix + overflow_key(user, *purchase.identity), encode(purchase)))
+        self._state = CopyState(self._state.table, self._state.started_at, last_key, self._state.rows + len(rows))
+        self._store.apply([*pairs, (_STATE_KEY, msgspec.json.encode(self._state))], 0)
 
-    def users(self, partition: int) -> Iterator[tuple[bytes, list[Purchase]]]:
-        """The users of a partition of `orders` in the order of their ids' bytes, each with their rows."""
-        prefix = _prefix(partition)
-        user, rows = b"", []
+    def read_users(self, partition: int) -> Iterator[tuple[bytes, list[Purchase]]]:
+        """Yield the users of a partition of `orders`, sorted by the bytes of their ids, each with their purchases."""
+        prefix = _partition_prefix(partition)
+        user = b""
+        purchases: list[Purchase] = []
         for key, value in self._store.scan(prefix):
             owner = key[len(prefix) :].partition(b"\x00")[0]
             if owner != user:
-                if rows:
-                    yield user, rows
-                user, rows = owner, []
-            rows.append(_decode_register(value))
-        if rows:
-            yield user, rows
+                if purchases:
+                    yield user, purchases
+                user, purchases = owner, []
+            purchases.append(_decode_purchase(value))
+        if purchases:
+            yield user, purchases
 
-    def forget(self) -> None:
-        """It was read to its end."""
-        self._at = msgspec.structs.replace(self._at, done=True)
+    def mark_complete(self) -> None:
+        """Mark the copy as read to its end: `close` deletes it."""
+        self._state = msgspec.structs.replace(self._state, is_complete=True)
 
     def close(self) -> None:
-        """Close it, and delete it once it was read to its end."""
+        """Close the store, and delete it if it has been read to its end."""
         self._store.close()
-        if self._at.done:
+        if self._state.is_complete:
             shutil.rmtree(self._path)
 
 
-def _prefix(partition: int) -> bytes:
+def _partition_prefix(partition: int) -> bytes:
     return partition.to_bytes(4, "big")

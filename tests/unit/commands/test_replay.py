@@ -7,13 +7,13 @@ from click.testing import CliRunner
 
 from app.errors import BadSource, Unknown
 from app.kafka.order_log import EventSelection
-from commands.replay.command import _part, replay
+from commands.replay.command import _selection, replay
 
 
 def test_a_part_is_named_by_user_order_moment_or_place():
-    assert _part(None, None, None, None) == EventSelection()
-    assert _part("ann", "o1", None, "3:1500") == EventSelection("ann", "o1", None, (3, 1500))
-    assert _part(None, None, "1970-01-02T00:00:00.5Z", None).since_ms == 86_400_500
+    assert _selection(None, None, None, None) == EventSelection()
+    assert _selection("ann", "o1", None, "3:1500") == EventSelection("ann", "o1", None, (3, 1500))
+    assert _selection(None, None, "1970-01-02T00:00:00.5Z", None).since_ms == 86_400_500
 
 
 @pytest.mark.parametrize(
