@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shutil
 import signal
-import sys
 import uuid
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from tests.crash import log
 from tests.crash.orders import PARTITIONS
 from tests.crash.truth import Truth
+from tests.kit.commands import FAULTY_WORKER
 from tests.kit.eventually import eventually
 from tests.kit.stack import Worker
 
@@ -22,8 +22,6 @@ TABLES = ("by_user", "product_partials", "by_product")
 STEPS, PAUSE_S = 480, 0.02
 SECONDS_TO_CATCH_UP = 120
 SECONDS_TO_STOP = 30
-
-VARIANT = [sys.executable, "-m", "faust", "-A", "tests.crash.variant", "worker", "-l", "info"]
 
 
 class Ended(Exception):
@@ -66,8 +64,8 @@ class Run:
         return f"{self.name}-{table}-changelog"
 
     def start(self, name: str, **faults: str) -> Worker:
-        """Start a worker, with a folder of its own that outlives it; `faults` are for tests.crash.variant."""
-        worker = self.workers[name] = Worker(self, name, VARIANT if faults else None, **faults)
+        """Start a worker, with a folder of its own that outlives it; `faults` are for tests.kit.faulty_worker."""
+        worker = self.workers[name] = Worker(self, name, FAULTY_WORKER if faults else None, **faults)
         return worker.start()
 
     def start_slow(self, name: str, **faults: str) -> Worker:

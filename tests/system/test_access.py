@@ -8,15 +8,14 @@ import pytest
 
 from app import tokens
 from local.process import free_port
+from tests.kit.authentication import SECRET, TOKEN_MODE
+from tests.kit.commands import FAUST_WORKER, run_to_end
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
+from tests.kit.problems import assert_problem
 from tests.kit.stack import PYTHON, Answer, Stack, Worker
-from tests.system.test_http import is_problem
-from tests.system.test_purchases import stream
-from tests.system.test_start import FAUST, ending
+from tests.kit.streams import open_stream
 
-SECRET = "a secret of more than sixteen bytes"
-TOKEN_MODE = {"LATELY_AUTH": "token", "LATELY_TOKEN_SECRET": SECRET}
 USERS = [f"user-{number}" for number in range(20)]
 
 
@@ -76,13 +75,13 @@ UNSIGNED = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJhbm4ifQ."
 )
 def test_without_a_valid_token_nothing_is_shown(worker: Worker, path, authorization, code):
     answer = worker.get(path, **({} if authorization is None else {"Authorization": authorization}))
-    is_problem(answer, 401, code)
+    assert_problem(answer, 401, code)
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
 def test_a_token_in_the_query_or_in_a_cookie_counts_for_nothing(worker: Worker):
-    is_problem(worker.get(f"/v1/users/ann/purchases?token={ANN}"), 401, "token-needed")
-    is_problem(worker.get("/v1/users/ann/purchases", Cookie=f"lately_token={ANN}"), 401, "token-needed")
+    assert_problem(worker.get(f"/v1/users/ann/purchases?token={ANN}"), 401, "token-needed")
+    assert_problem(worker.get("/v1/users/ann/purchases", Cookie=f"lately_token={ANN}"), 401, "token-needed")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json", "/docs", "/"])
@@ -108,23 +107,23 @@ def test_a_user_sees_their_own_data_and_all_products(worker: Worker):
     ],
 )
 def test_a_user_does_not_see_anothers_data(worker: Worker, path):
-    is_problem(ask(worker, path, ANN), 403, "not-your-data")
+    assert_problem(ask(worker, path, ANN), 403, "not-your-data")
     assert ask(worker, path, OPERATOR).status != 403
 
 
 def test_a_stream_ends_with_the_token_that_opened_it(worker: Worker):
     short = tokens.issue(SECRET, user="ann", days=3 / 86_400)
-    with stream(worker, "ann", Authorization=f"Bearer {short}") as live:
+    with open_stream(worker, "ann", Authorization=f"Bearer {short}") as live:
         live.event()
         with pytest.raises(EOFError):
-            live.to_its_end()
-    is_problem(ask(worker, "/v1/users/ann/purchases/stream", short), 401, "invalid-token")
+            live.read_to_end()
+    assert_problem(ask(worker, "/v1/users/ann/purchases/stream", short), 401, "invalid-token")
 
 
 def test_counters_and_log_levels_are_for_operators(worker: Worker):
-    is_problem(ask(worker, "/metrics", ANN), 403, "operators-only")
-    is_problem(ask(worker, "/v1/admin/log-level", ANN, "POST"), 403, "operators-only")
-    is_problem(ask(worker, "/v1/admin/log-level", None, "POST"), 401, "token-needed")
+    assert_problem(ask(worker, "/metrics", ANN), 403, "operators-only")
+    assert_problem(ask(worker, "/v1/admin/log-level", ANN, "POST"), 403, "operators-only")
+    assert_problem(ask(worker, "/v1/admin/log-level", None, "POST"), 401, "token-needed")
     assert "lately_ready 1.0" in ask(worker, "/metrics", OPERATOR).text
 
 
@@ -170,7 +169,7 @@ def test_an_operator_sets_the_log_level_while_the_worker_runs(worker: Worker):
 )
 def test_a_wrong_body_is_refused_with_its_place(worker: Worker, body, content_type, status, code, pointer):
     answer = order(worker, body, content_type)
-    is_problem(answer, status, code)
+    assert_problem(answer, status, code)
     assert answer.json.get("errors", [{"pointer": None}])[0]["pointer"] == pointer
 
 
@@ -179,14 +178,14 @@ def test_a_chunked_body_that_is_too_large_or_broken_is_refused(worker: Worker):
         f"POST /v1/admin/log-level HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {OPERATOR}\r\n"
         "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     ).encode()
-    is_problem(worker.ask_raw(head + b"11000\r\n" + b" " * 0x11000 + b"\r\n0\r\n\r\n"), 413, "body-too-large")
-    is_problem(worker.ask_raw(head + b"nonsense\r\n"), 400, "bad-request")
+    assert_problem(worker.ask_raw(head + b"11000\r\n" + b" " * 0x11000 + b"\r\n0\r\n\r\n"), 413, "body-too-large")
+    assert_problem(worker.ask_raw(head + b"nonsense\r\n"), 400, "bad-request")
 
 
 def test_a_body_that_does_not_come_is_given_up(worker: Worker):
     head = f"POST /v1/admin/log-level HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {OPERATOR}\r\n"
     slow = worker.ask_raw(f"{head}Content-Type: application/json\r\nContent-Length: 20\r\n\r\n{{".encode())
-    is_problem(slow, 408, "request-timeout")
+    assert_problem(slow, 408, "request-timeout")
 
 
 def test_a_token_goes_with_a_request_to_the_worker_that_owns_the_user(stack: Stack, worker: Worker):
@@ -198,7 +197,7 @@ def test_a_token_goes_with_a_request_to_the_worker_that_owns_the_user(stack: Sta
         assert answer.status == 200, answer
         assert len(answer.json["purchases"]) == 1
         by_whom.add(answer.json["meta"]["worker"])
-        is_problem(ask(second, f"/v1/users/{user}/purchases", ANN), 403, "not-your-data")
+        assert_problem(ask(second, f"/v1/users/{user}/purchases", ANN), 403, "not-your-data")
         fragment = ask(second, f"/v1/users/{user}/purchases", OPERATOR, Accept="text/html")
         assert (fragment.status, fragment.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
         assert "<dt>product_name</dt><dd>tea</dd>" in fragment.text
@@ -208,10 +207,10 @@ def test_a_token_goes_with_a_request_to_the_worker_that_owns_the_user(stack: Sta
 
 
 def test_no_log_holds_a_token_or_the_secret(worker: Worker):
-    is_problem(
+    assert_problem(
         worker.ask_raw(f"GET / HTTP/1.1\r\nAuthorization: Bearer {ANN}\x00\r\n\r\n".encode()), 400, "bad-request"
     )
-    is_problem(worker.ask_raw(f"GET /{ANN} x HTTP/1.1\r\n\r\n".encode()), 400, "bad-request")
+    assert_problem(worker.ask_raw(f"GET /{ANN} x HTTP/1.1\r\n\r\n".encode()), 400, "bad-request")
     assert order(worker, b'{"logger": "root", "level": "debug"}').status == 200
     assert ask(worker, "/v1/users/ann/purchases", ANN).status == 200
     assert ask(worker, "/v1/users/bob/purchases", ANN).status == 403
@@ -229,7 +228,7 @@ def test_who_asks_too_often_has_to_wait(stack: Stack):
     refused = [answer for answer in answers if answer.status == 429]
     assert refused
     for answer in refused:
-        is_problem(answer, 429, "rate-limited")
+        assert_problem(answer, 429, "rate-limited")
         assert answer.headers["Retry-After"] == "1"
         assert answer.json["retry_after_ms"] == 1000
     assert {answer.status for answer in answers} == {404, 429}
@@ -239,7 +238,7 @@ def test_who_asks_too_often_has_to_wait(stack: Stack):
 
 
 def test_without_tokens_an_address_that_others_reach_is_refused(stack: Stack):
-    code, output = ending(stack, FAUST, LATELY_WEB_HOST="0.0.0.0", LATELY_WEB_PORT=str(free_port()))  # noqa: S104
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_HOST="0.0.0.0", LATELY_WEB_PORT=str(free_port()))  # noqa: S104
     assert code == 2
     assert "lately: LATELY_AUTH is none, and 0.0.0.0 can be reached from other machines" in output
     assert "LATELY_AUTH_INSECURE=1" in output
@@ -247,8 +246,8 @@ def test_without_tokens_an_address_that_others_reach_is_refused(stack: Stack):
 
 
 def test_faust_options_do_not_get_around_that(stack: Stack):
-    bind = [*FAUST, "--web-bind", "0.0.0.0"]  # noqa: S104
-    code, output = ending(stack, bind, LATELY_WEB_PORT=str(free_port()))
+    bind = [*FAUST_WORKER, "--web-bind", "0.0.0.0"]  # noqa: S104
+    code, output = run_to_end(stack, bind, LATELY_WEB_PORT=str(free_port()))
     assert code == 2
     assert "can be reached from other machines" in output
 
@@ -261,7 +260,7 @@ def test_with_tokens_or_when_told_so_it_is_served(stack: Stack, env):
 
 @pytest.mark.parametrize("secret", ["", "fifteen bytes.."])
 def test_tokens_without_a_good_secret_end_with_2(stack: Stack, secret):
-    code, output = ending(stack, FAUST, LATELY_AUTH="token", LATELY_TOKEN_SECRET=secret)
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_AUTH="token", LATELY_TOKEN_SECRET=secret)
     assert code == 2
     assert output.startswith("lately: LATELY_TOKEN_SECRET must have 16 bytes or more")
     assert secret not in output.removeprefix("lately") or not secret
@@ -269,11 +268,11 @@ def test_tokens_without_a_good_secret_end_with_2(stack: Stack, secret):
 
 def test_the_command_token_prints_one_that_works(stack: Stack, worker: Worker):
     lately = [PYTHON, "-m", "app", "token"]
-    code, printed = ending(stack, [*lately, "--user", "ann", "--days", "30"], **TOKEN_MODE)
+    code, printed = run_to_end(stack, [*lately, "--user", "ann", "--days", "30"], **TOKEN_MODE)
     assert code == 0
     assert ask(worker, "/v1/users/ann/purchases", printed).status == 200
-    code, printed = ending(stack, [*lately, "--operator"], **TOKEN_MODE)
+    code, printed = run_to_end(stack, [*lately, "--operator"], **TOKEN_MODE)
     assert ask(worker, "/metrics", printed).status == 200
-    assert ending(stack, [*lately, "--operator"])[0] == 2
-    assert ending(stack, lately, **TOKEN_MODE)[0] == 2
-    assert ending(stack, [*lately, "--user", "."], **TOKEN_MODE)[0] == 2
+    assert run_to_end(stack, [*lately, "--operator"])[0] == 2
+    assert run_to_end(stack, lately, **TOKEN_MODE)[0] == 2
+    assert run_to_end(stack, [*lately, "--user", "."], **TOKEN_MODE)[0] == 2

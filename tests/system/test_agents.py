@@ -8,13 +8,12 @@ import shutil
 from pathlib import Path
 
 from local.process import free_port
-from tests.crash.run import VARIANT
+from tests.kit.co_purchases import also_bought
+from tests.kit.commands import FAULTY_WORKER, FAUST_WORKER, run_to_end
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
+from tests.kit.orders import CUSTOMERS, place_orders, start_shop
 from tests.kit.stack import ROOT, Stack, Worker
-from tests.system.test_failures import USERS, start, trade
-from tests.system.test_similar import together
-from tests.system.test_start import FAUST, ending
 
 
 def assert_elsewhere(worker: Worker, path: str, agent: str) -> None:
@@ -35,16 +34,16 @@ def neighbours(stack: Stack, product: str) -> dict[str, int]:
 
 
 def assert_all_equal_to_sql(stack: Stack, users: Worker, products: Worker, pairs: Worker) -> None:
-    for user in USERS:
+    for user in CUSTOMERS:
         assert users.purchases(user) == stack.truth(user), user
     for product, totals in stack.product_truth().items():
         assert products.totals(product) == totals, product
-    assert together(pairs, "Phone 1") == neighbours(stack, "Phone 1")
+    assert also_bought(pairs, "Phone 1") == neighbours(stack, "Phone 1")
 
 
 def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_counted_twice(stack: Stack):
-    whole = start(stack)
-    trade(stack, 120)
+    whole = start_shop(stack)
+    place_orders(stack, 120)
     eventually(lambda: assert_all_equal_to_sql(stack, whole, whole, whole), within=60)
     eventually(lambda: stack.committed("orders") == 120, within=10)
     whole.stop()
@@ -57,7 +56,7 @@ def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_c
         worker.wait_ready()
     # Those who do the same in another group are waited for, as if they had been killed.
     second = stack.worker("second").start()
-    trade(stack, 60, first=120)
+    place_orders(stack, 60, first=120)
     eventually(lambda: assert_all_equal_to_sql(stack, *workers), within=60)
     assert users.events() == 60
     assert stack.committed("orders") == 120, "the group of all agents is left as it was"
@@ -73,7 +72,7 @@ def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_c
 
     # One of them is changed and comes back; the others do not even have a rebalance.
     products.stop()
-    trade(stack, 60, first=180)
+    place_orders(stack, 60, first=180)
     products.start().wait_ready()
     eventually(lambda: assert_all_equal_to_sql(stack, *workers), within=60)
     assert [one.process.tail(10_000).count("Worker ready") for one in workers] == [1, 1, 1]
@@ -85,17 +84,17 @@ def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_c
     for worker in workers:
         worker.stop()
     whole.start().wait_ready()
-    trade(stack, 60, first=240)
+    place_orders(stack, 60, first=240)
     eventually(lambda: assert_all_equal_to_sql(stack, whole, whole, whole), within=60)
     assert whole.events() == 60
 
 
 def test_an_agent_that_does_not_exist_or_is_switched_off_ends_with_2(stack: Stack):
-    code, output = ending(stack, FAUST, LATELY_AGENTS="by_user,by_usr")
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_AGENTS="by_user,by_usr")
     assert (code, output) == (
         2, "lately: LATELY_AGENTS: there is no agent 'by_usr'; there are by_user, by_product, baskets, similar"
     )  # fmt: skip
-    code, output = ending(stack, FAUST, LATELY_AGENTS="baskets", LATELY_SIMILAR="0")
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_AGENTS="baskets", LATELY_SIMILAR="0")
     assert (code, output) == (2, "lately: LATELY_AGENTS: baskets has nothing to do, LATELY_SIMILAR is 0")
 
 
@@ -162,7 +161,7 @@ def test_agents_in_the_background_that_stand_still_hold_up_no_orders_however_man
     alone = stack.worker(LATELY_AGENTS="by_user").start().wait_ready()
     buy(alone, "o-1")
     alone.stop()
-    worker = stack.worker(command=VARIANT, CRASH_STANDSTILL="1").start()
+    worker = stack.worker(command=FAULTY_WORKER, CRASH_STANDSTILL="1").start()
     worker.wait_ready()
     eventually(lambda: "standing still" in worker.process.tail(), within=30)
     buy(worker, "o-2")

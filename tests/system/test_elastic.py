@@ -15,11 +15,11 @@ from itertools import cycle
 from chunks.assignment import WARM_RECORDS
 from chunks.restore import NEAR_RECORDS
 from tests.kit.background import beside
+from tests.kit.co_purchases import USERS, assert_all_equal_to_sql, trading
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
+from tests.kit.orders import NOW, buy
 from tests.kit.stack import Stack, Worker
-from tests.system.test_rescale import assert_equal_to_sql, trading
-from tests.system.test_similar import NOW, USERS, buy
 
 #: Somebody who bought long ago, and nothing since.
 REGULAR = "regular"
@@ -92,7 +92,7 @@ def test_one_worker_becomes_three_then_two_and_each_is_restarted_while_orders_fl
             worker.start().wait_ready()
         restarted = seconds_until_visible(stack, first, 3)
     for worker in (first, third):
-        eventually(lambda worker=worker: assert_equal_to_sql(stack, worker), within=30)
+        eventually(lambda worker=worker: assert_all_equal_to_sql(stack, worker), within=30)
     assert said[200] > 100
     print(  # noqa: T201 - a measurement, which depends on the machine
         f"new orders of all users were visible {calm:.1f} s after their commit with three workers, {dead:.1f} s after "

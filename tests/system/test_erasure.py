@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -12,23 +11,12 @@ from domain import dead_letters
 from domain.errors import UnreadableEvent
 from domain.events import ERASED
 from domain.partitioning import partition_of
+from tests.kit.co_purchases import also_bought
+from tests.kit.commands import erase_user, prove_erasure, verify
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
-from tests.kit.stack import Stack, Worker
-from tests.system.test_similar import NOW, buy, cancel, together
-from tests.system.test_verify import verify
-
-
-def erase(stack: Stack, worker: Worker, user: str, *words: str) -> tuple[int, str]:
-    """Exit code and last line of `lately users erase`."""
-    process = stack.lately("users", "erase", user, "--worker", f"http://127.0.0.1:{worker.port}", *words)
-    return process.child.returncode, process.tail(1)
-
-
-def proof(stack: Stack, worker: Worker, user: str, *words: str) -> tuple[int, dict[str, dict]]:
-    """Exit code of `lately users erase --proof`, and what was found where, without the name of the stack."""
-    code, said = erase(stack, worker, user, "--proof", "--json", *words)
-    return code, {one["name"].replace(f"{stack.name}-", ""): one for one in json.loads(said)["places"]}
+from tests.kit.orders import NOW, buy, cancel
+from tests.kit.stack import Stack
 
 
 def newest(stack: Stack, table: str, owns: Callable[[bytes], bool]) -> dict[bytes, bytes | None]:
@@ -53,16 +41,16 @@ def test_an_erased_user_is_gone_and_stays_gone_until_they_buy_again(stack: Stack
     buy(stack, *(("ann", f"Junk {number}") for number in range(150)), at=NOW - timedelta(days=1))
     buy(stack, ("ann", "Phone"), ("ann", "Case"), ("Ann", "Phone"), ("Ann", "Case"), ("bob", "Phone"))
     cancel(stack, "ann", "Junk 7")
-    eventually(lambda: together(worker, "Phone").get("Case") == 2 and worker.totals("Phone")[0] == 3, within=30)
+    eventually(lambda: also_bought(worker, "Phone").get("Case") == 2 and worker.totals("Phone")[0] == 3, within=30)
     bury(stack, b"ann", b"?")
     bury(stack, b"", b'{"data": {"user_id": "ann"}}')
     bury(stack, b"bob", b'{"data": {"user_id": "bob"}}')
     bury(stack, b"ann", b"behind the one of bob")
 
     # The shop's database is the truth.
-    code, said = erase(stack, worker, "ann")
+    code, said = erase_user(stack, worker, "ann")
     assert (code, "still has 151 rows of this user" in said) == (2, True)
-    code, places = proof(stack, worker, "ann", "--dry-run")
+    code, places = prove_erasure(stack, worker, "ann", "--dry-run")
     assert (code, {name for name, one in places.items() if one["left"]}) == (
         3,
         {"MySQL table orders", "API answer", "table by_user", "table baskets", "topic by_user-changelog",
@@ -70,13 +58,13 @@ def test_an_erased_user_is_gone_and_stays_gone_until_they_buy_again(stack: Stack
     )  # fmt: skip
     source.stop()
     stack.execute("DELETE FROM orders WHERE BINARY user_id = 'ann'")
-    code, said = erase(stack, worker, "ann")
+    code, said = erase_user(stack, worker, "ann")
     assert (code, "0 rows of this user, and 151 changes" in said) == (2, True)
     stack.source()
-    eventually(lambda: erase(stack, worker, "ann", "--dry-run")[0] == 0, within=30)
+    eventually(lambda: erase_user(stack, worker, "ann", "--dry-run")[0] == 0, within=30)
     assert not [one for one in stack.events() if one["type"] == ERASED]
 
-    code, places = proof(stack, worker, "ann")
+    code, places = prove_erasure(stack, worker, "ann")
     assert (code, [name for name, one in places.items() if one["left"]]) == (0, [])
     (erased,) = [one for one in stack.events() if one["type"] == ERASED]
     assert places["topic orders"]["found"] == 152 + 152 + 1
@@ -90,7 +78,7 @@ def test_an_erased_user_is_gone_and_stays_gone_until_they_buy_again(stack: Stack
     assert {key for key, value in by_user.items() if value is not None} == {b"ann"}
     assert len(by_user[b"ann"]) < 20
     assert not any(newest(stack, "baskets", lambda key: key.partition(b"\x00")[0] == b"ann").values())
-    assert (together(worker, "Phone"), worker.totals("Phone")) == ({"Case": 1}, (2, "2.00"))
+    assert (also_bought(worker, "Phone"), worker.totals("Phone")) == ({"Case": 1}, (2, "2.00"))
 
     # What is published again, by whomever, changes nothing; and is no difference to MySQL.
     again = [(one.key(), one.value()) for one in stack.records("orders") if one.key() == b"ann"]
@@ -100,7 +88,7 @@ def test_an_erased_user_is_gone_and_stays_gone_until_they_buy_again(stack: Stack
     eventually(lambda: worker.totals("Lens")[0] == 1, within=20)
     eventually(lambda: worker.events() == stack.high_watermark("orders"), within=20)
     assert worker.purchases("ann") == []
-    code, places = proof(stack, worker, "ann", "--dry-run")
+    code, places = prove_erasure(stack, worker, "ann", "--dry-run")
     assert (code, places["topic orders"]["found"]) == (0, 2 * 305 + 1)
     assert verify(stack, worker, "--user", "ann")[:2] == (0, [])
 
@@ -112,4 +100,4 @@ def test_an_erased_user_is_gone_and_stays_gone_until_they_buy_again(stack: Stack
     buy(stack, ("ann", "Phone"))
     eventually(lambda: [one[1] for one in worker.purchases("ann")] == ["Phone"], within=10)
     eventually(lambda: worker.totals("Phone")[0] == 3, within=10)
-    assert erase(stack, worker, "")[0] == 2
+    assert erase_user(stack, worker, "")[0] == 2

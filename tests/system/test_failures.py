@@ -9,49 +9,22 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime, timedelta
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from tests.kit.eventually import eventually
-from tests.kit.makers import event
+from tests.kit.orders import CUSTOMERS, OPENING, count_published, place_orders, start_shop
 from tests.kit.stack import Stack, Worker
-
-NOW = datetime(2026, 1, 31, 12)
-USERS = [f"user-{number}" for number in range(60)]
-
-
-def trade(stack: Stack, orders: int, first: int = 0, stopping: threading.Event | None = None) -> None:
-    """Orders of all users, one transaction each; with `stopping` some 200 a second until it is set."""
-    with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
-        for number in range(first, first + orders):
-            cursor.execute(
-                "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, payment_method)"
-                " VALUES (%s, %s, %s, %s, %s, 'card')",
-                (f"o{number:05}", f"Phone {number % 7}", USERS[number % len(USERS)], number % 100,
-                 NOW + timedelta(seconds=number // 3)),
-            )  # fmt: skip
-            connection.commit()
-            if stopping is not None and stopping.wait(0.005):
-                return
-
-
-def start(stack: Stack, **env: str) -> Worker:
-    """A worker behind a source that follows a shop."""
-    stack.create_orders()
-    stack.setup()
-    stack.source()
-    return stack.worker(**env).start().wait_ready()
 
 
 def test_workers_that_join_leave_and_die_in_mid_stream_lose_and_double_nothing(stack: Stack):
-    first = start(stack)
+    first = start_shop(stack)
     dice = random.Random(7)
     stopping = threading.Event()
     with ThreadPoolExecutor() as shop:
-        trading = shop.submit(trade, stack, 30_000, stopping=stopping)
+        trading = shop.submit(place_orders, stack, 30_000, stopping=stopping)
         try:
             for name, end in [("second", Worker.stop), ("third", Worker.kill), ("second", Worker.kill)]:
                 other, least = stack.worker(name).start().wait_ready(), dice.randrange(1, 200)
@@ -61,13 +34,13 @@ def test_workers_that_join_leave_and_die_in_mid_stream_lose_and_double_nothing(s
             stopping.set()
         trading.result()
     eventually(stack.outbox_is_empty, within=60)
-    eventually(lambda: stack.assert_equal_to_sql(first, USERS), within=60)
+    eventually(lambda: stack.assert_equal_to_sql(first, CUSTOMERS), within=60)
 
 
 def test_an_agent_that_fails_ends_the_worker_and_the_next_one_goes_on_where_it_failed(stack: Stack, kafka: str):
-    worker = start(stack)
-    trade(stack, 300)
-    eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=30)
+    worker = start_shop(stack)
+    place_orders(stack, 300)
+    eventually(lambda: stack.assert_equal_to_sql(worker, CUSTOMERS), within=30)
     child = worker.process.child
     worker.stop()
     assert child.returncode == 0
@@ -76,7 +49,7 @@ def test_an_agent_that_fails_ends_the_worker_and_the_next_one_goes_on_where_it_f
     changelog = f"{stack.name}-by_user-changelog"
     good = {record.key(): record.value() for record in stack.records_of(changelog)}[b"user-1"]
     stack.publish_to(changelog, (b"user-1", msgspec.msgpack.encode([99, None, []])))
-    trade(stack, 300, first=300)
+    place_orders(stack, 300, first=300)
     eventually(stack.outbox_is_empty, within=60)
 
     failing = stack.worker().start()
@@ -86,16 +59,16 @@ def test_an_agent_that_fails_ends_the_worker_and_the_next_one_goes_on_where_it_f
 
     stack.publish_to(changelog, (b"user-1", good))
     mended = stack.worker().start().wait_ready()
-    eventually(lambda: stack.assert_equal_to_sql(mended, USERS), within=60)
+    eventually(lambda: stack.assert_equal_to_sql(mended, CUSTOMERS), within=60)
 
 
 def test_a_refused_changelog_record_ends_the_worker_and_nothing_after_it_is_committed(stack: Stack, kafka: str):
-    worker = start(stack)
-    trade(stack, 120)
-    eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=30)
+    worker = start_shop(stack)
+    place_orders(stack, 120)
+    eventually(lambda: stack.assert_equal_to_sql(worker, CUSTOMERS), within=30)
     eventually(lambda: stack.committed("orders") == 120, within=30)
     limit_changelog(kafka, stack, "2000")
-    long_names = [(f"long{number}", "x" * 250, "user-1", "1.00", NOW, "card") for number in range(12)]
+    long_names = [(f"long{number}", "x" * 250, "user-1", "1.00", OPENING, "card") for number in range(12)]
     stack.insert(*long_names)
     eventually(lambda: not worker.process.alive, within=60)
     assert worker.process.child.returncode == 1
@@ -105,7 +78,7 @@ def test_a_refused_changelog_record_ends_the_worker_and_nothing_after_it_is_comm
     limit_changelog(kafka, stack, "1000000")
     stack.wipe(worker)
     again = stack.worker().start().wait_ready()
-    eventually(lambda: stack.assert_equal_to_sql(again, USERS), within=60)
+    eventually(lambda: stack.assert_equal_to_sql(again, CUSTOMERS), within=60)
 
 
 def limit_changelog(kafka: str, stack: Stack, limit: str) -> None:
@@ -124,8 +97,8 @@ def test_a_source_killed_again_and_again_publishes_exactly_what_was_committed(st
         writers = [shop.submit(write, stack, writer, 150) for writer in range(8)]
         while not all(writer.done() for writer in writers):
             source = stack.source(LATELY_SOURCE_BATCH_ROWS="20")
-            least = len_published(stack) + dice.randrange(1, 200)
-            eventually(lambda least=least: len_published(stack) > least or all(w.done() for w in writers), within=60)
+            least = count_published(stack) + dice.randrange(1, 200)
+            eventually(lambda least=least: count_published(stack) > least or all(w.done() for w in writers), within=60)
             source.kill()
         for writer in writers:
             writer.result()
@@ -161,14 +134,6 @@ def write(stack: Stack, writer: int, orders: int) -> None:
             if dice.random() < 0.1:
                 cursor.execute("DELETE FROM orders WHERE order_id = %s AND product_name = 'Case'", (order,))
                 connection.commit()
-
-
-def len_published(stack: Stack) -> int:
-    """How many records the topic orders holds; a topic that is just being made holds none."""
-    try:
-        return stack.high_watermark("orders")
-    except (KeyError, KafkaException):
-        return 0
 
 
 def test_the_first_orders_of_a_shop_that_arrive_while_a_second_worker_joins_are_not_lost(stack: Stack, kafka: str):
@@ -239,9 +204,9 @@ def test_a_large_record_that_the_broker_took_compressed_becomes_a_dead_letter(st
 
 
 def test_a_worker_that_is_told_to_stop_answers_503_or_nothing_and_never_wrong(stack: Stack):
-    worker = start(stack)
-    trade(stack, 60)
-    eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=30)
+    worker = start_shop(stack)
+    place_orders(stack, 60)
+    eventually(lambda: stack.assert_equal_to_sql(worker, CUSTOMERS), within=30)
     stopping = threading.Event()
 
     def ask() -> set:
@@ -265,12 +230,12 @@ def test_a_source_whose_connections_are_killed_goes_on_and_loses_nothing(stack: 
     stack.create_orders()
     stack.setup()
     source = stack.source()
-    trade(stack, 50)
+    place_orders(stack, 50)
     eventually(stack.outbox_is_empty, within=30)
     ids = stack.select("SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()")
     for (number,) in ids:
         stack.execute(f"KILL CONNECTION {number}")
-    trade(stack, 50, first=50)
+    place_orders(stack, 50, first=50)
     eventually(stack.outbox_is_empty, within=30)
     published = {msgspec.json.decode(one.value())["data"]["order_id"] for one in stack.records("orders")}
     assert published == {f"o{number:05}" for number in range(100)}
@@ -279,27 +244,18 @@ def test_a_source_whose_connections_are_killed_goes_on_and_loses_nothing(stack: 
 
 
 def test_a_worker_frozen_for_longer_than_its_session_ends_when_it_wakes_and_harms_nobody(stack: Stack):
-    frozen = start(stack)
-    trade(stack, 120)
-    eventually(lambda: stack.assert_equal_to_sql(frozen, USERS), within=30)
+    frozen = start_shop(stack)
+    place_orders(stack, 120)
+    eventually(lambda: stack.assert_equal_to_sql(frozen, CUSTOMERS), within=30)
     other = stack.worker("other").start().wait_ready()
     os.kill(frozen.process.pid, signal.SIGSTOP)
     try:
-        trade(stack, 120, first=120)
-        eventually(lambda: stack.assert_equal_to_sql(other, USERS), within=60)
+        place_orders(stack, 120, first=120)
+        eventually(lambda: stack.assert_equal_to_sql(other, CUSTOMERS), within=60)
     finally:
         os.kill(frozen.process.pid, signal.SIGCONT)
     eventually(lambda: not frozen.process.alive, within=10)
     assert frozen.process.child.returncode == 70
     assert "another worker has taken over" in frozen.process.tail()
-    trade(stack, 60, first=240)
-    eventually(lambda: stack.assert_equal_to_sql(other, USERS), within=60)
-
-
-def feed(stack: Stack, stopping: threading.Event) -> None:
-    """Events in bursts until `stopping` is set, at most 200,000."""
-    for number in range(200):
-        made = [event(user_id=f"user-{one % 500}", order_id=f"o{number}-{one}") for one in range(1_000)]
-        stack.publish("orders", *((one.data.user_id, msgspec.json.encode(one)) for one in made))
-        if stopping.wait(0.01):
-            return
+    place_orders(stack, 60, first=240)
+    eventually(lambda: stack.assert_equal_to_sql(other, CUSTOMERS), within=60)

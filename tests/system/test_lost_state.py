@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from chunks.store import BEGINNING_KEY, Store
-from tests.crash.run import VARIANT
+from tests.kit.commands import FAULTY_WORKER
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
 
@@ -179,7 +179,7 @@ def move(worker: Worker, name: str) -> None:
 
 def killed_in_the_middle(stack: Stack) -> None:
     """A worker that is killed (kill -9) while it rebuilds the second partition, and has written a part of it."""
-    worker = stack.worker(command=VARIANT, CRASH_CHUNK="5", CRASH_PAUSE_S="0.05").start()
+    worker = stack.worker(command=FAULTY_WORKER, CRASH_CHUNK="5", CRASH_PAUSE_S="0.05").start()
 
     def in_the_middle() -> bool:
         answer = worker.get("/readyz?verbose")

@@ -10,20 +10,12 @@ from datetime import datetime, timedelta
 import pytest
 
 from tests.kit.eventually import eventually
+from tests.kit.orders import MANY_USERS, UNREADABLE_RECORDS, change_or_remove
 from tests.kit.stack import Stack
 
-USERS = [f"user-{number}" for number in range(497)] + ["a/b", "ünïcode 😀", "50%"]
 PRODUCTS = [f"Phone {number}" for number in range(15)] + [f"Computer {number}" for number in range(14)] + ["A/C <b>&"]
 ORDERS = 5_000
 START = datetime(2026, 1, 1)
-
-UNREADABLE = [
-    (b"user-1", b"{"),
-    (b"user-1", b'"text"'),
-    (b"user-1", b'{"specversion":"1.0","type":"order.lost"}'),
-    (b"user-2", b'{"dataschema":"urn:lately:schema:order:2","type":"order.placed","data":{"any":"shape"}}'),
-    (None, b"\xff\xfe"),
-]
 
 
 def trade(stack: Stack, dice: random.Random) -> int:
@@ -39,7 +31,7 @@ def trade(stack: Stack, dice: random.Random) -> int:
                 cursor.execute(
                     "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, payment_method)"
                     " VALUES (%s, %s, %s, %s, %s, %s)",
-                    (*line, dice.choice(USERS), f"{dice.randrange(1, 200_000) / 100:.2f}", at,
+                    (*line, dice.choice(MANY_USERS), f"{dice.randrange(1, 200_000) / 100:.2f}", at,
                      dice.choice(["card", "paypal", None])),
                 )  # fmt: skip
                 placed.append(line)
@@ -48,30 +40,12 @@ def trade(stack: Stack, dice: random.Random) -> int:
                 placed = [line for line in placed if line[0] != f"o{number:05}"]
                 continue
             if dice.random() < 0.15:
-                change(cursor, dice, placed)
+                change_or_remove(cursor, dice, placed)
             connection.commit()
             if number % 500 == 250:
-                stack.publish("orders", *UNREADABLE)
-                unreadable += len(UNREADABLE)
+                stack.publish("orders", *UNREADABLE_RECORDS)
+                unreadable += len(UNREADABLE_RECORDS)
     return unreadable
-
-
-def change(cursor, dice: random.Random, placed: list[tuple]) -> None:
-    """Change the price, the time or the user of one line, or remove it."""
-    line = dice.choice(placed)
-    where = " WHERE order_id = %s AND product_name = %s"
-    kind = dice.randrange(4)
-    if kind == 0:
-        cursor.execute("UPDATE orders SET price = price + 1" + where, line)
-    elif kind == 1:
-        cursor.execute("UPDATE orders SET user_id = %s" + where, (dice.choice(USERS), *line))
-    elif kind == 2:
-        cursor.execute(
-            "UPDATE orders SET ordered_at = ordered_at + INTERVAL 1 HOUR, payment_method = 'invoice'" + where, line
-        )
-    else:
-        cursor.execute("DELETE FROM orders" + where, line)
-        placed.remove(line)
 
 
 def repeat_everything(stack: Stack, dice: random.Random) -> None:
@@ -103,16 +77,16 @@ def test_every_answer_equals_sql_through_kills_repeats_and_an_empty_disk(stack: 
         worker = stack.worker().start().wait_ready()  # the second time on an empty one
         unreadable = trading.result()
     eventually(stack.outbox_is_empty, within=60)
-    eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=120)
+    eventually(lambda: stack.assert_equal_to_sql(worker, MANY_USERS), within=120)
 
     repeat_everything(stack, dice)
     total = len(stack.records("orders"))
     eventually(lambda: lag_is_zero(stack, total), within=120)
-    eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=30)
+    eventually(lambda: stack.assert_equal_to_sql(worker, MANY_USERS), within=30)
     assert dead_origins(stack) == sorted(
         (record.topic(), record.partition(), record.offset())
         for record in stack.records("orders")
-        if (record.key(), record.value()) in UNREADABLE
+        if (record.key(), record.value()) in UNREADABLE_RECORDS
     )
     assert len(dead_origins(stack)) == 2 * unreadable, "each was delivered twice"
 
@@ -120,7 +94,7 @@ def test_every_answer_equals_sql_through_kills_repeats_and_an_empty_disk(stack: 
     worker.process.kill()
     stack.wipe(worker)
     reborn = stack.worker().start().wait_ready()
-    stack.assert_equal_to_sql(reborn, USERS)
+    stack.assert_equal_to_sql(reborn, MANY_USERS)
     assert reborn.events() == 0, "the tables came from their changelogs, no order was read again"
 
 

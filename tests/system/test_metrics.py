@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.kit.eventually import eventually
+from tests.kit.orders import buy
 from tests.kit.stack import Stack, Worker
-from tests.system.test_similar import buy
 
 ROUTE = "/v1/users/{user_id}/purchases"
 

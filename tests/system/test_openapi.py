@@ -14,10 +14,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app import tokens
+from tests.kit.authentication import SECRET, TOKEN_MODE
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
 from tests.kit.stack import ROOT, Answer, Stack, Worker
-from tests.system.test_access import SECRET, TOKEN_MODE
 from web.application import VIEWS
 from web.problem_types import PROBLEM_TYPES
 

@@ -6,9 +6,8 @@ import http.client
 import json
 import random
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime, timedelta
 from urllib.parse import quote, urlencode
 
@@ -17,6 +16,7 @@ import pytest
 from local.process import free_port
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
+from tests.kit.streams import open_stream, order_ids
 
 NOW = datetime(2026, 1, 31, 12)
 USERS = [f"user-{number}" for number in range(996)] + ["a/b", "ünïcode 😀", "50%", "User-1"]
@@ -355,77 +355,24 @@ def test_without_mysql_only_the_answers_from_mysql_are_missing(stack: Stack):
 # --- live ----------------------------------------------------------------------------------------------------
 
 
-class Stream:
-    """One connection to a stream."""
-
-    def __init__(self, answer: http.client.HTTPResponse) -> None:
-        self.answer = answer
-
-    def next(self) -> dict[str, str]:
-        """The next event, field by field; empty for a comment or the interval of reconnection. EOFError at the end."""
-        event: dict[str, str] = {}
-        while True:
-            line = self.answer.readline()
-            if not line:
-                raise EOFError
-            if line == b"\n":
-                return event
-            name, _, said = line.decode().rstrip("\n").partition(": ")
-            if name in ("event", "id", "data"):
-                event[name] = said
-
-    def event(self) -> tuple[str, dict]:
-        """The next event that says something: its id and its data."""
-        while True:
-            event = self.next()
-            if event:
-                assert event["event"] == "purchases"
-                return event["id"], json.loads(event["data"])
-
-    def to_its_end(self) -> None:
-        """Read all that comes. EOFError at an end that was meant, OSError or HTTPException at another."""
-        while True:
-            self.next()
-
-    def quiet(self) -> None:
-        """Wait for a heartbeat; nothing else comes before it."""
-        for _ in range(2):
-            assert self.next() == {}
-
-
-@contextmanager
-def stream(worker: Worker, user: str = "ann", query: str = "", **headers: str) -> Iterator[Stream]:
-    with closing(http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)) as connection:
-        named = {name.replace("_", "-"): said for name, said in headers.items()}
-        connection.request("GET", f"/v1/users/{quote(user, safe='')}/purchases/stream{query}", headers=named)
-        answer = connection.getresponse()
-        assert (answer.status, answer.getheader("Content-Type")) == (200, "text/event-stream; charset=utf-8")
-        assert answer.getheader("X-Request-ID")
-        yield Stream(answer)
-
-
-def ids(data: dict) -> list[str]:
-    return [row["order_id"] for row in data["purchases"]]
-
-
 def test_a_stream_says_what_is_and_what_changes(stack: Stack, running: Worker):
     stack.insert(("o1", "Phone\nand more", "ann", "1.00", NOW, None))
     eventually(lambda: len(running.purchases("ann")) == 1)
-    with stream(running) as live:
+    with open_stream(running) as live:
         _, data = live.event()
         said = running.get(path("ann")).json
         assert (data["user_id"], data["purchases"]) == (said["user_id"], said["purchases"])
         assert data["meta"].keys() == said["meta"].keys()
-        live.quiet()
+        live.assert_quiet()
         stack.insert(("o2", "Phone", "ann", "1.00", NOW, None))
         seen, data = live.event()
-        assert ids(data) == ["o2", "o1"]
+        assert order_ids(data) == ["o2", "o1"]
         assert seen == running.get(path("ann")).headers["ETag"]
         stack.insert(("o3", "Phone", "bob", "1.00", NOW, None))
         stack.execute("UPDATE orders SET user_id = 'bob' WHERE order_id = 'o2'")
-        assert ids(live.event()[1]) == ["o1"]
+        assert order_ids(live.event()[1]) == ["o1"]
         stack.execute("DELETE FROM orders WHERE user_id = 'ann'")
-        assert ids(live.event()[1]) == []
+        assert order_ids(live.event()[1]) == []
     assert running.get("/v1/users/ann/purchases/stream", method="HEAD").status == 200
 
 
@@ -433,7 +380,7 @@ def test_a_stream_tells_of_purchases_that_are_kept_beside_the_newest(stack: Stac
     worker = begin(stack, **SMALL)
     stack.insert(*[(f"o{number}", "Phone", "ann", "1.00", NOW + timedelta(days=number), None) for number in range(9)])
     eventually(lambda: len(worker.purchases("ann")) == 9)
-    with stream(worker, query="?limit=9&group_by=product") as live:
+    with open_stream(worker, query="?limit=9&group_by=product") as live:
         assert live.event()[1]["products"][0]["spent"] == "9.00"
         stack.execute("UPDATE orders SET price = 5 WHERE order_id = 'o0'")
         assert live.event()[1]["products"][0]["spent"] == "13.00"
@@ -442,69 +389,69 @@ def test_a_stream_tells_of_purchases_that_are_kept_beside_the_newest(stack: Stac
 def test_a_client_that_comes_back_is_told_what_it_missed_and_nothing_it_knows(stack: Stack, running: Worker):
     stack.insert(("o1", "Phone", "ann", "1.00", NOW, None))
     eventually(lambda: len(running.purchases("ann")) == 1)
-    with stream(running) as live:
+    with open_stream(running) as live:
         seen, _ = live.event()
-    with stream(running, Last_Event_ID=seen) as live:
-        live.quiet()
+    with open_stream(running, Last_Event_ID=seen) as live:
+        live.assert_quiet()
         stack.insert(("o2", "Phone", "ann", "1.00", NOW, None))
         seen, _ = live.event()
     stack.insert(("o3", "Phone", "ann", "1.00", NOW, None))
     eventually(lambda: len(running.purchases("ann")) == 3)
-    with stream(running, Last_Event_ID=seen) as live:
-        assert ids(live.event()[1]) == ["o3", "o2", "o1"]
+    with open_stream(running, Last_Event_ID=seen) as live:
+        assert order_ids(live.event()[1]) == ["o3", "o2", "o1"]
 
 
 def test_after_the_death_of_the_worker_a_stream_goes_on_without_a_gap(stack: Stack, running: Worker):
     stack.insert(("o1", "Phone", "ann", "1.00", NOW, None))
     eventually(lambda: len(running.purchases("ann")) == 1)
-    with stream(running) as live:
+    with open_stream(running) as live:
         seen, _ = live.event()
         running.kill()
         with pytest.raises((EOFError, OSError, http.client.HTTPException)):
             live.event()
     stack.insert(("o2", "Phone", "ann", "1.00", NOW, None))
     running.start().wait_ready()
-    with stream(running, Last_Event_ID=seen) as live:
+    with open_stream(running, Last_Event_ID=seen) as live:
         said: list[str] = []
         while "o2" not in said:
-            said = ids(live.event()[1])
+            said = order_ids(live.event()[1])
     assert said == ["o2", "o1"]
 
 
 def test_a_worker_that_stops_ends_its_streams(running: Worker):
-    with stream(running) as live:
+    with open_stream(running) as live:
         live.event()
         with ThreadPoolExecutor() as pool:
             stopping = pool.submit(running.stop)
             with pytest.raises(EOFError):
-                live.to_its_end()
+                live.read_to_end()
             stopping.result()
 
 
 def test_a_stream_ends_when_partitions_are_given_out_anew(stack: Stack, running: Worker):
     stack.insert(("o1", "Phone", "ann", "1.00", NOW, None))
     eventually(lambda: len(running.purchases("ann")) == 1)
-    with stream(running) as live:
+    with open_stream(running) as live:
         seen, _ = live.event()
         second = stack.worker("second", LATELY_HEARTBEAT_S="1").start()
         with pytest.raises(EOFError):
-            live.to_its_end()
+            live.read_to_end()
     second.wait_ready()
     eventually(lambda: running.get("/readyz").status == 200, within=60)
     for worker in (running, second):
-        with stream(worker, Last_Event_ID=seen) as live:
-            live.quiet()
+        with open_stream(worker, Last_Event_ID=seen) as live:
+            live.assert_quiet()
 
 
 def test_the_number_of_streams_is_bounded(stack: Stack):
     worker = stack.worker(LATELY_STREAMS="2", LATELY_HEARTBEAT_S="1").start().wait_ready()
-    with stream(worker, "ann"), stream(worker, "bob"):
+    with open_stream(worker, "ann"), open_stream(worker, "bob"):
         answer = worker.get("/v1/users/cleo/purchases/stream")
         assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "too-many-streams", "1")
         assert worker.get(path("cleo")).status == 200
 
     def free() -> None:
-        with stream(worker, "cleo") as live:
+        with open_stream(worker, "cleo") as live:
             live.event()
 
     eventually(free)
@@ -584,17 +531,17 @@ def test_another_worker_hands_on_everything(stack: Stack, running: Worker):
     for one, other in zip(running.get(f"/v1/purchases?{query}").json["users"], many.json["users"], strict=True):
         assert without_meta(one) == without_meta(other)
 
-    with stream(second, away) as live:
+    with open_stream(second, away) as live:
         seen, data = live.event()
         assert data["meta"]["worker"] == there
-        live.quiet()
+        live.assert_quiet()
         stack.insert(("later", "Phone", away, "1.00", NOW, None))
-        assert "later" in ids(live.event()[1])
-        with stream(second, away, Last_Event_ID=seen) as again:
-            assert "later" in ids(again.event()[1])
+        assert "later" in order_ids(live.event()[1])
+        with open_stream(second, away, Last_Event_ID=seen) as again:
+            assert "later" in order_ids(again.event()[1])
         running.kill()
         with pytest.raises((EOFError, OSError, http.client.HTTPException)):
-            live.to_its_end()
+            live.read_to_end()
 
     # Until the group notices, the dead worker's users have an error of their own.
     many = second.get(f"/v1/purchases?{query}")

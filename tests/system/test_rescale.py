@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 from aiokafka import TopicPartition
@@ -23,14 +20,11 @@ from app.topics import Topics
 from commands.rescale.next_generation import write_down
 from domain import purchases as folds
 from domain.partitioning import partition_of
-from local.process import LocalProcess
-from tests.kit.background import beside
+from tests.kit.co_purchases import PRODUCTS, also_bought, assert_all_equal_to_sql, trading
+from tests.kit.commands import prove_erasure, start_lately
 from tests.kit.eventually import eventually
-from tests.kit.stack import PYTHON, ROOT, Stack, Worker
-from tests.system.test_erasure import proof
-from tests.system.test_main_job import UNREADABLE
-from tests.system.test_similar import NOW, PRODUCTS, USERS, buy, cancel, together
-from tests.system.test_source import published
+from tests.kit.orders import NOW, UNREADABLE_RECORDS, buy, count_published
+from tests.kit.stack import Stack, Worker
 
 #: So many rows that copying them takes some transactions.
 ROWS = 8_000
@@ -52,26 +46,6 @@ def fill(stack: Stack) -> None:
         for number in range(ROWS)
     ]
     stack.insert(*rows)
-
-
-@contextmanager
-def trading(stack: Stack, at_once: int = 1) -> Iterator[None]:
-    """Orders come, `at_once` twenty times a second, change and go."""
-    dice = random.Random(5)
-
-    def trade(ended: threading.Event) -> None:
-        number = 0
-        while not ended.wait(0.05):
-            number += 1
-            bought = [(dice.choice(USERS), dice.choice(PRODUCTS)) for _ in range(at_once)]
-            buy(stack, *bought, at=NOW - timedelta(seconds=number))
-            if number % 3 == 0:
-                cancel(stack, dice.choice(USERS), dice.choice(PRODUCTS))
-            if number % 5 == 0:
-                stack.execute("UPDATE orders SET price = price + 1 WHERE user_id = %s LIMIT 2", (dice.choice(USERS),))
-
-    with beside(trade):
-        yield
 
 
 def rescale(stack: Stack, *words: str, code: int = 0, **env: str) -> list[dict]:
@@ -109,21 +83,6 @@ def by_key(records: list[tuple]) -> dict[bytes, list[bytes]]:
     return found
 
 
-def assert_equal_to_sql(stack: Stack, worker: Worker) -> None:
-    """Every user's list and every product's totals are what SQL says."""
-    bought = defaultdict(list)
-    for user, order, name, price, at, payment in stack.select(
-        "SELECT user_id, order_id, product_name, CAST(price AS CHAR), ordered_at, payment_method FROM orders"
-        " ORDER BY ordered_at DESC, order_id DESC, product_name DESC"
-    ):
-        bought[user].append((order, name, price, f"{at.isoformat()}Z", payment))
-    for user in bought.keys() | set(USERS):
-        assert worker.purchases(user) == bought[user][:20], user
-    for name, totals in stack.product_truth().items():
-        # That name is another route's.
-        assert name == "popular" or worker.totals(name) == totals, name
-
-
 def assert_pairs_equal_sql(stack: Stack, worker: Worker) -> None:
     """Every pair of products is what SQL counts."""
     pairs = defaultdict(dict)
@@ -133,7 +92,7 @@ def assert_pairs_equal_sql(stack: Stack, worker: Worker) -> None:
     ):
         pairs[name][other] = users
     for name in PRODUCTS:
-        assert together(worker, name) == pairs[name], name
+        assert also_bought(worker, name) == pairs[name], name
 
 
 def letters(stack: Stack, **env: str) -> list[dict]:
@@ -170,33 +129,24 @@ def settings(stack: Stack, **env: str) -> Settings:
     return Settings.from_env({**stack.env, **env})
 
 
-def start(stack: Stack, *words: str) -> LocalProcess:
-    """`lately …`, left running."""
-    process = LocalProcess(f"running-{len(stack.processes)}", [PYTHON, "-m", "app", *words], stack.folder,
-                           env=stack.env, cwd=ROOT)  # fmt: skip
-    stack.processes.append(process)
-    process.start()
-    return process
-
-
 def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_doubled(stack: Stack):
     stack.create_orders()
     fill(stack)
     stack.setup("--all")
     old_sources = [stack.source(), stack.source()]
     old = stack.worker("old").start().wait_ready()
-    stack.publish("orders", *UNREADABLE)
-    eventually(lambda: len(committed(stack, stack.topic("orders-dead"), 4)) == len(UNREADABLE), within=30)
+    stack.publish("orders", *UNREADABLE_RECORDS)
+    eventually(lambda: len(committed(stack, stack.topic("orders-dead"), 4)) == len(UNREADABLE_RECORDS), within=30)
     stack.lately("dlq", "drop", "--reason", "unknown-schema")
     left = letters(stack)
-    assert 0 < len(left) < len(UNREADABLE)
+    assert 0 < len(left) < len(UNREADABLE_RECORDS)
     (plan,) = rescale(stack, "--partitions", "6", "--dry-run")
     assert (plan["generation"], plan["partitions"], plan["records"] >= ROWS) == (2, 6, True)
 
     with trading(stack):
         # Killed in the middle of the copy, it goes on without a repeat.
-        copying = start(stack, "rescale", "--partitions", "6")
-        eventually(lambda: published(stack, "g2-orders") > 0, within=30)
+        copying = start_lately(stack, "rescale", "--partitions", "6")
+        eventually(lambda: count_published(stack, "g2-orders") > 0, within=30)
         copying.kill()
         assert rescale(stack, "--partitions", "6", "--within", "1", code=75) == []
         new_source = stack.source(**NEW)
@@ -220,18 +170,18 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
         assert all("generation 2 of the topics has taken over" in one.tail() for one in old_sources)
     stack.execute("DELETE FROM orders WHERE user_id = 'early-8'")
     eventually(stack.outbox_is_empty, within=30)
-    eventually(lambda: assert_equal_to_sql(stack, new), within=30)
+    eventually(lambda: assert_all_equal_to_sql(stack, new), within=30)
     eventually(lambda: assert_pairs_equal_sql(stack, new), within=30)
     assert "this worker receives no new orders" in old.process.tail(50)
 
     # The log is the same, each event once, those of a key in their order.
     before, after = committed(stack, stack.topic("orders"), 4), committed(stack, stack.topic("g2-orders"), 6)
-    unreadable = {value for _, value in UNREADABLE}
+    unreadable = {value for _, value in UNREADABLE_RECORDS}
     was = by_key([one for one in before if one[2] not in unreadable])
     now = by_key(after)
     assert {key: now[key][: len(values)] for key, values in was.items()} == was
     ids = [json.loads(value)["id"] for _, _, value in after]
-    assert len(ids) == len(set(ids)) > len(before) - 2 * len(UNREADABLE)
+    assert len(ids) == len(set(ids)) > len(before) - 2 * len(UNREADABLE_RECORDS)
     assert all(partition == partition_of(key, 6) for partition, key, _ in after)
     brought = letters(stack, **NEW)
     assert as_they_were(brought) == as_they_were(left)
@@ -240,7 +190,7 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
     # The old ones are kept until they are of no use to anybody; a user who is erased is still in them.
     assert "were not compared with MySQL since" in refused(stack, "rescale", "--cleanup", **NEW)
     stack.env |= NEW
-    code, places = proof(stack, new, "early-8")
+    code, places = prove_erasure(stack, new, "early-8")
     left = {name for name, one in places.items() if one["left"]}
     assert (code, left) == (3, {"topic by_user-changelog", "topic baskets-changelog"})
     assert places["topic orders"]["found"] > 1 < places["topic g2-orders"]["found"]
@@ -251,9 +201,9 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
     eventually(lambda: rescale(stack, "--cleanup"), within=30)
     names = [topic.name for topic in Topics(settings(stack)).all]
     assert topics(stack) == {name.removeprefix(f"{stack.name}-") for name in names} | {"source-state"}
-    assert proof(stack, new, "early-8", "--dry-run")[0] == 0
+    assert prove_erasure(stack, new, "early-8", "--dry-run")[0] == 0
     buy(stack, ("ann", "Phone 2"))
-    eventually(lambda: assert_equal_to_sql(stack, new), within=30)
+    eventually(lambda: assert_all_equal_to_sql(stack, new), within=30)
 
 
 def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_nothing(stack: Stack):
@@ -284,7 +234,7 @@ def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_
     rescale(stack, "--partitions", "6", "--within", "1", code=75)
     asyncio.run(write_down(settings(stack), TopicLayout(partitions=4, active_since=0, successor=(2, 6))))
     stack.insert(*[(f"late-{number}", "Phone", f"user-{number}", "2.50", NOW, "card") for number in range(9)])
-    stack.publish("orders", UNREADABLE[0])
+    stack.publish("orders", UNREADABLE_RECORDS[0])
     eventually(lambda: stack.high_watermark("orders") == 100)
     assert "has taken over" in refused(stack, "source")
     (said,) = rescale(stack, "--partitions", "6")
@@ -301,8 +251,8 @@ def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_
 
     def seen() -> None:
         values = [value for _, _, value in committed(stack, stack.topic("g2-orders"), 6)]
-        assert values.count(UNREADABLE[0][1]) == 1
-        events = [json.loads(value)["data"] for value in values if value != UNREADABLE[0][1]]
+        assert values.count(UNREADABLE_RECORDS[0][1]) == 1
+        events = [json.loads(value)["data"] for value in values if value != UNREADABLE_RECORDS[0][1]]
         bought = [(one["order_id"], one["user_id"]) for one in events]
         assert sorted(bought) == sorted(stack.select("SELECT order_id, user_id FROM orders"))
         assert len(bought) == 100

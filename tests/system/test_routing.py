@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from domain.partitioning import partition_of
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
-from tests.system.test_purchases import stream
+from tests.kit.streams import open_stream
 
 NOW = datetime(2026, 1, 31, 12)
 PARTITIONS = 2
@@ -158,7 +158,7 @@ def test_any_worker_answers_for_any_user_whatever_happens_to_the_owner(stack: St
     # However many streams go through it, and however long the ids of many users are.
     with ExitStack() as streams:
         for _ in range(101):
-            streams.enter_context(stream(idle, USERS[0]))
+            streams.enter_context(open_stream(idle, USERS[0]))
         assert idle.get(path(USERS[0])).json["meta"]["role"] == "active"
     long = many([f"{number:02}" + ":" * 58 for number in range(100)])
     assert (idle.get(long).status, idle.get(long).json["meta"]["complete"]) == (200, True)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from datetime import datetime, timedelta, timezone
-from math import sqrt
-from urllib.parse import quote
+from datetime import timedelta
 
 import pytest
 
 from domain.co_purchases import DISTINCT_CAP
+from tests.kit.co_purchases import (
+    MAX_ROWS,
+    PRODUCTS,
+    USERS,
+    also_bought,
+    assert_co_purchases_equal_sql,
+    place_random_orders,
+    product_names,
+    recommended_products,
+    similar_products,
+)
 from tests.kit.eventually import eventually
+from tests.kit.orders import NOW, buy, cancel
 from tests.kit.stack import Stack, Worker
-from tests.system.test_main_job import change
-
-USERS = [f"user-{number}" for number in range(120)] + ["a/b", "ünïcode 😀", "50%"]
-PRODUCTS = [f"Phone {number}" for number in range(22)] + ["A/C <b>&", "té", "popular"]
-ORDERS = 1_000
-NOW = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
-#: As many rows as a request may ask for: more than there are products.
-ALL = 100
 
 
 @pytest.fixture
@@ -39,60 +39,16 @@ def worker(shop: Stack) -> Worker:
     return shop.worker().start().wait_ready()
 
 
-def buy(shop: Stack, *purchases: tuple[str, str], category: str | None = None, at: datetime = NOW) -> None:
-    """Each user buys a product, in one transaction of the shop."""
-    with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
-        cursor.executemany(
-            "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, payment_method, category)"
-            " VALUES (%s, %s, %s, 1, %s, 'card', %s)",
-            [(f"{user}-{number}-{at}", name, user, at, category) for number, (user, name) in enumerate(purchases)],
-        )
-        connection.commit()
-
-
-def cancel(shop: Stack, user: str, product: str) -> None:
-    shop.execute("DELETE FROM orders WHERE user_id = %s AND product_name = %s", (user, product))
-
-
-def similar(worker: Worker, product: str, **query: object) -> list[dict]:
-    """The rows that go with a product."""
-    answer = worker.get(f"/v1/products/{quote(product, safe='')}/similar{_query(query)}")
-    assert answer.status == 200, answer
-    assert answer.json["product_name"] == product
-    return answer.json["similar"]
-
-
-def recommended(worker: Worker, user: str, **query: object) -> list[dict]:
-    """The rows that a user may like."""
-    answer = worker.get(f"/v1/users/{quote(user, safe='')}/recommendations{_query(query)}")
-    assert answer.status == 200, answer
-    return answer.json["recommendations"]
-
-
-def _query(query: dict[str, object]) -> str:
-    return "?" + "&".join(f"{name}={quote(str(said), safe='')}" for name, said in query.items())
-
-
-def names(rows: list[dict]) -> list[str]:
-    return [row["product_name"] for row in rows]
-
-
-def together(worker: Worker, product: str) -> dict[str, int]:
-    """Product -> how many users have it and this one."""
-    rows = similar(worker, product, fallback="none", limit=ALL)
-    return {row["product_name"]: row["reason"]["also_bought_by"] for row in rows}
-
-
 # -- one purchase after the other
 
 
 def test_the_second_buyer_of_two_products_is_counted_within_two_seconds(shop: Stack, worker: Worker):
     buy(shop, ("ann", "Phone"), ("ann", "Case"), category="phones")
-    eventually(lambda: together(worker, "Phone") == {"Case": 1}, within=20)
+    eventually(lambda: also_bought(worker, "Phone") == {"Case": 1}, within=20)
     buy(shop, ("bob", "Phone"), ("bob", "Case"), category="phones")
 
     def seen() -> None:
-        assert similar(worker, "Phone")[0] == {
+        assert similar_products(worker, "Phone")[0] == {
             "product_name": "Case",
             "score": 1.0,
             "source": "co-purchase",
@@ -100,21 +56,21 @@ def test_the_second_buyer_of_two_products_is_counted_within_two_seconds(shop: St
         }
 
     eventually(seen, within=2)
-    assert names(similar(worker, "Phone", for_user="bob")) == []
+    assert product_names(similar_products(worker, "Phone", for_user="bob")) == []
 
 
 def test_a_cancelled_purchase_is_unlearned_and_the_last_one_takes_the_row_with_it(shop: Stack, worker: Worker):
     buy(shop, ("ann", "Phone"), ("ann", "Case"), ("bob", "Phone"), ("bob", "Case"))
-    eventually(lambda: together(worker, "Phone") == {"Case": 2}, within=20)
+    eventually(lambda: also_bought(worker, "Phone") == {"Case": 2}, within=20)
     # Another price, time or category is no purchase more; a second purchase of the same is none either.
     shop.execute("UPDATE orders SET price = 2, category = 'x', ordered_at = ordered_at - INTERVAL 1 HOUR")
     buy(shop, ("ann", "Case"), at=NOW - timedelta(days=1))
     cancel(shop, "bob", "Case")
-    eventually(lambda: together(worker, "Phone") == {"Case": 1}, within=20)
+    eventually(lambda: also_bought(worker, "Phone") == {"Case": 1}, within=20)
     cancel(shop, "ann", "Case")
-    eventually(lambda: together(worker, "Phone") == {}, within=20)
-    assert names(similar(worker, "Phone")) == []
-    assert together(worker, "Case") == {}
+    eventually(lambda: also_bought(worker, "Phone") == {}, within=20)
+    assert product_names(similar_products(worker, "Phone")) == []
+    assert also_bought(worker, "Case") == {}
 
 
 def test_a_product_without_neighbours_falls_back_to_its_category_then_to_what_is_popular(shop: Stack, worker: Worker):
@@ -129,23 +85,28 @@ def test_a_product_without_neighbours_falls_back_to_its_category_then_to_what_is
     laptop = {"product_name": "Laptop", "score": 1, **week}
 
     def filled() -> None:
-        assert similar(worker, "Phone") == [*({**row, **same} for row in phones), laptop]
+        assert similar_products(worker, "Phone") == [*({**row, **same} for row in phones), laptop]
 
     eventually(filled, within=20)
-    assert similar(worker, "Phone", fallback="none") == []
-    assert names(similar(worker, "Phone", for_user="bob", limit=1)) == ["Phone 3"]
+    assert similar_products(worker, "Phone", fallback="none") == []
+    assert product_names(similar_products(worker, "Phone", for_user="bob", limit=1)) == ["Phone 3"]
     unknown = worker.get("/v1/products/Nothing/similar")
     assert (unknown.status, unknown.json["code"]) == (404, "unknown-product")
     assert worker.get("/v1/products/Nothing/similar?fallback=none").status == 404
-    assert similar(worker, "Nothing", fallback="popular", for_user="eve") == [
+    assert similar_products(worker, "Nothing", fallback="popular", for_user="eve") == [
         laptop,
         {"product_name": "Phone", "score": 1, **week},
         {"product_name": "Phone 2", "score": 1, **week},
     ]
-    assert names(recommended(worker, "nobody yet")) == ["Phone 3", "Laptop", "Phone", "Phone 2"]
+    assert product_names(recommended_products(worker, "nobody yet")) == ["Phone 3", "Laptop", "Phone", "Phone 2"]
     day = worker.get("/v1/products/popular?window=24h&limit=2").json
-    assert (day["window"], names(day["products"])) == ("24h", ["Phone 3", "Phone"])
-    assert names(worker.get("/v1/products/popular").json["products"]) == ["Phone 3", "Laptop", "Phone", "Phone 2"]
+    assert (day["window"], product_names(day["products"])) == ("24h", ["Phone 3", "Phone"])
+    assert product_names(worker.get("/v1/products/popular").json["products"]) == [
+        "Phone 3",
+        "Laptop",
+        "Phone",
+        "Phone 2",
+    ]
 
 
 def test_a_category_is_that_of_what_is_left_and_equal_scores_go_by_name(shop: Stack, worker: Worker):
@@ -160,11 +121,11 @@ def test_a_category_is_that_of_what_is_left_and_equal_scores_go_by_name(shop: St
     buy(shop, *pairs)
 
     def alike() -> list[str]:
-        rows = similar(worker, "Zebra", limit=ALL)
+        rows = similar_products(worker, "Zebra", limit=MAX_ROWS)
         return [row["product_name"] for row in rows if row["source"] == "category"]
 
     def strongest() -> list[tuple]:
-        return [(row["product_name"], row["score"]) for row in recommended(worker, "u", limit=2)]
+        return [(row["product_name"], row["score"]) for row in recommended_products(worker, "u", limit=2)]
 
     eventually(lambda: strongest() == [("A", 0.816496), ("B", 0.816496)], within=20)
     eventually(lambda: alike() == [], within=20)
@@ -184,14 +145,14 @@ def test_one_user_who_buys_everything_counts_no_more_than_documented(shop: Stack
 
     def settled() -> None:
         assert worker.totals("Junk 199")[0] == 5
-        rows = similar(worker, "Phone", fallback="none", limit=ALL)
-        assert names(rows) == ["Case", *newest]
+        rows = similar_products(worker, "Phone", fallback="none", limit=MAX_ROWS)
+        assert product_names(rows) == ["Case", *newest]
 
     eventually(settled, within=30)
-    eventually(lambda: len(together(worker, "Junk 199")) == DISTINCT_CAP - 1)
-    assert together(worker, "Junk 000") == {}
+    eventually(lambda: len(also_bought(worker, "Junk 199")) == DISTINCT_CAP - 1)
+    assert also_bought(worker, "Junk 000") == {}
     # All that it ever bought is left out, not only what it counts for.
-    assert names(recommended(worker, "bot", limit=ALL)) == ["Case"]
+    assert product_names(recommended_products(worker, "bot", limit=MAX_ROWS)) == ["Case"]
     assert worker.get("/v1/products/popular?limit=1").json["products"][0]["score"] == 3
 
 
@@ -202,7 +163,7 @@ def test_what_everybody_buys_does_not_outrank_what_goes_with_it(shop: Stack, wor
     buy(shop, *((user, "Camera") for user in buyers[:10]), *((user, "Lens") for user in buyers[:8]))
 
     def ranked() -> None:
-        rows = similar(worker, "Camera", fallback="none")
+        rows = similar_products(worker, "Camera", fallback="none")
         found = [(row["product_name"], row["score"], row["reason"]["also_bought_by"]) for row in rows]
         assert found == [("Lens", 0.894427, 8), ("Bag", 0.316228, 10)]
 
@@ -241,71 +202,10 @@ def shared_worker(servers, tmp_path_factory) -> Worker:
 # -- a thousand orders
 
 
-def trade(shop: Stack, dice: random.Random) -> None:
-    """Orders with changes, moves and removals between."""
-    with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
-        placed = []
-        for number in range(ORDERS):
-            at, user = NOW - timedelta(minutes=dice.randrange(20_000)), dice.choice(USERS)
-            for product in dice.sample(PRODUCTS, dice.choice([1, 1, 2, 3])):
-                line = (f"o{number:05}", product)
-                cursor.execute(
-                    "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at)"
-                    " VALUES (%s, %s, %s, 1, %s)",
-                    (*line, user, at),
-                )
-                placed.append(line)
-            for _ in range(dice.choice([0, 0, 1])):
-                change(cursor, dice, placed)
-            connection.commit()
-
-
-def baskets(shop: Stack) -> dict[str, set[str]]:
-    """User -> products, as SQL says."""
-    found = defaultdict(set)
-    for user, product in shop.select("SELECT DISTINCT user_id, product_name FROM orders"):
-        found[user].add(product)
-    return found
-
-
-def pairs(shop: Stack) -> dict[str, dict[str, int]]:
-    """Product -> product -> users who have both, as SQL says."""
-    found = defaultdict(dict)
-    for one, other, users in shop.select(
-        "SELECT a.product_name, b.product_name, COUNT(*)"
-        " FROM (SELECT DISTINCT user_id, product_name FROM orders) a"
-        " JOIN (SELECT DISTINCT user_id, product_name FROM orders) b"
-        " ON a.user_id = b.user_id AND a.product_name <> b.product_name GROUP BY 1, 2"
-    ):
-        found[one][other] = users
-    return found
-
-
-def assert_equal_to_sql(shop: Stack, worker: Worker) -> None:
-    """Every count, score and place is what SQL says, and no user is shown what he has."""
-    owned, counts = baskets(shop), pairs(shop)
-    buyers = {product: sum(product in has for has in owned.values()) for product in PRODUCTS}
-    for product in PRODUCTS:
-        expected = sorted(
-            (-round(users / sqrt(buyers[product] * buyers[other]), 6), other, users)
-            for other, users in counts[product].items()
-        )
-        rows = similar(worker, product, fallback="none", limit=ALL)
-        found = [(-row["score"], row["product_name"], row["reason"]["also_bought_by"]) for row in rows]
-        assert found == expected, product
-    for user in USERS[::10]:
-        rows = recommended(worker, user, limit=ALL)
-        assert len(set(names(rows))) == len(rows)
-        assert not set(names(rows)) & owned[user]
-        assert all(counts[row["reason"]["with"]][row["product_name"]] == row["reason"]["also_bought_by"]
-                   for row in rows if row["source"] == "co-purchase")  # fmt: skip
-        assert set(names(recommended(worker, user, limit=ALL, exclude="none"))) <= set(PRODUCTS)
-
-
 def test_every_count_equals_sql_through_kills_and_an_empty_disk(shop: Stack):
     worker = shop.worker().start().wait_ready()
     with ThreadPoolExecutor() as threads:
-        trading = threads.submit(trade, shop, random.Random(7))
+        trading = threads.submit(place_random_orders, shop, random.Random(7))
         eventually(lambda: worker.events() > 400, within=60)
         worker.kill()
         worker = shop.worker().start().wait_ready()
@@ -315,12 +215,12 @@ def test_every_count_equals_sql_through_kills_and_an_empty_disk(shop: Stack):
         worker = shop.worker().start().wait_ready()
         trading.result()
     eventually(shop.outbox_is_empty, within=60)
-    eventually(lambda: assert_equal_to_sql(shop, worker), within=60)
+    eventually(lambda: assert_co_purchases_equal_sql(shop, worker), within=60)
 
     worker.kill()
     shop.wipe(worker)
     reborn = shop.worker().start().wait_ready()
-    assert_equal_to_sql(shop, reborn)
+    assert_co_purchases_equal_sql(shop, reborn)
 
 
 def test_while_orders_wait_they_are_read_first_and_what_goes_together_is_counted_afterwards(shop: Stack):
@@ -331,7 +231,7 @@ def test_while_orders_wait_they_are_read_first_and_what_goes_together_is_counted
     left = eventually(lambda: _left_to_count(worker, count), within=60)
     # Without giving way next to nothing is left by then; how much exactly depends on what else the machine does.
     assert left > shop.high_watermark("purchase-changes") / 4
-    eventually(lambda: assert_equal_to_sql(shop, worker), within=120)
+    eventually(lambda: assert_co_purchases_equal_sql(shop, worker), within=120)
 
 
 def _left_to_count(worker: Worker, orders: int) -> float:

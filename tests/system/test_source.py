@@ -22,6 +22,7 @@ from local.kafka import start_kafka
 from local.mariadb import MariaDB, start_mariadb
 from local.process import LocalProcess, free_port
 from tests.kit.eventually import eventually
+from tests.kit.orders import count_published
 from tests.kit.stack import Servers, Stack
 
 AT = datetime(2026, 1, 31, 12)
@@ -74,14 +75,6 @@ def ready(stack: Stack, mode: str) -> Stack:
 def order(number: int, user: str = "ann") -> tuple:
     """One of the rows that Stack.insert takes."""
     return (f"o{number:05}", "Phone", user, "19.90", AT, "card")
-
-
-def published(stack: Stack, topic: str = "orders") -> int:
-    """How many records a topic holds; 0 before it is there."""
-    try:
-        return stack.high_watermark(topic)
-    except (KeyError, KafkaException):
-        return 0
 
 
 def seen(stack: Stack) -> set[str]:
@@ -150,8 +143,8 @@ def test_a_source_killed_at_any_moment_under_eight_writers_publishes_exactly_wha
             if dice.random() < 0.25:
                 outlives(source, dice.random() * 2)
             else:
-                least = published(anywhere) + dice.randrange(1, 300)
-                eventually(lambda least=least: published(anywhere) >= least, within=60)
+                least = count_published(anywhere) + dice.randrange(1, 300)
+                eventually(lambda least=least: count_published(anywhere) >= least, within=60)
             assert source.alive, source.tail()
             source.kill()
         eventually(lambda: sum(rows) >= ROWS or any(writer.done() for writer in writers), within=300)
@@ -524,7 +517,7 @@ def test_of_two_sources_one_publishes_and_the_other_takes_over_when_it_is_killed
     shop.insert(*map(order, range(50)))
     eventually(lambda: len(seen(shop)) == 50, within=10)
     assert "publishing" not in second.tail()
-    assert published(shop) == 50, "each once: only one publishes"
+    assert count_published(shop) == 50, "each once: only one publishes"
     leader = shop.status()["leader"]
     first.kill()
     shop.insert(order(50))

@@ -7,33 +7,22 @@ import socket
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from local.process import LocalProcess, free_port
+from local.process import free_port
+from tests.kit.commands import FAUST_WORKER, LATELY_WORKER, run_to_end
 from tests.kit.eventually import eventually
-from tests.kit.stack import PYTHON, ROOT, Stack
-
-FAUST = [PYTHON, "-m", "faust", "-A", "app", "worker", "-l", "info"]
-LATELY = [PYTHON, "-m", "app", "worker", "-l", "info"]
+from tests.kit.stack import PYTHON, Stack
 
 
-def ending(stack: Stack, command: list[str], **env: str) -> tuple[int, str]:
-    """Exit code and output of a command that ends by itself."""
-    process = LocalProcess("command", command, stack.folder, env={**stack.env, **env}, cwd=ROOT)
-    stack.processes.append(process)
-    process.start()
-    code = process.child.wait(60)
-    return code, process.tail()
-
-
-@pytest.mark.parametrize("command", [FAUST, LATELY])
+@pytest.mark.parametrize("command", [FAUST_WORKER, LATELY_WORKER])
 def test_an_unknown_setting_ends_with_2_and_names_the_nearest(stack: Stack, command):
-    code, output = ending(stack, command, LATELY_KAFKAA="127.0.0.1:9092")
+    code, output = run_to_end(stack, command, LATELY_KAFKAA="127.0.0.1:9092")
     assert (code, output) == (2, "lately: unknown setting LATELY_KAFKAA; did you mean LATELY_KAFKA?")
 
 
 def test_a_port_that_is_taken_ends_with_2(stack: Stack):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        code, output = ending(stack, FAUST, LATELY_WEB_PORT=port)
+        code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=port)
     assert code == 2
     assert f"lately: cannot serve HTTP on 127.0.0.1:{port}" in output
     assert "Traceback" not in output
@@ -41,7 +30,7 @@ def test_a_port_that_is_taken_ends_with_2(stack: Stack):
 
 def test_a_folder_that_another_worker_uses_ends_with_2(stack: Stack):
     worker = stack.worker().start().wait_ready()
-    code, output = ending(stack, FAUST, LATELY_WEB_PORT=str(free_port()), LATELY_DATA_DIR=str(worker.folder))
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=str(free_port()), LATELY_DATA_DIR=str(worker.folder))
     assert code == 2
     assert f"lately: {worker.folder} is in use by the worker with process id {worker.process.pid}" in output
     assert worker.get("/readyz").status == 200
@@ -50,7 +39,7 @@ def test_a_folder_that_another_worker_uses_ends_with_2(stack: Stack):
 def test_a_folder_that_cannot_be_written_to_ends_with_1(stack: Stack):
     (stack.folder / "file").touch()
     folder = stack.folder / "file" / "worker"
-    code, output = ending(stack, FAUST, LATELY_WEB_PORT=str(free_port()), LATELY_DATA_DIR=str(folder))
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=str(free_port()), LATELY_DATA_DIR=str(folder))
     assert code == 1
     assert f"lately: {folder} cannot be written to (Not a directory): make room there" in output
     assert "Traceback" not in output
@@ -60,42 +49,42 @@ def test_a_topic_with_the_wrong_partitions_ends_with_2(stack: Stack, kafka: str)
     name = stack.topic("orders")
     admin = AdminClient({"bootstrap.servers": kafka})
     admin.create_topics([NewTopic(name, 2, 1)])[name].result()
-    code, output = ending(stack, FAUST, LATELY_WEB_PORT=str(free_port()))
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=str(free_port()))
     assert code == 2
     assert f"lately: topic {name} has 2 partitions, but LATELY_PARTITIONS is 4" in output
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("command", [FAUST, [PYTHON, "-m", "app", "source"]])
+@pytest.mark.parametrize("command", [FAUST_WORKER, [PYTHON, "-m", "app", "source"]])
 def test_without_kafka_it_ends_with_75(stack: Stack, command):
     stack.create_orders()
     stack.setup()
     nowhere = f"127.0.0.1:{free_port()}"
-    code, output = ending(stack, command, LATELY_KAFKA=nowhere, LATELY_WEB_PORT=str(free_port()))
+    code, output = run_to_end(stack, command, LATELY_KAFKA=nowhere, LATELY_WEB_PORT=str(free_port()))
     assert code == 75
     assert f"lately: no answer from Kafka at {nowhere}" in output
 
 
 def test_a_source_without_mysql_ends_with_75(stack: Stack):
-    code, output = ending(stack, [PYTHON, "-m", "app", "source"], LATELY_MYSQL_PORT=str(free_port()))
+    code, output = run_to_end(stack, [PYTHON, "-m", "app", "source"], LATELY_MYSQL_PORT=str(free_port()))
     assert code == 75
     assert "lately: no answer from MySQL" in output
     assert "LATELY_MYSQL_" in output
 
 
 def test_a_source_without_its_outbox_names_the_command_that_makes_it(stack: Stack):
-    code, output = ending(stack, [PYTHON, "-m", "app", "source"])
+    code, output = run_to_end(stack, [PYTHON, "-m", "app", "source"])
     assert code == 2
     assert "run `lately source setup` first" in output
 
 
 def test_since_and_all_exclude_each_other(stack: Stack):
-    code, output = ending(stack, [PYTHON, "-m", "app", "source", "setup", "--since", "1d", "--all"])
+    code, output = run_to_end(stack, [PYTHON, "-m", "app", "source", "setup", "--since", "1d", "--all"])
     assert (code, output) == (2, "lately: --since and --all exclude each other: use one of them")
 
 
 def test_secrets_are_not_shown(stack: Stack):
-    code, output = ending(stack, [PYTHON, "-m", "app", "config"], LATELY_MYSQL_PASSWORD="hunter2")
+    code, output = run_to_end(stack, [PYTHON, "-m", "app", "config"], LATELY_MYSQL_PASSWORD="hunter2")
     assert code == 0
     assert "LATELY_MYSQL_PASSWORD=***" in output
     assert "hunter2" not in output
@@ -106,7 +95,7 @@ def test_a_worker_told_to_stop_commits_what_it_did_and_ends_with_0(stack: Stack)
     stack.setup("--all")
     stack.source()
     stack.insert(*[(f"o{number}", "Phone", f"user-{number}", "1.00", "2026-01-31", None) for number in range(200)])
-    worker = stack.worker(command=LATELY).start().wait_ready()
+    worker = stack.worker(command=LATELY_WORKER).start().wait_ready()
     eventually(lambda: worker.events() == 200, within=30)
     child = worker.process.child
     worker.process.stop(timeout=10)

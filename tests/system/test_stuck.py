@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from local.kafka import start_kafka
 from tests.kit.eventually import eventually
+from tests.kit.orders import CUSTOMERS, place_orders, publish_events, start_shop
 from tests.kit.stack import PYTHON, Stack, Worker
-from tests.system.test_failures import USERS, feed, start, trade
 
 HANGING = [PYTHON, "-m", "faust", "-A", "tests.kit.hanging", "worker", "-l", "info"]
 #: Seconds, much less than anybody would set.
@@ -43,7 +43,7 @@ def assert_ends(worker: Worker, last_line: str) -> None:
 
 
 def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(stack: Stack):
-    busy = start(stack, LATELY_AWAY_EXIT_S="9", **SOON)
+    busy = start_shop(stack, LATELY_AWAY_EXIT_S="9", **SOON)
     agent, loop, recovery = (
         stack.worker(hang, HANGING, HANG=hang, LATELY_ID=f"{stack.name}-{hang}", **SOON).start()
         for hang in ("agent", "loop", "recovery")
@@ -57,7 +57,7 @@ def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(
 
     stopping = threading.Event()
     with ThreadPoolExecutor() as shop:
-        trading = shop.submit(trade, stack, 30_000, stopping=stopping)
+        trading = shop.submit(place_orders, stack, 30_000, stopping=stopping)
         try:
             stack.insert(("o-hang", "Phone", "hang", "1.00", "2026-01-31", None))
             eventually(lambda: assert_says(agent, "no-progress", f"{stack.topic('orders')}["), within=30)
@@ -71,7 +71,7 @@ def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(
             stopping.set()
         trading.result()
     eventually(stack.outbox_is_empty, within=60)
-    eventually(lambda: stack.assert_equal_to_sql(busy, [*USERS, "hang"]), within=60)
+    eventually(lambda: stack.assert_equal_to_sql(busy, [*CUSTOMERS, "hang"]), within=60)
     assert "stuck" not in busy.process.tail(10_000)
 
     # Without the fault the same worker goes on where it stood.
@@ -93,7 +93,7 @@ def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(
 def test_a_worker_waits_for_a_broker_that_is_silent_and_when_told_to_stop_ends_by_itself(artifacts, servers, tmp_path):
     with start_kafka(artifacts, tmp_path / "broker") as broker:
         with Stack(dataclasses.replace(servers, kafka=broker.address), tmp_path) as stack:
-            worker = start(stack, **SOON)
+            worker = start_shop(stack, **SOON)
             os.kill(broker.process.pid, signal.SIGSTOP)
             try:
                 eventually(lambda: assert_says(worker, "kafka-away", f"no answer from {broker.address}"), within=40)
@@ -101,13 +101,13 @@ def test_a_worker_waits_for_a_broker_that_is_silent_and_when_told_to_stop_ends_b
             finally:
                 os.kill(broker.process.pid, signal.SIGCONT)
             eventually(lambda: worker.get("/readyz").status == 200, within=60)
-            trade(stack, 60)
-            eventually(lambda: stack.assert_equal_to_sql(worker, USERS), within=60)
+            place_orders(stack, 60)
+            eventually(lambda: stack.assert_equal_to_sql(worker, CUSTOMERS), within=60)
 
             # Once more, in the middle of a transaction.
             stopping = threading.Event()
             with ThreadPoolExecutor() as pool:
-                feeding = pool.submit(feed, stack, stopping)
+                feeding = pool.submit(publish_events, stack, stopping)
                 try:
                     eventually(lambda: worker.events() > 2_000, within=60)
                     os.kill(broker.process.pid, signal.SIGSTOP)

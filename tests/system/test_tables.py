@@ -14,11 +14,12 @@ import msgspec
 
 from app.topics import TABLES
 from commands.tables import dump_file
-from local.process import LocalProcess
 from tests.kit.background import beside
+from tests.kit.co_purchases import PRODUCTS, USERS, assert_co_purchases_equal_sql, place_random_orders
+from tests.kit.commands import start_lately
 from tests.kit.eventually import eventually
-from tests.kit.stack import PYTHON, ROOT, Stack, Worker
-from tests.system.test_similar import NOW, PRODUCTS, USERS, assert_equal_to_sql, buy, cancel, trade
+from tests.kit.orders import NOW, buy, cancel
+from tests.kit.stack import Stack, Worker
 
 
 def tables(stack: Stack, *words: str, code: int = 0) -> list[dict]:
@@ -75,7 +76,7 @@ def wait_equal(shop: Stack, worker: Worker) -> None:
     eventually(lambda: all(worker.purchases(user) == shop.truth(user) for user in USERS), within=60)
     known = {name: totals for name, totals in shop.product_truth().items() if name != "popular"}
     eventually(lambda: {name: worker.totals(name) for name in known} == known, within=60)
-    eventually(lambda: assert_equal_to_sql(shop, worker), within=60)
+    eventually(lambda: assert_co_purchases_equal_sql(shop, worker), within=60)
 
 
 def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stack: Stack, tmp_path: Path):
@@ -84,7 +85,7 @@ def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stac
     stack.setup()
     stack.source()
     worker = stack.worker().start().wait_ready()
-    trade(stack, random.Random(11))
+    place_random_orders(stack, random.Random(11))
     with trading(stack):
         eventually(lambda: worker.events() > 300, within=60)
         (said,) = tables(stack, "dump", str(early))
@@ -115,10 +116,7 @@ def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stac
     assert ends(stack) == before
 
     # Killed in the middle, it lets no worker begin, and no dump either.
-    restoring = LocalProcess("restoring", [PYTHON, "-m", "app", "tables", "restore", str(early)], stack.folder,
-                             env=stack.env, cwd=ROOT)  # fmt: skip
-    stack.processes.append(restoring)
-    restoring.start()
+    restoring = start_lately(stack, "tables", "restore", str(early))
     eventually(lambda: ends(stack) != before, within=30)
     restoring.kill()
     halted = stack.worker("halted").start()

@@ -13,10 +13,10 @@ from app import tokens
 from domain import purchases
 from domain.partitioning import partition_of
 from local.process import LocalProcess
+from tests.kit.authentication import SECRET, TOKEN_MODE
 from tests.kit.eventually import eventually
 from tests.kit.spans import Collector, collecting
 from tests.kit.stack import PYTHON, ROOT, Stack, Worker
-from tests.system.test_access import SECRET, TOKEN_MODE
 
 ROWS = 3_000
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

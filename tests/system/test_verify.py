@@ -18,8 +18,9 @@ from confluent_kafka import Producer
 
 from domain.partitioning import partition_of
 from local.process import LocalProcess
+from tests.kit.commands import start_lately, verify
 from tests.kit.eventually import eventually
-from tests.kit.stack import PYTHON, ROOT, Stack, Worker
+from tests.kit.stack import Stack, Worker
 
 USERS = [f"user-{number}" for number in range(30)]
 
@@ -54,16 +55,6 @@ def begin(stack: Stack, worker: Worker, *orders: tuple) -> LocalProcess:
 
 def wait_equal(stack: Stack, worker: Worker, users: list[str] = USERS) -> None:
     eventually(lambda: all(worker.purchases(user) == stack.truth(user) for user in users), within=60)
-
-
-def verify(stack: Stack, worker: Worker, *words: str) -> tuple[int, list[dict], dict]:
-    """Exit code, differences and outcome of `lately verify --json`."""
-    process = stack.lately("verify", "--json", "--worker", f"http://127.0.0.1:{worker.port}", *words)
-    lines = process.tail(10_000).splitlines()
-    code = process.child.returncode
-    assert code in (0, 3), lines
-    said = [json.loads(line) for line in lines if line.startswith("{")]
-    return code, said[:-1], said[-1]
 
 
 def found(differences: list[dict]) -> set[tuple]:
@@ -160,12 +151,9 @@ def test_what_fires_no_triggers_is_found_and_a_repair_killed_in_the_middle_is_fi
     assert stack.select("SELECT COUNT(*) FROM orders") == [(4,)]
     before = stack.high_watermark("orders")
     url = f"http://127.0.0.1:{worker.port}"
-    mending = LocalProcess("mending", [PYTHON, "-m", "app", "verify", "--repair", "--worker", url], stack.folder,
-                           env=stack.env, cwd=ROOT)  # fmt: skip
-    stack.processes.append(mending)
-    mending.start()
+    repair = start_lately(stack, "verify", "--repair", "--worker", url)
     eventually(lambda: stack.high_watermark("orders") > before, within=60)
-    mending.kill()
+    repair.kill()
     left = 2_996 - (stack.high_watermark("orders") - before)
     assert left > 0
     eventually(lambda: worker.events() >= stack.high_watermark("orders"), within=30)
@@ -275,11 +263,8 @@ def test_answers_say_up_to_when_they_are_proven_as_long_as_nothing_differs(stack
     assert verified_at() is None
     assert math.isnan(metric("lately_verify_age_seconds"))
     eventually(lambda: 0 <= metric("lately_source_silent_seconds") < 5, within=20)
-    command = [PYTHON, "-m", "app", "verify", "--continuous", "--every", "0"]
-    command += ["--worker", f"http://127.0.0.1:{worker.port}"]
-    verifying = LocalProcess("verifying", command, stack.folder, env=stack.env, cwd=ROOT)
-    stack.processes.append(verifying)
-    verifying.start()
+    url = f"http://127.0.0.1:{worker.port}"
+    verifying = start_lately(stack, "verify", "--continuous", "--every", "0", "--worker", url)
     first = eventually(lambda: verified_at() or False, within=30)
     eventually(lambda: verified_at() > first, within=30)
     assert 0 <= metric("lately_verify_age_seconds") < 30

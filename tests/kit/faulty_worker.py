@@ -1,4 +1,4 @@
-"""The app with a fault that its environment asks for: `faust -A tests.crash.variant worker`."""
+"""The app with a fault that its environment asks for: `faust -A tests.kit.faulty_worker worker`."""
 
 import asyncio
 import logging
