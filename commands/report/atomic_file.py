@@ -1,4 +1,4 @@
-"""A file that is there whole or not at all."""
+"""Files that exist completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from app.errors import BadReport
 
 
 def require_writable(path: Path, force: bool) -> None:
-    """Raise BadReport where a file cannot be written, or is there already and `force` is not given."""
+    """Raise BadReport if the file cannot be written, or exists and `force` is not set."""
     if path.is_dir():
-        raise BadReport(f"{path} is a folder: give the name of a file")
+        raise BadReport(f"{path} is a folder: choose the name of a file")
     if path.exists() and not force:
-        raise BadReport(f"{path} is there already: choose another name, or give --force to replace it")
+        raise BadReport(f"{path} exists already: choose another name, or use --force to replace it")
     if not path.parent.is_dir():
-        raise BadReport(f"{path.parent} is no folder: make it, or choose another")
+        raise BadReport(f"{path.parent} is not a folder: create it, or choose another")
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as exc:
-        raise BadReport(f"{path} cannot be written ({exc.strerror}): choose another") from None
+        raise BadReport(f"{path} cannot be written ({exc.strerror}): choose another path") from None
 
 
 def write(path: Path, make: Callable[[Path], object], force: bool) -> None:
-    """Let `make` write a file beside `path`, and give it that name once it is on disk. Raises BadReport."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Let `make` write a temporary file, and rename it to `path`; an existing file needs `force`. Raises BadReport."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            make(beside)
-            with beside.open("rb") as made:
-                os.fsync(made.fileno())
+            make(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
             if force:
-                beside.replace(path)
+                temporary.replace(path)
             else:
-                # Unlike a renaming, it fails when somebody else was faster.
-                os.link(beside, path)
+                # Unlike a rename, a link fails if another process created the file meanwhile.
+                os.link(temporary, path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except FileExistsError:
-        raise BadReport(f"{path} is there already: choose another name, or give --force to replace it") from None
+        raise BadReport(f"{path} exists already: choose another name, or use --force to replace it") from None
     except OSError as exc:
-        raise BadReport(f"{path} cannot be written ({exc.strerror}): choose another") from None
+        raise BadReport(f"{path} cannot be written ({exc.strerror}): choose another path") from None

@@ -11,8 +11,8 @@ import click
 
 from app.errors import EX_DIFFERENT, ServerAway
 from app.settings import Settings
-from commands.output import Progress
-from commands.priority import give_way
+from commands.output import ProgressLine
+from commands.priority import lower_priority
 
 if TYPE_CHECKING:
     from commands.report import Made
@@ -34,7 +34,7 @@ def _options(*options: Callable) -> Callable:
 
 
 _written = _options(
-    click.option("--format", "form", type=click.Choice(["table", "csv", "json", "html", "parquet"]), default=None,
+    click.option("--format", "form", type=click.Choice(["table", "csv", "json", "html"]), default=None,
                  help="Default: that of the end of --out, or table."),
     click.option("--out", type=click.Path(path_type=Path), default=None, help="The file to write; default: print it."),
     click.option("--force", is_flag=True, help="Replace a file that is there."),
@@ -155,11 +155,11 @@ def daily(
     """Keep all reports of one day as JSON and as pages; files that are there already stay as they are."""
     from commands.report import daily as days
 
-    give_way(idle)
+    lower_priority(idle)
     settings = Settings.from_env()
     made, paths = asyncio.run(
         days.keep(settings, day, tz or settings.report_tz, folder or Path(settings.report_dir), check is not False,
-                  worker, memory_mb, Progress("events"))
+                  worker, memory_mb, ProgressLine("events"))
     )  # fmt: skip
     for path in paths:
         click.echo(path)
@@ -186,11 +186,11 @@ def _report(
     asked = Asked(name, begins, ends, by, zone, tz, rank, limit, source)
     calendar.buckets(begins, ends, by, zone)
     earlier = None if compare is None else _kept(compare)
-    give_way(idle)
+    lower_priority(idle)
     checks = source == "log" and (as_of is None if check is None else check)
     made = asyncio.run(
         reports.run(
-            settings, [asked], as_of, checks, worker, memory_mb, Progress("events" if source == "log" else "rows")
+            settings, [asked], as_of, checks, worker, memory_mb, ProgressLine("events" if source == "log" else "rows")
         )
     )
     (report,) = made.reports
@@ -208,8 +208,6 @@ def _form(form: str | None, out: Path | None, force: bool) -> str:
         form = ending if ending in formats.FORMATS else formats.TABLE
     if out is not None:
         atomic_file.require_writable(out, force)
-    elif form == formats.PARQUET:
-        raise click.UsageError("--format parquet needs --out")
     return form
 
 
@@ -219,7 +217,7 @@ def _deliver(report: Report, form: str, out: Path | None, force: bool) -> None:
     if out is None:
         click.get_binary_stream("stdout").write(formats.encode(report, form))
     else:
-        atomic_file.write(out, lambda path: formats.save(report, form, path), force)
+        atomic_file.write(out, lambda temporary: temporary.write_bytes(formats.encode(report, form)), force)
 
 
 def _kept(path: Path) -> Report:

@@ -61,7 +61,7 @@ async def keep(
 def _write(report: Report, form: str, path: Path) -> bool:
     """Write it, unless somebody else was faster."""
     try:
-        atomic_file.write(path, lambda beside: formats.save(report, form, beside), force=False)
+        atomic_file.write(path, lambda temporary: temporary.write_bytes(formats.encode(report, form)), force=False)
     except BadReport:
         if not path.exists():
             raise

@@ -1,19 +1,18 @@
-"""A report as text for a terminal, CSV, JSON, a page or Parquet; the same report gives the same bytes."""
+"""Output formats of a report: terminal table, CSV, JSON and HTML; equal reports give equal bytes."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
 from importlib.resources import files
-from pathlib import Path
 
 import msgspec
 from jinja2 import Environment
 
 from commands.report import model
-from commands.report.model import COUNT, MONEY, RATE, TEXT, Column, Report, Row, Value, place
+from commands.report.model import TEXT, Column, Report, Row, Value, place
 
-TABLE, CSV, JSON, HTML, PARQUET = FORMATS = ("table", "csv", "json", "html", "parquet")
+TABLE, CSV, JSON, HTML = FORMATS = ("table", "csv", "json", "html")
 
 #: Longer names are cut in a terminal; more bars than that cannot be told apart.
 NAME_CHARACTERS, MOST_BARS, RANKED_BARS = 60, 1_000, 20
@@ -21,21 +20,14 @@ NAME_CHARACTERS, MOST_BARS, RANKED_BARS = 60, 1_000, 20
 HEIGHT, WIDTH = 100, 260
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_SQL_TYPES = {TEXT: "VARCHAR", COUNT: "BIGINT", MONEY: "DECIMAL(38, 10)", RATE: "DECIMAL(5, 4)"}
 
 
 def encode(report: Report, form: str) -> bytes:
-    """The report in one of the formats but Parquet, as UTF-8."""
-    made = {TABLE: _table, CSV: _csv, JSON: model.encode, HTML: _page}[form](report)
-    return made if isinstance(made, bytes) else made.encode(errors="replace")
-
-
-def save(report: Report, form: str, path: Path) -> None:
-    """Write the report to a file."""
-    if form == PARQUET:
-        _parquet(report, path)
-    else:
-        path.write_bytes(encode(report, form))
+    """The report in one of FORMATS, as UTF-8."""
+    if form == JSON:
+        return model.encode(report)
+    text_of = {TABLE: _table, CSV: _csv, HTML: _page}[form]
+    return text_of(report).encode(errors="replace")
 
 
 def headline(report: Report) -> list[tuple[str, str]]:
@@ -91,20 +83,6 @@ def _field(column: Column, value: Value) -> str:
         return ""
     text = str(value)
     return '"' + text.replace('"', '""') + '"' if column.kind == TEXT else text
-
-
-def _parquet(report: Report, path: Path) -> None:
-    import duckdb
-
-    header = msgspec.json.encode(report.header).decode().replace("'", "''")
-    columns = ", ".join(f'"{column.name}" {_SQL_TYPES[column.kind]}' for column in report.columns)
-    quoted = str(path).replace("'", "''")
-    with duckdb.connect(config={"threads": 1}) as connection:
-        connection.execute(f"CREATE TABLE report ({columns})")
-        marks = ", ".join("?" * len(report.columns))
-        if report.rows:
-            connection.executemany(f"INSERT INTO report VALUES ({marks})", report.rows)
-        connection.execute(f"COPY report TO '{quoted}' (FORMAT parquet, KV_METADATA {{lately: '{header}'}})")
 
 
 def _page(report: Report) -> str:

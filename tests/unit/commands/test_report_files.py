@@ -7,7 +7,6 @@ import json
 from decimal import Decimal
 from pathlib import Path
 
-import duckdb
 import msgspec
 import pytest
 from click.testing import CliRunner
@@ -85,24 +84,9 @@ def test_a_table_cannot_command_the_terminal_and_a_page_runs_nothing():
     assert 'width="260.0"' in page
 
 
-def test_parquet_keeps_types_and_header(tmp_path: Path):
-    path = tmp_path / "it's.parquet"
-    formats.save(ONE, "parquet", path)
-    with duckdb.connect() as connection:
-        found = connection.execute("SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
-        (header,) = connection.execute(
-            "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = 'lately'", [str(path)]
-        ).fetchone()
-    assert found == [("tea", 3, Decimal("30.0000000000")), (NASTY, 2, Decimal("5.0000000001"))]
-    assert json.loads(header)["as_of"] == "0:9"
-    formats.save(report([]), "parquet", path)
-
-
 @pytest.mark.parametrize("form", formats.FORMATS)
-def test_the_same_report_gives_the_same_bytes(form: str, tmp_path: Path):
-    for name in ("one", "two"):
-        formats.save(ONE, form, tmp_path / name)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+def test_the_same_report_gives_the_same_bytes(form: str):
+    assert formats.encode(ONE, form) == formats.encode(model.decode(model.encode(ONE), "a copy"), form)
 
 
 def test_what_was_restated_is_the_difference_to_the_earlier_report():
@@ -188,7 +172,7 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_read(tmp_path: 
     (tmp_path / "there").touch()
     atomic_file.require_writable(tmp_path / "there", force=True)
     atomic_file.require_writable(tmp_path / "new", force=False)
-    bad = {"there": "--force", "no/such/folder": "is no folder", ".": "is a folder", "there/x": "is no folder"}
+    bad = {"there": "--force", "no/such/folder": "is not a folder", ".": "is a folder", "there/x": "is not a folder"}
     for name, cause in bad.items():
         with pytest.raises(BadReport, match=cause):
             atomic_file.require_writable(tmp_path / name, force=False)
