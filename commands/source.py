@@ -96,7 +96,7 @@ def check(as_json: bool) -> None:
 @source.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Show the status of the source: the leader, the unpublished changes, the progress of a snapshot."""
+    """Show the status of the source: its leader, unpublished changes, and the snapshot."""
     from source.status import read_status
 
     fields = read_status(Settings.from_env())

@@ -1,4 +1,4 @@
-"""`lately source check`: check all that the source needs before anything starts; each finding has its next step."""
+"""`lately source check`: check all that the source needs; each finding has its next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shop's columns: their names and types, and the SQL expressions that build an event's data from them."""
+"""Names and types of the shop's columns, and the SQL expressions that build an event's data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PRICES = {*_INTEGERS, "decimal", "float", "double"}
 _BINARY = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit", "geometry"}
 
 
-class Column(NamedTuple):
+class ShopColumn(NamedTuple):
     """A column of the shop's table: its name, and its data type in lower case."""
 
     name: str
@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 #: Lately's column name -> the shop's column.
-Columns = dict[str, Column]
+Columns = dict[str, ShopColumn]
 
 
 class ColumnProblem(NamedTuple):
@@ -70,7 +70,7 @@ def find_column_problems(connection: Connection, settings: Settings) -> list[Col
     return problems
 
 
-def _find_type_problem(table: str, name: str, column: Column) -> tuple[str, str] | None:
+def _find_type_problem(table: str, name: str, column: ShopColumn) -> tuple[str, str] | None:
     """Return problem and next step when a column's type does not fit Lately's column `name`."""
     prefix = f"column {column.name} of {table} is of type {column.type}, but {name}"
     if name == "ordered_at" and column.type not in _TIMES:
@@ -91,11 +91,11 @@ def _read_columns(connection: Connection, settings: Settings) -> Columns:
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
         (settings.mysql_database, settings.source_table),
     )
-    return {to_text(name).lower(): Column(to_text(name), to_text(data_type).lower()) for name, data_type in rows}
+    return {to_text(name).lower(): ShopColumn(to_text(name), to_text(data_type).lower()) for name, data_type in rows}
 
 
-def read_primary_key(connection: Connection, settings: Settings) -> list[Column]:
-    """Return the columns of the shop's primary key in their order; none when the table has no key."""
+def read_primary_key(connection: Connection, settings: Settings) -> list[ShopColumn]:
+    """Return the columns of the shop's primary key in their order; empty without a key."""
     rows = fetch_all(
         connection,
         tuple[str | bytes, str | bytes],
@@ -104,7 +104,7 @@ def read_primary_key(connection: Connection, settings: Settings) -> list[Column]
         " WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index",
         (settings.mysql_database, settings.source_table),
     )
-    return [Column(to_text(name), to_text(data_type).lower()) for name, data_type in rows]
+    return [ShopColumn(to_text(name), to_text(data_type).lower()) for name, data_type in rows]
 
 
 def payload_expression(columns: Columns, qualifier: str) -> str:
@@ -117,8 +117,8 @@ def payload_expression(columns: Columns, qualifier: str) -> str:
         value = f"{qualifier}.{quote(column.name)}"
         if name == "ordered_at":
             if column.type == "timestamp":
-                # As text a TIMESTAMP depends on the time zone of the connection that writes, where one
-                # hour of the year is ambiguous. As a number it does not.
+                # As text a TIMESTAMP depends on the time zone of the connection that writes, where
+                # one hour of the year is ambiguous. As a number it does not.
                 value = f"DATE_ADD('1970-01-01', INTERVAL UNIX_TIMESTAMP({value}) * 1000000 MICROSECOND)"
             value = f"DATE_FORMAT({value}, '%Y-%m-%dT%H:%i:%S.%fZ')"
         elif name != "order_id" or column.type not in _INTEGERS:
@@ -128,7 +128,7 @@ def payload_expression(columns: Columns, qualifier: str) -> str:
 
 
 def traceparent_expression(settings: Settings, qualifier: str | None, with_variable: bool) -> str:
-    """Return the SQL expression of a row's trace: the session's `@traceparent`, or the row's column.
+    """Return the SQL expression of a row's trace: the session's `@traceparent`, or a column.
 
     No value of them can make a statement of the shop fail: only values of the 55 characters that a
     traceparent may have are used, and no other value is converted to another character set.

@@ -67,7 +67,8 @@ def _read_ids(payload: bytes) -> _Ids:
 
 def _build_document(row: OutboxRow, ids: _Ids, payload: bytes, source: str) -> bytes:
     fields = payload.strip()[1:-1].strip()
-    # Of two equal names JSON decoders use the last one, so no column of the shop can set the version.
+    # Of two equal names JSON decoders use the last one, so no column of the shop can set the
+    # version.
     data = b'{%b%b"version":%d}' % (fields, b"," if fields else b"", row.version)
     document = {
         "specversion": "1.0",

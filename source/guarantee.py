@@ -26,7 +26,10 @@ class Guarantee:
 
 
 def assess(connection: Connection, settings: Settings) -> Guarantee:
-    """Derive the guarantee from the server's variables. Raises mysql.connector.Error, DatabaseAway."""
+    """Derive the guarantee from the server's variables.
+
+    Raises mysql.connector.Error, DatabaseAway.
+    """
     none: list[str] = []
     timed: list[str] = []
     engine = read_engine(connection, settings)
@@ -34,7 +37,8 @@ def assess(connection: Connection, settings: Settings) -> Guarantee:
         none.append(f"the table's engine is {engine}: ALTER TABLE … ENGINE=InnoDB")
     if is_replica(connection):
         reason = "the server is a replica: set LATELY_MYSQL_HOST to its primary"
-        # A replica does not list the transactions of its primary, and does not run triggers for them.
+        # A replica does not list the transactions of its primary, and does not run triggers for
+        # them.
         (timed if settings.source_mode == WATERMARK else none).append(reason)
     if read_variable(connection, "wsrep_on") in ("ON", "1"):
         timed.append("the server is a Galera node: it does not list the transactions of the other nodes")
@@ -71,7 +75,7 @@ def is_replica(connection: Connection) -> bool:
 
 
 def read_variable(connection: Connection, name: str) -> str | None:
-    """Return a global variable of the server in upper case; None when the server does not have it."""
+    """Return a global variable of the server in upper case; None when it does not exist."""
     row = fetch_first(connection, tuple[str | bytes, str | bytes], "SHOW GLOBAL VARIABLES LIKE %s", (name,))
     return to_text(row[1]).upper() if row else None
 

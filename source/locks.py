@@ -13,7 +13,7 @@ MAX_NAME_CHARACTERS = 64
 
 
 def leader_lock(settings: Settings) -> str:
-    """Return the name of the lock of the leading source, the same for all generations of the topics."""
+    """Return the name of the leader's lock; all generations of the topics share it."""
     return _lock_name("lately", settings, _captured_table(settings))
 
 
@@ -31,7 +31,7 @@ def snapshot_lock(settings: Settings) -> str:
 
 
 def acquire(connection: Connection, lock: str, within_s: int) -> bool:
-    """Wait for a lock for at most `within_s` seconds; return whether this connection has acquired it."""
+    """Wait for a lock for at most `within_s` seconds; return whether it was acquired."""
     return _select_flag(connection, "SELECT GET_LOCK(%s, %s)", lock, within_s)
 
 

@@ -36,10 +36,10 @@ _REFUSALS = {
 
 
 def connect(settings: Settings) -> Connection:
-    """Open a connection: UTC, utf8mb4, autocommit, and READ COMMITTED so that no read locks the shop's rows.
+    """Open a connection with UTC, utf8mb4, autocommit and READ COMMITTED.
 
-    Raises BadSource when the server refuses the user, has no trusted certificate or no such
-    database; DatabaseAway when it does not answer.
+    With READ COMMITTED no read locks the shop's rows. Raises BadSource when the server refuses the
+    user, has no trusted certificate or no such database; DatabaseAway when it does not answer.
     """
     options: dict[str, Any] = {
         "host": settings.mysql_host,
@@ -91,8 +91,8 @@ def fetch_all(
 ) -> list[RowT]:
     """Execute a statement and return all its rows. Raises mysql.connector.Error.
 
-    The caller declares the types of the columns as `row_type`, for example `tuple[int, str | None]`.
-    This is for the type checker; nothing is converted.
+    The caller declares the types of the columns as `row_type`, for example `tuple[int, str |
+    None]`. This is for the type checker; nothing is converted.
     """
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
@@ -179,7 +179,7 @@ class _TlsConnection(MySQLConnection):
 
 
 def read_server_name(connection: Connection) -> str:
-    """Return a name of the server that survives restarts: MySQL's uuid, MariaDB's uid or the server id."""
+    """Return a permanent name of the server: MySQL's uuid, MariaDB's uid or the server id."""
     for variable in ("server_uuid", "server_uid", "server_id"):
         with suppress(mysql.connector.Error):
             return str(fetch_row(connection, tuple[str | int], f"SELECT @@global.{variable}")[0])

@@ -1,4 +1,4 @@
-"""Orders as the shop's database contains them: rows, and changes in the outbox that are not published yet."""
+"""Orders in the shop's database: rows, and changes in the outbox that are not published yet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class _OutboxChange(NamedTuple):
 
 
 def find_order(settings: Settings, order_id: str) -> tuple[list[ShopRow], list[PendingChange]]:
-    """Return the rows of an order, and its pending changes, oldest first. Raises DatabaseAway, BadSource."""
+    """Return the rows of an order, and its pending changes, oldest first.
+
+    Raises DatabaseAway, BadSource.
+    """
     with _connect(settings) as connection:
         rows = _find_rows(connection, settings, order_id)
         # The outbox last: a change that is published in between is found in Kafka afterwards.
@@ -120,7 +123,7 @@ def _find_orders_of_changes(connection: Connection, settings: Settings, trace_id
 
 
 def _read_outbox(connection: Connection, settings: Settings, where: str, value: str) -> list[_OutboxChange]:
-    """Return the oldest pending changes for which the condition is true; none when there is no outbox."""
+    """Return the oldest pending changes that satisfy a condition; empty without an outbox."""
     if settings.source_mode != OUTBOX:
         return []
     try:
@@ -142,5 +145,6 @@ def _read_outbox(connection: Connection, settings: Settings, where: str, value: 
 
 
 def _traceparent_pattern(trace_id: str) -> str:
-    # Version 00 is the only version of traceparent. A pattern that starts with text can use an index.
+    # Version 00 is the only version of traceparent. A pattern that starts with text can use an
+    # index.
     return f"00-{trace_id}-%"

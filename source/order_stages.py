@@ -35,7 +35,7 @@ class OrderStage:
 
 @dataclass(frozen=True)
 class PurchaseStages:
-    """The stages that the topics still contain, in their order, and facts about the event and its commit."""
+    """The stages that the topics still contain, the event's type, and the time of its commit."""
 
     stages: tuple[OrderStage, ...] = ()
     event_type: str | None = None
@@ -80,7 +80,8 @@ async def _find_applied(
     Returns None when compaction has removed the record, or MAX_RECORDS records do not contain it.
     """
     changelog, commit_key = topics.changelog("by_user"), source_position_key(topics.orders.name)
-    # The second attempt is for a changelog whose broker's clock is behind that of the broker of `orders`.
+    # The second attempt is for a changelog whose broker's clock is behind that of the broker of
+    # `orders`.
     for since_ms in (published_ms, published_ms - MAX_CLOCK_SKEW_MS):
         offset = await records.offset_at_time(changelog, partition, since_ms)
         if offset is None:

@@ -1,4 +1,4 @@
-"""Trace of an order from the shop's row to the table of a worker: `lately trace` and its HTTP resource.
+"""Trace of an order from the shop's row to the table of a worker.
 
 No topic is searched. The table stores the offset of a purchase's event together with the purchase,
 and the commit is found by the time at which the event was published.
@@ -35,7 +35,8 @@ MAX_DEAD_LETTERS = 1_000
 T = TypeVar("T")
 _ProductT = TypeVar("_ProductT", ShopRow, PendingChange)
 
-#: A user -> the offset of `orders` below which all events are applied, and all known purchases of the user.
+#: A user -> the offset of `orders` below which all events are applied, and all known purchases of
+#: the user.
 ReadPurchases = Callable[[str], Awaitable[tuple[int, list[Purchase]]]]
 ReadStates = Callable[[], Awaitable[SourceStates]]
 
@@ -86,7 +87,10 @@ class _PurchaseTrace:
 
 
 class Tracer:
-    """Traces orders. It reads purchases from the table, states of the source, and rows of the shop's database."""
+    """Traces orders.
+
+    It reads purchases from the table, states of the source, and rows of the shop's database.
+    """
 
     def __init__(
         self,
@@ -177,7 +181,7 @@ class Tracer:
         return _PurchaseTrace(product, outcome, diagnosis, version, path.stages)
 
     async def _add_causes(self, evidence: Evidence, letters: list[DeadLetter], position: int) -> Evidence:
-        """Add possible causes why the table differs from the database: lag, dead letters, state of the source."""
+        """Add facts that explain a difference: lag, dead letters, and the states of the source."""
         states = await self._read_states()
         lag = 0
         if evidence.user_id is not None:
@@ -196,7 +200,7 @@ class Tracer:
         )
 
     async def _find_dead_letters(self, order_id: str, user_id: str | None = None) -> list[DeadLetter]:
-        """Return the newest dead letters of the order, oldest first; with `user_id` only those of the user."""
+        """Return the newest dead letters of the order (of one user, if given), oldest first."""
         encoded_id = msgspec.json.encode(order_id)
 
         def is_selected(letter: DeadLetter) -> bool:
@@ -210,7 +214,10 @@ class Tracer:
 
 
 def _mentions_order(value: bytes, order_id: str, encoded_id: bytes) -> bool:
-    """Return whether a dead letter is about the order; a value that is not an event may contain its id in quotes."""
+    """Return whether a dead letter is about the order.
+
+    A value that is not an event is about the order if it contains the id in quotes.
+    """
     value_order_id, _ = read_references(value)
     return encoded_id in value if value_order_id is None else str(value_order_id) == order_id
 

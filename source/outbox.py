@@ -1,4 +1,4 @@
-"""Capture by outbox: rows that the triggers wrote are read in the order of their ids, and deleted when published.
+"""Capture by outbox: read rows that the triggers wrote, and delete them when published.
 
 There is no position that could be lost: the outbox contains exactly the changes that are not
 published yet (docs/decisions/001-trigger-outbox.md).
@@ -21,7 +21,7 @@ _SMALLEST_ID = 10**15
 
 @dataclass(frozen=True)
 class OutboxRow:
-    """A change to publish. `id` is its id in the outbox, or in the shop's table in watermark mode."""
+    """A change to publish. In watermark mode `id` is the id in the shop's table."""
 
     id: int
     version: int
@@ -33,7 +33,7 @@ class OutboxRow:
 
 
 class Outbox:
-    """A capture that reads the outbox: call `read_rows`, publish the rows, then call `mark_published`."""
+    """Reads the outbox: call `read_rows`, publish the rows, then call `mark_published`."""
 
     #: Kinds of changes that this capture cannot see.
     unseen: tuple[str, ...] = ()
@@ -42,9 +42,11 @@ class Outbox:
         self._connection, self._settings = connection, settings
         #: All changes committed before this time (microseconds, the server's clock) are published.
         self.as_of: int | None = None
-        #: Time of the oldest change that is not published yet (microseconds); None: all are published.
+        #: Time of the oldest change that is not published yet (microseconds); None: all are
+        #: published.
         self.oldest: int | None = None
-        #: A time and the highest id visible at that time: `as_of` becomes the time when the id is published.
+        #: A time and the highest id visible at that time: `as_of` becomes the time when the id is
+        #: published.
         self._next_as_of: tuple[int, int] | None = None
 
     def require_installed(self) -> None:
@@ -52,7 +54,7 @@ class Outbox:
         triggers.require_installed(self._connection, self._settings)
 
     def read_rows(self) -> list[OutboxRow]:
-        """Return the oldest rows of the outbox, at most `source_batch_rows`, in the order of their ids.
+        """Return the oldest rows of the outbox by id, at most `source_batch_rows`.
 
         Raises BadSource when the ids were restarted, because newer changes would then have smaller
         versions than older changes.
@@ -83,9 +85,9 @@ class Outbox:
         """Delete `rows`, which Kafka has acknowledged."""
         if not rows:
             return
-        # Each row is deleted by its key, because a scan waits for all uncommitted rows. Without the two
-        # hints MariaDB 11 scans a small outbox. For a plain list of ids MariaDB before 11.0 scans the
-        # outbox in spite of the hints.
+        # Each row is deleted by its key, because a scan waits for all uncommitted rows. Without the
+        # two hints MariaDB 11 scans a small outbox. For a plain list of ids MariaDB before 11.0
+        # scans the outbox in spite of the hints.
         execute(
             self._connection,
             "DELETE waiting FROM JSON_TABLE(%s, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS published"

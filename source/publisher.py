@@ -1,4 +1,4 @@
-"""Publisher of events for live changes and snapshots: it sends whole batches and waits until all are acknowledged."""
+"""Publisher of events: it sends whole batches and waits until Kafka has acknowledged them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from source.events import OutgoingRecord
 
 
 class Publisher:
-    """Sends records in order, waits for their acknowledgements, and keeps the end offset of each partition."""
+    """Sends records in order and waits for acknowledgements; keeps each partition's end offset."""
 
     def __init__(self, producer: AIOKafkaProducer, topics: Topics, partitions: int) -> None:
         self._producer, self._topics, self._partitions = producer, topics, partitions
-        #: Partition of `orders` -> the offset after the last event of this publisher that Kafka has acknowledged.
+        #: Partition of `orders` -> the offset after the last event of this publisher that Kafka has
+        #: acknowledged.
         self.offsets: dict[int, int] = {}
 
     async def publish(self, records: Iterable[OutgoingRecord]) -> None:
-        """Send `records`, in their order within each partition, and wait until Kafka has acknowledged all.
+        """Send `records`, ordered within each partition, and wait for all acknowledgements.
 
         Raises KafkaError; then Kafka may have stored some of them.
         """
@@ -43,7 +44,10 @@ class Publisher:
                 self.offsets[partition] = future.result().offset + count
 
     async def write_states(self, *states: source_state.State) -> None:
-        """Write `states` to the topic source-state, and wait for the acknowledgement. Raises KafkaError."""
+        """Write `states` to the topic source-state, and wait for the acknowledgement.
+
+        Raises KafkaError.
+        """
         await source_state.write(self._producer, self._topics, *states)
 
     def _group_by_partition(self, records: Iterable[OutgoingRecord]) -> dict[tuple[str, int], list[OutgoingRecord]]:
@@ -56,6 +60,9 @@ class Publisher:
 
 @asynccontextmanager
 async def open_publisher(settings: Settings, topics: Topics) -> AsyncIterator[Publisher]:
-    """Open a publisher with an idempotent producer that waits for all replicas. Raises KafkaError."""
+    """Open a publisher with an idempotent producer that waits for all replicas.
+
+    Raises KafkaError.
+    """
     async with durable_producer(settings) as producer:
         yield Publisher(producer, topics, settings.partitions)

@@ -42,10 +42,11 @@ REPORT_INTERVAL_S = 10.0
 CHECK_INTERVAL_S = 5.0
 ASSESSMENT_INTERVAL_S = 60.0
 STATUS_INTERVAL_S = 1.0
-#: A batch of this many rows costs the database, Kafka and the workers about as much as a batch of one
-#: row. After a smaller batch the source pauses.
+#: A batch of this many rows costs the database, Kafka and the workers about as much as a batch of
+#: one row. After a smaller batch the source pauses.
 SMALL_BATCH_ROWS = 100
-#: The pause after a change. Each further pause without a change is twice as long, up to LATELY_SOURCE_POLL_MS.
+#: The pause after a change. Each further pause without a change is twice as long, up to
+#: LATELY_SOURCE_POLL_MS.
 MIN_PAUSE_S = 0.01
 #: A read that takes longer is logged; also the interval at which a waiting source checks a lock.
 SLOW_READ_S = LOCK_POLL_S = 0.5
@@ -59,7 +60,10 @@ Capture = Outbox | Watermark
 
 
 class SourceService(Service):
-    """Publishes the shop's changes as long as it runs. Of several sources one publishes and the others wait."""
+    """Publishes the shop's changes as long as it runs.
+
+    Of several sources one publishes and the others wait.
+    """
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__()
@@ -96,7 +100,7 @@ class SourceService(Service):
 
     @Service.task
     async def _fulfil_requests(self) -> None:
-        """While this source leads: publish all rows again when a worker has lost rows that only MySQL contains."""
+        """While this source leads: publish all rows again when a worker requests it."""
         while not self.should_stop:
             try:
                 if self._is_leading:
@@ -109,7 +113,7 @@ class SourceService(Service):
 
     @Service.task
     async def _watch_kafka(self) -> None:
-        """End the source when Kafka refuses this client, because the producer itself would retry without end."""
+        """End the source when Kafka refuses this client: the producer would retry without end."""
         while not self.should_stop:
             await self.sleep(CHECK_INTERVAL_S)
             if self._is_leading and time.monotonic() - self._acknowledged_at > CHECK_INTERVAL_S:
@@ -162,7 +166,8 @@ class SourceService(Service):
             layout = generation.require_not_superseded(self.settings, reader.states)
             is_filling = layout.active_since is None
             if not (is_filling or is_requested) and await asyncio.to_thread(locks.acquire, connection, leader, 1):
-                # The process that switches generations holds this lock while it writes the new layout.
+                # The process that switches generations holds this lock while it writes the new
+                # layout.
                 await reader.catch_up()
                 generation.require_active(self.settings, reader.states)
                 return
@@ -246,7 +251,7 @@ class SourceService(Service):
     def _traced_rows(
         self, rows: list[OutboxRow], records: list[OutgoingRecord]
     ) -> Iterator[tuple[str | None, str, int]]:
-        """Yield traceparent, event id and partition of each row that becomes an event, for its span."""
+        """Yield (traceparent, event id, partition) of each row that becomes an event."""
         for row, record in zip(rows, records, strict=True):
             if record.topic == self.topics.orders.name:
                 yield row.traceparent, row.event_id, partition_of(record.key or b"", self.settings.partitions)

@@ -1,4 +1,4 @@
-"""`lately source setup` and `teardown`: prepare the shop's database for the source, and remove all of it again."""
+"""`lately source setup` and `teardown`: prepare the shop's database, and clean it up."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def setup(
 ) -> None:
     """Prepare the capture and, the first time, publish a snapshot of the orders since `since`.
 
-    `since` is an age (30m, 12h, 1d, 2w), an RFC 3339 time, or None for all orders. `report` receives
-    lines of text. A repetition changes nothing, but continues an interrupted snapshot.
+    `since` is an age (30m, 12h, 1d, 2w), an RFC 3339 time, or None for all orders. `report`
+    receives lines of text. A repetition changes nothing, but continues an interrupted snapshot.
     Raises BadSource, WrongGeneration, ServerAway.
     """
     since_time = None if since is None else parse_since(since)
@@ -80,7 +80,10 @@ async def _start_watermark(settings: Settings, report: Callable[[str], None]) ->
 
 
 def setup_statements(settings: Settings) -> str:
-    """Return the statements of `setup` as SQL for a MySQL client. Raises BadSource, DatabaseAway."""
+    """Return the statements of `setup` as SQL for a MySQL client.
+
+    Raises BadSource, DatabaseAway.
+    """
     if settings.source_mode != OUTBOX:
         return "-- In watermark mode the source only reads: there are no statements to execute."
     with closing(connect(settings)) as connection:
@@ -110,8 +113,8 @@ def teardown(settings: Settings, force: bool, report: Callable[[str], None] = pr
             installed = triggers.read_trigger_names(connection, settings)
             if has_outbox:
                 if installed:
-                    # After the lock is acquired, no transaction that has changed orders is open: the
-                    # outbox contains all changes that there will ever be.
+                    # After the lock is acquired, no transaction that has changed orders is open:
+                    # the outbox contains all changes that there will ever be.
                     triggers.lock_tables(connection, settings)
                 _require_empty_outbox(connection, settings, force)
             # The triggers first: without the outbox they would make the shop's own statements fail.
@@ -138,7 +141,10 @@ def _require_empty_outbox(connection: Connection, settings: Settings, force: boo
 
 
 def parse_since(since: str, now: datetime | None = None) -> str:
-    """Convert an age or a time to MySQL text in UTC, "YYYY-MM-DD HH:MM:SS.ffffff". Raises BadSource."""
+    """Convert an age or a time to MySQL text in UTC, "YYYY-MM-DD HH:MM:SS.ffffff".
+
+    Raises BadSource.
+    """
     age = _AGE.fullmatch(since)
     now = now or datetime.now(timezone.utc)
     try:

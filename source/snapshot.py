@@ -1,8 +1,8 @@
-"""A snapshot: it publishes the present rows of the shop's table as events, in chunks of the primary key.
+"""A snapshot: publish the present rows of the shop's table, in chunks of the primary key.
 
 It runs at the same time as the live source. Its version is below the versions of all changes made
-after its start. A row that was read before a change therefore never replaces the change, in whatever
-order the two are published.
+after its start. A row that was read before a change therefore never replaces the change, in
+whatever order the two are published.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Snapshot:
             return int(plan[0][names.index("rows")] or 0)
 
     def read_chunk(self, after: list[object] | None) -> tuple[list[OutboxRow], list[object] | None]:
-        """Return the rows after the key `after` (None: the first rows), and the key of the last of them.
+        """Return the rows after the key `after` (None: the first rows), and the last row's key.
 
         No rows mean that the end is reached.
         """
@@ -100,7 +100,10 @@ class Snapshot:
         )
 
     def _read_next(self) -> list[_KeyedRow]:
-        """Continue a single read of the whole table, which has no primary key. It cannot be resumed."""
+        """Continue a single read of the whole table, which has no primary key.
+
+        It cannot be resumed.
+        """
         if self._scan is None:
             self._scan_connection = connect(self._settings)
             self._scan = self._scan_connection.cursor()
@@ -108,7 +111,7 @@ class Snapshot:
         return _as_tuples(self._scan.fetchmany(CHUNK_ROWS))
 
     def finish(self, state: SnapshotState) -> SnapshotState:
-        """Return the state of a finished snapshot, with the horizon of rows that may still be missing."""
+        """Return the state of a finished snapshot, with its horizon."""
         horizon = state.horizon
         if state.where is None and state.since is not None:
             ordered_at = quote(self._columns["ordered_at"].name)
@@ -134,10 +137,11 @@ async def run(
     resume: bool = True,
     progress: ReportProgress = lambda rows, total: None,
 ) -> SnapshotState:
-    """Publish the rows ordered at `since` or later for which the SQL condition `where` is true; None: all rows.
+    """Publish the rows ordered at `since` or later that satisfy `where` (SQL); None: all rows.
 
-    `since` is "YYYY-MM-DD HH:MM:SS.ffffff" in UTC. An interrupted snapshot of the same rows continues
-    at its last saved key, unless `resume` is false. The order of the steps makes that safe:
+    `since` is "YYYY-MM-DD HH:MM:SS.ffffff" in UTC. An interrupted snapshot of the same rows
+    continues at its last saved key, unless `resume` is false. The order of the steps makes that
+    safe:
 
     1. Read a chunk.
     2. Publish it and wait for all acknowledgements.
@@ -206,10 +210,10 @@ def count_rows(settings: Settings, since: str | None, where: str | None) -> tupl
 def snapshot_version(connection: Connection, settings: Settings) -> int:
     """Return the version for the events of a snapshot that starts now.
 
-    With an outbox it is the version just below the first id: a change that the triggers saw is newer
-    than any snapshot, and a change that they did not see was made before. In watermark mode it is the
-    server's time before the first row is read, because the version of a live event is the time after
-    it was read. Raises BadSource when there is no outbox.
+    With an outbox it is the version just below the first id: a change that the triggers saw is
+    newer than any snapshot, and a change that they did not see was made before. In watermark mode
+    it is the server's time before the first row is read, because the version of a live event is the
+    time after it was read. Raises BadSource when there is no outbox.
     """
     if settings.source_mode == WATERMARK:
         return read_server_time(connection)
@@ -220,7 +224,7 @@ def snapshot_version(connection: Connection, settings: Settings) -> int:
 
 
 def read_chunk_columns(connection: Connection, settings: Settings) -> list[str]:
-    """Return the columns by which the shop's table can be read in chunks; none: no suitable primary key."""
+    """Return the columns for reads in chunks; empty without a suitable primary key."""
     key = read_primary_key(connection, settings)
     is_unsuitable = any(column.type in _UNSUITABLE_KEY_TYPES for column in key)
     return [] if is_unsuitable else [column.name for column in key]
@@ -229,7 +233,7 @@ def read_chunk_columns(connection: Connection, settings: Settings) -> list[str]:
 def _start_or_resume(
     connection: Connection, settings: Settings, since: str | None, where: str | None, states: SourceStates, resume: bool
 ) -> SnapshotState:
-    """Return the state of an interrupted snapshot that includes these rows, or of a new snapshot."""
+    """Return the state of an interrupted snapshot of these rows, or of a new snapshot."""
     previous = states.snapshot
     request_at = 0 if states.request is None else states.request.requested_at
     table = f"{settings.mysql_database}.{settings.source_table}"

@@ -1,4 +1,4 @@
-"""Requests of workers for a snapshot of all rows, which they send when they have lost rows that `orders` lacks too."""
+"""Requests for a snapshot of all rows: a worker has lost rows that `orders` lacks too."""
 
 from __future__ import annotations
 

@@ -17,7 +17,10 @@ from source.mysql import Connection, connect, fetch_row, read_server_time
 
 
 def read_status(settings: Settings) -> dict[str, object]:
-    """Return name -> value of the status, in the order in which it is printed. Raises BadSource, ServerAway."""
+    """Return name -> value of the status, in the order in which it is printed.
+
+    Raises BadSource, ServerAway.
+    """
     states = asyncio.run(source_state.read(settings))
     fields: dict[str, object] = {"mode": settings.source_mode}
     with closing(connect(settings)) as connection:

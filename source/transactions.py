@@ -12,8 +12,8 @@ from domain.errors import LatelyError
 from source.columns import quote
 from source.mysql import Connection, connect, execute, fetch_all, fetch_row
 
-# InnoDB gives ascending numbers to transactions that write. Read-only transactions have 0 in MariaDB
-# and a number of 2^48 or more in MySQL.
+# InnoDB gives ascending numbers to transactions that write. Read-only transactions have 0 in
+# MariaDB and a number of 2^48 or more in MySQL.
 _FIRST_READ_ONLY_NUMBER = 2**48
 
 # InnoDB refreshes information_schema.innodb_trx when its last read, by any client, was 0.1 s ago.
@@ -41,8 +41,9 @@ class TransactionListUnavailable(LatelyError):
 def read_writing_transactions(settings: Settings) -> frozenset[WritingTransaction]:
     """Return the transactions that write at this moment.
 
-    Each call proves that the list is up to date: it must contain the transaction of a connection that
-    was just opened. Raises TransactionListUnavailable, DatabaseAway, BadSource, mysql.connector.Error.
+    Each call proves that the list is up to date: it must contain the transaction of a connection
+    that was just opened. Raises TransactionListUnavailable, DatabaseAway, BadSource,
+    mysql.connector.Error.
     """
     with closing(connect(settings)) as connection:
         execute(connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT")

@@ -1,9 +1,9 @@
-"""Objects that the source creates in the shop's database: an outbox, three triggers, and the first version.
+"""Objects of the source in the shop's database: outbox, three triggers, first version.
 
 The ids of the outbox are the versions of the events. They grow per purchase, because two changes of
-one row hold its lock one after the other. They start at the current time in microseconds since 1970.
-They are restarted there whenever changes may have been missed, so they are above all earlier ids.
-The version just below the start is the version of snapshots.
+one row hold its lock one after the other. They start at the current time in microseconds since
+1970. They are restarted there whenever changes may have been missed, so they are above all earlier
+ids. The version just below the start is the version of snapshots.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def table_statements(settings: Settings) -> list[str]:
 
 
 def expected_triggers(connection: Connection, settings: Settings) -> dict[str, str]:
-    """Return trigger name -> its statement, in the order in which they can be created while the shop writes.
+    """Return trigger name -> its statement, in the order in which they must be created.
 
-    The trigger of removals comes first and that of insertions last: when the insertion of a row was
-    captured, all later changes of the row are captured too.
-    Raises BadSource when the shop's table or columns are unsuitable.
+    The shop may write in between. The trigger of removals is first and that of insertions last:
+    when the insertion of a row was captured, all later changes of the row are captured too. Raises
+    BadSource when the shop's table or columns are unsuitable.
     """
     columns = read_shop_columns(connection, settings)
     key = [column.name for column in read_primary_key(connection, settings)]
@@ -113,16 +113,16 @@ def _row_changed(columns: Columns, key: Sequence[str], table: str) -> str:
     return f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {where} AND {unchanged})"
 
 
-def _bytes_equal(left: str, right: str) -> str:
+def _bytes_equal(first: str, second: str) -> str:
     # As bytes, because in most collations "ann" and "Ann" are equal.
-    return f"CAST({left} AS BINARY) <=> CAST({right} AS BINARY)"
+    return f"CAST({first} AS BINARY) <=> CAST({second} AS BINARY)"
 
 
 def install(connection: Connection, settings: Settings) -> None:
     """Create the missing objects, or update them; a repetition changes nothing.
 
-    When a trigger has to change, the shop's writes wait while it is replaced. Raises BadSource before
-    any trigger is changed when MySQL does not allow it or the shop's table is unsuitable.
+    When a trigger has to change, the shop's writes wait while it is replaced. Raises BadSource
+    before any trigger is changed when MySQL does not allow it or the shop's table is unsuitable.
     """
     expected = expected_triggers(connection, settings)
     try:
@@ -156,7 +156,7 @@ def lock_tables(connection: Connection, settings: Settings) -> None:
 
 
 def reserve_version(connection: Connection, settings: Settings) -> int:
-    """Return a version above those of all committed or open changes, and below those of all later changes.
+    """Return a version above all committed and open changes, and below all later changes.
 
     The shop's writes wait while it is reserved. Raises BadSource when there is no outbox, or MySQL
     does not allow the lock.
@@ -182,7 +182,8 @@ def reserve_version(connection: Connection, settings: Settings) -> int:
 
 
 def _check_privileges(connection: Connection, settings: Settings) -> None:
-    # The triggers run with this user's privileges: without them the shop's own statements would fail.
+    # The triggers run with this user's privileges: without them the shop's own statements would
+    # fail.
     outbox = quote(settings.source_outbox)
     fetch_all(connection, tuple[int], f"SELECT 1 FROM {quote(settings.source_table)} LIMIT 1")
     execute(connection, "START TRANSACTION")
@@ -212,7 +213,10 @@ def now_microseconds() -> int:
 
 
 def find_missing(connection: Connection, settings: Settings) -> list[str]:
-    """Return the names of Lately's triggers that do not exist or differ from the expected ones. Raises BadSource."""
+    """Return the names of Lately's triggers that do not exist or differ from the expected ones.
+
+    Raises BadSource.
+    """
     installed, expected = _read_installed(connection, settings), expected_triggers(connection, settings)
     return [name for name, statement in expected.items() if installed.get(name) != _body(statement)]
 

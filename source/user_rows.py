@@ -17,14 +17,17 @@ from source.mysql import Connection, connect, explain_errors, fetch_all, fetch_r
 
 
 class UserRows(NamedTuple):
-    """All purchases of some users, newest first. They include all changes committed before `as_of` (server's clock)."""
+    """All purchases of some users, newest first.
+
+    They include all changes committed before `as_of` (server's clock).
+    """
 
     as_of: int
     purchases: dict[str, list[Purchase]]
 
 
 def read_user_rows(settings: Settings, user_ids: list[str]) -> UserRows:
-    """Read all purchases of some users, without rows that break a rule, because the table lacks these too.
+    """Read all purchases of some users, without rows that break a rule.
 
     Raises DatabaseAway, BadSource.
     """
@@ -63,7 +66,7 @@ def read_purchases(connection: Connection, settings: Settings, user_ids: list[st
 
 
 def count_remaining(settings: Settings, user_id: str) -> tuple[int, int]:
-    """Return the number of a user's rows in the shop's table, and of the user's changes in the outbox.
+    """Return the number of a user's rows in the shop's table, and of changes in the outbox.
 
     Raises DatabaseAway, BadSource.
     """

@@ -1,4 +1,4 @@
-"""Capture by watermark, for a database user that may only read: new rows of the shop's table in the order of their ids.
+"""Capture by watermark, for a database user that may only read: new rows of the shop's table.
 
 A row takes its id at INSERT and becomes visible at COMMIT, so a row can appear below an id that was
 read before. The watermark `low` is an id up to which no row can appear any more. Above it, the
@@ -37,13 +37,14 @@ _ShopRow = tuple[int, str | bytes, str | None]
 GAPS_PER_STATEMENT = 200
 #: Pause between two epochs, and between two reads of the open transactions.
 EPOCH_PAUSE_S, TRANSACTION_POLL_S = 1.0, 0.3
-#: A transaction that took an id is listed after this delay: twice the refresh interval of the server's list.
+#: A transaction that took an id is listed after this delay: twice the refresh interval of the
+#: server's list.
 REGISTERED_AFTER_S = 0.25
 
 
 @dataclass
 class Epoch:
-    """An attempt to raise the watermark to `mark`: list the open transactions, then wait for their ends."""
+    """An attempt to raise the watermark to `mark`, which waits for open transactions to end."""
 
     mark: int
     #: Times of the monotonic clock.
@@ -54,7 +55,7 @@ class Epoch:
 
 
 class Watermark:
-    """A capture that reads the shop's table: call `read_rows`, publish the rows, then call `mark_published`."""
+    """Reads the shop's table: call `read_rows`, publish the rows, then call `mark_published`."""
 
     unseen = ("changed", "removed")
 
@@ -71,14 +72,15 @@ class Watermark:
         self._table, self._low, self._version = state.table, state.low, state.version
         #: The highest published id.
         self._high = state.low
-        #: Missing ids between the watermark and `_high`: first and last id of each range, ascending.
+        #: Missing ids between the watermark and `_high`: first and last id of each range,
+        #: ascending.
         self._gaps: list[tuple[int, int]] = []
         self._next_gap = 0
         self._epoch: Epoch | None = None
         self._last_epoch_ended_at = 0.0
         self._has_read_all_gaps = False
-        #: Start of the current round through all gaps (microseconds, the server's clock), and whether
-        #: the round has also read all rows above `_high`.
+        #: Start of the current round through all gaps (microseconds, the server's clock), and
+        #: whether the round has also read all rows above `_high`.
         self._round_began: int | None = None
         self._has_read_tail = False
         self.as_of: int | None = None
@@ -98,7 +100,7 @@ class Watermark:
         return WatermarkState(table=self._table, low=self._low, version=self._version)
 
     def read_rows(self) -> list[OutboxRow]:
-        """Return rows that are not published yet: those above the highest id, and those in the gaps."""
+        """Return unpublished rows: those above the highest id, and those in the gaps."""
         if self._round_began is None:
             self._round_began, self._has_read_tail = read_server_time(self._connection), False
         limit = self._settings.source_batch_rows
@@ -108,7 +110,7 @@ class Watermark:
         return self._build_rows({row[0]: row for row in (*late, *tail)})
 
     def mark_published(self, rows: list[OutboxRow]) -> None:
-        """Remove the ids of published `rows` from the gaps, and raise the watermark when the epoch is finished."""
+        """Remove published ids from the gaps; raise the watermark when the epoch is finished."""
         for row in rows:
             self._remove_from_gaps(row.id)
         if self._has_read_tail and self._has_read_all_gaps:
@@ -122,10 +124,11 @@ class Watermark:
             self._epoch, self._last_epoch_ended_at = None, time.monotonic()
 
     def _advance_epoch(self) -> bool:
-        """Continue the epoch; return whether all transactions that could insert an id up to its mark have ended.
+        """Continue the epoch; return whether all transactions with ids up to its mark have ended.
 
         1. The mark is the highest id read: all ids up to it have been taken.
-        2. After a delay, the transactions that took them are listed: note all transactions that write.
+        2. After a delay, the transactions that took them are listed: note all transactions that
+           write.
         3. When none of these is open any more, their rows are visible or will never exist.
         """
         now = time.monotonic()
@@ -161,7 +164,8 @@ class Watermark:
     def _read_all_gaps(self, limit: int) -> list[_ShopRow]:
         """Return rows in all gaps, read after the transactions have ended.
 
-        The epoch is finished unless the limit is reached; `mark_published` then raises the watermark.
+        The epoch is finished unless the limit is reached; `mark_published` then raises the
+        watermark.
         """
         rows: list[_ShopRow] = []
         for start in range(0, len(self._gaps), GAPS_PER_STATEMENT):
@@ -226,7 +230,7 @@ class Watermark:
 def find_start(
     connection: Connection, settings: Settings, proven: bool, report: Callable[[str], None]
 ) -> WatermarkState:
-    """Return an initial watermark: a snapshot that starts after this call sees all rows up to its id.
+    """Return an initial watermark: a snapshot taken afterwards sees all rows up to its id.
 
     Waits until the transactions that are open now have ended, or `source_settle_s` when they cannot
     be listed. `report` receives a line of text before a wait. Raises BadSource, DatabaseAway.

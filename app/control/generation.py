@@ -18,7 +18,10 @@ from app.settings import Settings
 
 
 def current_layout(settings: Settings, states: SourceStates) -> TopicLayout:
-    """Return the layout of this generation. Raises WrongGeneration when it does not exist or is abandoned."""
+    """Return the layout of this generation.
+
+    Raises WrongGeneration when it does not exist or is abandoned.
+    """
     layout = states.layout
     if layout is not None and layout.is_abandoned:
         raise WrongGeneration(
@@ -36,7 +39,10 @@ def current_layout(settings: Settings, states: SourceStates) -> TopicLayout:
 
 
 def require_not_superseded(settings: Settings, states: SourceStates) -> TopicLayout:
-    """Return the layout of this generation. Raises WrongGeneration when another generation has replaced it."""
+    """Return the layout of this generation.
+
+    Raises WrongGeneration when another generation has replaced it.
+    """
     layout = current_layout(settings, states)
     if layout.successor is not None:
         raise WrongGeneration(describe_successor(settings, layout.successor))
@@ -63,14 +69,15 @@ def require_active(settings: Settings, states: SourceStates) -> None:
 
 
 async def require_startable_generation(settings: Settings) -> None:
-    """Raise WrongGeneration unless a worker or a source may start: the generation exists and is not replaced."""
+    """Raise WrongGeneration unless this generation exists and no other one has replaced it."""
     require_not_superseded(settings, await source_state.read(settings))
 
 
 async def read_neighbor_generations(settings: Settings) -> list[Settings]:
     """Return settings for the other generations whose topics exist.
 
-    These are the previous generation until it is deleted, and the next generation while it is being filled.
+    These are the previous generation until it is deleted, and the next generation while it is being
+    filled.
     """
     layout = current_layout(settings, await source_state.read(settings))
     neighbors = []

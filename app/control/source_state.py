@@ -33,7 +33,10 @@ MAX_HORIZON = "9999-12-31 23:59:59.999999"
 
 
 class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"unseen_changes": "unseen", "written_at": "at"}):
-    """Status of the leading source. Times are microseconds since 1970, by the clock of the shop's database."""
+    """Status of the leading source.
+
+    Times are microseconds since 1970, by the clock of the shop's database.
+    """
 
     mode: str
     #: One of GUARANTEE_LEVELS, and the reasons why it is not a higher level.
@@ -68,7 +71,8 @@ class SnapshotState(
     last_key: list[object] | None = None
     rows: int = 0
     is_done: bool = False
-    #: Rows ordered before this time may be missing in Kafka unless they changed later; None: no row is missing.
+    #: Rows ordered before this time may be missing in Kafka unless they changed later; None: no row
+    #: is missing.
     horizon: str | None = MAX_HORIZON
     #: `requested_at` of the request that existed when this snapshot started, and of the newest
     #: request that a snapshot of all rows has fulfilled.
@@ -76,7 +80,7 @@ class SnapshotState(
     fulfilled_at: int = 0
 
     def __post_init__(self) -> None:
-        """Replace a horizon that is not a time, which another version may have written, by the maximum."""
+        """Replace a horizon that is not a time (of another version of Lately) by the maximum."""
         try:
             horizon_microseconds(self.horizon)
         except ValueError:
@@ -84,7 +88,10 @@ class SnapshotState(
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True, rename={"requested_at": "at", "reason": "why"}):
-    """A worker requests a snapshot of all rows; `requested_at` (microseconds since 1970) identifies the request."""
+    """A worker's request for a snapshot of all rows.
+
+    `requested_at` (microseconds since 1970) identifies the request.
+    """
 
     requested_at: int
     reason: str = ""
@@ -139,7 +146,8 @@ class TopicLayout(
     partitions: int
     #: The generation that this one is copied from, until that one is deleted.
     predecessor: Generation | None = None
-    #: Since when the source publishes to this generation (microseconds since 1970); None: it is still being filled.
+    #: Since when the source publishes to this generation (microseconds since 1970); None: it is
+    #: still being filled.
     active_since: int | None = None
     #: The generation that the source publishes to instead of this one.
     successor: Generation | None = None
@@ -148,8 +156,9 @@ class TopicLayout(
 
 
 class CopyProgress(msgspec.Struct, frozen=True, kw_only=True, rename={"has_dead_letters": "letters"}):
-    """Progress of copying the previous generation: partition of `orders` -> the next offset to copy."""
+    """Progress of the copy of the previous generation."""
 
+    #: Partition of `orders` -> the next offset to copy.
     offsets: dict[int, int] = {}
     #: Number of events copied, and whether the open dead letters are copied too.
     events: int = 0
@@ -216,14 +225,20 @@ def decode(key: bytes | None, value: bytes | None) -> State | None:
 
 
 async def write(producer: AIOKafkaProducer, topics: Topics, *states: State) -> None:
-    """Write `states` to the topic source-state, and wait until Kafka has acknowledged them. Raises KafkaError."""
+    """Write `states` to the topic source-state, and wait until Kafka has acknowledged them.
+
+    Raises KafkaError.
+    """
     for state in states:
         key, value = encode(state)
         await producer.send_and_wait(topics.source_state.name, value, key, partition=0)
 
 
 async def read(settings: Settings) -> SourceStates:
-    """Read the newest state of each kind; all are None before the topic exists. Raises ServerAway."""
+    """Read the newest state of each kind; all are None before the topic exists.
+
+    Raises ServerAway.
+    """
     async with open_reader(settings) as reader:
         return reader.states
 
