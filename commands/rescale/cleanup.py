@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import time
+import operator
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +15,7 @@ from app.control.source_state import TopicLayout
 from app.errors import BadTopic, ServerAway, StillRunning, WrongGeneration
 from app.kafka.admin import admin_client
 from app.kafka.groups import committed_offsets, list_groups, workers_of_group
+from app.polling import poll_until
 from app.settings import Settings
 from app.topics import Topics
 from commands.rescale.next_generation import require_unused, write_down
@@ -126,8 +126,9 @@ async def _delete(admin: AIOKafkaAdminClient, names: list[str]) -> None:
     for name, code, *_ in answer.topic_error_codes:
         if code not in (0, UNKNOWN_TOPIC):
             raise BadTopic(f"topic {name} could not be deleted ({for_code(code).__name__}): see delete.topic.enable")
-    until = time.monotonic() + PATIENCE_S
-    while set(names) & set(await admin.list_topics()):
-        if time.monotonic() > until:
-            raise ServerAway(f"Kafka still lists deleted topics after {PATIENCE_S} s: run this again")
-        await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def remaining() -> set[str]:
+        return set(names) & set(await admin.list_topics())
+
+    if await poll_until(remaining, PATIENCE_S, AGAIN_AFTER_S, is_done=operator.not_):
+        raise ServerAway(f"Kafka still lists deleted topics after {PATIENCE_S} s: run this again")

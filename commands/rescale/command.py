@@ -10,7 +10,7 @@ import msgspec
 
 from app.errors import EX_DIFFERENT
 from app.settings import Settings
-from commands.output import Progress, difference
+from commands.output import ProgressLine, encode_difference, format_difference
 
 #: More of a broker's files than anybody wants.
 MOST_PARTITIONS = 10_000
@@ -49,11 +49,9 @@ def _run(settings: Settings, partitions: int, within: int, anyway: bool, samples
 
     asked = rescaling.Asked(within, anyway)
     say = partial(click.echo, err=True)
-    done = asyncio.run(rescaling.run(settings, partitions, asked, say, Progress("events")))
+    done = asyncio.run(rescaling.run(settings, partitions, asked, say, ProgressLine("events")))
     for one in done.found[:samples]:
-        shown = one.shown()
-        shown["before"] = shown.pop("database")
-        click.echo(_json(shown) if as_json else difference(shown, "before", "the old table"))
+        click.echo(encode_difference(one, "before") if as_json else format_difference(one, "the old table"))
     for name in done.products[:samples]:
         click.echo(_json({"kind": "totals", "product_name": name}) if as_json else f"totals   of {name} differ")
     if as_json:

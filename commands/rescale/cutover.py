@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from app.control import generation, source_state
 from app.control.source_state import Generation, TopicLayout
 from app.errors import ServerAway
 from app.kafka.lag import LagReader
+from app.polling import poll_until
 from app.settings import Settings
 from commands.rescale.log_copy import LogCopy
 from commands.rescale.next_generation import write_down
@@ -66,19 +68,22 @@ class Switch:
         """Copy the rest, and wait until the workers of both generations have applied all of it."""
         await self._copy.catch_up()
         for settings, one in ((self._old, self._old_behind), (self._new, self._new_behind)):
-            began = time.monotonic()
-            while left := await one.count_unread():
-                if not await one.list_workers():
+
+            async def count_unread(settings: Settings = settings, reader: LagReader = one) -> int:
+                unread = await reader.count_unread()
+                if unread and not await reader.list_workers():
                     raise ServerAway(
-                        f"no worker of generation {settings.generation} runs, and {left} records are left to be read: "
-                        "start one, then run this again"
+                        f"no worker of generation {settings.generation} runs, and {unread} records are left to be "
+                        "read: start one, then run this again"
                     )
-                if time.monotonic() - began > PATIENCE_S:
-                    raise ServerAway(
-                        f"the workers of generation {settings.generation} have {left} records left to read, "
-                        f"{PATIENCE_S} s after the last was published: see that they run, then run this again"
-                    )
-                await asyncio.sleep(AGAIN_AFTER_S)
+                return unread
+
+            unread = await poll_until(count_unread, PATIENCE_S, AGAIN_AFTER_S, is_done=operator.not_)
+            if unread:
+                raise ServerAway(
+                    f"the workers of generation {settings.generation} have {unread} records left to read, "
+                    f"{PATIENCE_S} s after the last was published: see that they run, then run this again"
+                )
 
     async def finish(self, lead: Lead) -> None:
         """The steps 6 to 9 of `run`."""

@@ -103,7 +103,9 @@ class LogCopy:
             events = self.copied.events + len(chosen)
             await self._remember(msgspec.structs.replace(self.copied, offsets=offsets, events=events))
 
-    async def _send(self, number: int, records: Iterable[ConsumerRecord]) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
+    async def _send(
+        self, number: int, records: Iterable[ConsumerRecord]
+    ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
         messages: Iterable[Message] = (
             {"timestamp": one.timestamp, "key": one.key, "value": one.value, "headers": list(one.headers)}
             for one in records
