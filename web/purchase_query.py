@@ -55,7 +55,7 @@ class PurchaseQuery(NamedTuple):
     consistency: str = "any"
 
     def bound_to(self, user_id: str) -> tuple[object, ...]:
-        """Return the values that a cursor is bound to: the user and all parameters but limit and cursor."""
+        """Return the values that a cursor is bound to: all but limit and cursor."""
         return (user_id, *self[2:])
 
 

@@ -17,7 +17,7 @@ from web import purchase_query
 from web.http import parameters
 from web.http.access import EXPIRES_AT
 from web.http.parameters import USER
-from web.http.problems import Problem
+from web.http.problems import Problem, request_id
 from web.http.routes import EVENTS, Parameter, Route
 from web.problem_types import QUERY, ROUTED
 from web.purchase_query import PurchaseQuery
@@ -106,7 +106,7 @@ async def _pass_on(request: Request, owner: URL) -> StreamResponse:
 
 
 async def _begin(request: Request, headers: dict[str, str]) -> StreamResponse:
-    response = StreamResponse(headers={**headers, "X-Request-ID": request["request_id"]})
+    response = StreamResponse(headers={**headers, "X-Request-ID": request_id(request)})
     await response.prepare(request)
     return response
 

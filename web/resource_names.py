@@ -16,12 +16,15 @@ ORDER = Parameter("order_id", "The order's id", {"type": "string", "minLength": 
 
 
 def read_product_name(request: Request, segment: int) -> str:
-    """Return the product name in path segment `segment`. Raises Problem 400 invalid-product-name."""
+    """Return the product name in a path segment. Raises Problem 400 invalid-product-name."""
     return _check_product_name(read_path_text(request, segment), "product_name")
 
 
 def read_query_product_name(request: Request, name: str) -> str:
-    """Return the product name in the query parameter `name`. Raises Problem 400 invalid-product-name."""
+    """Return the product name in the query parameter `name`.
+
+    Raises Problem 400 invalid-product-name.
+    """
     values = read_query_texts(request, name)
     return _check_product_name(values[0] if len(values) == 1 else None, name)
 

@@ -21,7 +21,7 @@ from chunks import ClosedPartition, Table
 from domain.partitioning import partition_of
 from web.http.accept import wants_fragment
 from web.http.access import HOP_HEADER
-from web.http.problems import HandlerResult, Problem
+from web.http.problems import HandlerResult, Problem, request_id
 
 RETRY_AFTER_S = 1
 
@@ -183,7 +183,7 @@ async def asking(
     headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
     if path or wants_fragment(request):
         headers.pop("If-None-Match", None)  # what the client has is not what is asked for here, or is no JSON
-    headers |= {"X-Request-ID": request["request_id"], HOP_HEADER: "1"}
+    headers |= {"X-Request-ID": request_id(request), HOP_HEADER: "1"}
     asked = app.http_client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
     try:
         async with await asyncio.wait_for(asked, timeout.total or settings.forward_ms / 1000) as answer:

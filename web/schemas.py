@@ -18,7 +18,7 @@ TraceOutcome = Literal["visible", "cancelled", "different"]
 
 
 class RankedPurchase(Struct):
-    """A purchase (one product of one order) in a list; `position` counts from 1 on the first page."""
+    """A purchase (one product of an order) in a list; `position` is 1 on top of the first page."""
 
     order_id: Id
     product_name: Id
@@ -191,7 +191,10 @@ class SalesHistory(Struct):
 
 
 class ProductSales(Struct):
-    """The sales of a product; `sales` is missing with LATELY_SIMILAR=0, or if the agent similar runs elsewhere."""
+    """The sales of a product.
+
+    `sales` is missing with LATELY_SIMILAR=0, and if the agent similar runs in another process.
+    """
 
     product_name: Id
     purchases: Count
@@ -256,7 +259,7 @@ class TraceMeta(Struct):
 
 
 class OrderTraceResponse(Struct):
-    """The path of an order: `different` means that Lately differs from MySQL, and `diagnosis` says why."""
+    """The path of an order; `different`: Lately differs from MySQL, `diagnosis` is the reason."""
 
     order_id: Id
     user_id: Id | None

@@ -109,7 +109,7 @@ def test_what_still_cannot_be_read_comes_back_and_what_is_dropped_does_not(stack
     assert letters(stack) == []
     eventually(lambda: shown_open(worker)[counted] == 0, within=20)
     assert math.isnan(shown_open(worker)["oldest_seconds"])
-    assert "None is open." in worker.get("/operator").text
+    assert "No open dead letters." in worker.get("/operator").text
     # Those that are open are counted after a restart too, and by whoever buried them.
     bury(stack, "purchase_outbox", b"ann", b"{}")
     bury(stack, "purchase_outbox", b"ann", b"{}", "broken-rule")

@@ -7,12 +7,15 @@ from functools import lru_cache
 
 import msgspec
 from aiohttp import hdrs
-from aiohttp.web import Request, Response, StreamResponse
+from aiohttp.web import Request, RequestKey, Response, StreamResponse
 
 from web.http.access import HOP_HEADER
 from web.http.problems import Problem
 from web.http.routes import HTML, JSON, Route
 from web.pages import render
+
+#: The negotiated media type of a request with the header Accept.
+_MEDIA: RequestKey[str] = RequestKey("media", str)
 
 _RANGE = re.compile(r"\s*([\w!#$&^.+*-]+)/([\w!#$&^.+*-]+)\s*(?:;(.*))?", re.ASCII)
 _QUALITY = re.compile(r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.ASCII | re.IGNORECASE)
@@ -31,19 +34,20 @@ def negotiate(request: Request, route: Route) -> str:
         return ""
     if hdrs.ACCEPT not in request.headers or HOP_HEADER in request.headers:
         return offered[0]
-    request["media"] = media = choose_media_type(",".join(request.headers.getall("Accept")), offered)
+    media = choose_media_type(",".join(request.headers.getall("Accept")), offered)
     if media is None:
         raise Problem(406, "not-acceptable", f"this route offers {' or '.join(offered)}")
+    request[_MEDIA] = media
     return media
 
 
 def wants_fragment(request: Request) -> bool:
     """Return True if the JSON of the response is to be converted to HTML, which has no ETag."""
-    return request.get("media") == HTML
+    return request.get(_MEDIA) == HTML
 
 
 def convert_response(response: StreamResponse, route: Route, media: str) -> StreamResponse:
-    """Return the response, converted from JSON to an HTML fragment if the negotiated media type is HTML."""
+    """Return the response, with its JSON converted to an HTML fragment if `media` is HTML."""
     if len(route.media) > 1 and not response.prepared:
         response.headers[hdrs.VARY] = "Accept"
         if media == HTML and isinstance(response, Response) and response.content_type == JSON:
@@ -52,7 +56,9 @@ def convert_response(response: StreamResponse, route: Route, media: str) -> Stre
 
 
 def _convert_to_fragment(response: Response) -> None:
-    content = msgspec.json.decode(response.body) if isinstance(response.body, bytes) else None
+    if not isinstance(response.body, bytes):
+        return
+    content = msgspec.json.decode(response.body)
     response.body = render("fragment.html", value=content).encode()
     response.content_type = HTML
     response.headers.update(_FRAGMENT_HEADERS)
@@ -61,7 +67,7 @@ def _convert_to_fragment(response: Response) -> None:
 
 @lru_cache(maxsize=256)
 def choose_media_type(accept: str, offered: tuple[str, ...]) -> str | None:
-    """Return the preferred one of the `offered` types, the first among equals; None if none is acceptable.
+    """Return the preferred `offered` type, the first among equals; None if none is acceptable.
 
     Ranges that cannot be parsed are ignored. If no range can be parsed, any type is acceptable.
     """

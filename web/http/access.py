@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from aiohttp.web import Request
+from aiohttp.web import Request, RequestKey
 
 from app import tokens
 from app.errors import BadToken
@@ -20,15 +20,16 @@ from web.http.routes import Access, Route
 HOP_HEADER = "Lately-Hop"
 #: Paths that exist only with LATELY_AUTH=token, whatever the method.
 ADMIN_PREFIX = "/v1/admin/"
-#: Key of the expiry of the request's token, in seconds since 1970; missing if it never expires.
-EXPIRES_AT = "token expires at"
+#: The expiry of the request's token, in seconds since 1970; missing if it never expires.
+EXPIRES_AT: RequestKey[int] = RequestKey("expires_at", int)
 
 AccessCheck = Callable[[Request, Route | None], None]
 
 
 def create_access_check(settings: Settings) -> AccessCheck:
-    """Return a function that raises Problem if a request is not allowed; the route is None if no path matches.
+    """Return a function that raises Problem if a request is not allowed.
 
+    The route is None if no path matches the request.
     Problems: 401 token-needed, invalid-token; 403 not-your-data, operators-only; 404 not-found for
     administration without tokens; 429 rate-limited.
     """
@@ -98,5 +99,5 @@ def _requested_users(request: Request) -> list[str]:
     resource = request.match_info.route.resource
     if resource is not None and "user_id" in request.match_info:
         segment = resource.canonical.split("/").index("{user_id}")
-        users.append(parameters.user_id(request, segment))
+        users.append(parameters.read_user_id(request, segment))
     return users

@@ -1,4 +1,4 @@
-"""Conditional GET: a weak ETag of the content, and 304 for a client that has it (RFC 9110, 13.1.2)."""
+"""Conditional GET: a weak ETag, and 304 for a client that has the content (RFC 9110, 13.1.2)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def json_response(
 
 
 def etag_response(request: Request, body: bytes, etag: str, link: str | None = None) -> Response:
-    """Return encoded JSON whose ETag is computed already, or 304. `link` is the URL of the next page."""
+    """Return encoded JSON whose ETag is computed already, or 304.
+
+    `link` is the URL of the next page.
+    """
     headers = {**PRIVATE_JSON_HEADERS, ETAG: etag}
     if link is not None:
         headers[hdrs.LINK] = f'<{link}>; rel="next"'

@@ -1,4 +1,8 @@
-"""Cursors: where a list goes on, signed, so that they fit only the user and the parameters they were given for."""
+"""Signed cursors: the position of the next page of a list.
+
+A cursor is valid only for the call that it was created for: its signature includes `bound_to`, such
+as the user and the parameters. Decoding accepts only the exact text that `write` returned.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from app.core import settings
 from app.settings import Settings
 from web.http.problems import Problem
 
-T = TypeVar("T", bound=msgspec.Struct)
+Position = TypeVar("Position", bound=msgspec.Struct)
 
 _SIGNATURE_BYTES = hashlib.sha256().digest_size
 
@@ -24,52 +28,55 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def signing_key(settings: Settings) -> bytes:
-    """The key that signs: LATELY_CURSOR_SECRET, or one that all workers of the same LATELY_ID have."""
+    """Return the key of the signatures: LATELY_CURSOR_SECRET, or a key derived from LATELY_ID."""
     return hashlib.sha256((settings.cursor_secret or f"cursor of {settings.id}").encode()).digest()
 
 
 KEY = signing_key(settings)
 
 
-def next_page_url(request: Request, following: str) -> str:
-    """The address of the page at the cursor `following`."""
-    pairs = [(name, said) for name, said in request.query.items() if name != "cursor"]
-    return f"{request.rel_url.raw_path}?{urlencode([*pairs, ('cursor', following)])}"
+def next_page_url(request: Request, cursor: str) -> str:
+    """Return path and query of the page at `cursor`, with the request's other parameters."""
+    pairs = [(name, value) for name, value in request.query.items() if name != "cursor"]
+    return f"{request.rel_url.raw_path}?{urlencode([*pairs, ('cursor', cursor)])}"
 
 
-def write(key: bytes, bound_to: tuple, mark: msgspec.Struct) -> str:
-    """The cursor for what comes after `mark`; `bound_to` is the user and the parameters, in plain values."""
-    content = _encode(mark)
+def write(key: bytes, bound_to: tuple[object, ...], position: msgspec.Struct) -> str:
+    """Return the cursor of the rows after `position`."""
+    content = _encode(position)
     return base64.urlsafe_b64encode(_sign(key, bound_to, content) + content).decode().rstrip("=")
 
 
-def read(key: bytes, bound_to: tuple, text: str, kind: type[T]) -> T:
-    """The mark in a cursor. Raises Problem 400 invalid-cursor for any that `write` did not return for `bound_to`."""
+def read(key: bytes, bound_to: tuple[object, ...], text: str, position_type: type[Position]) -> Position:
+    """Return the position in a cursor.
+
+    Raises Problem 400 invalid-cursor for any text that `write` did not return.
+    """
     try:
-        given = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        signed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise _invalid() from None
-    signature, content = given[:_SIGNATURE_BYTES], given[_SIGNATURE_BYTES:]
+        raise _invalid_cursor() from None
+    signature, content = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
     if not hmac.compare_digest(signature, _sign(key, bound_to, content)):
-        raise _invalid()
+        raise _invalid_cursor()
     try:
-        mark = msgspec.msgpack.decode(content, type=kind)
-    except msgspec.DecodeError:  # of another version
-        raise _invalid() from None
-    # The last character has bits that count for nothing.
-    if write(key, bound_to, mark) != text:
-        raise _invalid()
-    return mark
+        position = msgspec.msgpack.decode(content, type=position_type)
+    except msgspec.DecodeError:  # written by another version
+        raise _invalid_cursor() from None
+    # Base64 ignores the unused bits of the last character.
+    if write(key, bound_to, position) != text:
+        raise _invalid_cursor()
+    return position
 
 
-def _sign(key: bytes, bound_to: tuple, content: bytes) -> bytes:
+def _sign(key: bytes, bound_to: tuple[object, ...], content: bytes) -> bytes:
     return hmac.digest(key, _encode((bound_to, content)), "sha256")
 
 
-def _invalid() -> Problem:
+def _invalid_cursor() -> Problem:
     return Problem(
         400,
         "invalid-cursor",
-        "cursor is not one that was given for this user and these parameters: begin again without it",
+        "the cursor does not belong to this user and these parameters: start again without it",
         parameter="cursor",
     )

@@ -40,7 +40,7 @@ ENDPOINTS: AppKey[dict[AbstractRoute, Endpoint]] = AppKey("endpoints", dict)
 
 
 def mount(application: Application, context: C, views: Iterable[View[C]]) -> None:
-    """Serve `views`; each call receives `context` and the request. A view of GET also serves HEAD."""
+    """Serve `views`; each receives `context` and the request. A view of GET also serves HEAD."""
     for view in views:
         pattern = _VARIABLE.sub(r"{\1:[^/]*}", view.route.path)
         endpoint = Endpoint(view.route, partial(view.function, context))
@@ -54,7 +54,7 @@ def add_endpoint(application: Application, method: str, pattern: str, endpoint: 
 
 
 def mounted_routes(application: Application) -> list[Route]:
-    """Return the declared routes that an application serves, in the order in which they were mounted."""
+    """Return the declared routes of an application, in the order of their mounting."""
     routes = dict.fromkeys(endpoint.route for endpoint in application[ENDPOINTS].values())
     return [route for route in routes if route is not UNLISTED]
 
@@ -73,7 +73,7 @@ def create_dispatcher(application: Application, settings: Settings) -> Handler:
         endpoint = endpoints.get(match.route)
         if endpoint is None:
             check_access(request, None)
-            return match.handler(request)  # raises 404 or 405
+            raise match.http_exception or LookupError(f"{match.route} has no endpoint")
         route, handle = endpoint
         check_access(request, route)
         media = negotiate(request, route)

@@ -27,7 +27,7 @@ FastPath = Callable[[Request], HandlerResult | None]
 
 
 class _TrieNode:
-    """A segment of a path: its literal successors, its variable successor, and the route that ends here."""
+    """A segment of a path: its literal and variable successors, and the route that ends in it."""
 
     __slots__ = ("literals", "names", "route", "variable")
 
@@ -70,7 +70,7 @@ class RouteTrie:
         node.names = node.names or tuple(names.values())
 
     def find(self, path: str) -> UrlMappingMatchInfo | None:
-        """Return the match of a raw path; None if no route matches or the path is percent-encoded."""
+        """Return the match of a raw path; None if no route matches or the path has an escape."""
         if "%" in path:
             return None
         node, values = self._root, []
@@ -88,7 +88,9 @@ class RouteTrie:
 
 
 def create_fast_path(application: Application, handler: Handler) -> FastPath:
-    """Return a function that starts to handle a request without a task; it returns None if the task has to."""
+    """Return a function that starts to handle a request without a task.
+
+    It returns None if the task of the connection has to handle the request."""
     trie = RouteTrie(application.router)
 
     def fast_path(request: Request) -> HandlerResult | None:
@@ -111,7 +113,7 @@ async def _raise(exc: Exception) -> Response:
 
 
 def to_bytes(request: Request, response: AnyResponse) -> bytes | None:
-    """Return all bytes of the response to a GET over a persistent connection, equal to those that aiohttp sends.
+    """Return the bytes that aiohttp would send for a GET over a persistent connection.
 
     None if the response has to be sent by aiohttp.
     """

@@ -15,7 +15,7 @@ MAX_HEADERS = 100
 
 
 class Limiter:
-    """A token bucket per client, stored as one time each (generic cell rate algorithm, ITU-T I.371).
+    """A token bucket per client, stored as one time (generic cell rate algorithm, ITU-T I.371).
 
     A client may send `per_second` requests at once and `per_second` in every second after that.
     With more than `clients` clients, the least recently seen client is forgotten.

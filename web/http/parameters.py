@@ -1,6 +1,7 @@
 """Reads the parameters of a request, and reports exactly what is wrong with them.
 
-The readers of query parameters return None if the parameter is missing. All of them raise Problem 400.
+The readers of query parameters return None if the parameter is missing. All of them raise Problem
+400.
 """
 
 from __future__ import annotations
@@ -99,7 +100,10 @@ def read_text(request: Request, name: str, max_length: int) -> str | None:
 
 
 def read_time(request: Request, name: str) -> int | None:
-    """Return a time of RFC 3339 in microseconds since 1970, rounded up. Raises Problem invalid-parameter."""
+    """Return a time of RFC 3339 in microseconds since 1970, rounded up.
+
+    Raises Problem invalid-parameter.
+    """
     values = request.query.getall(name, [])
     if not values:
         return None
@@ -125,7 +129,7 @@ def _truncate_time(time: str) -> tuple[str, bool]:
 
 
 def read_hex_values(request: Request, name: str) -> list[bytes]:
-    """Return the bytes of each value, which are written in hex. Raises Problem invalid-parameter."""
+    """Return the bytes of each value, written in hex. Raises Problem invalid-parameter."""
     values = request.query.getall(name, [])
     if len(values) > MAX_HEX_VALUES or not all(_HEX.fullmatch(value) for value in values):
         raise invalid_parameter(name, f"{name} must be bytes in lower-case hex, given at most {MAX_HEX_VALUES} times")
@@ -133,7 +137,10 @@ def read_hex_values(request: Request, name: str) -> list[bytes]:
 
 
 def read_user_id(request: Request, segment: int) -> str:
-    """Return the user id in path segment `segment`, decoded byte for byte. Raises Problem invalid-user-id."""
+    """Return the user id in path segment `segment`, decoded byte for byte.
+
+    Raises Problem invalid-user-id.
+    """
     text = read_path_text(request, segment)
     if text is None or not is_valid_user_id(text):
         raise _invalid_user_id()
@@ -151,7 +158,7 @@ def read_query_user_id(request: Request, name: str) -> str | None:
 
 
 def read_user_ids(request: Request) -> list[str]:
-    """Return the distinct values of `user_id`. Raises Problem invalid-user-id, invalid-parameter."""
+    """Return the distinct `user_id` values. Raises Problem invalid-user-id, invalid-parameter."""
     values = read_query_texts(request, "user_id")
     if not 1 <= len(values) <= MAX_USERS:
         raise invalid_parameter("user_id", f"user_id must be given 1 to {MAX_USERS} times, not {len(values)}")
@@ -164,7 +171,10 @@ def read_user_ids(request: Request) -> list[str]:
 
 
 def read_partition(request: Request, segment: int, partitions: int) -> int:
-    """Return the partition in a path segment, less than `partitions`. Raises Problem invalid-parameter."""
+    """Return the partition in a path segment, less than `partitions`.
+
+    Raises Problem invalid-parameter.
+    """
     text = read_path_text(request, segment)
     if text is None or not re.fullmatch("[0-9]{1,9}", text, re.ASCII) or int(text) >= partitions:
         raise invalid_parameter("partition", f"partition must be a whole number from 0 to {partitions - 1}")
@@ -186,14 +196,16 @@ def _invalid_user_id(name: str = "user_id") -> Problem:
 
 
 def read_query_texts(request: Request, name: str) -> list[str | None]:
-    """Return all values of a query parameter; None for a value that is not UTF-8, which aiohttp would change."""
+    """Return all values of a query parameter; None for a value that is not UTF-8.
+
+    aiohttp would replace the invalid bytes."""
     pairs = (pair.partition("=") for pair in request.rel_url.raw_query_string.split("&"))
     return [_decode(value.replace("+", " ")) for key, _, value in pairs if _decode(key.replace("+", " ")) == name]
 
 
 def read_path_text(request: Request, segment: int) -> str | None:
     """Return the decoded path segment; None if it is not UTF-8."""
-    # aiohttp's own decoding leaves invalid UTF-8 encoded: "%ff" would become the three characters %ff.
+    # aiohttp does not decode invalid UTF-8: "%ff" would become the three characters %ff.
     return _decode(request.rel_url.raw_path.split("/")[segment])
 
 

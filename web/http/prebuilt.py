@@ -1,4 +1,7 @@
-"""Fast path for the most common response, JSON 200 with an ETag: its bytes bypass aiohttp's response classes."""
+"""Prebuilt responses: JSON 200 with an ETag, the most common response.
+
+Their bytes bypass the response classes of aiohttp.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from aiohttp.web import (
     HTTPMethodNotAllowed,
     HTTPRequestEntityTooLarge,
     Request,
+    RequestKey,
     Response,
     StreamResponse,
 )
@@ -32,7 +33,8 @@ from web.pages import page
 
 log = logging.getLogger(__name__)
 
-_REQUEST_ID = istr("X-Request-ID")
+_REQUEST_ID_HEADER = istr("X-Request-ID")
+_REQUEST_ID: RequestKey[str] = RequestKey("request_id", str)
 
 
 class ProblemType(NamedTuple):
@@ -149,7 +151,7 @@ def handle_errors(handler: Handler) -> Handler:
 
 
 def _render_exception(request: Request, exc: Exception) -> Response:
-    """Return the error response; raise ConnectionResetError if the client cannot receive it any more.
+    """Return the error response; raise ConnectionResetError if the client cannot receive it.
 
     Raises a redirect again: it is a response and no error.
     """
@@ -179,18 +181,21 @@ def _histogram(resource: AbstractResource | None, method: str, status: int) -> H
 
 
 async def on_response_prepare(request: Request, response: StreamResponse) -> None:
-    """Set the common headers of a response that aiohttp sends; a signal handler of the application."""
+    """Set the common headers of a response that aiohttp sends; a signal handler."""
     set_common_headers(request, response)
 
 
 def set_common_headers(request: BaseRequest, response: StreamResponse) -> None:
     """Set the headers of every response: request id, nosniff and Server."""
-    response.headers[_REQUEST_ID] = request_id(request)
+    response.headers[_REQUEST_ID_HEADER] = request_id(request)
     response.headers.update(COMMON_HEADERS)
 
 
 def from_http_exception(exc: HTTPException, request: BaseRequest) -> Response:
-    """Return the problem response of an exception of aiohttp; OPTIONS receives 204 with the allowed methods."""
+    """Return the problem response of an exception of aiohttp.
+
+    OPTIONS receives 204 with the allowed methods.
+    """
     if isinstance(exc, HTTPMethodNotAllowed):
         allowed = ", ".join(sorted({*exc.allowed_methods, "OPTIONS"}))
         if request.method == "OPTIONS":
@@ -213,21 +218,22 @@ def body_too_large(request: BaseRequest) -> Problem:
 
 
 def request_id(request: BaseRequest) -> str:
-    """Return the id of a request: its X-Request-ID if that is 1 to 128 visible ASCII characters, else a new id."""
+    """Return the id of a request.
+
+    It is the X-Request-ID if that has 1 to 128 visible ASCII characters, else a new id.
+    """
     try:
-        # aiohttp types the values of a request as Any.
-        assigned: str = request["request_id"]
+        return request[_REQUEST_ID]
     except KeyError:
         return assign_request_id(request)
-    return assigned
 
 
 def assign_request_id(request: BaseRequest) -> str:
     """Store the id of a request in it and return it; see `request_id`."""
-    header = request.headers.get(_REQUEST_ID)
+    header = request.headers.get(_REQUEST_ID_HEADER)
     if header is not None and 1 <= len(header) <= 128 and all("!" <= char <= "~" for char in header):
         assigned = header
     else:
         assigned = f"{random.getrandbits(128):032x}"  # identifies a request, is no secret
-    request["request_id"] = assigned
+    request[_REQUEST_ID] = assigned
     return assigned

@@ -1,7 +1,7 @@
 """Declarations of HTTP routes.
 
-A route is declared once, at its view. The router, the access check, the choice of the media type and
-/openapi.json are derived from this declaration.
+A route is declared once, at its view. The router, the access check, the choice of the media type
+and /openapi.json are derived from this declaration.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ MSGPACK = "application/msgpack"
 
 
 class Access(Enum):
-    """The callers that a route allows with LATELY_AUTH=token. Without tokens every route but ADMIN is open."""
+    """The callers that a route allows with LATELY_AUTH=token.
+
+    Without tokens every route but ADMIN is open.
+    """
 
     OPEN = "everybody"
     OWN = "a user about their own data, an operator about all"
@@ -40,11 +43,11 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """The declaration of a route; as a decorator it turns a function of context and request into a View.
+    """The declaration of a route; as a decorator, it turns a function into a View.
 
-    `path` has its variables in braces, each of them one segment. `method` is in lower case; a route of
-    GET also serves HEAD. `response` is the structure of its JSON, None if that has no fixed one.
-    `problems` are codes, in addition to those that every route has.
+    Each variable of `path` is one segment in braces. `method` is in lower case; a route of GET also
+    serves HEAD. `response` is the structure of the JSON, None if it is not fixed. `problems` are
+    codes, in addition to those that every route has.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""JSON structures that every server of this package uses; see web.schemas for those of the routes."""
+"""JSON structures of every server; those of the routes are in web.schemas."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RecoveryState(Struct):
 
 
 class AssignedPartitions(Struct):
-    """The partitions of one table on a worker; `warming` are the standbys that it restores to take them over."""
+    """The partitions of one table on a worker; `warming` are standbys that become active."""
 
     active: list[int]
     standby: list[int]
@@ -36,7 +36,9 @@ class AssignedPartitions(Struct):
 
 
 class ProblemDetails(Struct):
-    """Every error (RFC 9457). `code` is for programs, `detail` for people, `instance` is the request's id.
+    """Every error (RFC 9457).
+
+    `code` is for programs, `detail` for people, `instance` is the request's id.
 
     `reasons` has the codes of all problems of the worker; `code` is the first of them.
     """

@@ -53,7 +53,7 @@ def create_runner(application: Application, settings: Settings) -> Runner:
 
 
 class Web(driver.Web):
-    """Faust's web server without its pages /table, /router, /graph and statistics, which expose all data."""
+    """Faust's web server without its own pages: /table, /router and /graph expose all data."""
 
     default_blueprints = ()
     production_blueprints = ()
@@ -171,7 +171,7 @@ class Connections(Server):
 
 
 class Connection(RequestHandler):
-    """A client's connection: the fast path, problem responses instead of aiohttp's error pages, and timeouts."""
+    """A client's connection, with the fast path, problem responses and timeouts."""
 
     __slots__ = ("_connections", "_started", "_write_timeout")
 
@@ -195,7 +195,10 @@ class Connection(RequestHandler):
             waiter.set_result(None)
 
     def _try_fast_path(self, message: object, payload: StreamReader) -> bool:
-        """Return True if the response is sent. If not, the connection's task handles the request, or finishes it."""
+        """Return True if the response is sent.
+
+        If not, the connection's task handles the request, or finishes it.
+        """
         if (
             payload is not EMPTY_PAYLOAD
             or type(message) is not RawRequestMessage
@@ -236,14 +239,14 @@ class Connection(RequestHandler):
         return self._connections.request_factory(message, payload, protocol, writer, task)
 
     def take_started(self) -> HandlerResult | None:
-        """Return and forget the result of the fast path for the current request; None if it did not start."""
+        """Remove and return the started result of the current request; None if there is none."""
         started, self._started = self._started, None
         return None if started is None else started[1]
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> StreamResponse:
-        """Return the problem response to a request that could not be parsed, or that failed outside of all views."""
+        """Return the problem response to invalid HTTP or to a failure outside of views."""
         if isinstance(exc, HttpProcessingError):
             problem = _parse_problem(exc)
         else:
@@ -266,7 +269,7 @@ class Connection(RequestHandler):
         return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Log an exception, except an invalid body that the client sent after its request was answered."""
+        """Log an exception, except for an invalid body that follows a handled request."""
         if not isinstance(kwargs.get("exc_info"), RequestPayloadError):
             super().log_exception(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Pages for people: Jinja2 templates, every value escaped."""
+"""HTML pages: Jinja2 templates that escape every value."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,29 +11,29 @@ _templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
 
-# Pages load and run nothing but our own two files, so a value that slipped through could do no harm either.
+# A page may load and run only our own two files, so an unescaped value could not run a script.
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
 
 
-def _marked(text: str) -> Markup:
-    """Text with what stands in backticks as code."""
+def _mark_code(text: str) -> Markup:
+    """Return `text` with its parts in backticks as <code>."""
     parts = text.split("`")
-    return Markup().join(Markup("<code>%s</code>") % part if place % 2 else part for place, part in enumerate(parts))
+    return Markup().join(Markup("<code>%s</code>") % part if index % 2 else part for index, part in enumerate(parts))
 
 
-_templates.filters["marked"] = _marked
+_templates.filters["marked"] = _mark_code
 
 
 def page(template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: object) -> Response:
-    """Render `template` with `values` as an HTML answer."""
+    """Return `template`, rendered with `values`, as an HTML response."""
     return html(render(template, **values), status, headers)
 
 
 def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A rendered page as an answer."""
+    """Return a rendered page as a response."""
     return Response(
         text=text,
         status=status,
@@ -48,5 +48,5 @@ def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None)
 
 
 def render(template: str, **values: object) -> str:
-    """The text of `template` with `values` in it, escaped."""
+    """Return the text of `template` with the escaped `values`."""
     return _templates.get_template(template).render(values)

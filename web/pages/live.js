@@ -1,41 +1,41 @@
-// Shows what changed without a reload: the page is asked for again, and what is new in its parts is put into place. When:
-// at each event of the stream that the page names, or else every so many milliseconds. A page that is not looked at asks
-// for nothing: a browser has six connections to a server.
+// Updates the page without a reload. It fetches the page again and patches the parts that changed: after each event of
+// the stream that the page names, or at a fixed interval in milliseconds. A hidden page closes its stream and fetches
+// nothing, because a browser opens at most six connections to a server.
 "use strict";
 
-const FIRST_PAUSE_MS = 1000, LONGEST_PAUSE_MS = 30000, PATIENCE_MS = 15000;
-// What goes with a purchase is known a little later than the purchase.
-const AFTERWARDS_MS = 3000;
-const LISTS = ["OL", "TABLE", "TBODY", "SECTION"];
-const state = document.getElementById("live");
-const { stream: path, everyMs } = state.dataset;
+const MIN_PAUSE_MS = 1000, MAX_PAUSE_MS = 30000, TIMEOUT_MS = 15000;
+// Recommendations are updated a little later than purchases.
+const SECOND_REFRESH_MS = 3000;
+const CONTAINERS = ["OL", "TABLE", "TBODY", "SECTION"];
+const statusLine = document.getElementById("live");
+const { stream: path, everyMs } = statusLine.dataset;
 const NEW = "Live. New: ";
-const upToDate = path ? "Live: new purchases appear by themselves." : "Live: this page is kept up to date.";
-let stream = null, pause = FIRST_PAUSE_MS, refreshing = false, again = false, afterwards = false, timer = 0;
+const UP_TO_DATE = path ? "Live: new purchases appear automatically." : "Live: this page updates automatically.";
+let stream = null, pause = MIN_PAUSE_MS, refreshing = false, refreshAgain = false, secondRefresh = false, timer = 0;
 
-function listen() {
+function openStream() {
   if (stream || document.hidden) return;
-  const opened = stream = new EventSource(path);
-  opened.addEventListener("open", () => tell(upToDate));
-  opened.addEventListener("purchases", () => {
-    pause = FIRST_PAUSE_MS;
-    afterwards = true;
+  const source = stream = new EventSource(path);
+  source.addEventListener("open", () => setStatus(UP_TO_DATE));
+  source.addEventListener("purchases", () => {
+    pause = MIN_PAUSE_MS;
+    secondRefresh = true;
     refresh();
   });
-  opened.addEventListener("error", () => {
-    tell("Reconnecting …");
-    // A stream that was refused is closed for good; one that broke connects again by itself.
-    if (opened.readyState === EventSource.CLOSED && stream === opened) {
+  source.addEventListener("error", () => {
+    setStatus("Reconnecting …");
+    // The browser reconnects a broken stream by itself, but not a stream that the server refused.
+    if (source.readyState === EventSource.CLOSED && stream === source) {
       stream = null;
-      setTimeout(listen, pause);
-      pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
+      setTimeout(openStream, pause);
+      pause = Math.min(2 * pause, MAX_PAUSE_MS);
     }
   });
 }
 
-function look() {
+function onVisibilityChange() {
   if (!document.hidden) {
-    path ? listen() : refresh();
+    path ? openStream() : refresh();
   } else if (stream) {
     stream.close();
     stream = null;
@@ -44,76 +44,77 @@ function look() {
 
 async function refresh() {
   if (document.hidden) return;
-  if (refreshing) { again = true; return; }
+  if (refreshing) { refreshAgain = true; return; }
   refreshing = true;
   clearTimeout(timer);
-  let next = afterwards ? AFTERWARDS_MS : everyMs;
-  afterwards = false;
+  let delay = secondRefresh ? SECOND_REFRESH_MS : everyMs;
+  secondRefresh = false;
   try {
-    const answer = await fetch(location.pathname, {
-      headers: { Accept: "text/html" }, signal: AbortSignal.timeout(PATIENCE_MS),
+    const response = await fetch(location.pathname, {
+      headers: { Accept: "text/html" }, signal: AbortSignal.timeout(TIMEOUT_MS),
     });
-    if (!answer.ok) throw new Error(answer.status);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const names = news(page);
+    if (!response.ok) throw new Error(response.status);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const names = newNames(page);
     for (const part of document.querySelectorAll("[data-part]")) patch(part, page.getElementById(part.id));
-    pause = FIRST_PAUSE_MS;
-    if (names.length) state.textContent = NEW + names.join(", ");
-    else if (!state.textContent.startsWith(NEW)) tell(upToDate);
+    pause = MIN_PAUSE_MS;
+    if (names.length) statusLine.textContent = NEW + names.join(", ");
+    else if (!statusLine.textContent.startsWith(NEW)) setStatus(UP_TO_DATE);
   } catch {
-    tell("Reconnecting …");
-    next = pause;
-    pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
+    setStatus("Reconnecting …");
+    delay = pause;
+    pause = Math.min(2 * pause, MAX_PAUSE_MS);
   }
   refreshing = false;
-  if (again) { again = false; refresh(); } else if (next) timer = setTimeout(refresh, Number(next));
+  if (refreshAgain) { refreshAgain = false; refresh(); } else if (delay) timer = setTimeout(refresh, Number(delay));
 }
 
-// Only what is new is said, or a screen reader would say it again and again.
-function tell(text) {
-  if (state.textContent !== text) state.textContent = text;
+// Changes the text only if it differs: a screen reader announces every change.
+function setStatus(text) {
+  if (statusLine.textContent !== text) statusLine.textContent = text;
 }
 
-// The names of the purchases of a page that come before all that are shown here already.
-function news(page) {
+// Returns the product names of the purchases in `page` that precede all purchases in this document.
+function newNames(page) {
   const name = (row) => row.querySelector(".name").textContent.trim();
   const key = (row) => `${row.querySelector("time").dateTime} ${name(row)}`;
   const rows = [...page.querySelectorAll("#purchases li")];
-  const shown = new Set([...document.querySelectorAll("#purchases li")].map(key));
-  const old = rows.findIndex((row) => shown.has(key(row)));
-  return rows.slice(0, old < 0 ? rows.length : old).map(name);
+  const displayed = new Set([...document.querySelectorAll("#purchases li")].map(key));
+  const end = rows.findIndex((row) => displayed.has(key(row)));
+  return rows.slice(0, end < 0 ? rows.length : end).map(name);
 }
 
-// Make `before` equal `after` and keep what is equal in it, and with that the focus and the place on the screen.
-function patch(before, after) {
-  if (before.isEqualNode(after)) return;
-  if (!LISTS.includes(before.tagName) || !before.cloneNode().isEqualNode(after.cloneNode())) {
-    before.replaceWith(after);
+// Makes `current` equal to `target`. Keeps equal elements, and with them the focus and the scroll position.
+function patch(current, target) {
+  if (current.isEqualNode(target)) return;
+  if (!CONTAINERS.includes(current.tagName) || !current.cloneNode().isEqualNode(target.cloneNode())) {
+    current.replaceWith(target);
     return;
   }
-  let at = before.firstElementChild;
-  for (const wanted of [...after.children]) {
-    let same = at;
-    while (same && !same.isEqualNode(wanted)) same = same.nextElementSibling;
-    if (same) {
-      while (at !== same) at = dropped(at);
-      at = same.nextElementSibling;
-    } else if (at && at.tagName === wanted.tagName && LISTS.includes(at.tagName)) {
-      const next = at.nextElementSibling;
-      patch(at, wanted);
-      at = next;
+  let child = current.firstElementChild;
+  for (const targetChild of [...target.children]) {
+    let equal = child;
+    while (equal && !equal.isEqualNode(targetChild)) equal = equal.nextElementSibling;
+    if (equal) {
+      while (child !== equal) child = removeElement(child);
+      child = equal.nextElementSibling;
+    } else if (child && child.tagName === targetChild.tagName && CONTAINERS.includes(child.tagName)) {
+      const next = child.nextElementSibling;
+      patch(child, targetChild);
+      child = next;
     } else {
-      before.insertBefore(wanted, at);
+      current.insertBefore(targetChild, child);
     }
   }
-  while (at) at = dropped(at);
+  while (child) child = removeElement(child);
 }
 
-function dropped(element) {
+// Removes an element and returns its next sibling.
+function removeElement(element) {
   const next = element.nextElementSibling;
   element.remove();
   return next;
 }
 
-document.addEventListener("visibilitychange", look);
-look();
+document.addEventListener("visibilitychange", onVisibilityChange);
+onVisibilityChange();

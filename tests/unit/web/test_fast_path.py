@@ -106,7 +106,6 @@ DATE = {"Date": "Thu, 01 Jan 1970 00:00:00 GMT"}
 COMMON_HEADERS = {"X-Request-ID": "mine", "X-Content-Type-Options": "nosniff", "Server": "lately"}
 
 
-@pytest.mark.filterwarnings("ignore:It is recommended to use web.RequestKey")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -124,7 +123,6 @@ def test_the_fast_path_sends_the_bytes_that_aiohttp_sends(arguments):
     assert split(to_bytes(request, Response(**arguments))) == split(send_with_aiohttp(expected))
 
 
-@pytest.mark.filterwarnings("ignore:It is recommended to use web.RequestKey")
 def test_a_prebuilt_response_is_sent_as_aiohttp_sends_it():
     request = make_mocked_request("GET", "/", headers={"X-Request-ID": "mine"})
     prebuilt = PrebuiltResponse('{"é":1}'.encode(), 'W/"0a"')
@@ -145,7 +143,6 @@ def test_a_prebuilt_response_becomes_a_fragment_like_any_response():
     assert b"&lt;b&gt;" in fragment.body
 
 
-@pytest.mark.filterwarnings("ignore:It is recommended to use web.RequestKey")
 def test_a_response_has_its_date():
     assert b"\r\nDate: " in to_bytes(make_mocked_request("GET", "/"), Response(body=b"{}"))
 
