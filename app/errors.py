@@ -73,8 +73,8 @@ class PortTaken(LatelyError):
     exit_code = EX_USAGE
 
 
-class FolderTaken(LatelyError):
-    """Another worker keeps its tables in the same folder."""
+class FolderInUse(LatelyError):
+    """Another process uses the same folder."""
 
     exit_code = EX_USAGE
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import gc
 import ipaddress
 import logging
@@ -12,13 +11,15 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import faust
 from faust.worker import Worker as FaustWorker
+from filelock import FileLock
 
 from app.control.generation import require_startable_generation
-from app.errors import BadFolder, BadSetting, FolderTaken, PortTaken, WrongLibrary
+from app.errors import BadFolder, BadSetting, PortTaken, WrongLibrary
+from app.folder_lock import lock_folder
 from app.kafka.admin import ensure_topics
 from app.kafka.groups import require_no_rival
 from app.logs import dress
@@ -105,36 +106,15 @@ def _end() -> None:
     os._exit(1)
 
 
-def _lock_folder(folder: Path) -> TextIO:
-    # Two workers on one RocksDB would each wait for the other's partitions. The lock ends with the process.
+def _lock_folder(folder: Path) -> FileLock:
+    # Two workers with one RocksDB would each wait for the partitions of the other.
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
+        return lock_folder(folder, "the worker", "give each worker a folder of its own with LATELY_DATA_DIR")
     except OSError as exc:
-        raise _unusable(folder, exc) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().strip()
-        lock.close()
-        raise FolderTaken(
-            f"{folder} is in use by the worker with process id {owner}: "
-            "give each worker a folder of its own with LATELY_DATA_DIR"
+        raise BadFolder(
+            f"{folder} cannot be written to ({exc.strerror}): make room there, or let LATELY_DATA_DIR name another "
+            "folder"
         ) from None
-    lock.truncate(0)
-    try:
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-    except OSError as exc:
-        raise _unusable(folder, exc) from None
-    return lock
-
-
-def _unusable(folder: Path, exc: OSError) -> BadFolder:
-    return BadFolder(
-        f"{folder} cannot be written to ({exc.strerror}): make room there, or let LATELY_DATA_DIR name another folder"
-    )
 
 
 def _check_port(host: str, port: int) -> None:

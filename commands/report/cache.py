@@ -14,9 +14,9 @@ from typing import Any
 import duckdb
 import msgspec
 
-from app.errors import BadReport
+from app.folder_lock import lock_folder
 from domain.errors import LatelyError
-from domain.events import REMOVED, REPAIRED, Purchase
+from domain.events import REMOVED, REPAIRED, OrderLine
 from domain.values import microseconds
 
 FORMAT = 1
@@ -56,7 +56,7 @@ class Erased(msgspec.Struct, gc=False):
     version: int
 
 
-def row(partition: int, place: int, kind: str, data: Purchase) -> Row:
+def row(partition: int, place: int, kind: str, data: OrderLine) -> Row:
     """What an event of type `kind` at the offset `place` says."""
     order_id = f"i{data.order_id}" if isinstance(data.order_id, int) else f"s{data.order_id}"
     return Row(
@@ -75,7 +75,7 @@ class Cache:
     def __init__(self, folder: Path, name: str, of: str, memory_mb: int) -> None:
         self._folder, self._path, self._of, self._memory_mb = folder, folder / f"{name}.duckdb", of, memory_mb
         self._batch, self._scratch = folder / f"{name}.ndjson", folder / f"{name}-scratch.duckdb"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(folder, "another report", "wait for its end, or set LATELY_DATA_DIR", f"{name}.lock")
         try:
             self.connection = self._open()
         except Damaged:
@@ -91,10 +91,6 @@ class Cache:
                 },
             )  # fmt: skip
         except duckdb.Error as exc:
-            if "set lock" in str(exc):
-                raise BadReport(
-                    f"another report is at work in {self._folder}: wait for its end, or set LATELY_DATA_DIR"
-                ) from None
             raise Damaged from exc
         try:
             if not connection.execute("SELECT 1 FROM duckdb_tables() LIMIT 1").fetchone():
@@ -118,12 +114,16 @@ class Cache:
 
     def wipe(self) -> None:
         """Make it anew."""
-        self.close()
+        self._close_files()
         self._forget(self._path)
         self.connection = self._open()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and release its lock."""
+        self._close_files()
+        self._lock.release()
+
+    def _close_files(self) -> None:
         if hasattr(self, "connection"):
             self.connection.close()
             self._forget(self._scratch)

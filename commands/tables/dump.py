@@ -6,7 +6,6 @@ what it contains. What was on its way between them goes into the file too (docs/
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +16,15 @@ from typing import NamedTuple, TypeVar
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from app.errors import BadDump, BadTopic
+from app.errors import BadTopic
+from app.folder_lock import lock_folder
 from app.kafka.admin import missing_topics
 from app.settings import Settings
 from app.topics import ORIGIN, TABLES, Topics
-from chunks.store import RESTORING_KEY, Store
-from commands.changelogs import Changelogs, changelogs
+from chunks import RESTORING_KEY, Store
+from commands.changelogs import ChangelogReader, open_changelogs
 from commands.tables.dump_file import FORMAT, FRAME_BYTES, Head, Pairs, Part, Record, Records, Writer, writing
-from domain.digests import Digest
+from domain.digests import PartitionDigest
 from domain.values import rfc3339
 
 #: In this order they are read: a table that is fed by another one before that.
@@ -56,7 +56,7 @@ async def run(settings: Settings, path: Path, progress: Progress = lambda done, 
     if missing:
         raise BadTopic(f"there is nothing to dump, topics are missing: {', '.join(missing)}; look at LATELY_ID")
     with folder(settings) as stores:
-        async with changelogs(settings) as logs:
+        async with open_changelogs(settings) as logs:
             copies: Copies = {}
             for table in DOWNSTREAM_FIRST:
                 for partition in range(settings.partitions):
@@ -74,10 +74,10 @@ async def run(settings: Settings, path: Path, progress: Progress = lambda done, 
     return head
 
 
-async def _copy(logs: Changelogs, stores: Stores, table: str, partition: int, copies: Copies) -> Copied:
+async def _copy(logs: ChangelogReader, stores: Stores, table: str, partition: int, copies: Copies) -> Copied:
     sure = 0
     if table == "by_user":
-        sure = await logs.decided(logs.tp("product_partials", partition))
+        sure = await logs.decided_offset(logs.tp("product_partials", partition))
     with closing(stores.make(table, partition)) as store:
         if table == "product_partials":
             # It is written by the transactions that write by_user, and has to end with the same one.
@@ -95,7 +95,7 @@ def _head(settings: Settings, copies: Copies) -> Head:
     for table in TABLES:
         for partition in range(settings.partitions):
             store, position, _ = copies[table, partition]
-            digest = Digest(table)
+            digest = PartitionDigest(table)
             with closing(store.open()):
                 for pair in store.scan():
                     digest.add(*pair)
@@ -109,7 +109,7 @@ def _pairs(part: Part, store: Store) -> Iterator[Pairs]:
             yield Pairs(part.table, part.partition, some)
 
 
-async def _on_the_way(settings: Settings, logs: Changelogs, writer: Writer, head: Head) -> None:
+async def _on_the_way(settings: Settings, logs: ChangelogReader, writer: Writer, head: Head) -> None:
     """Write what the tables of the dump have sent, and those that it was sent to do not contain."""
     for name, (table, sender) in BETWEEN.items():
         topic, read, sent = getattr(Topics(settings), name).name, head.positions(table), head.positions(sender)
@@ -117,7 +117,7 @@ async def _on_the_way(settings: Settings, logs: Changelogs, writer: Writer, head
             tp = TP(topic, partition)
             waiting: list[Record] = []
             size = 0
-            async for record in logs.between(tp, read[partition], await logs.end(tp)):
+            async for record in logs.read_between(tp, read[partition], await logs.end_offset(tp)):
                 source, position = _origin(record)
                 if position <= sent.get(source, 0):
                     waiting.append((record.key, record.value, list(record.headers)))
@@ -164,14 +164,7 @@ class Stores:
 def folder(settings: Settings) -> Iterator[Stores]:
     """Room for copies beside the worker's tables, gone at the end."""
     path = Path(f"{settings.folder}-tables")
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadDump(
-                f"another dump, restore or rescale is at work in {path}: wait for its end, or stop it"
-            ) from None
+    with lock_folder(path, "another dump, restore or rescale", "wait for its end, or stop it"):
         copies = path / "copies"
         shutil.rmtree(copies, ignore_errors=True)  # of one that was killed
         try:

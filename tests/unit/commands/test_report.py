@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import BadReport
+from app.errors import BadReport, FolderInUse
 from commands.report import build, calendar
 from commands.report.build import CUSTOMERS, MYSQL, PAYMENTS, PRODUCTS, PURCHASES, SALES, Asked
 from commands.report.cache import Cache, Damaged, Erased, row
@@ -87,15 +87,15 @@ def folded(history: list[Event]) -> list[tuple]:
                 user.encode(), values.get(user), one.data.version, beside, others.__setitem__, []
             )
             continue
-        values[user] = folds.remember(
-            user.encode(), values.get(user), one, 0, others.get, others.__setitem__, most=2, least=1, differences=[]
+        values[user] = folds.apply_event(
+            user.encode(), values.get(user), one, 0, others.get, others.__setitem__, max_entries=2, trim_to=1, price_changes=[]
         )  # fmt: skip
     found = []
     for user, value in values.items():
         beside = [kept for key, kept in others.items() if kept is not None and key.startswith(user.encode() + b"\x00")]
         found += [
             (user, one.order_id, one.product_name, one.ordered_at, Decimal(one.price), one.payment_method)
-            for one in folds.registers(value, beside)
+            for one in folds.all_purchases(value, beside)
             if one.live
         ]
     return sorted(found, key=repr)
@@ -330,11 +330,15 @@ def test_what_was_read_is_kept_whole_or_not_at_all(tmp_path: Path):
 
 
 def test_two_reports_at_once_are_told_from_a_damaged_file(tmp_path: Path):
-    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-    words = [sys.executable, "-c", code, str(tmp_path / "log.duckdb")]
+    code = (
+        "import pathlib, sys; from commands.report.cache import Cache; "
+        "cache = Cache(pathlib.Path(sys.argv[1]), 'log', 'topic orders', 96); print('open', flush=True); "
+        "sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(BadReport, match="another report is at work"):
+        with pytest.raises(FolderInUse, match=f"is in use by another report with process id {other.pid}: wait for"):
             Cache(tmp_path, "log", "topic orders", 96)
         other.stdin.close()
     Cache(tmp_path, "log", "topic orders", 96).close()

@@ -1,0 +1,33 @@
+"""A lock on a folder, so that one process uses it at a time; the system releases the lock of a killed process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from app.errors import FolderInUse
+
+
+def lock_folder(folder: Path, user: str, next_step: str, name: str = "lock") -> FileLock:
+    """Create a folder and lock it, until the lock is released, garbage collected, or the process ends.
+
+    For the error message, `user` names the kind of process that uses the folder, and `next_step` is the remedy. Raises
+    FolderInUse if another process holds the lock, OSError if the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Not in the lock file itself: some releases of filelock truncate that when they try to lock it.
+    owner = folder / f"{name}-owner"
+    lock = FileLock(folder / name, blocking=False, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        process_id = owner.read_text().strip() if owner.exists() else "unknown"
+        raise FolderInUse(f"{folder} is in use by {user} with process id {process_id}: {next_step}") from None
+    try:
+        owner.write_text(f"{os.getpid()}\n")
+    except OSError:
+        lock.release()
+        raise
+    return lock
