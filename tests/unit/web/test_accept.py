@@ -1,4 +1,4 @@
-"""What is answered to a header Accept."""
+"""The media type that a header Accept selects."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ JSON, HTML = "application/json", "text/html"
         ("application/json;q=nonsense", JSON),
     ],
 )
-def test_the_client_gets_what_it_likes_best(accept, chosen):
+def test_the_preferred_media_type_is_chosen(accept, chosen):
     assert choose_media_type(accept, (JSON, HTML)) == chosen
 
 
 @given(st.text())
-def test_no_header_is_too_strange(accept):
+def test_any_header_is_parsed(accept):
     assert choose_media_type(accept, (JSON, HTML)) in (JSON, HTML, None)

@@ -1,4 +1,4 @@
-"""A cursor comes back as it was given, or not at all."""
+"""Only the exact cursor that was written can be read."""
 
 from __future__ import annotations
 
@@ -18,58 +18,60 @@ from web.http.problems import Problem
 KEY = cursor.signing_key(Settings())
 BOUND = ("ann", None, (None, None, None), None)
 
-places = st.tuples(
+sort_keys = st.tuples(
     st.integers(-(2**62), 2**62), st.integers(0, 1), st.integers(-(2**63), 2**64 - 1), st.text(max_size=20),
     st.text(max_size=20),
 )  # fmt: skip
-marks = st.builds(PagePosition, places, st.integers(0, 2**40), st.integers(0, 2**63 - 1))
+positions = st.builds(PagePosition, sort_keys, st.integers(0, 2**40), st.integers(0, 2**63 - 1))
 BITS_OF_A_LETTER = 8
 
 
-def refusal(key: bytes, bound_to: tuple, text: str) -> Problem:
+def read_error(key: bytes, bound_to: tuple[object, ...], text: str) -> Problem:
     with pytest.raises(Problem) as caught:
         cursor.read(key, bound_to, text, PagePosition)
     assert (caught.value.status, caught.value.code, caught.value.parameter) == (400, "invalid-cursor", "cursor")
     return caught.value
 
 
-@given(marks)
-def test_a_cursor_comes_back_as_the_mark_it_was_made_of(mark):
-    text = cursor.write(KEY, BOUND, mark)
-    assert cursor.read(KEY, BOUND, text, PagePosition) == mark
+@given(positions)
+def test_a_cursor_is_read_as_the_position_it_was_written_from(position):
+    text = cursor.write(KEY, BOUND, position)
+    assert cursor.read(KEY, BOUND, text, PagePosition) == position
     assert text.replace("-", "").replace("_", "").isalnum(), "it needs no escaping in a URL"
 
 
 def test_the_longest_cursor_fits_into_a_request():
-    place = (2**63, 1, 2**63, "\U0001f600" * (MAX_ORDER_ID_BYTES // 4), "\U0001f600" * MAX_PRODUCT_NAME)
-    text = cursor.write(KEY, BOUND, PagePosition(place, 2**40, 2**63))
+    sort_key = (2**63, 1, 2**63, "\U0001f600" * (MAX_ORDER_ID_BYTES // 4), "\U0001f600" * MAX_PRODUCT_NAME)
+    text = cursor.write(KEY, BOUND, PagePosition(sort_key, 2**40, 2**63))
     request = make_mocked_request("GET", f"/v1/users/ann/purchases?limit=1&cursor={text}")
     assert len(f"GET {request.path_qs} HTTP/1.1") < MAX_LINE_BYTES
     assert purchase_query.read(request, purchase_query.ALL_NAMES, 20).cursor == text
 
 
-@given(marks, st.data())
-def test_any_change_of_a_cursor_is_refused(mark, data):
-    text = cursor.write(KEY, BOUND, mark)
+@given(positions, st.data())
+def test_any_change_makes_a_cursor_invalid(position, data):
+    text = cursor.write(KEY, BOUND, position)
     at = data.draw(st.integers(0, len(text) - 1))
     flipped = chr(ord(text[at]) ^ (1 << data.draw(st.integers(0, BITS_OF_A_LETTER - 1))))
-    other = data.draw(st.characters().filter(lambda one: one != text[at]))
-    for damaged in (text[:at], text[at + 1 :], text[:at] + flipped + text[at + 1 :], text[:at] + other + text[at + 1 :],
-                    f"{text}=", f"{text}A", f" {text}", f"{text}\n"):  # fmt: skip
-        refusal(KEY, BOUND, damaged)
+    replacement = data.draw(st.characters().filter(lambda char: char != text[at]))
+    for damaged in (
+        *(text[:at], text[at + 1 :], text[:at] + flipped + text[at + 1 :], text[:at] + replacement + text[at + 1 :]),
+        *(f"{text}=", f"{text}A", f" {text}", f"{text}\n"),
+    ):
+        read_error(KEY, BOUND, damaged)
 
 
 @given(st.text(max_size=200))
-def test_what_is_no_cursor_is_refused(text):
-    refusal(KEY, BOUND, text)
+def test_any_other_text_is_an_invalid_cursor(text):
+    read_error(KEY, BOUND, text)
 
 
-def test_no_bit_of_a_cursor_counts_for_nothing():
+def test_every_bit_of_a_cursor_is_significant():
     text = cursor.write(KEY, BOUND, PagePosition((1, 1, 0, "o", "tea"), 2, 3))
     for at, letter in enumerate(text):
-        for other in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/":
-            if other != letter:
-                refusal(KEY, BOUND, text[:at] + other + text[at + 1 :])
+        for replacement in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/":
+            if replacement != letter:
+                read_error(KEY, BOUND, text[:at] + replacement + text[at + 1 :])
 
 
 @pytest.mark.parametrize(
@@ -77,20 +79,20 @@ def test_no_bit_of_a_cursor_counts_for_nothing():
     [("bob", *BOUND[1:]), ("ann", "order", *BOUND[2:]), ("ann", None, (1, None, None), None), ("ann",),
      ("ann", None, (None, None, "card"), None), ("ann", None, (None, None, None), 5)],
 )  # fmt: skip
-def test_a_cursor_of_another_user_or_other_parameters_is_refused_with_the_same_words(bound_to):
-    mark = PagePosition((1, 1, 0, "o", "tea"), 2, 3)
-    text = cursor.write(KEY, BOUND, mark)
-    assert refusal(KEY, bound_to, text).detail == refusal(KEY, BOUND, "damaged").detail
+def test_a_cursor_of_another_user_or_other_parameters_has_the_same_error_as_a_damaged_one(bound_to):
+    position = PagePosition((1, 1, 0, "o", "tea"), 2, 3)
+    text = cursor.write(KEY, BOUND, position)
+    assert read_error(KEY, bound_to, text).detail == read_error(KEY, BOUND, "damaged").detail
 
 
-def test_workers_of_one_app_read_each_others_cursors_and_nobody_elses():
+def test_only_workers_of_the_same_app_share_their_cursors():
     text = cursor.write(KEY, BOUND, PagePosition((1, 1, 0, "o", "tea"), 2, 3))
     assert cursor.signing_key(Settings(id="lately")) == KEY
-    for other in (Settings(id="other"), Settings(cursor_secret="s3cret")):
-        refusal(cursor.signing_key(other), BOUND, text)
+    for settings in (Settings(id="other"), Settings(cursor_secret="s3cret")):
+        read_error(cursor.signing_key(settings), BOUND, text)
 
 
-def test_a_cursor_of_another_version_is_refused():
+def test_a_cursor_of_another_version_is_invalid():
     content = cursor._encode([1, 2])
     signed = cursor._sign(KEY, BOUND, content) + content
-    refusal(KEY, BOUND, cursor.base64.urlsafe_b64encode(signed).decode().rstrip("="))
+    read_error(KEY, BOUND, cursor.base64.urlsafe_b64encode(signed).decode().rstrip("="))

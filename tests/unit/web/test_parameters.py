@@ -1,4 +1,4 @@
-"""What a request may ask for: the table of bad input in the acceptance criteria, line by line."""
+"""The parameters of a request: every rule for valid and invalid input."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from web.http.problems import Problem
 ROOT = Path(__file__).parents[3]
 
 
-def asked(target: str):
-    """A request for `target`, the path and query exactly as they were sent."""
+def request_for(target: str):
+    """A request for `target`, the undecoded path and query."""
     return make_mocked_request("GET", target)
 
 
 def user_of(segment: str) -> str:
-    """The user whom a path with `segment` means."""
-    return parameters.read_user_id(asked(f"/v1/users/{segment}/purchases"), 3)
+    """The user id in a path with `segment`."""
+    return parameters.read_user_id(request_for(f"/v1/users/{segment}/purchases"), 3)
 
 
 def product_of(segment: str) -> str:
-    """The product that a path with `segment` means."""
-    return resource_names.read_product_name(asked(f"/v1/products/{segment}"), 3)
+    """The product name in a path with `segment`."""
+    return resource_names.read_product_name(request_for(f"/v1/products/{segment}"), 3)
 
 
 def limit_of(query: str, default: int = 20) -> int:
-    """The limit that a query means."""
-    return parameters.read_limit(asked(f"/v1/users/ann/purchases?{query}"), default)
+    """The limit in a query."""
+    return parameters.read_limit(request_for(f"/v1/users/ann/purchases?{query}"), default)
 
 
-def problem(ask, *args) -> Problem:
-    """The 400 with which a question is answered."""
+def problem(read, *args) -> Problem:
+    """The Problem 400 that `read` raises."""
     with pytest.raises(Problem) as caught:
-        ask(*args)
+        read(*args)
     assert caught.value.status == 400
     return caught.value
 
@@ -51,9 +51,9 @@ def problem(ask, *args) -> Problem:
 def test_reading_parameters_needs_neither_faust_nor_kafka():
     program = "import sys, web.purchase_query, web.resource_names; print(*sys.modules)"
 
-    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
 
-    assert not {"faust", "aiokafka", "app.core"} & set(answer.stdout.split())
+    assert not {"faust", "aiokafka", "app.core"} & set(result.stdout.split())
 
 
 # --- limit -------------------------------------------------------------------------------------------------
@@ -68,14 +68,14 @@ def test_reading_parameters_needs_neither_faust_nor_kafka():
         "limit=5;6",
     ],
 )  # fmt: skip
-def test_a_limit_that_is_no_whole_number_from_1_is_refused_by_name(query):
-    found = problem(limit_of, query)
+def test_a_limit_that_is_no_whole_number_from_1_is_an_invalid_parameter(query):
+    error = problem(limit_of, query)
 
-    assert (found.code, found.parameter) == ("invalid-parameter", "limit")
+    assert (error.code, error.parameter) == ("invalid-parameter", "limit")
 
 
 @pytest.mark.parametrize(("text", "limit"), [("1", 1), ("5", 5), ("100", 100), ("007", 7)])
-def test_a_limit_up_to_100_counts(text, limit):
+def test_a_limit_up_to_100_is_used(text, limit):
     assert limit_of(f"limit={text}") == limit
 
 
@@ -84,7 +84,7 @@ def test_a_limit_above_100_is_100(number):
     assert limit_of(f"limit={number}") == 100
 
 
-def test_without_a_limit_the_default_counts_up_to_100():
+def test_without_a_limit_the_default_is_used_up_to_100():
     assert limit_of("") == 20
     assert limit_of("", default=500) == 100
 
@@ -97,23 +97,23 @@ def test_without_a_limit_the_default_counts_up_to_100():
     [("limt=5", "limt"), ("limit=5&x", "x"), ("LIMIT=5", "LIMIT"), ("=5", ""), ("a;limit=5", "a;limit")],
 )
 def test_an_unknown_parameter_is_refused_with_the_allowed_list(query, name):
-    found = problem(parameters.require_known, asked(f"/x?{query}"), "limit", "cursor")
+    error = problem(parameters.require_known, request_for(f"/x?{query}"), "limit", "cursor")
 
-    assert (found.code, found.parameter) == ("unknown-parameter", name)
-    assert found.detail == "allowed parameters: limit, cursor"
+    assert (error.code, error.parameter) == ("unknown-parameter", name)
+    assert error.detail == "allowed parameters: limit, cursor"
 
 
-def test_where_no_parameter_is_allowed_the_answer_says_so():
-    assert problem(parameters.require_known, asked("/x?limit=5")).detail == "allowed parameters: none"
+def test_a_route_without_parameters_allows_none():
+    assert problem(parameters.require_known, request_for("/x?limit=5")).detail == "allowed parameters: none"
 
 
 @pytest.mark.parametrize("query", ["", "limit=5", "limit=5&limit=6", "&&", "%6cimit=5"])
 def test_known_parameters_pass(query):
-    assert parameters.require_known(asked(f"/x?{query}"), "limit") is None
+    assert parameters.require_known(request_for(f"/x?{query}"), "limit") is None
 
 
-def test_a_long_unknown_parameter_is_cut_in_the_answer():
-    assert problem(parameters.require_known, asked("/x?" + "y" * 5000)).parameter == "y" * 100
+def test_a_long_unknown_parameter_is_truncated_in_the_problem():
+    assert problem(parameters.require_known, request_for("/x?" + "y" * 5000)).parameter == "y" * 100
 
 
 # --- user ids ----------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_a_long_unknown_parameter_is_cut_in_the_answer():
         ("%C3%A4" * 64, "ä" * 64),
     ],
 )
-def test_a_user_id_is_exactly_the_bytes_that_were_sent(segment, user_id):
+def test_a_user_id_is_decoded_byte_for_byte(segment, user_id):
     assert user_of(segment) == user_id
 
 
@@ -162,20 +162,20 @@ INVALID = {
     "one dot": ".",
     "two dots": "..",
     "two encoded dots": "%2e%2E",
-    # So aiohttp's parser in Python hands on a byte that is not ASCII.
+    # The representation of a non-ASCII byte by aiohttp's Python parser.
     "raw byte that is no UTF-8": "\udcff",
 }
 
 
 @pytest.mark.parametrize("segment", INVALID.values(), ids=INVALID)
 def test_an_invalid_user_id_is_refused(segment):
-    found = problem(user_of, segment)
+    error = problem(user_of, segment)
 
-    assert (found.code, found.parameter) == ("invalid-user-id", "user_id")
+    assert (error.code, error.parameter) == ("invalid-user-id", "user_id")
 
 
 @given(st.text(min_size=1, max_size=130))
-def test_every_user_id_that_an_event_may_have_can_be_asked_for(user_id):
+def test_every_user_id_that_is_valid_in_an_event_is_valid_in_a_path(user_id):
     segment = quote(user_id, safe="")
     if is_valid_user_id(user_id):
         assert user_of(segment) == user_id
@@ -183,14 +183,14 @@ def test_every_user_id_that_an_event_may_have_can_be_asked_for(user_id):
         assert problem(user_of, segment).code == "invalid-user-id"
 
 
-def test_a_request_that_names_its_server_means_the_same_user():
-    # A proxy sends the absolute form, and every server must take it (RFC 9112, 3.2.2).
-    assert parameters.read_user_id(asked("http://localhost:6066/v1/users/ann/purchases?limit=5"), 3) == "ann"
+def test_the_absolute_form_of_a_target_names_the_same_user():
+    # A proxy sends the absolute form, and every server must accept it (RFC 9112, 3.2.2).
+    assert parameters.read_user_id(request_for("http://localhost:6066/v1/users/ann/purchases?limit=5"), 3) == "ann"
 
 
 def test_the_query_is_no_part_of_the_user_id():
-    assert parameters.read_user_id(asked("/users/ann?limit=5"), 2) == "ann"
-    assert parameters.read_user_id(asked("/users/ann%3Flimit=5"), 2) == "ann?limit=5"
+    assert parameters.read_user_id(request_for("/users/ann?limit=5"), 2) == "ann"
+    assert parameters.read_user_id(request_for("/users/ann%3Flimit=5"), 2) == "ann?limit=5"
 
 
 # --- product names -----------------------------------------------------------------------------------------
@@ -206,23 +206,23 @@ def test_the_query_is_no_part_of_the_user_id():
         ("%C3%A9" * 1024, "é" * 1024),
     ],
 )
-def test_a_product_name_is_exactly_the_bytes_that_were_sent(segment, name):
+def test_a_product_name_is_decoded_byte_for_byte(segment, name):
     assert product_of(segment) == name
 
 
 @pytest.mark.parametrize("segment", ["", "x" * 1025, "%ff", "\udcff"], ids=["empty", "1,025", "no UTF-8", "raw byte"])
 def test_an_invalid_product_name_is_refused(segment):
-    found = problem(product_of, segment)
+    error = problem(product_of, segment)
 
-    assert (found.code, found.parameter) == ("invalid-product-name", "product_name")
-
-
-# --- what is asked of a list of purchases ------------------------------------------------------------------
+    assert (error.code, error.parameter) == ("invalid-product-name", "product_name")
 
 
-def asked_for(query: str, allowed: tuple[str, ...] = purchase_query.ALL_NAMES) -> purchase_query.PurchaseQuery:
-    """What a query asks of a user's purchases."""
-    return purchase_query.read(asked(f"/v1/users/ann/purchases?{query}"), allowed, 20)
+# --- the query of a list of purchases ------------------------------------------------------------------
+
+
+def read_query(query: str, allowed: tuple[str, ...] = purchase_query.ALL_NAMES) -> purchase_query.PurchaseQuery:
+    """The query for a user's purchases."""
+    return purchase_query.read(request_for(f"/v1/users/ann/purchases?{query}"), allowed, 20)
 
 
 WRONG = {
@@ -246,11 +246,11 @@ CASES += [(name, text) for name in ("since", "until") for text in NO_TIMES]
 
 
 @pytest.mark.parametrize(("name", "text"), CASES)
-def test_a_parameter_that_cannot_be_read_is_refused_by_name(name, text):
-    found = problem(asked_for, f"{name}={text}")
+def test_an_invalid_value_is_an_invalid_parameter(name, text):
+    error = problem(read_query, f"{name}={text}")
 
-    assert (found.code, found.parameter) == ("invalid-parameter", name)
-    assert name in found.detail
+    assert (error.code, error.parameter) == ("invalid-parameter", name)
+    assert name in error.detail
 
 
 RIGHT = {
@@ -261,25 +261,25 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", purchase_query.ALL_NAMES)
-def test_a_parameter_given_twice_is_refused_by_name(name):
-    assert asked_for(f"{name}={RIGHT[name]}")
+def test_a_parameter_given_twice_is_an_invalid_parameter(name):
+    assert read_query(f"{name}={RIGHT[name]}")
     for twice in (f"{name}={RIGHT[name]}&{name}={RIGHT[name]}", f"{name}={RIGHT[name]}&{name}"):
-        found = problem(asked_for, twice)
-        assert (found.code, found.parameter) == ("invalid-parameter", name)
+        error = problem(read_query, twice)
+        assert (error.code, error.parameter) == ("invalid-parameter", name)
 
 
-def test_all_parameters_together_are_what_they_say():
-    said = asked_for("&".join(f"{name}={text}" for name, text in RIGHT.items()))
+def test_all_parameters_are_read_together():
+    query = read_query("&".join(f"{name}={text}" for name, text in RIGHT.items()))
 
     noon = 1_769_860_800_000_000
-    assert said == (5, "abc", "order", (noon, noon, "card"), 0, "o-1", 5000, "any")
-    assert asked_for("") == (20, None, None, (None, None, None), None, None, 0, "any")
+    assert query == (5, "abc", "order", (noon, noon, "card"), 0, "o-1", 5000, "any")
+    assert read_query("") == (20, None, None, (None, None, None), None, None, 0, "any")
 
 
 def test_since_must_not_be_later_than_until():
-    found = problem(asked_for, "since=2026-01-31T12:00:00.000001Z&until=2026-01-31T12:00:00Z")
+    error = problem(read_query, "since=2026-01-31T12:00:00.000001Z&until=2026-01-31T12:00:00Z")
 
-    assert (found.code, found.parameter) == ("invalid-parameter", "since")
+    assert (error.code, error.parameter) == ("invalid-parameter", "since")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_since_must_not_be_later_than_until():
         ("1970-01-01t00:00:00.5z", 500_000),
         ("1970-01-01T00:00:00.000001-00:00", 1),
         ("1970-01-01T01:30:00%2B01:30", 0),
-        # No purchase has a time between two microseconds.
+        # A time between two microseconds is rounded up.
         ("1970-01-01T00:00:00.0000001Z", 1),
         ("1970-01-01T00:00:00.123456789Z", 123_457),
         ("1970-01-01T00:00:00.1234560000%2B00:00", 123_456),
@@ -297,20 +297,20 @@ def test_since_must_not_be_later_than_until():
         ("9999-12-31T23:59:59.999999-01:00", 253_402_304_399_999_999),
     ],
 )
-def test_a_time_counts_in_its_zone(text, microseconds):
-    assert asked_for(f"since={text}").filter.since == microseconds
+def test_a_time_is_converted_from_its_zone(text, microseconds):
+    assert read_query(f"since={text}").filter.since == microseconds
 
 
 @given(st.text(min_size=1, max_size=255))
-def test_any_payment_method_can_be_asked_for(method):
-    assert asked_for(f"payment_method={quote(method, safe='')}").filter.payment_method == method
-    assert asked_for(f"payment_method={quote(method, safe='+').replace('+', '%2B')}").filter.payment_method == method
+def test_any_payment_method_is_a_valid_filter(method):
+    assert read_query(f"payment_method={quote(method, safe='')}").filter.payment_method == method
+    assert read_query(f"payment_method={quote(method, safe='+').replace('+', '%2B')}").filter.payment_method == method
 
 
-def test_what_a_stream_or_many_users_cannot_be_asked_is_unknown():
-    found = problem(asked_for, "wait_ms=5", purchase_query.SELECTION_NAMES)
+def test_a_parameter_that_the_route_does_not_allow_is_unknown():
+    error = problem(read_query, "wait_ms=5", purchase_query.SELECTION_NAMES)
 
-    assert (found.code, found.detail) == (
+    assert (error.code, error.detail) == (
         "unknown-parameter",
         "allowed parameters: limit, group_by, since, until, payment_method",
     )
@@ -320,24 +320,24 @@ def test_what_a_stream_or_many_users_cannot_be_asked_is_unknown():
 
 
 def users_of(query: str) -> list[str]:
-    """The users whom a query names."""
-    return parameters.read_user_ids(asked(f"/v1/purchases?{query}"))
+    """The user ids in a query."""
+    return parameters.read_user_ids(request_for(f"/v1/purchases?{query}"))
 
 
-def test_many_users_come_in_their_order_and_each_once():
+def test_user_ids_keep_their_order_without_duplicates():
     assert users_of("user_id=b&limit=5&user_id=a%2Fb&user_id=b&%75ser_id=a+b") == ["b", "a/b", "a b"]
     assert len(users_of("&".join(f"user_id={number}" for number in range(100)))) == 100
 
 
 @pytest.mark.parametrize("query", ["", "limit=5", "&".join(f"user_id={number}" for number in range(101))])
 def test_the_number_of_users_is_bounded(query):
-    found = problem(users_of, query)
+    error = problem(users_of, query)
 
-    assert (found.code, found.parameter) == ("invalid-parameter", "user_id")
+    assert (error.code, error.parameter) == ("invalid-parameter", "user_id")
 
 
-@pytest.mark.parametrize("segment", [one for one in INVALID.values() if "\udcff" not in one])
-def test_each_of_many_users_is_checked(segment):
-    found = problem(users_of, f"user_id=ann&user_id={segment}")
+@pytest.mark.parametrize("segment", [segment for segment in INVALID.values() if "\udcff" not in segment])
+def test_each_of_many_user_ids_is_checked(segment):
+    error = problem(users_of, f"user_id=ann&user_id={segment}")
 
-    assert (found.code, found.parameter) == ("invalid-user-id", "user_id")
+    assert (error.code, error.parameter) == ("invalid-user-id", "user_id")
