@@ -1,10 +1,11 @@
-"""Chunked Faust: agent steps over whole fetched chunks, with state and source position in one transaction.
+"""Chunked Faust: agent steps over whole chunks; state and position are in one transaction.
 
-The engine contains nothing about orders. `README.md` in this folder lists its invariants and the Faust behaviour that
-it replaces.
+The engine contains nothing about orders. `README.md` in this folder lists its invariants and the
+Faust behaviour that it replaces.
 
-Other packages import from `chunks`, not from its modules. The names are loaded on first use: `from chunks import
-ChunkError` imports neither Faust's tables nor RocksDB, so commands that need no table start fast.
+Other packages import from `chunks`, not from its modules. The names are loaded on first use: `from
+chunks import ChunkError` imports neither Faust's tables nor RocksDB, so commands that need no table
+start fast.
 """
 
 from __future__ import annotations
@@ -29,22 +30,16 @@ if TYPE_CHECKING:
         UnsupportedLibrary,
     )  # fmt: skip
     from chunks.fetch import FETCH_MAX_WAIT_MS, fetch_ranges, high_watermark, tune_consumer
+    from chunks.keys import BEGINNING_KEY, RESERVED_PREFIX, RESTORING_KEY, position_key
     from chunks.lost import Loss
     from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
     from chunks.reader import StoreReader, TableReader
     from chunks.records import FetchedRecord, Headers, RecordRange
     from chunks.restore import RestoreProgress
     from chunks.schema import ChunkSchema
+    from chunks.snapshot import StoreSnapshot
     from chunks.standby import StandbyCheck, discard_exception
-    from chunks.store import (
-        BEGINNING_KEY,
-        RESERVED_PREFIX,
-        RESTORING_KEY,
-        LocalOffset,
-        Store,
-        StoreSnapshot,
-        position_key,
-    )  # fmt: skip
+    from chunks.store import LocalOffset, Store
     from chunks.table import Table
     from chunks.transactions import transactional_id
     from chunks.view import TableView
@@ -61,6 +56,7 @@ _EXPORTS = {
         "RecordRefused", "UnsupportedLibrary",
     ),
     "fetch": ("FETCH_MAX_WAIT_MS", "fetch_ranges", "high_watermark", "tune_consumer"),
+    "keys": ("BEGINNING_KEY", "RESERVED_PREFIX", "RESTORING_KEY", "position_key"),
     "lost": ("Loss",),
     "partition_task": ("BATCH_BYTES", "MAX_REQUEST_BYTES", "TRANSACTION_TIMEOUT_MS"),
     "reader": ("StoreReader", "TableReader"),
@@ -68,9 +64,8 @@ _EXPORTS = {
     "restore": ("RestoreProgress",),
     "schema": ("ChunkSchema",),
     "standby": ("StandbyCheck", "discard_exception"),
-    "store": (
-        "BEGINNING_KEY", "RESERVED_PREFIX", "RESTORING_KEY", "LocalOffset", "Store", "StoreSnapshot", "position_key",
-    ),
+    "snapshot": ("StoreSnapshot",),
+    "store": ("LocalOffset", "Store"),
     "table": ("Table",),
     "transactions": ("transactional_id",),
     "view": ("TableView",),

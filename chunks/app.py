@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from chunks.consumer import Consumer
     from chunks.manager import TableManager
     from chunks.table import Table as ChunkTable
+    from chunks.transport import Transport
 
 
 class ChunkedApp(faust.App):
@@ -23,6 +24,7 @@ class ChunkedApp(faust.App):
         assignor: Assignor
         consumer: Consumer
         tables: TableManager
+        transport: Transport
 
     def Table(self, name: str, **options: Any) -> ChunkTable:
         """Define a table; for `options` see chunks.table.Table."""
@@ -33,7 +35,8 @@ class ChunkedApp(faust.App):
         """Define a topic whose agents receive chunks."""
         topic = self.topic(name, schema=ChunkSchema())
         if name in self.tables.background_topics:
-            # No bound, as `App.topic` forgets the one it is given: the records of one fetch have to fit, or they would
-            # block the other topics. The topic is fetched again only after the agent has taken all of them.
+            # No bound, as `App.topic` forgets the one it is given: the records of one fetch have to
+            # fit, or they would block the other topics. The topic is fetched again only after the
+            # agent has taken all of them.
             topic.maxsize = 0
         return topic

@@ -1,7 +1,8 @@
-"""Which worker has which partition: worked out from what each has now, without asking anybody.
+"""Computes which worker gets which partition, from the state of each worker (pure functions).
 
-After Kafka Streams' assignor (KIP-441): nobody becomes the owner of a partition that another one could process at once.
-Who is to have it keeps a copy first, and takes over in a second rebalance, when that is warm.
+The algorithm follows Kafka Streams' assignor (KIP-441): a worker that would have to restore a
+partition does not become its owner while another worker can process it at once. The new owner first
+keeps a standby, and takes over in a second rebalance when the standby is warm.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-#: What this assignment is called in a group; all members of one must know it.
+#: The name of this assignment protocol in a group; all members of a group must support it.
 PROTOCOL = "chunks"
-#: So few changelog records are read in well under a second (bench/results.md, recovery).
+#: Maximum lag of a warm partition: so many changelog records are read in well under a second
+#: (bench/results.md).
 WARM_RECORDS = 50_000
 
 
 @dataclass(frozen=True)
 class ClientState:
-    """What a worker has: the partitions it processed until now, and those of which it keeps copies.
+    """State of a worker before a rebalance: the partitions that it processed, and its standbys.
 
-    `behind`: partition -> changelog records until it is as far as the furthest; one that is not there: it has nothing.
-    `warmed`: copies that it was told to make, and that are as good as the owner's.
+    `lags`: partition -> changelog records that it lacks compared with the furthest worker; a
+    missing partition is not on its disk. `warmed`: standbys that it was assigned to warm up, and
+    that are as good as the owner's store.
     """
 
     active: Collection[int] = ()
@@ -30,17 +33,21 @@ class ClientState:
     warmed: Collection[int] = ()
 
     def lag(self, partition: int) -> float:
-        """Records that it would have to read before it could process the partition."""
+        """Return the number of records to read before the worker can process the partition."""
         return 0 if partition in self.warmed else self.lags.get(partition, math.inf)
 
     def is_warm(self, partition: int) -> bool:
-        """Whether it could process the partition at once."""
+        """Return whether the worker could process the partition at once."""
         return self.lag(partition) <= WARM_RECORDS
 
 
 @dataclass
 class TargetAssignment:
-    """What a worker gets; once those `warming`, which are among `standby`, are warm it asks for another rebalance."""
+    """The partitions assigned to a worker.
+
+    `warmup` is a subset of `standby`: once these partitions are warm, the worker requests another
+    rebalance.
+    """
 
     active: set[int] = field(default_factory=set)
     standby: set[int] = field(default_factory=set)
@@ -48,100 +55,112 @@ class TargetAssignment:
 
     @property
     def load(self) -> int:
-        """All that it has to keep."""
+        """The number of partitions on the worker's disk."""
         return len(self.active) + len(self.standby)
 
 
-def assign(partitions: int, holdings: Mapping[str, ClientState], replicas: int) -> dict[str, TargetAssignment]:
-    """Worker -> its share: each partition once active, with `replicas` copies on others, as far as there are others.
+def assign(partitions: int, states: Mapping[str, ClientState], replicas: int) -> dict[str, TargetAssignment]:
+    """Return worker -> assignment. Each partition is active once and has `replicas` standbys.
 
-    Nobody has two active partitions more than another, or moves more than that takes. What would have to be read anew
-    first stays where it is warm, until the copy is.
+    With too few workers there are fewer standbys.
+
+    The numbers of active partitions differ by one at most, with the fewest moves. A partition that
+    its new owner must restore first stays on a warm worker until the new owner's standby is warm.
     """
-    workers = sorted(holdings)
-    goal = _balance_owners(partitions, holdings)
-    copies = _place_standbys(partitions, holdings, goal, min(replicas, len(workers) - 1))
-    shares = {worker: TargetAssignment() for worker in workers}
+    workers = sorted(states)
+    targets = _balance_owners(partitions, states)
+    standbys = _place_standbys(partitions, states, targets, min(replicas, len(workers) - 1))
+    assignments = {worker: TargetAssignment() for worker in workers}
     for partition in range(partitions):
-        warm = [one for one in workers if holdings[one].is_warm(partition)]
-        # Who has it now, or else whoever comes closest.
-        before = min(workers, key=lambda one: _rank(holdings[one], partition))
-        owner, keepers = goal[partition], set(copies[partition])
-        if owner not in warm and before in warm:
-            shares[owner].warmup.add(partition)
+        warm = [worker for worker in workers if states[worker].is_warm(partition)]
+        # The current owner, or the worker that comes closest to one.
+        current = min(workers, key=lambda worker: _rank(states[worker], partition))
+        owner, keepers = targets[partition], set(standbys[partition])
+        if owner not in warm and current in warm:
+            assignments[owner].warmup.add(partition)
             keepers.add(owner)
-            owner = before
+            owner = current
         cold = keepers.difference(warm)
-        # A copy that moves is kept until there is the new one.
-        leaving = [one for one in warm if partition in holdings[one].standby and one not in keepers and one != owner]
-        for new, old in zip(sorted(cold - {goal[partition]}), leaving, strict=False):
-            shares[new].warmup.add(partition)
+        # A standby that moves is kept until the new one is warm.
+        leaving = [
+            worker
+            for worker in warm
+            if partition in states[worker].standby and worker not in keepers and worker != owner
+        ]
+        for new, old in zip(sorted(cold - {targets[partition]}), leaving, strict=False):
+            assignments[new].warmup.add(partition)
             keepers.add(old)
-        shares[owner].active.add(partition)
+        assignments[owner].active.add(partition)
         for keeper in keepers - {owner}:
-            shares[keeper].standby.add(partition)
-    return shares
+            assignments[keeper].standby.add(partition)
+    return assignments
 
 
-def _rank(holding: ClientState, partition: int) -> tuple:
-    """The less the better: warm owners, warm copies, owners, the others by what they lack."""
-    return not holding.is_warm(partition), partition not in holding.active, holding.lag(partition)
+def _rank(state: ClientState, partition: int) -> tuple[bool, bool, float]:
+    """Return the rank of a worker as owner; the lowest is the best.
+
+    The order is: warm owners, warm standbys, owners, all others by their lag.
+    """
+    return not state.is_warm(partition), partition not in state.active, state.lag(partition)
 
 
-def _balance_owners(partitions: int, holdings: Mapping[str, ClientState]) -> list[str]:
-    """The owner of each partition, once all that takes has been copied."""
-    owned: dict[str, set[int]] = {worker: set() for worker in sorted(holdings)}
+def _balance_owners(partitions: int, states: Mapping[str, ClientState]) -> list[str]:
+    """Return the target owner of each partition, once every standby is warm."""
+    owned: dict[str, set[int]] = {worker: set() for worker in sorted(states)}
     for partition in range(partitions):
-        fit = min(_rank(holding, partition)[:2] for holding in holdings.values())
-        able = [one for one in owned if _rank(holdings[one], partition)[:2] == fit]
-        owned[min(able, key=lambda one: (len(owned[one]), holdings[one].lag(partition)))].add(partition)
+        best_rank = min(_rank(state, partition)[:2] for state in states.values())
+        best = [worker for worker in owned if _rank(states[worker], partition)[:2] == best_rank]
+        owned[min(best, key=lambda worker: (len(owned[worker]), states[worker].lag(partition)))].add(partition)
     while True:
-        least, most = min(map(len, owned.values())), max(map(len, owned.values()))
-        if most - least < 2:
-            return [next(one for one in owned if partition in owned[one]) for partition in range(partitions)]
+        fewest, most = min(map(len, owned.values())), max(map(len, owned.values()))
+        if most - fewest < 2:
+            return [next(worker for worker in owned if partition in owned[worker]) for partition in range(partitions)]
         moves = (
-            (holdings[to].lag(partition), partition, to, giver)
+            (states[receiver].lag(partition), partition, receiver, giver)
             for giver in owned if len(owned[giver]) == most
-            for to in owned if len(owned[to]) == least
+            for receiver in owned if len(owned[receiver]) == fewest
             for partition in owned[giver]
         )  # fmt: skip
-        _, partition, to, giver = min(moves)
+        _, partition, receiver, giver = min(moves)
         owned[giver].remove(partition)
-        owned[to].add(partition)
+        owned[receiver].add(partition)
 
 
 def _place_standbys(
-    partitions: int, holdings: Mapping[str, ClientState], owners: list[str], replicas: int
-) -> list[set[str]]:  # fmt: skip
-    """The workers with a copy of each partition, once all is copied; those of an owner's are on many others."""
-    load = {worker: owners.count(worker) for worker in sorted(holdings)}
-    #: Owner -> of whose partitions others have copies.
-    backed: dict[tuple[str, str], int] = {}
-    found: list[set[str]] = []
+    partitions: int, states: Mapping[str, ClientState], owners: list[str], replicas: int
+) -> list[set[str]]:
+    """Return the workers with a standby of each partition.
+
+    The standbys of one owner are spread over many workers.
+    """
+    load = {worker: owners.count(worker) for worker in sorted(states)}
+    #: (owner, worker) -> number of the owner's partitions with a standby on that worker.
+    pairs: dict[tuple[str, str], int] = {}
+    placed: list[set[str]] = []
     for partition, owner in enumerate(owners):
-        others = [one for one in load if one != owner]
-        others.sort(
-            key=lambda one: (
-                not holdings[one].is_warm(partition) or partition not in holdings[one].standby,
-                load[one], backed.get((owner, one), 0), holdings[one].lag(partition),
+        candidates = [worker for worker in load if worker != owner]
+        candidates.sort(
+            key=lambda worker: (
+                not states[worker].is_warm(partition) or partition not in states[worker].standby,
+                load[worker], pairs.get((owner, worker), 0), states[worker].lag(partition),
             )
         )  # fmt: skip
-        found.append(set(others[:replicas]))
-        for one in found[-1]:
-            load[one] += 1
-            backed[owner, one] = backed.get((owner, one), 0) + 1
+        placed.append(set(candidates[:replicas]))
+        for worker in placed[-1]:
+            load[worker] += 1
+            pairs[owner, worker] = pairs.get((owner, worker), 0) + 1
     while replicas:
         moves = [
-            (load[to] - load[giver], holdings[to].lag(partition), partition, to, giver)
-            for partition, keepers in enumerate(found)
+            (load[receiver] - load[giver], states[receiver].lag(partition), partition, receiver, giver)
+            for partition, keepers in enumerate(placed)
             for giver in keepers
-            for to in load
-            if load[giver] - load[to] > 1 and to not in keepers and to != owners[partition]
+            for receiver in load
+            if load[giver] - load[receiver] > 1 and receiver not in keepers and receiver != owners[partition]
         ]
         if not moves:
             break
-        _, _, partition, to, giver = min(moves)
-        found[partition] ^= {to, giver}
+        _, _, partition, receiver, giver = min(moves)
+        placed[partition] ^= {receiver, giver}
         load[giver] -= 1
-        load[to] += 1
-    return found
+        load[receiver] += 1
+    return placed

@@ -1,10 +1,9 @@
-"""Faust's side of the assignment: what a worker tells the group of itself, and what the group's leader makes of it."""
+"""Faust's side of the assignment: the state that workers send, and the leader's assignment."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from typing import cast
 
 import msgspec
 from aiokafka.cluster import ClusterMetadata
@@ -13,19 +12,22 @@ from faust.assignor.client_assignment import ClientAssignment, ClientMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
 
+from chunks.app import ChunkedApp
 from chunks.assignment import PROTOCOL, ClientState, assign
 from chunks.store import MAX_AGE_S
 
 Members = Mapping[str, ConsumerProtocolMemberMetadata]
-#: Topic -> partitions, or what is known of each of them.
+#: Topic -> partitions.
 Partitions = dict[str, list[int]]
+#: Topic -> partition -> offset.
 Offsets = dict[str, dict[int, int]]
 
 
 class SubscriptionInfo(msgspec.Struct, rename={"local_offsets": "held"}):
-    """What a worker tells of itself when it joins: where it answers, what it had, and how far it has read what.
+    """State that a worker sends when it joins: address, former partitions and offsets.
 
-    Whatever a later version adds needs a default: during an update both are in one group.
+    The encoded names are a wire format. A new field needs a default: during an update both versions
+    are in one group.
     """
 
     url: str
@@ -33,156 +35,178 @@ class SubscriptionInfo(msgspec.Struct, rename={"local_offsets": "held"}):
     standby: Partitions = {}
     #: The changelogs among its topics.
     changelogs: list[str] = []
-    #: Changelog -> partition -> the next record that is not on its disk, and where it saw the changelog end.
+    #: Changelog -> partition -> the first record that is not on its disk, and the end offset at its
+    #: last restore.
     local_offsets: Offsets = {}
     ends: Offsets = {}
-    #: Changelog -> the partitions of which it was told to make copies, and has.
+    #: Changelog -> the partitions that it was assigned to warm up, and has.
     warmed: Partitions = {}
 
 
 class AssignmentInfo(ClientMetadata, serializer="json", include_metadata=False, namespace="@ChunksAssigned"):
-    """What a worker is told: Faust's part, and the copies after which it is to ask for another rebalance."""
+    """The assignment that a worker receives: Faust's part, and the partitions to warm up.
 
-    warming: Mapping[str, list[int]] = cast(Mapping[str, list[int]], {})
+    The field names are a wire format.
+    """
+
+    warming: Mapping[str, list[int]] = {}
 
 
 class Assignor(PartitionAssignor):
-    """Replaces: an owner that has nothing yet while others have it all, and workers that are left without anything."""
+    """Replaces: an assignment that ignores which worker is warm.
 
-    #: Of the changelogs that this worker has copies of: those that it makes in order to take over.
+    Faust's makes a worker with an empty disk an owner, and leaves some workers without partitions.
+    """
+
+    app: ChunkedApp
+    #: The standbys that this worker warms up in order to take them over, as changelog partitions.
     warmup: frozenset[TP] = frozenset()
     _warmed: frozenset[TP] = frozenset()
     _topics: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
-        """The protocol's name."""
+        """The name of the protocol."""
         return PROTOCOL
 
     def report_warm(self) -> None:
-        """The copies that this worker was to make are there: tell so with the next rebalance."""
+        """Report in the next rebalance that the standbys to warm up are warm."""
         self._warmed = self.warmup
 
     # -- a member; called in the consumer's thread, between two assignments
 
     def metadata(self, topics: Collection[str]) -> ConsumerProtocolMemberMetadata:
-        """What this worker tells of itself."""
+        """Return this worker's state for the leader.
+
+        Replaces: the assignment of all workers, sent by each of them.
+        """
         self._topics = frozenset(topics)
-        tables, oldest = self._table_manager, time.time() - MAX_AGE_S
-        told = SubscriptionInfo(
+        tables, oldest = self.app.tables, time.time() - MAX_AGE_S
+        info = SubscriptionInfo(
             url=str(self._url),
             active=dict(self._assignment.actives),
             standby=dict(self._assignment.standbys),
             changelogs=sorted(tables.changelog_topics),
             local_offsets={
-                topic: {number: held.offset for number, held in found.items() if held.at > oldest}
-                for topic, found in tables.local_offsets.items()
+                topic: {number: local.offset for number, local in offsets.items() if local.at > oldest}
+                for topic, offsets in tables.local_offsets.items()
             },
             ends=tables.changelog_ends,
             warmed=_by_topic(self._warmed),
         )
-        return ConsumerProtocolMemberMetadata(self.version, list(topics), self._compress(msgspec.json.encode(told)))
+        return ConsumerProtocolMemberMetadata(self.version, list(topics), self._compress(msgspec.json.encode(info)))
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
-        """Take what the leader has made of it."""
-        assigned = AssignmentInfo.loads(self._decompress(assignment.user_data))
-        first = not self._assignment.actives and not self._assignment.standbys
-        self._assignment = assigned.assignment
-        self._active_tps, self._standby_tps = assigned.assignment.active_tps, assigned.assignment.standby_tps
-        self._topic_groups = dict(assigned.topic_groups)
-        self.changelog_distribution = assigned.changelog_distribution
-        self.external_topic_distribution = assigned.external_topic_distribution
-        self.warmup, self._warmed = frozenset(_tps(assigned.warming)), frozenset()
-        if first and self.app.conf.consumer_group_instance_id is not None and self._is_another(assigned.url):
+        """Store the leader's assignment. Replaces: an assignment without partitions to warm up."""
+        info = AssignmentInfo.loads(self._decompress(assignment.user_data))
+        is_first = not self._assignment.actives and not self._assignment.standbys
+        self._assignment = info.assignment
+        self._active_tps, self._standby_tps = info.assignment.active_tps, info.assignment.standby_tps
+        self._topic_groups = dict(info.topic_groups)
+        self.changelog_distribution = info.changelog_distribution
+        self.external_topic_distribution = info.external_topic_distribution
+        self.warmup, self._warmed = frozenset(_tps(info.warming)), frozenset()
+        if is_first and self.app.conf.consumer_group_instance_id is not None and self._has_changed(info.url):
             self.app.consumer.rejoin()
 
-    def _is_another(self, url: str) -> bool:
-        """Whether a static member, which gets what it had without having been asked, is not any more what it was."""
-        held, changelogs = self._table_manager.local_offsets, self._table_manager.changelog_topics
-        bare = any(tp.topic in changelogs and tp.partition not in held.get(tp.topic, {}) for tp in self._active_tps)
-        return url != str(self._url) or self._topics != set(self._topic_groups) or bare
+    def _has_changed(self, url: str) -> bool:
+        """Return whether this static member differs from the receiver of its old assignment."""
+        offsets, changelogs = self.app.tables.local_offsets, self.app.tables.changelog_topics
+        lacks_partition = any(
+            tp.topic in changelogs and tp.partition not in offsets.get(tp.topic, {}) for tp in self._active_tps
+        )
+        return url != str(self._url) or self._topics != set(self._topic_groups) or lacks_partition
 
     # -- the leader
 
     def _perform_assignment(
         self, cluster: ClusterMetadata, members: Members
-    ) -> dict[str, ConsumerProtocolMemberAssignment]:  # fmt: skip
-        told = {
-            member: msgspec.json.decode(self._decompress(one.user_data), type=SubscriptionInfo)
-            for member, one in members.items()
+    ) -> dict[str, ConsumerProtocolMemberAssignment]:
+        """Assign all partitions.
+
+        Replaces: Faust's assignment, which ignores which worker is warm.
+        """
+        infos = {
+            member: msgspec.json.decode(self._decompress(metadata.user_data), type=SubscriptionInfo)
+            for member, metadata in members.items()
         }
-        subscriptions = {member: set(one.subscription) for member, one in members.items()}
-        changelogs = {topic for one in told.values() for topic in one.changelogs}
-        given = {member: ClientAssignment(actives={}, standbys={}) for member in members}
-        warming: dict[str, Partitions] = {member: {} for member in members}
-        groups: dict[str, int] = {}
-        # Topics that the same workers read and that have as many partitions are given out together.
-        found = self._get_copartitioned_groups(set().union(*subscriptions.values()), cluster, subscriptions)
-        for number, (partitions, together) in enumerate(sorted(found.items())):
-            for topics in together:
-                groups |= dict.fromkeys(topics, number)
-                readers = {member: one for member, one in told.items() if topics <= subscriptions[member]}
-                holdings = _client_states(partitions, readers, topics, topics & changelogs)
-                for member, share in assign(partitions, holdings, self.replicas).items():
-                    given[member].actives |= {topic: sorted(share.active) for topic in topics}
-                    given[member].standbys |= {topic: sorted(share.standby) for topic in topics & changelogs}
-                    warming[member] |= {topic: sorted(share.warmup) for topic in topics & changelogs if share.warmup}
-        owners = {told[member].url: self._topics_filtered(one.actives, changelogs) for member, one in given.items()}
-        others = {
-            told[member].url: self._non_table_topics_filtered(one.actives, changelogs) for member, one in given.items()
-        }
+        subscriptions = {member: list(metadata.subscription) for member, metadata in members.items()}
+        changelogs = {topic for info in infos.values() for topic in info.changelogs}
+        actives: dict[str, Partitions] = {member: {} for member in members}
+        standbys: dict[str, Partitions] = {member: {} for member in members}
+        warmup: dict[str, Partitions] = {member: {} for member in members}
+        topic_groups: dict[str, int] = {}
+        # Topics with the same readers and the same number of partitions are assigned together.
+        copartitioned = self._get_copartitioned_groups(set().union(*subscriptions.values()), cluster, subscriptions)
+        for number, (partitions, groups) in enumerate(sorted(copartitioned.items())):
+            for topics in groups:
+                topic_groups |= dict.fromkeys(topics, number)
+                readers = {member: info for member, info in infos.items() if topics <= set(subscriptions[member])}
+                states = _client_states(partitions, readers, topics, topics & changelogs)
+                for member, target in assign(partitions, states, self.replicas).items():
+                    actives[member] |= {topic: sorted(target.active) for topic in topics}
+                    standbys[member] |= {topic: sorted(target.standby) for topic in topics & changelogs}
+                    warmup[member] |= {topic: sorted(target.warmup) for topic in topics & changelogs if target.warmup}
+        owners = {infos[member].url: self._topics_filtered(actives[member], changelogs) for member in members}
+        others = {infos[member].url: self._non_table_topics_filtered(actives[member], changelogs) for member in members}
         return {
             member: ConsumerProtocolMemberAssignment(
                 self.version,
-                [(topic, [*active, *one.standbys.get(topic, [])]) for topic, active in sorted(one.actives.items())],
+                [
+                    (topic, [*active, *standbys[member].get(topic, [])])
+                    for topic, active in sorted(actives[member].items())
+                ],
                 self._compress(
                     AssignmentInfo(
-                        assignment=one, url=told[member].url, changelog_distribution=owners,
-                        external_topic_distribution=others, topic_groups=groups, warming=warming[member],
+                        assignment=ClientAssignment(actives=actives[member], standbys=standbys[member]),
+                        url=infos[member].url, changelog_distribution=owners, external_topic_distribution=others,
+                        topic_groups=topic_groups, warming=warmup[member],
                     ).dumps()
                 ),
             )
-            for member, one in given.items()
+            for member in members
         }  # fmt: skip
 
 
 def _client_states(
-    partitions: int, told: Mapping[str, SubscriptionInfo], topics: Iterable[str], changelogs: Iterable[str]
+    partitions: int, infos: Mapping[str, SubscriptionInfo], topics: Iterable[str], changelogs: Iterable[str]
 ) -> dict[str, ClientState]:
-    """What each member has of topics that are given out together."""
+    """Return the state of each member for topics that are assigned together."""
     furthest = {
         topic: [
-            max(max(one.local_offsets.get(topic, {}).get(number, 0), one.ends.get(topic, {}).get(number, 0))
-                for one in told.values())
+            max(
+                max(info.local_offsets.get(topic, {}).get(number, 0), info.ends.get(topic, {}).get(number, 0))
+                for info in infos.values()
+            )
             for number in range(partitions)
         ]
         for topic in changelogs
-    }  # fmt: skip
+    }
 
-    def behind(one: SubscriptionInfo, number: int) -> int:
-        return sum(ends[number] - one.local_offsets.get(topic, {}).get(number, 0) for topic, ends in furthest.items())
+    def lag(info: SubscriptionInfo, number: int) -> int:
+        return sum(ends[number] - info.local_offsets.get(topic, {}).get(number, 0) for topic, ends in furthest.items())
 
     return {
         member: ClientState(
-            active=_any(one.active, topics),
-            standby=_any(one.standby, topics),
-            lags={number: behind(one, number) for number in range(partitions)},
-            warmed=_any(one.warmed, topics),
+            active=_union(info.active, topics),
+            standby=_union(info.standby, topics),
+            lags={number: lag(info, number) for number in range(partitions)},
+            warmed=_union(info.warmed, topics),
         )
-        for member, one in told.items()
+        for member, info in infos.items()
     }
 
 
-def _any(found: Mapping[str, list[int]], topics: Iterable[str]) -> set[int]:
-    return {number for topic in topics for number in found.get(topic, ())}
+def _union(partitions: Mapping[str, list[int]], topics: Iterable[str]) -> set[int]:
+    return {number for topic in topics for number in partitions.get(topic, ())}
 
 
 def _by_topic(tps: Iterable[TP]) -> Partitions:
-    found: Partitions = {}
+    partitions: Partitions = {}
     for topic, number in sorted(tps):
-        found.setdefault(topic, []).append(number)
-    return found
+        partitions.setdefault(topic, []).append(number)
+    return partitions
 
 
-def _tps(found: Mapping[str, list[int]]) -> Iterable[TP]:
-    return (TP(topic, number) for topic, many in found.items() for number in many)
+def _tps(partitions: Mapping[str, list[int]]) -> Iterable[TP]:
+    return (TP(topic, number) for topic, numbers in partitions.items() for number in numbers)

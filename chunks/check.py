@@ -1,4 +1,4 @@
-"""Are the installed libraries the ones that this engine was tested with? Asked before a worker joins the group."""
+"""Compares the installed libraries with the tested ones, before a worker joins its group."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from importlib import metadata
+from typing import Any
 
 from chunks.errors import UnsupportedLibrary
 
-#: Distribution -> the one version whose inner workings were read and tested.
+#: Distribution -> the only version whose internals were read and tested.
 VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0", "rocksdict": "0.3.29"}
 
-#: What is overridden, or called although it is private: "module:Class.method" -> its parameters.
+#: Methods that are overridden, and private methods that are called: "module:Class.method" -> its
+#: parameters.
 SIGNATURES = {
     "faust.assignor.partition_assignor:PartitionAssignor._compress": "raw",
     "faust.assignor.partition_assignor:PartitionAssignor._decompress": "compressed",
@@ -69,37 +71,44 @@ SIGNATURES = {
 
 
 def check_libraries(versions: Mapping[str, str] = VERSIONS, signatures: Mapping[str, str] = SIGNATURES) -> None:
-    """Compare versions and signatures with those tested; raises Unsupported that names all that differ."""
-    wrong = [*_wrong_versions(versions), *_wrong_signatures(signatures)]
-    if wrong:
+    """Compare versions and signatures with the tested ones.
+
+    Raises UnsupportedLibrary, which names all differences.
+    """
+    differences = [*_version_differences(versions), *_signature_differences(signatures)]
+    if differences:
         raise UnsupportedLibrary(
-            f"the installed libraries do not fit this version of Lately: {'; '.join(wrong)}. "
+            f"the installed libraries do not fit this version of Lately: {'; '.join(differences)}. "
             "Install the pinned ones again: pip install --upgrade --force-reinstall lately"
         )
 
 
-def _wrong_versions(versions: Mapping[str, str]) -> list[str]:
-    found = {}
+def _version_differences(versions: Mapping[str, str]) -> list[str]:
+    installed = {}
     for name in versions:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return [f"{name} is {found[name]}, tested is {one}" for name, one in versions.items() if found[name] != one]
+            installed[name] = "missing"
+    return [
+        f"{name} is {installed[name]}, tested is {tested}"
+        for name, tested in versions.items()
+        if installed[name] != tested
+    ]
 
 
-def _wrong_signatures(signatures: Mapping[str, str]) -> list[str]:
-    wrong = []
+def _signature_differences(signatures: Mapping[str, str]) -> list[str]:
+    differences = []
     for path, expected in signatures.items():
         module, _, names = path.partition(":")
         try:
-            target = importlib.import_module(module)
+            target: Any = importlib.import_module(module)
             for name in names.split("."):
                 target = getattr(target, name)
         except (ImportError, AttributeError):
-            wrong.append(f"{path} does not exist")
+            differences.append(f"{path} does not exist")
             continue
-        found = ", ".join(inspect.signature(target).parameters)
-        if found != expected:
-            wrong.append(f"{path} takes ({found}), tested is ({expected})")
-    return wrong
+        parameters = ", ".join(inspect.signature(target).parameters)
+        if parameters != expected:
+            differences.append(f"{path} takes ({parameters}), tested is ({expected})")
+    return differences

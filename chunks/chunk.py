@@ -34,7 +34,8 @@ class ChunkTask(Protocol):
 class Chunk:
     """Input and output of one agent step: records, views of tables, and the records to send.
 
-    All values assigned and all records sent in a step take effect together with the source position, or not at all.
+    All values assigned and all records sent in a step take effect together with the source
+    position, or not at all.
     """
 
     __slots__ = ("_task", "_views", "commit_callbacks", "end", "first", "latest", "next", "outputs", "records", "tp")
@@ -49,7 +50,7 @@ class Chunk:
         self._views: dict[str, TableView] = {}
 
     def view(self, table: NamedTable) -> TableView:
-        """Return `table` in the chunk's partition; values assigned to the view are committed with the chunk."""
+        """Return `table` in the chunk's partition. Assigned values are committed with the chunk."""
         view = self._views.get(table.name)
         if view is None:
             view = self._views[table.name] = self._task.view(table)
@@ -62,18 +63,23 @@ class Chunk:
         self.outputs.append((TP(topic, partition), key, value, headers or []))
 
     def send_latest(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
-        """Send a record to a compacted topic: only the last value of each key in the transaction is sent."""
+        """Send a record to a compacted topic: the last value of each key in the transaction."""
         self.latest[TP(topic, partition), key] = value
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once the chunk is committed and its values can be read; never if the commit fails."""
+        """Call `callback` once the chunk is committed and its values can be read.
+
+        It is not called if the commit fails.
+        """
         self.commit_callbacks.append(callback)
 
     def accumulate(self, create: Callable[[], T], flush: Callable[[Chunk, T], None]) -> T:
-        """Return an accumulator that all chunks of a transaction share; `create` makes it once per transaction.
+        """Return an accumulator that all chunks of a transaction share.
 
-        At the end of the transaction, `flush` is called with a chunk without records and the accumulator, to assign
-        and send the results.
+        `create` makes it once per transaction.
+
+        At the end of the transaction, `flush` is called with a chunk without records and the
+        accumulator, to assign and send the results.
         """
         return self._task.accumulate(create, flush)
 

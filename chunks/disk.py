@@ -1,4 +1,4 @@
-"""A disk that fails a table: what is said about it, and that damaged files are made anew with the next start."""
+"""Errors of the disk under a table, and the deletion of damaged files at the next start."""
 
 from __future__ import annotations
 
@@ -12,41 +12,48 @@ from chunks.errors import DiskFailed
 log = logging.getLogger(__name__)
 
 
-def failure(path: Path, exc: Exception) -> Exception:
-    """What to raise for an error of RocksDB (rocksdict tells them apart by their text only); notes what is damaged."""
+def to_disk_error(path: Path, exc: Exception) -> Exception:
+    """Return the exception to raise for an error of RocksDB.
+
+    That is DiskFailed, or `exc` if the disk is not the cause.
+
+    rocksdict's errors differ only in their text. Damaged files are marked, so that the next start
+    deletes them.
+    """
     text = str(exc)
     if is_damage(exc):
-        with suppress(OSError):  # then it is met, and said, again
-            _mark(path).touch()
+        with suppress(OSError):  # without the mark the next start reports the damage again
+            _damage_mark(path).touch()
         return DiskFailed(
-            f"the files of {path} are damaged ({text}): start the worker again, it makes them anew from their changelog"
+            f"the files of {path} are damaged ({text}): start the worker again, it rebuilds them from their changelog"
         )
     if text.startswith("IO error"):
         return DiskFailed(
-            f"the disk under {path} fails ({text}): mend it or make room, then start the worker again; nothing is lost"
+            f"the disk under {path} fails ({text}): repair it or free space, then start the worker again; no data is "
+            "lost"
         )
     return exc
 
 
 def is_damage(exc: Exception) -> bool:
-    """Whether files are there, but not as they were written."""
+    """Return whether RocksDB reports files that are missing or differ from the written ones."""
     text = str(exc)
     return text.startswith("Corruption") or (text.startswith("IO error") and "No such file" in text)
 
 
-def forget_damaged(path: Path) -> None:
-    """Delete a table's files where they were found to be damaged."""
-    mark = _mark(path)
+def delete_damaged(path: Path) -> None:
+    """Delete the files of a table if they are marked as damaged."""
+    mark = _damage_mark(path)
     if mark.exists():
-        forget(path, "they were found to be damaged")
+        delete_files(path, "they are damaged")
         mark.unlink()
 
 
-def forget(path: Path, why: object) -> None:
-    """Delete a table's files, and say why."""
-    log.warning("%s: the files are made anew from their changelog, %s", path, why)
+def delete_files(path: Path, reason: object) -> None:
+    """Delete the files of a table and log the reason."""
+    log.warning("%s: the files are rebuilt from their changelog, %s", path, reason)
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _mark(path: Path) -> Path:
+def _damage_mark(path: Path) -> Path:
     return path.with_name(f"{path.name}.damaged")

@@ -1,12 +1,12 @@
-"""Named errors of the engine; the message names the cause and the next step."""
+"""Errors of the engine; each message names the cause and the next step."""
 
 
 class ChunkError(Exception):
-    """Anything that the engine cannot go on after."""
+    """An error after which the engine cannot continue."""
 
 
 class Fenced(ChunkError):
-    """Another worker owns the partition now; what this one had not committed was discarded by the broker."""
+    """Another worker owns the partition; the broker discarded the uncommitted work of this one."""
 
 
 class RecordRefused(ChunkError):
@@ -14,7 +14,7 @@ class RecordRefused(ChunkError):
 
 
 class GroupUnavailable(ChunkError):
-    """The group of workers cannot be joined, or was lost, for a reason that no waiting mends."""
+    """The group of workers cannot be joined, or was lost, and waiting does not help."""
 
 
 class RecordGap(ChunkError):
@@ -22,16 +22,16 @@ class RecordGap(ChunkError):
 
 
 class IncompleteRestore(ChunkError):
-    """The values of a table are being replaced by those of a dump, and not all of them are there yet."""
+    """A restore from a dump has replaced only some values of a table."""
 
 
 class ClosedPartition(ChunkError):
-    """A table was asked for a partition that is not open on this worker (any more)."""
+    """A partition of a table is not open, or no longer open, on this worker."""
 
 
 class DiskFailed(ClosedPartition):
-    """Files of a table cannot be read or written; what they hold is in the changelog."""
+    """Files of a table cannot be read or written; the changelog contains their data."""
 
 
 class UnsupportedLibrary(ChunkError):
-    """An installed library is not the one this engine was tested with."""
+    """An installed library is not the version that this engine was tested with."""

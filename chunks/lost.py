@@ -1,6 +1,6 @@
-"""Which partitions of tables are lost, and why: a pure judgement of what was found of them.
+"""Decides which partitions of tables are lost, and why (pure functions).
 
-The reasoning is in docs/decisions/010-lost-state.md.
+docs/decisions/010-lost-state.md has the reasoning.
 """
 
 from __future__ import annotations
@@ -8,25 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-#: Reasons, as they are counted, and what they mean.
+#: The reasons of a loss, which are labels of a metric, and their explanations.
 EMPTIED, CUT, SHORT, INTERRUPTED, DERIVED, EXPIRED = REASONS = (
     "emptied", "cut", "short", "interrupted", "derived", "expired",
 )  # fmt: skip
-_MEANING = {
+_EXPLANATIONS = {
     EMPTIED: "its changelog has no beginning: it was deleted, emptied, or written by an earlier version",
-    CUT: "its changelog has lost its beginning, this worker's disk has all of it",
-    SHORT: "its changelog has lost its end: it ends before what this worker's disk had",
+    CUT: "its changelog has lost its beginning, the disk of this worker contains all of it",
+    SHORT: "its changelog has lost its end: it ends before the state on the disk of this worker",
     INTERRUPTED: "a rebuild of it was interrupted",
-    DERIVED: "it follows from a table of which not everything comes back",
+    DERIVED: "it is derived from a table that cannot be restored completely",
     EXPIRED: "older records of its topic are gone, and were never read",
 }
 
 
 class RestoredState(NamedTuple):
-    """What was found of a partition of a table once its changelog was read.
+    """State of a partition of a table after its changelog was read.
 
-    Whether it has a beginning, its position in the source topic, whether the changelog has lost that beginning, or its
-    end, and the table that it can be rebuilt from; None: from the source topic.
+    `position` is its position in the source topic. `has_lost_start` and `has_lost_end` describe the
+    changelog. `derived_from` is the table from which it can be rebuilt; None: from the source
+    topic.
     """
 
     has_beginning: bool
@@ -37,12 +38,15 @@ class RestoredState(NamedTuple):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the state is all that was folded up to its position, or a later one that did not change it."""
+        """Whether the state contains everything up to its position."""
         return self.has_beginning and self.position is not None and not self.has_lost_end
 
 
 class Loss(NamedTuple):
-    """A partition of a table that has to be made anew; `missing`: older records of its topic are gone for ever."""
+    """A partition of a table to rebuild.
+
+    `is_permanent`: older records of its topic are gone for ever.
+    """
 
     table: str
     partition: int
@@ -50,13 +54,15 @@ class Loss(NamedTuple):
     is_permanent: bool
 
     def __str__(self) -> str:
-        return f"{self.table}[{self.partition}]: {_MEANING[self.reason]}"
+        return f"{self.table}[{self.partition}]: {_EXPLANATIONS[self.reason]}"
 
 
 class RebuildPlan(NamedTuple):
-    """Where a source partition goes on; the tables to begin (it was never read), and those to make anew, in order.
+    """How to continue with a source partition.
 
-    Of the records before `position` those from `first` on exist. Where it is ahead of the topic, nothing helps.
+    `position`: the next source offset; past the end of the topic, nothing can be done. `first`: the
+    first offset that still exists. `new`: the tables that were never written. `losses`: the tables
+    to rebuild, in this order.
     """
 
     position: int
@@ -66,42 +72,43 @@ class RebuildPlan(NamedTuple):
 
 
 def plan_rebuild(
-    partition: int, found: Mapping[str, RestoredState], committed: int | None, earliest: int, end: int
+    partition: int, states: Mapping[str, RestoredState], committed: int | None, earliest: int, end: int
 ) -> RebuildPlan:
-    """Judge the tables of a source partition, which lies between `earliest` and `end`.
+    """Plan the rebuild of the tables of a source partition.
 
-    What was folded up to the highest position is in every whole table, or changed nothing there. A lost one may have
-    been further than those: at least where the group has committed. Where nothing is known the partition is new.
+    The partition contains the offsets from `earliest` to before `end`.
+
+    Every complete table contains all effects up to the highest position. A lost table may have been
+    further: at least at the offset `committed` by the group. Without any position the partition is
+    new.
     """
-    whole = [one.position for one in found.values() if one.is_complete]
-    lost = [one.position for one in found.values() if not one.is_complete]
-    known = [one for one in (*whole, *lost, *([committed] if lost else [])) if one is not None]
-    if not known:
-        losses = [Loss(name, partition, EXPIRED, True) for name in found] if earliest else []
-        return RebuildPlan(earliest, earliest, tuple(found), tuple(losses))
-    position = max(known)
-    anew = not whole and position > end  # the topic is as lost as they are
-    position = earliest if anew else position
-    partial = earliest > 0 or anew
-    reasons = {name: reason for name, one in found.items() if (reason := _reason(one)) is not None}
-    folded_in_part = {name for name, reason in reasons.items() if partial and reason != CUT}
+    complete = [state.position for state in states.values() if state.is_complete]
+    lost = [state.position for state in states.values() if not state.is_complete]
+    candidates = (*complete, *lost, *([committed] if lost else []))
+    positions = [position for position in candidates if position is not None]
+    if not positions:
+        losses = [Loss(name, partition, EXPIRED, True) for name in states] if earliest else []
+        return RebuildPlan(earliest, earliest, tuple(states), tuple(losses))
+    position = max(positions)
+    is_topic_lost = not complete and position > end  # the topic was lost together with its tables
+    position = earliest if is_topic_lost else position
+    is_partial = earliest > 0 or is_topic_lost
+    reasons = {name: reason for name, state in states.items() if (reason := _reason(state)) is not None}
+    partial_tables = {name for name, reason in reasons.items() if is_partial and reason != CUT}
     losses = []
-    for name, one in sorted(found.items(), key=lambda item: item[1].derived_from is not None):
-        if one.derived_from is None:
-            missing = name in folded_in_part
-        else:
-            missing = one.derived_from in folded_in_part
-        reason = reasons.get(name, DERIVED if missing else EXPIRED if position < earliest else None)
+    for name, state in sorted(states.items(), key=lambda pair: pair[1].derived_from is not None):
+        is_missing = (name if state.derived_from is None else state.derived_from) in partial_tables
+        reason = reasons.get(name, DERIVED if is_missing else EXPIRED if position < earliest else None)
         if reason is not None:
-            losses.append(Loss(name, partition, reason, reason == EXPIRED or (reason != CUT and missing)))
+            losses.append(Loss(name, partition, reason, reason == EXPIRED or (reason != CUT and is_missing)))
     return RebuildPlan(position, earliest, (), tuple(losses))
 
 
-def _reason(one: RestoredState) -> str | None:
-    if one.has_lost_end:
+def _reason(state: RestoredState) -> str | None:
+    if state.has_lost_end:
         return SHORT
-    if not one.has_beginning:
+    if not state.has_beginning:
         return EMPTIED
-    if one.position is None:
+    if state.position is None:
         return INTERRUPTED
-    return CUT if one.has_lost_start else None
+    return CUT if state.has_lost_start else None

@@ -1,4 +1,4 @@
-"""Faust's table manager, with tasks instead of acknowledgements and a recovery that knows them."""
+"""Faust's table manager, with partition tasks and the engine's recovery."""
 
 from __future__ import annotations
 
@@ -10,54 +10,69 @@ from typing import TYPE_CHECKING, Any
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP
 
+from chunks.app import ChunkedApp
 from chunks.lost import Loss
 from chunks.partition_task import PartitionTask
 from chunks.records import Headers
 from chunks.recovery import Recovery
 from chunks.standby import StandbyCheck
 from chunks.store import LocalOffset, Store, in_store_thread
+from chunks.table import Table
 from chunks.transactions import transactional_id
 
 if TYPE_CHECKING:
-    from chunks.table import Table
+    from collections.abc import ValuesView
 
 CACHE_BYTES = 256 * 2**20
 BLOCK_CACHE_BYTES = 256 * 2**20
 
 
-async def _brings_nothing_back(loss: Loss) -> bool:
+async def _cannot_recover(loss: Loss) -> bool:
     return False
 
 
 class TableManager(FaustTableManager):
-    """Replaces: recovery through the streams' own queues, and a fixed pause of a second at each start."""
+    """Replaces: recovery through the streams' queues, and a pause of a second at each start."""
+
+    app: ChunkedApp
+    _recovery: Recovery | None = None  # type: ignore[assignment]  # has all that Faust calls of its own Recovery
+
+    if TYPE_CHECKING:
+        _changelogs: dict[str, Table]  # type: ignore[assignment]  # all tables of the app are of this class
+
+        def __getitem__(self, name: str) -> Table: ...
+
+        def values(self) -> ValuesView[Table]: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Source partition -> its task, for those this worker may process now.
+        #: Source partition -> its task, for the partitions that this worker may process now.
         self.partition_tasks: dict[TP, PartitionTask] = {}
-        #: What all tasks of the worker together may keep of the newest values.
+        #: Maximum size of the value caches of all tasks together.
         self.cache_bytes = CACHE_BYTES
-        #: What RocksDB may keep of the files of all tables together.
+        #: Size of RocksDB's block cache, which all tables share.
         self.block_cache_bytes = BLOCK_CACHE_BYTES
-        #: Topics whose agents may be slow: what they have not taken yet waits in Kafka and holds up no other topic.
+        #: Topics whose agents may be slow: their records wait in Kafka and do not block other
+        #: topics.
         self.background_topics: frozenset[str] = frozenset()
-        #: Headers of the record with which each transaction ends in a changelog: who wrote it.
+        #: Returns the headers of each position record, with which a transaction ends in a
+        #: changelog.
         self.position_headers: Callable[[], Headers] = list
         #: Called before each step; an app may end the process there.
         self.before_step: Callable[[], None] = lambda: None
-        #: What tells whether a partition that this worker does not own can be read here.
+        #: Decides whether a partition that this worker does not own can be read here.
         self.standby = StandbyCheck(self.app)
-        #: Called before a lost partition of a table is made anew; True: the app brings back what that cannot.
-        self.on_loss: Callable[[Loss], Awaitable[bool]] = _brings_nothing_back
+        #: Called before a lost partition of a table is rebuilt. It returns whether the app recovers
+        #: what the rebuild cannot.
+        self.on_loss: Callable[[Loss], Awaitable[bool]] = _cannot_recover
 
-        #: Changelog -> partition -> what is on disk of it; as it was when the worker last gave its partitions up.
+        #: Changelog -> partition -> its offset on disk when the worker last gave up its partitions.
         self.local_offsets: dict[str, dict[int, LocalOffset]] = {}
-        #: Changelog -> partition -> where it ended when this worker began to restore it.
+        #: Changelog -> partition -> its end offset when this worker began to restore it.
         self.changelog_ends: dict[str, dict[int, int]] = {}
         #: The consumer group; None: the app's id.
         self.group_id: str | None = None
-        #: Source topic -> what its transactional ids begin with; by default the app's id.
+        #: Source topic -> prefix of its transactional ids; by default the app's id.
         self.writer_prefixes: dict[str, str] = {}
 
     def transactional_id(self, source: TP) -> str:
@@ -67,33 +82,41 @@ class TableManager(FaustTableManager):
     @property
     def by_name(self) -> Mapping[str, Table]:
         """The tables of this process by name."""
-        return self.data
+        tables: Mapping[str, Table] = self.data
+        return tables
 
-    def exclude(self, table: Any) -> None:
-        """Do not keep a table in this process: no agent of it writes that."""
+    def exclude(self, table: Table) -> None:
+        """Remove a table that no agent of this process writes."""
         del self[table.name]
         del self._changelogs[table.changelog]
 
     @property
-    def recovery(self) -> Recovery:
+    def recovery(self) -> Recovery:  # type: ignore[override]  # has all that Faust calls of its own Recovery
+        """The recovery service.
+
+        Replaces: Faust's, which reads the changelogs through the streams' queues.
+        """
         if self._recovery is None:
-            self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+            self._recovery = Recovery(self.app, beacon=self.beacon, loop=self.loop)
         return self._recovery
 
-    def table_of(self, topic: str) -> Any:
-        """The table whose changelog this topic is."""
-        return self._changelogs[topic]
+    def table_of(self, changelog_topic: str) -> Table:
+        """Return the table of a changelog topic."""
+        return self._changelogs[changelog_topic]
 
     def store(self, changelog: TP) -> Store:
-        """The partition on disk that a changelog partition is of; KeyError where it is not open here."""
+        """Return the open store of a changelog partition.
+
+        Raises KeyError if it is not open here.
+        """
         return self.table_of(changelog.topic).stores[changelog.partition]
 
     def on_disk_failure(self, exc: Exception) -> None:
-        """End the worker, in whichever thread this is: also a view may be the first to meet it."""
+        """End the worker, from any thread: a web view may be the first to meet the error."""
         asyncio.run_coroutine_threadsafe(self.app.consumer.crash(exc), self.app.loop)
 
     def record_local_offsets(self) -> None:
-        """Note how far the partitions on disk are, for the group to know where they are best given to."""
+        """Record the offsets of the partitions on disk, by which the leader assigns partitions."""
         now = time.time()
         self.local_offsets = {
             table.changelog: {
@@ -108,13 +131,21 @@ class TableManager(FaustTableManager):
         }
 
     async def on_start(self) -> None:
-        """Look at what earlier starts have left on disk, register the changelogs and start recovery."""
-        self.local_offsets = {table.changelog: await in_store_thread(table.on_disk) for table in self.values()}
+        """Read the local offsets, register the changelogs and start recovery.
+
+        Replaces: a pause of a second.
+        """
+        self.local_offsets = {
+            table.changelog: await in_store_thread(table.read_local_offsets) for table in self.values()
+        }
         await self._update_channels()
         await self.recovery.start()
 
     async def on_stop(self) -> None:
-        """Give up the producers and close the tables."""
+        """Stop the producers and close the tables.
+
+        Replaces: stores that the garbage collector closes.
+        """
         await self.standby.stop()
         await self.recovery.release_partitions()
         await super().on_stop()
@@ -123,8 +154,8 @@ class TableManager(FaustTableManager):
                 await table.close(partition)
 
     async def settle(self) -> bool:
-        """Wait until all that was folded is durable; False when that cannot be any more."""
-        settling = asyncio.create_task(self._settled())
+        """Wait until everything folded is durable; False if a transaction or agent failed."""
+        settling = asyncio.create_task(self._settle_tasks())
         while not settling.done():
             # An agent that has failed never ends its step.
             if self.app.crashed:
@@ -132,5 +163,5 @@ class TableManager(FaustTableManager):
             await asyncio.wait([settling], timeout=0.1)
         return not settling.cancelled() and settling.result()
 
-    async def _settled(self) -> bool:
+    async def _settle_tasks(self) -> bool:
         return all(await asyncio.gather(*(task.settle() for task in list(self.partition_tasks.values()))))

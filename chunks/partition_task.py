@@ -1,45 +1,50 @@
-"""One source partition while this worker owns it: what was folded, what is being committed, what is durable."""
+"""The exactly-once bookkeeping of one source partition: steps, transactions and offsets."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, InvalidTimestampError, KafkaError, ProducerFenced
+from aiokafka.structs import RecordMetadata
 from faust.types import TP
 
-from chunks.chunk import Chunk
+from chunks.chunk import Chunk, NamedTable
 from chunks.errors import Fenced, RecordGap, RecordRefused
+from chunks.keys import position_key
 from chunks.records import CHUNK_RECORDS, Headers, RecordRange
-from chunks.store import COMMIT_MARKERS, Store, in_store_thread, position_key
+from chunks.store import COMMIT_MARKERS, Store, in_store_thread
 from chunks.view import TableState, TableView, ValueCache, Values
 
-if TYPE_CHECKING:
-    from chunks.table import Table
-
-#: The future of a record batch that was sent, and how many records it holds.
-_Batch = tuple[asyncio.Future, int]
+#: The future of a record batch that was sent, and the number of its records.
+_Batch = tuple["asyncio.Future[RecordMetadata]", int]
+#: Key, value and headers of a record to send.
 _Message = tuple[bytes | None, bytes | None, Headers]
 
-#: Kafka's default limit of a record batch (max.message.bytes) is 1 MiB and a few bytes.
+#: Maximum size of a record batch. Kafka's default limit (max.message.bytes) is 1 MiB and a few
+#: bytes.
 BATCH_BYTES = 900_000
-#: Room for one record that is larger than that, where the topic allows it; the broker has the last word.
+#: Maximum size of a request. A record larger than BATCH_BYTES is sent alone, and the broker accepts
+#: or refuses it.
 MAX_REQUEST_BYTES = 5 * 2**20
-#: What may wait for the transaction under way to end before the agent waits too.
-MAX_WAITING_BYTES = 16 * 2**20
-#: While there is a backlog a transaction waits for so many records, but not longer than so many seconds.
+#: Size of the pending transaction at which the agent waits for the end of the transaction in
+#: flight.
+MAX_PENDING_BYTES = 16 * 2**20
+#: While there is a backlog, a transaction waits for this number of records, but not longer than
+#: BACKLOG_WAIT_S.
 FULL_RECORDS = 20_000
-PATIENCE_S = 0.5
-#: So long after a transaction the next one begins at the earliest. At once Kafka would refuse it, as it still writes
-#: the markers of the last (42 % of back-to-back transactions of 4 producers on a busy machine of 2 cores, after 8 ms
-#: 2 %), and aiokafka try again after 20 ms, while what arrives has to wait for the transaction after that.
-BETWEEN_S = 0.02
-#: A background topic's transactions always wait for more records, but not longer than so many seconds.
-BACKGROUND_PATIENCE_S = 0.2
+BACKLOG_WAIT_S = 0.5
+#: Minimum time between two transactions. Kafka still writes the markers of the last transaction and
+#: refuses a new one that starts at once (42 % of back-to-back transactions of 4 producers on a busy
+#: 2-core machine; 2 % after 8 ms). aiokafka then retries after 20 ms, and records that arrive
+#: meanwhile wait for the transaction after that.
+MIN_INTERVAL_S = 0.02
+#: Transactions of a background topic always wait for more records, but not longer than this.
+BACKGROUND_WAIT_S = 0.2
 TRANSACTION_TIMEOUT_MS = 60_000
-#: What a task of a rebuild is called, and may remember.
+#: Source topic name and cache size of the temporary task that rebuilds a table.
 REBUILD = "rebuild"
 REBUILD_CACHE_BYTES = 16 * 2**20
 
@@ -47,7 +52,7 @@ T = TypeVar("T")
 
 
 class Transaction:
-    """The effects of some chunks: values by table, records for other topics, and the source offset after them."""
+    """Effects of some chunks: values by table, records for other topics, next source offset."""
 
     def __init__(self, position: int) -> None:
         self.position = position
@@ -63,8 +68,8 @@ class Transaction:
 class PartitionTask:
     """The exactly-once bookkeeping of one source partition.
 
-    Where several chunks were folded while a transaction was under way, the next one takes all of them: under load
-    transactions grow, at rest each chunk is committed at once.
+    Chunks folded while a transaction is in flight all belong to the next one. So transactions grow
+    under load, and an idle worker commits each chunk at once.
     """
 
     def __init__(
@@ -72,47 +77,57 @@ class PartitionTask:
         on_failure: Callable[[BaseException], Awaitable[None]], is_background: bool = False,
         position_headers: Headers | None = None,
     ) -> None:  # fmt: skip
+        """Create the task of `tp`.
+
+        `stores` maps a table's name to its changelog partition and its store.
+
+        `on_failure` is called once when a transaction fails. `position_headers` are the headers of
+        each position record.
+        """
         self.tp = tp
         self._producer = producer
         self._changelogs = {name: changelog for name, (changelog, _) in stores.items()}
         self._cache = ValueCache(cache_bytes)
         self._states = {name: TableState(name, store, self._cache) for name, (_, store) in stores.items()}
         self._on_failure = on_failure
-        #: Whether its transactions wait for more also when there is no backlog, so that there are fewer.
+        #: A background task waits for more records even without a backlog, so that it commits less
+        #: often.
         self._is_background = is_background
-        #: Headers of each position that is written.
         self._position_headers = position_headers or []
         self._pending = Transaction(0)
         self._in_flight: Transaction | None = None
         self._step: Chunk | None = None
         self._changed = asyncio.Condition()
-        self._commit_loop: asyncio.Task | None = None
+        self._commit_loop: asyncio.Task[None] | None = None
         self._has_failed = False
         self._has_backlog = False
         self._is_settling = False
-        #: When the last transaction was committed, by the clock of the loop.
+        #: Time of the last commit, by the event loop's clock.
         self._committed_at = float("-inf")
         #: The next offset to fold, and the next offset whose effects are not durable yet.
         self.position = 0
         self.durable = 0
 
     def open(self, position: int) -> None:
-        """Begin at `position`, once the tables are complete up to it."""
+        """Start to commit at `position`, when the tables are complete up to it."""
         self.position = self.durable = position
         self._pending = self._new_transaction(position)
         self._commit_loop = asyncio.create_task(self._commit_continuously(), name=f"commit {self.tp}")
 
     async def start(self) -> None:
-        """Become the only one who can write: this ends what former owners have open, and shuts them out."""
+        """Become the only writer: Kafka aborts transactions of former owners and fences them."""
         await self._producer.start()
 
     async def close(self) -> None:
-        """Let the transaction under way end, begin no other, and give up the producer."""
+        """Finish the transaction in flight, start no other, and stop the producer."""
         await self.stop_commits()
         await self._producer.stop()
 
     async def release(self) -> AIOKafkaProducer | None:
-        """Close, but leave the producer to whoever is next, if all that it has begun has ended well."""
+        """Close, but return the producer for reuse if all its transactions were committed.
+
+        Otherwise the producer is stopped, and the result is None.
+        """
         await self.stop_commits()
         if self._has_failed or self._in_flight is not None:
             await self._producer.stop()
@@ -120,40 +135,50 @@ class PartitionTask:
         return self._producer
 
     async def stop_commits(self) -> None:
-        """Let the transaction under way end, and begin no other."""
+        """Finish the transaction in flight and start no other."""
         if self._commit_loop is not None:
             self._commit_loop.cancel()
             await asyncio.wait([self._commit_loop])
 
-    # -- before it is open: tables that begin, or begin anew
+    # -- before `open`: tables that are new or rebuilt
 
-    async def write(self, changes: Mapping[str, Values]) -> dict[str, int]:
-        """Write values of some tables in a transaction of their own; the offset of the first one of each."""
+    async def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]]) -> dict[str, int]:
+        """Write values of some tables in a transaction of their own.
+
+        Returns the changelog offset of the first value of each table.
+        """
         return await shield_until_done(self._write(changes, {}, self.durable))
 
     def for_rebuild(self, name: str, on_failure: Callable[[BaseException], Awaitable[None]]) -> PartitionTask:
-        """A task for one table, to be used instead of this one before it is open: of a source called `rebuild`."""
-        states = {name: (self._changelogs[name], self._states[name].store)}
-        return PartitionTask(TP(REBUILD, self.tp.partition), states, self._producer, REBUILD_CACHE_BYTES, on_failure)
+        """Return a task for one table, to use instead of this one before `open`.
 
-    # -- what the stream asks for
+        Its source topic is REBUILD.
+        """
+        stores = {name: (self._changelogs[name], self._states[name].store)}
+        return PartitionTask(TP(REBUILD, self.tp.partition), stores, self._producer, REBUILD_CACHE_BYTES, on_failure)
 
-    def begin_step(self, run: RecordRange) -> Chunk | None:
-        """Open the step for `run`; None when all of it was folded before. Raises Gap when records are missing."""
-        if run.next <= self.position:
+    # -- called by the stream and by chunks
+
+    def begin_step(self, record_range: RecordRange) -> Chunk | None:
+        """Open the step for a record range; None if all of it is folded already.
+
+        Raises RecordGap.
+        """
+        if record_range.next <= self.position:
             return None
-        if run.first > self.position:
+        if record_range.first > self.position:
             raise RecordGap(
-                f"{self.tp.topic}[{self.tp.partition}]: records {self.position} to {run.first - 1} were not delivered; "
-                "start the worker again, it reads on from its last committed position"
+                f"{self.tp.topic}[{self.tp.partition}]: records {self.position} to {record_range.first - 1} were not "
+                "delivered; start the worker again, it continues at its last committed position"
             )
-        if run.first < self.position:
-            run = run._replace(first=self.position, records=[one for one in run.records if one[0] >= self.position])
-        self._step = Chunk(self.tp, run, self)
+        if record_range.first < self.position:
+            records = [record for record in record_range.records if record[0] >= self.position]
+            record_range = record_range._replace(first=self.position, records=records)
+        self._step = Chunk(self.tp, record_range, self)
         return self._step
 
     async def end_step(self, chunk: Chunk) -> None:
-        """Take over what the step assigned and sent; waits while too much is not committed yet."""
+        """Add the results of the step to the pending transaction; waits while that is too large."""
         self._merge_chunk(chunk)
         self._pending.records += len(chunk.records)
         self._pending.position = self.position = chunk.next
@@ -161,10 +186,10 @@ class PartitionTask:
         self._step = None
         async with self._changed:
             self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._pending.bytes < MAX_WAITING_BYTES or self._has_failed)
+            await self._changed.wait_for(lambda: self._pending.bytes < MAX_PENDING_BYTES or self._has_failed)
 
     async def settle(self) -> bool:
-        """Wait until the step that is open has ended and all that was folded is durable; False when it cannot be."""
+        """Wait until no step is open and everything is durable; False if a transaction failed."""
         async with self._changed:
             self._is_settling = True
             self._changed.notify_all()
@@ -174,15 +199,16 @@ class PartitionTask:
             self._is_settling = False
         return not self._has_failed
 
-    def accumulate(self, make: Callable[[], Any], write: Callable[[Chunk, Any], None]) -> Any:
-        """What is collected for `write` over all chunks of the transaction."""
-        collected = self._pending.accumulators
-        if write not in collected:
-            collected[write] = make()
-        return collected[write]
+    def accumulate(self, create: Callable[[], T], flush: Callable[[Chunk, T], None]) -> T:
+        """Return the accumulator of `flush` in the pending transaction; create it on first use."""
+        accumulators = self._pending.accumulators
+        if flush not in accumulators:
+            accumulators[flush] = create()
+        accumulator: T = accumulators[flush]
+        return accumulator
 
-    def view(self, table: Table) -> TableView:
-        """`table` as the open step sees it."""
+    def view(self, table: NamedTable) -> TableView:
+        """Return `table` as the open step sees it."""
         return TableView(self._states[table.name])
 
     def _merge_chunk(self, chunk: Chunk) -> None:
@@ -204,21 +230,34 @@ class PartitionTask:
         transaction = Transaction(position)
         for name, state in self._states.items():
             transaction.changes[name] = {}
-            under_way = self._in_flight.changes[name] if self._in_flight else {}
-            state.uncommitted = [transaction.changes[name], under_way]
+            in_flight = self._in_flight.changes[name] if self._in_flight else {}
+            state.uncommitted = [transaction.changes[name], in_flight]
         return transaction
 
     async def _commit_continuously(self) -> None:
+        """Commit transaction after transaction.
+
+        1. Wait until the pending transaction is due; then no step is open. 2. Flush the
+        accumulators into it. 3. Put it in flight; steps from now on belong to a new pending one. 4.
+        Commit it: Kafka first, then the local stores. 5. Only now move the durable offset, and run
+        the callbacks: the values can be read. 6. Views need the values in flight no longer.
+        """
         try:
             while True:
+                # 1.
                 await self._wait_for_commit()
+                # 2.
                 self._flush_accumulators()
-                self._in_flight = self._pending
-                self._pending = self._new_transaction(self._in_flight.position)
-                await shield_until_done(self._commit(self._in_flight))
-                self.durable = self._in_flight.position
-                for tell in self._in_flight.commit_callbacks:
-                    tell()
+                # 3.
+                transaction = self._in_flight = self._pending
+                self._pending = self._new_transaction(transaction.position)
+                # 4.
+                await shield_until_done(self._commit(transaction))
+                # 5.
+                self.durable = transaction.position
+                for callback in transaction.commit_callbacks:
+                    callback()
+                # 6.
                 self._in_flight = None
                 for name, state in self._states.items():
                     state.uncommitted = [self._pending.changes[name]]
@@ -233,50 +272,52 @@ class PartitionTask:
     async def _wait_for_commit(self) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: self._pending.position > self.durable)
-        # Not while the condition is held: what is folded meanwhile belongs to this transaction.
-        await asyncio.sleep(self._committed_at + BETWEEN_S - asyncio.get_running_loop().time())
+        # The condition is not held during this pause: steps that end meanwhile belong to this
+        # transaction.
+        await asyncio.sleep(self._committed_at + MIN_INTERVAL_S - asyncio.get_running_loop().time())
         async with self._changed:
-            patience_s = PATIENCE_S if self._has_backlog else BACKGROUND_PATIENCE_S
+            wait_s = BACKLOG_WAIT_S if self._has_backlog else BACKGROUND_WAIT_S
             try:
-                await asyncio.wait_for(self._changed.wait_for(self._is_due), patience_s)
+                await asyncio.wait_for(self._changed.wait_for(self._is_due), wait_s)
             except asyncio.TimeoutError:
                 pass
-            # Between two steps: what a step collects belongs to the transaction that it ends in.
+            # A transaction is cut between two steps: what a step accumulates belongs to the
+            # transaction of its end.
             await self._changed.wait_for(lambda: self._step is None)
 
     def _flush_accumulators(self) -> None:
-        """Write what was collected over the chunks of the transaction."""
         transaction = self._pending
-        for write, collected in transaction.accumulators.items():
-            last = Chunk(self.tp, RecordRange(transaction.position, transaction.position, []), self)
-            write(last, collected)
-            self._merge_chunk(last)
+        for flush, accumulator in transaction.accumulators.items():
+            chunk = Chunk(self.tp, RecordRange(transaction.position, transaction.position, []), self)
+            flush(chunk, accumulator)
+            self._merge_chunk(chunk)
 
     def _is_due(self) -> bool:
-        """Whether the next transaction is large enough, or nothing more is likely to come soon."""
-        waiting = self._pending
-        quiet = self._is_settling or not (self._has_backlog or self._is_background)
-        return quiet or waiting.records >= FULL_RECORDS or waiting.bytes > MAX_WAITING_BYTES // 2
+        """Return whether the pending transaction is large, or no more records are expected."""
+        pending = self._pending
+        is_idle = self._is_settling or not (self._has_backlog or self._is_background)
+        return is_idle or pending.records >= FULL_RECORDS or pending.bytes > MAX_PENDING_BYTES // 2
 
     async def _commit(self, transaction: Transaction) -> None:
         if not transaction.records:
-            return  # offsets without records, such as the markers of transactions: nothing is lost with them
-        written = [name for name, changes in transaction.changes.items() if changes] or [next(iter(self._states))]
-        for name in written:
+            return  # offsets without records, such as transaction markers: they need not be stored
+        names = [name for name, changes in transaction.changes.items() if changes] or [next(iter(self._states))]
+        for name in names:
             transaction.changes[name][position_key(self.tp.topic)] = b"%d" % transaction.position
-        changes = {name: transaction.changes[name] for name in written}
+        changes = {name: transaction.changes[name] for name in names}
         await self._write(changes, self._group_outputs(transaction), self.durable)
 
     async def _write(
-        self, changes: Mapping[str, Values], outputs: Mapping[TP, list[_Message]], since: int
+        self, changes: Mapping[str, Mapping[bytes, bytes | None]], outputs: Mapping[TP, list[_Message]], since: int
     ) -> dict[str, int]:
-        """Make a transaction durable; the changelog offset of the first value of each table.
+        """Make a transaction durable; return the changelog offset of the first value of each table.
 
-        1. Everything goes to Kafka in one transaction: values and position to the changelogs, records to other topics.
-        2. All of it is acknowledged. 3. The transaction is committed; now it has happened. 4. Values, position and
-        changelog offset are written to the local stores, one batch each, and whoever watches them is told.
+        1. Send everything in one Kafka transaction: values and position to the changelogs, records
+        to other topics. 2. Wait until the broker has acknowledged all of it. 3. Commit the
+        transaction: from now on it counts. 4. Write values, position and changelog offset to each
+        local store in one batch, then wake the watches of the keys.
         """
-        at = position_key(self.tp.topic)
+        source_position_key = position_key(self.tp.topic)
         sent: dict[TP, list[_Batch]] = {}
         try:
             await self._producer.begin_transaction()
@@ -284,53 +325,58 @@ class PartitionTask:
             for tp, messages in outputs.items():
                 await self._send(tp, messages, sent)
             for name, values in changes.items():
-                stamped = ((key, value, self._position_headers if key == at else []) for key, value in values.items())
-                await self._send(self._changelogs[name], stamped, sent)
+                with_headers = (
+                    (key, value, self._position_headers if key == source_position_key else [])
+                    for key, value in values.items()
+                )
+                await self._send(self._changelogs[name], with_headers, sent)
             # 2.
-            await _acknowledged(sent)
+            await _wait_for_acknowledgement(sent)
             batches = {name: sent[self._changelogs[name]] for name in changes}
             # 3.
             await self._producer.commit_transaction()
             self._committed_at = asyncio.get_running_loop().time()
         except (ProducerFenced, InvalidProducerEpoch):
             raise Fenced(
-                f"another worker has taken over {self.tp.topic}[{self.tp.partition}] while this one was silent; "
-                "what it had not committed is discarded: start this worker again"
+                f"another worker has taken over {self.tp.topic}[{self.tp.partition}] because this one did not respond; "
+                "its uncommitted work is discarded: start this worker again"
             ) from None
         except InvalidTimestampError as exc:
             raise RecordRefused(
-                "Kafka refused records for their time: set the clock of this machine, or the broker's, then start the "
-                f"worker again; nothing of {self.tp.topic}[{self.tp.partition}] from offset {since} on is committed"
+                "Kafka refused records because of their timestamps: correct the clock of this machine or of the "
+                f"broker, then start the worker again; nothing of {self.tp.topic}[{self.tp.partition}] from offset "
+                f"{since} on is committed"
             ) from exc
         except (KafkaError, IllegalOperation) as exc:
             raise RecordRefused(
-                f"Kafka refused a record that follows from {self.tp.topic}[{self.tp.partition}], or did not answer "
+                f"Kafka refused a record derived from {self.tp.topic}[{self.tp.partition}], or did not answer "
                 f"({exc!r}); nothing from offset {since} on is committed"
             ) from exc
         # 4.
         for name, values in changes.items():
             store = self._states[name].store
-            await in_store_thread(store.apply, values.items(), _after_last(batches[name]), COMMIT_MARKERS)
+            await in_store_thread(store.apply, values.items(), _offset_after(batches[name]), COMMIT_MARKERS)
             store.watches.notify(values)
         return {name: batches[name][0][0].result().offset for name in changes}
 
     def _group_outputs(self, transaction: Transaction) -> dict[TP, list[_Message]]:
         by_partition: dict[TP, list[_Message]] = {}
-        for tp, *message in transaction.outputs:
-            by_partition.setdefault(tp, []).append(tuple(message))
+        for tp, key, value, headers in transaction.outputs:
+            by_partition.setdefault(tp, []).append((key, value, headers))
         for (tp, key), value in transaction.latest.items():
             by_partition.setdefault(tp, []).append((key, value, []))
         return by_partition
 
     async def _send(self, tp: TP, messages: Iterable[_Message], sent: dict[TP, list[_Batch]]) -> None:
-        """Send messages in as few record batches as possible, and note them in `sent`."""
+        """Send messages in as few record batches as possible, and add the batches to `sent`."""
 
         async def submit() -> None:
             try:
                 future = await self._producer.send_batch(batch, tp.topic, partition=tp.partition)
             except IllegalOperation:
-                # The transaction has failed already: what was sent before knows why.
-                await _acknowledged(sent)
+                # The transaction has failed already: the futures of the earlier batches hold the
+                # cause.
+                await _wait_for_acknowledgement(sent)
                 raise
             sent.setdefault(tp, []).append((future, batch.record_count()))
 
@@ -345,7 +391,7 @@ class PartitionTask:
 
 
 async def shield_until_done(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, which must not be left half done: whoever is cancelled meanwhile waits for its end."""
+    """Await `work`, which must not be interrupted: a cancelled caller waits for its end."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
@@ -354,14 +400,14 @@ async def shield_until_done(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def _acknowledged(sent: dict[TP, list[_Batch]]) -> None:
-    """Wait for all batches; raises what the first of them that was refused met."""
+async def _wait_for_acknowledgement(sent: dict[TP, list[_Batch]]) -> None:
+    """Wait until the broker has acknowledged all batches; raise the first error."""
     futures = [future for batches in sent.values() for future, _ in batches]
-    for answer in await asyncio.gather(*futures, return_exceptions=True):
-        if isinstance(answer, BaseException):
-            raise answer
+    for result in await asyncio.gather(*futures, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
-def _after_last(batches: list[_Batch]) -> int:
-    """The changelog offset after the last of these batches, which are acknowledged."""
-    return max(future.result().offset + count for future, count in batches)
+def _offset_after(batches: list[_Batch]) -> int:
+    """Return the changelog offset after the last of these batches, which are acknowledged."""
+    return max(int(future.result().offset) + count for future, count in batches)

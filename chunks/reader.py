@@ -1,4 +1,4 @@
-"""Reads of a table from outside the agents: the interface, and its implementation over open partitions."""
+"""Reads of a table from outside the agents: the interface, and its implementation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from chunks.errors import ClosedPartition
-from chunks.store import Store, StoreSnapshot
+from chunks.snapshot import StoreSnapshot
+from chunks.store import Store
 from chunks.watch import Watch
 
 
 class TableReader(Protocol):
-    """Reads of the committed content of a table. Each raises ClosedPartition for a partition not open here."""
+    """Reads of the committed content of a table.
+
+    Each raises ClosedPartition for a partition not open here.
+    """
 
     @property
     def name(self) -> str:
         """The name of the table."""
+
+    @property
+    def source_topic(self) -> str:
+        """The topic that the table is computed from."""
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """Return the value of a key; None when it is absent."""
@@ -25,7 +33,7 @@ class TableReader(Protocol):
         """Return the values of many keys, in their order."""
 
     def scan(self, partition: int, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the keys that start with `prefix` and come after `after`, and their values, in key order."""
+        """Yield the rows whose key starts with `prefix` and comes after `after`, in key order."""
 
     def snapshot(self, partition: int) -> StoreSnapshot:
         """Return a consistent snapshot of a partition."""
@@ -34,11 +42,14 @@ class TableReader(Protocol):
         """Watch the values under a key until the partition is closed."""
 
     def position(self, partition: int) -> int | None:
-        """Return the first offset of the source topic that is not applied yet; None when no offset is."""
+        """Return the first offset of the source topic that is not applied yet, or None."""
 
 
 class StoreReader:
-    """A TableReader over the open stores of a table: partition -> store. `source_topic` is its source topic."""
+    """A TableReader over the open stores of a table: partition -> store.
+
+    `source_topic` is the table's source topic.
+    """
 
     def __init__(self, name: str, source_topic: str, stores: dict[int, Store]) -> None:
         self.name = name
@@ -54,7 +65,7 @@ class StoreReader:
         return self._open_store(partition).get_many(keys)
 
     def scan(self, partition: int, prefix: bytes = b"", after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the committed keys that start with `prefix` and come after `after`, and their values, in key order.
+        """Yield the committed rows whose key starts with `prefix` and follows `after`, in order.
 
         Raises ClosedPartition.
         """
@@ -65,11 +76,14 @@ class StoreReader:
         return self._open_store(partition).snapshot()
 
     def watch(self, partition: int, key: bytes) -> AbstractContextManager[Watch]:
-        """Watch the committed values under a key until the partition is closed. Raises ClosedPartition."""
+        """Watch the committed values under a key until the partition is closed.
+
+        Raises ClosedPartition.
+        """
         return self._open_store(partition).watches.watch(key)
 
     def position(self, partition: int) -> int | None:
-        """Return the first offset of the source topic that is not committed; None when no offset is.
+        """Return the first offset of the source topic that is not committed, or None.
 
         Raises ClosedPartition.
         """

@@ -1,7 +1,8 @@
-"""Making a lost partition of a table anew, and beginning one that was never there.
+"""Rebuilding a lost partition of a table, and the first write of a new one.
 
-A changelog begins with a record of its own (`BEGINNING`), in each life of the table another one. What is rebuilt lies
-behind a new one, and counts only once a position follows it.
+The first record of a changelog is its beginning (BEGINNING_KEY), with a new id whenever the table
+is started again. A rebuild writes its values after a new beginning; they count only once a position
+follows them.
 """
 
 from __future__ import annotations
@@ -10,176 +11,190 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
+from chunks.chunk import Chunk
 from chunks.fetch import fetch_ranges
+from chunks.keys import BEGINNING_KEY, INCOMPLETE_SUFFIX, position_key
 from chunks.lost import CUT, EXPIRED, Loss, RebuildPlan
-from chunks.partition_task import COMMIT_MARKERS, PartitionTask, shield_until_done
-from chunks.records import CHUNK_RECORDS, RecordRange
+from chunks.partition_task import PartitionTask, shield_until_done
+from chunks.records import CHUNK_RECORDS, FetchedRecord, RecordRange
 from chunks.restore import RestoreProgress
-from chunks.store import BEGINNING_KEY, INCOMPLETE_SUFFIX, Store, in_store_thread, position_key
+from chunks.store import COMMIT_MARKERS, Store, in_store_thread
+from chunks.table import Table
+from chunks.view import Values
 
 log = logging.getLogger(__name__)
 
-#: An offset that no topic reaches: whoever folds up to it knows that more comes.
-_FAR = 2**62
+#: An offset that no topic reaches. A partition task with this end expects more records, so that its
+#: transactions grow.
+_UNREACHABLE_OFFSET = 2**62
+
+
+class RebuildTables(Protocol):
+    """The tables of a worker, as far as a rebuild uses them."""
+
+    on_loss: Callable[[Loss], Awaitable[bool]]
+
+    def __getitem__(self, name: str) -> Table:
+        """Return a table by its name."""
 
 
 class Rebuild:
-    """The tables of one source partition, before its task is open."""
+    """Rebuilds the tables of one source partition, before its task is open."""
 
     def __init__(
-        self,
-        tables: Any,
-        task: PartitionTask,
-        reader: AIOKafkaConsumer,
-        verdict: RebuildPlan,
+        self, tables: RebuildTables, task: PartitionTask, reader: AIOKafkaConsumer, plan: RebuildPlan,
         progress: RestoreProgress,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._tables, self._task, self._reader = tables, task, reader
-        self._verdict, self._progress = verdict, progress
-        self._position = {position_key(task.tp.topic): b"%d" % max(verdict.position, verdict.first)}
+        self._plan, self._progress = plan, progress
+        self._position: Values = {position_key(task.tp.topic): b"%d" % max(plan.position, plan.first)}
 
     async def run(self) -> None:
-        """Begin what is new, make anew what is lost."""
-        flagged = set()
-        for loss in self._verdict.losses:
-            if not await self._tell(loss):
-                flagged.add(loss.table)
-        if self._verdict.new:
-            await shield_until_done(self._begin(self._verdict.new, flagged, self._position))
+        """Write the beginnings of new tables, or rebuild the lost ones."""
+        incomplete = set()
+        for loss in self._plan.losses:
+            if not await self._report_loss(loss):
+                incomplete.add(loss.table)
+        if self._plan.new:
+            await shield_until_done(self._write_beginnings(self._plan.new, incomplete, self._position))
             return
-        for loss in self._verdict.losses:
-            table = self._table(loss.table)
+        for loss in self._plan.losses:
             if loss.reason == EXPIRED:
                 await self._task.write({loss.table: self._position})
             elif loss.reason == CUT:
-                await self._write_down_again(loss)
+                await self._rewrite_changelog(loss)
             else:
-                await self._fold_again(table, loss, flagged)
-
-    def _table(self, name: str) -> Any:
-        return self._tables[name]
+                await self._fold_again(self._tables[loss.table], loss, incomplete)
 
     def _store(self, name: str) -> Store:
-        return self._table(name).stores[self._task.tp.partition]
+        return self._tables[name].stores[self._task.tp.partition]
 
-    async def _tell(self, loss: Loss) -> bool:
-        """Say what is lost; whether all of it comes back."""
+    async def _report_loss(self, loss: Loss) -> bool:
+        """Log a loss and report it to the app; return whether everything lost will be recovered."""
         log.error("%s", loss)
-        brought = await self._tables.on_loss(loss)
-        return not loss.is_permanent or brought
+        is_recovered_by_app = await self._tables.on_loss(loss)
+        return not loss.is_permanent or is_recovered_by_app
 
-    async def _begin(self, names: Iterable[str], flagged: set[str], more: dict[bytes, bytes | None]) -> None:
-        """Write a new beginning of some tables, behind which only `more` counts.
+    async def _write_beginnings(self, names: Iterable[str], incomplete: set[str], rows: Values) -> None:
+        """Write new beginnings of some tables, followed by `rows` only.
 
-        It must not be left half done: `write` has put the new beginning on the disk, over what it makes void.
+        This must not be interrupted: until its end the disk contains values that the new beginnings
+        make void.
         """
-        ids = {name: uuid.uuid4().hex.encode() + (INCOMPLETE_SUFFIX if name in flagged else b"") for name in names}
+        ids = {name: uuid.uuid4().hex.encode() + (INCOMPLETE_SUFFIX if name in incomplete else b"") for name in names}
         empty = {name for name in names if not self._store(name).offset}
-        offsets = await self._task.write({name: {BEGINNING_KEY: value, **more} for name, value in ids.items()})
+        offsets = await self._task.write({name: {BEGINNING_KEY: value, **rows} for name, value in ids.items()})
         for name, offset in offsets.items():
             store = self._store(name)
             await in_store_thread(store.write_beginning, ids[name], offset, name in empty)
-            await in_store_thread(store.apply, list(more.items()), offset + 1 + len(more), COMMIT_MARKERS)
+            await in_store_thread(store.apply, list(rows.items()), offset + 1 + len(rows), COMMIT_MARKERS)
 
-    async def _begin_over(self, name: str, store: Store, beginning: bytes, position: bytes) -> None:
-        """Write a new beginning of a table whose pairs are kept, and that it has no position."""
-        offsets = await self._task.write({name: {BEGINNING_KEY: beginning, position: None}})
+    async def _restart_changelog(self, name: str, store: Store, beginning: bytes, key: bytes) -> None:
+        """Write a new beginning of a table whose rows are kept, and delete its position.
+
+        `key` is the key of the position.
+        """
+        offsets = await self._task.write({name: {BEGINNING_KEY: beginning, key: None}})
         await in_store_thread(store.write_beginning, beginning, offsets[name], True)
         await in_store_thread(store.apply, [], offsets[name] + 2)
 
-    async def _fold_again(self, table: Any, loss: Loss, flagged: set[str]) -> None:
-        """Rebuild a table; killed in between, it is begun again by whoever is next.
+    async def _fold_again(self, table: Table, loss: Loss, incomplete: set[str]) -> None:
+        """Rebuild a table from its topic or another table.
 
-        1. Write a new beginning: what lies before it counts no more. 2. Fold again what led to the position. 3. Write
-        the position: from now on the table counts.
+        If this is interrupted, the next owner starts it again.
+
+        1. Write a new beginning: older records of the changelog are void. 2. Fold all records
+        before the position. 3. Write the position: from now on the table counts.
         """
         # 1.
-        await shield_until_done(self._begin([loss.table], flagged, {}))
+        await shield_until_done(self._write_beginnings([loss.table], incomplete, {}))
         # 2.
-        began, position = time.monotonic(), max(self._verdict.position, self._verdict.first)
+        started, position = time.monotonic(), max(self._plan.position, self._plan.first)
         base = table.derived_from
-        runs = self._pairs(self._store(base.name)) if base is not None else self._source(position)
-        records = await self._folded(table, loss, runs) if table.rebuild is not None else 0
+        ranges = self._read_rows(self._store(base.name)) if base is not None else self._read_source(position)
+        records = await self._fold(table.rebuild, loss, ranges) if table.rebuild is not None else 0
         # 3.
         await self._task.write({loss.table: self._position})
         log.warning(
-            "%s[%s]: made anew from %s records in %.1f s%s", loss.table, loss.partition, records,
-            time.monotonic() - began, "; what older records said is missing" if loss.is_permanent else "",
+            "%s[%s]: rebuilt from %s records in %.1f s%s", loss.table, loss.partition, records,
+            time.monotonic() - started, "; the effects of older records are missing" if loss.is_permanent else "",
         )  # fmt: skip
 
-    async def _folded(self, table: Any, loss: Loss, runs: AsyncIterator[RecordRange]) -> int:
-        """Fold these runs into the table alone, in transactions as large as under load; how many records they have."""
+    async def _fold(self, rebuild: Callable[[Chunk], None], loss: Loss, ranges: AsyncIterator[RecordRange]) -> int:
+        """Fold record ranges into the lost table alone; return the number of records."""
         failures: list[BaseException] = []
 
-        async def failed(exc: BaseException) -> None:
+        async def on_failure(exc: BaseException) -> None:
             failures.append(exc)
 
-        apart, opened, records = self._task.for_rebuild(loss.table, failed), False, 0
+        task, is_open, records = self._task.for_rebuild(loss.table, on_failure), False, 0
         try:
-            async for run in runs:
-                if not opened:
-                    apart.open(run.first)
-                    opened = True
-                chunk = apart.begin_step(run)
+            async for record_range in ranges:
+                if not is_open:
+                    task.open(record_range.first)
+                    is_open = True
+                chunk = task.begin_step(record_range)
                 if chunk is not None:
-                    table.rebuild(chunk)
-                    await apart.end_step(chunk)
+                    rebuild(chunk)
+                    await task.end_step(chunk)
                     records += len(chunk.records)
                 if failures:
                     break
                 self._progress.report_rebuild(f"{loss.table}[{loss.partition}]", records)
                 await asyncio.sleep(0)
-            if opened:
-                await apart.settle()
+            if is_open:
+                await task.settle()
         finally:
-            await apart.stop_commits()
+            await task.stop_commits()
         if failures:
             raise failures[0]
         return records
 
-    async def _source(self, position: int) -> AsyncIterator[RecordRange]:
-        """What there is of the source partition before `position`."""
-        tp, at = TopicPartition(*self._task.tp), self._verdict.first
+    async def _read_source(self, position: int) -> AsyncIterator[RecordRange]:
+        """Yield all existing records of the source partition before `position`."""
+        tp, offset = TopicPartition(*self._task.tp), self._plan.first
         self._reader.assign([tp])
-        self._reader.seek(tp, at)
-        while at < position:
-            for run in (await fetch_ranges(self._reader, {tp}, 1.0, CHUNK_RECORDS)).get(TP(*tp), ()):
-                if at < position:
-                    records = [one for one in run.records if one[0] < position]
-                    yield RecordRange(at, min(run.next, position), records, position)
-                    at = run.next
+        self._reader.seek(tp, offset)
+        while offset < position:
+            for record_range in (await fetch_ranges(self._reader, {tp}, 1.0, CHUNK_RECORDS)).get(TP(*tp), ()):
+                if offset < position:
+                    records = [record for record in record_range.records if record[0] < position]
+                    yield RecordRange(offset, min(record_range.next, position), records, position)
+                    offset = record_range.next
 
-    async def _pairs(self, store: Store) -> AsyncIterator[RecordRange]:
-        """All pairs of a table, numbered."""
-        pairs, at = store.snapshot().scan(), 0
-        while some := list(islice(pairs, CHUNK_RECORDS)):
-            records = [(at + number, key, value) for number, (key, value) in enumerate(some)]
-            yield RecordRange(at, at + len(some), records, _FAR)
-            at += len(some)
+    async def _read_rows(self, store: Store) -> AsyncIterator[RecordRange]:
+        """Yield all rows of a table as records, with their numbers as offsets."""
+        rows, first = store.snapshot().scan(), 0
+        while batch := list(islice(rows, CHUNK_RECORDS)):
+            records: list[FetchedRecord] = [(first + number, key, value) for number, (key, value) in enumerate(batch)]
+            yield RecordRange(first, first + len(batch), records, _UNREACHABLE_OFFSET)
+            first += len(batch)
 
-    async def _write_down_again(self, loss: Loss) -> None:
-        """Write all that the disk has to the changelog; killed in between, the table is rebuilt otherwise.
+    async def _rewrite_changelog(self, loss: Loss) -> None:
+        """Write all rows on disk to the changelog.
 
-        1. Write a new beginning, and that there is no position. 2. Write the pairs. 3. Write the position.
+        If this is interrupted, the next owner folds the records again.
+
+        1. Write a new beginning and delete the position. 2. Write the rows. 3. Write the position.
         """
         name, store = loss.table, self._store(loss.table)
-        (value, _), key = store.beginning, next(iter(self._position))
-        value = uuid.uuid4().hex.encode() + (INCOMPLETE_SUFFIX if value.endswith(INCOMPLETE_SUFFIX) else b"")
+        was_incomplete = store.is_incomplete
+        beginning = uuid.uuid4().hex.encode() + (INCOMPLETE_SUFFIX if was_incomplete else b"")
         # 1.
-        await shield_until_done(self._begin_over(name, store, value, key))
+        await shield_until_done(self._restart_changelog(name, store, beginning, next(iter(self._position))))
         # 2.
-        pairs, records = store.snapshot().scan(), 0
-        while some := dict(islice(pairs, 10 * CHUNK_RECORDS)):
-            await self._task.write({name: some})
-            records += len(some)
+        rows, records = store.snapshot().scan(), 0
+        while batch := dict(islice(rows, 10 * CHUNK_RECORDS)):
+            await self._task.write({name: batch})
+            records += len(batch)
             self._progress.report_rebuild(f"{name}[{loss.partition}]", records)
         # 3.
         await self._task.write({name: self._position})
-        log.warning("%s[%s]: %s pairs are in the changelog again", name, loss.partition, records)
+        log.warning("%s[%s]: %s rows were written to the changelog again", name, loss.partition, records)

@@ -1,4 +1,4 @@
-"""Records of one source partition as plain tuples: the unit in which the engine fetches, folds and rebuilds."""
+"""Records of one partition as plain tuples, the unit of fetches, folds and rebuilds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 FetchedRecord = tuple[int, bytes | None, bytes | None]
 Headers = list[tuple[str, bytes]]
 
-#: The maximum number of records in one agent step. A step takes some milliseconds: web requests are answered between
-#: two steps.
+#: The maximum number of records in one agent step. A step takes some milliseconds: web requests are
+#: answered between two steps.
 CHUNK_RECORDS = 500
 
 
 class RecordRange(NamedTuple):
-    """Consecutive records of one partition: all that exist from offset `first` up to, not including, `next`.
+    """All records of one partition from offset `first` up to, not including, `next`.
 
     `end` is the high watermark of the partition when the records were fetched.
     """

@@ -1,4 +1,4 @@
-"""Reading changelogs into the tables on disk: to their ends as of now, and on and on for standbys."""
+"""Reads changelogs into the tables on disk: to their ends, and continuously for standbys."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from faust.types import TP, AppT
+from faust.types import TP
 
+from chunks.app import ChunkedApp
 from chunks.client import client_options
 from chunks.fetch import fetch_ranges, high_watermark, tune_consumer
-from chunks.store import BEGINNING_KEY, COMMIT_MARKERS, MAX_AGE_S, Store, in_store_thread
+from chunks.keys import BEGINNING_KEY
+from chunks.records import RecordRange
+from chunks.store import COMMIT_MARKERS, MAX_AGE_S, Store, in_store_thread
 
 log = logging.getLogger(__name__)
 
-#: Changelog records that are applied in one batch.
+#: Maximum number of changelog records in one batch.
 RESTORE_RECORDS = 5_000
 FETCH_BYTES = 4 * 2**20
-SMALL_BYTES = 2**14
-LOG_EVERY_S = 1.0
-#: How long Kafka may take to tell readers of a commit, and how soon to ask it again, in seconds.
+SMALL_FETCH_BYTES = 2**14
+LOG_INTERVAL_S = 1.0
+#: How long Kafka may take to show a commit to readers, and the time between two checks for it, in
+#: seconds.
 VISIBILITY_TIMEOUT_S, POLL_INTERVAL_S = 60.0, 0.02
-#: A copy that lacks so few is as good as its owner's.
+#: A standby that lacks at most this number of records is as good as the owner's store.
 NEAR_RECORDS = 5_000
 
 
 @dataclass
 class RestoreProgress:
-    """How far a restore is: changelog records to read in all, read so far, and since when."""
+    """Progress of a restore: changelog records to read, records read, start and end (monotonic)."""
 
     total: int = 0
     done: int = 0
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
-    #: The table partition that is made anew because its changelog was lost; empty: none is.
+    #: The table partition that is rebuilt because its changelog was lost; empty: none is.
     rebuilding: str = ""
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
+        """Duration so far."""
         return (self.ended or time.monotonic()) - self.started
 
     @property
@@ -49,113 +53,114 @@ class RestoreProgress:
         """Records per second."""
         return int(self.done / max(self.seconds, 1e-6))
 
-    def report_rebuild(self, what: str, records: int) -> None:
-        """So many records are in the table partition `what`, which is made anew."""
-        if self.rebuilding != what:
-            self.rebuilding, self.started, self.ended = what, time.monotonic(), None
+    def report_rebuild(self, name: str, records: int) -> None:
+        """Set the number of records in the table partition `name`, which is being rebuilt."""
+        if self.rebuilding != name:
+            self.rebuilding, self.started, self.ended = name, time.monotonic(), None
         self.done = self.total = records
 
 
-def changelog_reader(app: AppT, most_bytes: int = FETCH_BYTES) -> AIOKafkaConsumer:
-    """What reads changelogs, to be started; committed records only."""
+def create_changelog_reader(app: ChunkedApp, max_bytes: int = FETCH_BYTES) -> AIOKafkaConsumer:
+    """Return a consumer of committed changelog records, not started yet."""
     return tune_consumer(
         AIOKafkaConsumer(
             **client_options(app),
             client_id=f"{app.conf.broker_client_id}-changelogs",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            max_partition_fetch_bytes=most_bytes,
+            max_partition_fetch_bytes=max_bytes,
         )
     )
 
 
 class Restore:
-    """The changelogs of what a worker is assigned, on their way into its stores."""
+    """Reads the changelogs that are assigned to a worker into its stores."""
 
-    def __init__(self, app: AppT, reader: AIOKafkaConsumer, progress: RestoreProgress) -> None:
+    def __init__(self, app: ChunkedApp, reader: AIOKafkaConsumer, progress: RestoreProgress) -> None:
         self._app, self._tables, self._reader, self._progress = app, app.tables, reader, progress
-        #: Where the changelogs began and ended when the restore did.
+        #: First offset and end offset of each changelog when the restore began.
         self._first: Mapping[TP, int] = {}
         self._ends: Mapping[TP, int] = {}
 
     async def run(self, actives: Iterable[TP], standbys: Iterable[TP]) -> tuple[set[TP], set[TP]]:
-        """Apply the changelogs of active partitions to the disks, those of others are only made ready for it.
+        """Apply the changelogs of active partitions, and prepare the standbys.
 
-        Returns those that have lost their beginning, which is on disk, or their end.
+        Returns two sets of active partitions: those whose changelog has lost its beginning, which
+        is on disk, and those whose changelog has lost its end.
+
+        1. Read the range of each changelog. 2. Wipe stores that are not a state of their changelog.
+        3. Read the active changelogs to their ends. 4. Compare the beginnings on disk with the
+        changelogs.
         """
         actives = list(actives)
         changelogs = [*actives, *standbys]
         if not changelogs:
             return set(), set()
-        reader, progress = self._reader, self._progress
-        first, ends = await reader.beginning_offsets(changelogs), await self._committed_ends(changelogs)
-        self._first, self._ends = first, ends
+        # 1.
+        self._first = await self._reader.beginning_offsets(changelogs)
+        self._ends = await self._read_committed_ends(changelogs)
         self._tables.changelog_ends = {}
         for topic, partition in changelogs:
-            self._tables.changelog_ends.setdefault(topic, {})[partition] = ends[TopicPartition(topic, partition)]
-        strange = await self._strange(changelogs, first, ends)
-        # Copies have time: what is processed here waits for nothing else.
+            self._tables.changelog_ends.setdefault(topic, {})[partition] = self._ends[TopicPartition(topic, partition)]
+        foreign = await self._find_foreign(changelogs)
+        # Standbys are not urgent: the active partitions are read first, and wait for nothing else.
         if actives:
-            reader.assign(actives)
-        ahead: dict[TP, tuple[bytes, int] | None] = {}
-        for tp in changelogs:
-            store = self._tables.store(tp)
-            if store.offset > ends[tp] and tp not in strange:
-                ahead[tp] = store.beginning
-            await self._wipe_if_unfit(tp, store, first[tp], ends[tp], tp in strange)
-            store.is_verified = True
-        for tp in actives:
-            reader.seek(tp, max(self._tables.store(tp).offset, first[tp]))
-        missing = {tp: ends[tp] for tp in actives if max(self._tables.store(tp).offset, first[tp]) < ends[tp]}
-        progress.total = sum(end - max(self._tables.store(tp).offset, first[tp]) for tp, end in missing.items())
-        log.info("restoring %s records of %s changelog partitions", progress.total, len(missing))
-        progress.started = time.monotonic()
-        logged = time.monotonic()
-        while missing:
-            for tp, offset in (await self._read(actives)).items():
-                if offset >= missing.get(tp, offset + 1):
-                    del missing[tp]
-            left = sum(end - max(self._tables.store(tp).offset, first[tp]) for tp, end in missing.items())
-            progress.done = progress.total - left
-            if missing and time.monotonic() - logged > LOG_EVERY_S:
-                logged = time.monotonic()
-                log.info("restored %s of %s records, %s/s", progress.done, progress.total, progress.rate)
-        progress.done, progress.ended = progress.total, time.monotonic()
-        log.info("restored %s records in %.2f s, %s/s", progress.total, progress.seconds, progress.rate)
+            self._reader.assign(actives)
+        # 2.
+        beginnings_ahead = await self._wipe_unusable(changelogs, foreign)
+        # 3.
+        await self._read_to_ends(actives)
+        # 4.
         beginnings = {tp: self._tables.store(tp).beginning for tp in actives}
-        cut = {tp for tp, one in beginnings.items() if one is not None and one[1] < first[tp]}
-        return cut, {tp for tp, one in ahead.items() if one is not None and one == beginnings.get(tp)}
+        lost_start = {
+            tp for tp, beginning in beginnings.items() if beginning is not None and beginning[1] < self._first[tp]
+        }
+        lost_end = {
+            tp
+            for tp, beginning in beginnings_ahead.items()
+            if beginning is not None and beginning == beginnings.get(tp)
+        }
+        return lost_start, lost_end
 
-    async def follow(self, standbys: Iterable[TP], warming: Collection[TP]) -> None:
-        """Keep the standbys as their changelogs are, until the next rebalance; asks for it when the `warming` are."""
-        standbys, cold = list(standbys), list(warming)
+    async def follow(self, standbys: Iterable[TP], warmup: Collection[TP]) -> None:
+        """Apply changelogs to the standbys until the next rebalance.
+
+        Requests that rebalance once all partitions of `warmup` are near the ends of their
+        changelogs.
+        """
+        standbys, cold = list(standbys), list(warmup)
         if not standbys:
             return
         self._reader.assign(standbys)
         for tp in standbys:
-            self._reader.seek(tp, max(self._tables.store(tp).offset, self._first[tp]))
+            self._reader.seek(tp, self._start(tp))
         self._tables.on_standbys_ready()
         while True:
             await self._read(standbys)
             if cold:
                 cold = [tp for tp in cold if not self._is_near(tp)]
                 if not cold:
-                    log.info("%s copies are warm: asking to take over", len(warming))
+                    log.info("%s copies are warm: asking to take over", len(warmup))
                     self._app.assignor.report_warm()
                     self._app.consumer.rejoin()
+
+    def _start(self, tp: TP) -> int:
+        """Return the changelog offset at which reading starts."""
+        return max(self._tables.store(tp).offset, self._first[tp])
 
     def _is_near(self, tp: TP) -> bool:
         end = max(self._ends[tp], high_watermark(self._reader, tp) or 0)
         return end - self._tables.store(tp).offset <= NEAR_RECORDS
 
-    async def _committed_ends(self, changelogs: list[TP]) -> Mapping[TP, int]:
-        """Where readers may read to.
+    async def _read_committed_ends(self, changelogs: list[TP]) -> Mapping[TP, int]:
+        """Return the offset up to which readers may read each changelog.
 
-        Readers are told of a commit a moment after its owner, so a store that was followed until now may seem to be
-        ahead of them: then they are waited for, and only what stays behind for so long has lost its end.
+        Readers see a commit a moment after its owner. So a verified store may be ahead of them:
+        then this waits, and only a changelog that is still shorter after VISIBILITY_TIMEOUT_S has
+        lost its end.
         """
         until = time.monotonic() + VISIBILITY_TIMEOUT_S
-        ends = await self._reader.end_offsets(changelogs)
+        ends: Mapping[TP, int] = await self._reader.end_offsets(changelogs)
         while time.monotonic() < until and any(self._is_ahead(tp, end) for tp, end in ends.items()):
             await asyncio.sleep(POLL_INTERVAL_S)
             ends = await self._reader.end_offsets(changelogs)
@@ -165,76 +170,127 @@ class Restore:
         store = self._tables.store(tp)
         return store.is_verified and store.offset > end
 
-    async def _strange(self, changelogs: list[TP], first: Mapping[TP, int], ends: Mapping[TP, int]) -> set[TP]:
-        """The partitions on disk that belong to another changelog: it has no such beginning where theirs was."""
-        wanted = {}
+    async def _find_foreign(self, changelogs: list[TP]) -> set[TP]:
+        """Return the partitions on disk that belong to another changelog.
+
+        The changelog has a different record at the offset of their beginning.
+        """
+        expected = {}
         for tp in changelogs:
             store = self._tables.store(tp)
-            if not store.is_verified and store.beginning is not None and first[tp] <= store.beginning[1]:
-                wanted[tp] = store.beginning
-        asked = {tp for tp, (_, offset) in wanted.items() if offset < ends[tp]}
-        strange = set(wanted) - asked
-        if not asked:
-            return strange
+            if not store.is_verified and store.beginning is not None and self._first[tp] <= store.beginning[1]:
+                expected[tp] = store.beginning
+        unread = {tp for tp, (_, offset) in expected.items() if offset < self._ends[tp]}
+        foreign = set(expected) - unread
+        if not unread:
+            return foreign
         # A beginning is a small batch of its own.
-        reader = changelog_reader(self._app, SMALL_BYTES)
+        reader = create_changelog_reader(self._app, SMALL_FETCH_BYTES)
         await reader.start()
         try:
-            reader.assign(list(asked))
-            for tp in asked:
-                reader.seek(tp, wanted[tp][1])
-            while asked:
-                for tp, runs in (await fetch_ranges(reader, asked, 1.0, RESTORE_RECORDS)).items():
-                    records = [record for run in runs for record in run.records]
-                    if not records and runs[-1].next < ends[tp]:
+            reader.assign(list(unread))
+            for tp in unread:
+                reader.seek(tp, expected[tp][1])
+            while unread:
+                for tp, ranges in (await fetch_ranges(reader, unread, 1.0, RESTORE_RECORDS)).items():
+                    records = [record for record_range in ranges for record in record_range.records]
+                    if not records and ranges[-1].next < self._ends[tp]:
                         continue
-                    value, offset = wanted[tp]
+                    value, offset = expected[tp]
                     if records[:1] != [(offset, BEGINNING_KEY, value)]:
-                        strange.add(tp)
-                    asked.discard(tp)
+                        foreign.add(tp)
+                    unread.discard(tp)
         finally:
             await reader.stop()
-        return strange
+        return foreign
 
-    async def _wipe_if_unfit(self, tp: TP, store: Store, first: int, end: int, strange: bool) -> None:
-        if strange:
-            why = "it belongs to another changelog: that was made anew"
-        elif store.offset > end:
-            why = f"it is at {store.offset}, but the changelog ends at {end}"
-        elif 0 < store.offset < first:
-            why = f"it is at {store.offset}, but the changelog begins at {first}: what lay between was deleted"
-        # What was followed until now, or lacks the marker of a transaction only, has missed nothing.
-        elif not store.is_verified and end - store.offset > COMMIT_MARKERS and store.age_s > MAX_AGE_S:
-            why = f"it was left alone for {store.age_s / 3600:.0f} h: the changelog may have forgotten deletions since"
-        else:
-            return
-        log.warning("%s[%s]: the table on disk is made anew, %s", tp.topic, tp.partition, why)
-        await self._hidden(tp, store.wipe)
+    async def _wipe_unusable(
+        self, changelogs: list[TP], foreign: set[TP]
+    ) -> dict[TP, tuple[bytes, int] | None]:  # fmt: skip
+        """Wipe the stores that are not a state of their changelog; then all are verified.
+
+        Returns the beginnings of those that were ahead of their changelog.
+        """
+        beginnings_ahead: dict[TP, tuple[bytes, int] | None] = {}
+        for tp in changelogs:
+            store = self._tables.store(tp)
+            if store.offset > self._ends[tp] and tp not in foreign:
+                beginnings_ahead[tp] = store.beginning
+            reason = self._find_wipe_reason(tp, store, tp in foreign)
+            if reason is not None:
+                log.warning("%s[%s]: the table on disk is rebuilt, %s", tp.topic, tp.partition, reason)
+                await self._run_while_closed(tp, store.wipe)
+            store.is_verified = True
+        return beginnings_ahead
+
+    def _find_wipe_reason(self, tp: TP, store: Store, is_foreign: bool) -> str | None:
+        """Return why the store cannot be restored from its changelog; None if it can."""
+        first, end = self._first[tp], self._ends[tp]
+        if is_foreign:
+            return "it belongs to another changelog, which was deleted and created again"
+        if store.offset > end:
+            return f"it is at {store.offset}, but the changelog ends at {end}"
+        if 0 < store.offset < first:
+            return f"it is at {store.offset}, but the changelog begins at {first}: the records between were deleted"
+        # A store that was verified already, or lacks only the marker of a transaction, has missed
+        # no deletion.
+        if not store.is_verified and end - store.offset > COMMIT_MARKERS and store.age_s > MAX_AGE_S:
+            return (
+                f"it was not updated for {store.age_s / 3600:.0f} h: the changelog may have compacted deletions since"
+            )
+        return None
+
+    async def _read_to_ends(self, actives: list[TP]) -> None:
+        """Apply the changelogs of active partitions up to their ends, and report the progress."""
+        progress = self._progress
+        for tp in actives:
+            self._reader.seek(tp, self._start(tp))
+        missing = {tp: self._ends[tp] for tp in actives if self._start(tp) < self._ends[tp]}
+        progress.total = self._count_left(missing)
+        log.info("restoring %s records of %s changelog partitions", progress.total, len(missing))
+        progress.started = logged = time.monotonic()
+        while missing:
+            for tp, offset in (await self._read(actives)).items():
+                if offset >= missing.get(tp, offset + 1):
+                    del missing[tp]
+            progress.done = progress.total - self._count_left(missing)
+            if missing and time.monotonic() - logged > LOG_INTERVAL_S:
+                logged = time.monotonic()
+                log.info("restored %s of %s records, %s/s", progress.done, progress.total, progress.rate)
+        progress.done, progress.ended = progress.total, time.monotonic()
+        log.info("restored %s records in %.2f s, %s/s", progress.total, progress.seconds, progress.rate)
+
+    def _count_left(self, missing: Mapping[TP, int]) -> int:
+        return sum(end - self._start(tp) for tp, end in missing.items())
 
     async def _read(self, changelogs: Iterable[TP]) -> dict[TP, int]:
-        """Apply what has arrived; the offset reached by each partition that moved."""
-        runs = await fetch_ranges(self._reader, set(changelogs), 1.0, RESTORE_RECORDS)
-        moved = {}
-        for tp, parts in runs.items():
+        """Apply the fetched records; return the offset reached by each partition that advanced."""
+        fetched = await fetch_ranges(self._reader, set(changelogs), 1.0, RESTORE_RECORDS)
+        reached = {}
+        for tp, ranges in fetched.items():
             store = self._tables.store(tp)
-            for run in parts:
-                # Keys and values in two rows: to look through the keys costs no more than to take records apart.
-                offsets, keys, values = zip(*run.records, strict=True) if run.records else ((), (), ())
-                if BEGINNING_KEY in keys:
-                    begun = max(number for number, key in enumerate(keys) if key == BEGINNING_KEY)
-                    await self._begin_anew(tp, store, values[begun], offsets[begun])
-                    keys, values = keys[begun + 1 :], values[begun + 1 :]
-                await in_store_thread(store.apply, zip(keys, values, strict=True), run.next)
-            moved[tp] = parts[-1].next
-        return moved
+            for record_range in ranges:
+                await self._apply(tp, store, record_range)
+            reached[tp] = ranges[-1].next
+        return reached
 
-    async def _begin_anew(self, tp: TP, store: Store, beginning: bytes, offset: int) -> None:
-        """Forget what lies before a beginning."""
+    async def _apply(self, tp: TP, store: Store, record_range: RecordRange) -> None:
+        # Keys and values in two tuples: a search through the keys costs no more than to unpack each
+        # record.
+        offsets, keys, values = zip(*record_range.records, strict=True) if record_range.records else ((), (), ())
+        if BEGINNING_KEY in keys:
+            last = max(number for number, key in enumerate(keys) if key == BEGINNING_KEY)
+            await self._restart(tp, store, values[last], offsets[last])
+            keys, values = keys[last + 1 :], values[last + 1 :]
+        await in_store_thread(store.apply, zip(keys, values, strict=True), record_range.next)
+
+    async def _restart(self, tp: TP, store: Store, beginning: bytes, offset: int) -> None:
+        """Delete the rows of a store that are older than a beginning."""
         if store.beginning != (beginning, offset):
-            await self._hidden(tp, store.write_beginning, beginning, offset)
+            await self._run_while_closed(tp, store.write_beginning, beginning, offset)
 
-    async def _hidden(self, tp: TP, work: Callable[..., None], *args: object) -> None:
-        """Do something to a store; who reads it meanwhile is told that it is closed."""
+    async def _run_while_closed(self, tp: TP, work: Callable[..., None], *args: object) -> None:
+        """Run `work` in the store's thread; meanwhile the partition is closed for readers."""
         stores = self._tables.table_of(tp.topic).stores
         store = stores.pop(tp.partition)
         try:

@@ -1,52 +1,53 @@
-"""May a partition be read that this worker does not own (any more), so that nothing is missing in it?
+"""Decides whether a partition that another worker owns can be read here completely.
 
-Its owner may have shown something a moment ago that has not arrived here. So the changelog is asked each time.
+Its owner may have shown a value a moment ago that has not arrived here. So each call asks Kafka for
+the changelog's end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from faust.types import TP, AppT
+from faust.types import TP
 
+from chunks.app import ChunkedApp
 from chunks.client import client_options
+from chunks.table import Table
 from chunks.transactions import is_being_committed
-
-if TYPE_CHECKING:
-    from chunks.table import Table
 
 log = logging.getLogger(__name__)
 
-#: How soon to look again at what is about to arrive, in seconds.
+#: Time between two looks at records that are about to arrive, in seconds.
 POLL_INTERVAL_S = 0.005
 REQUEST_TIMEOUT_MS = 2_000
 
 
 class StandbyCheck:
-    """The stores of this worker beside their changelogs."""
+    """Compares the stores of this worker with the committed ends of their changelogs."""
 
-    def __init__(self, app: AppT) -> None:
+    def __init__(self, app: ChunkedApp) -> None:
         self._app = app
         self._consumer: AIOKafkaConsumer | None = None
-        self._starting = asyncio.Lock()
-        #: Changelog partition -> the question that is asked now, and the one that is asked after it.
-        self._running_lookups: dict[TP, asyncio.Task] = {}
-        self._next_lookups: dict[TP, asyncio.Task] = {}
+        self._start_lock = asyncio.Lock()
+        #: Changelog partition -> the lookup of its end that runs now, and the one that runs after
+        #: it.
+        self._running_lookups: dict[TP, asyncio.Task[int]] = {}
+        self._next_lookups: dict[TP, asyncio.Task[int]] = {}
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop the consumer."""
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await consumer.stop()
 
     async def is_caught_up(self, table: Table, partition: int, within_s: float) -> bool:
-        """Whether the partition is open here, with all that anybody may have been shown before this call.
+        """Return whether the partition is open here with every value shown before this call.
 
-        Waits up to `within_s` seconds for what is missing. Who is told True must read before anything else happens.
+        Waits up to `within_s` seconds for missing records. If the result is True, the caller must
+        read the partition before the event loop runs anything else.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
@@ -54,9 +55,10 @@ class StandbyCheck:
             try:
                 end = await asyncio.wait_for(self._read_committed_end(table, partition), until - loop.time())
             except (KafkaError, OSError, asyncio.TimeoutError) as exc:
-                log.debug("%s[%s]: how far it is committed is not known: %r", table.changelog, partition, exc)
+                log.debug("%s[%s]: its committed end is unknown: %r", table.changelog, partition, exc)
                 return False
-            # Beyond the end there may be a part of a transaction: then ask again.
+            # A store past the end may contain a part of a later transaction: then look up the end
+            # again.
             while table.stores.get(partition) is store and store.offset <= end and loop.time() < until:
                 if store.is_complete_at(end, table.source_topic):
                     return True
@@ -64,36 +66,41 @@ class StandbyCheck:
         return False
 
     async def _read_committed_end(self, table: Table, partition: int) -> int:
-        """The offset of the changelog below which lies all that was committed before this call. Raises KafkaError."""
+        """Return the changelog offset before which all records committed before this call lie.
+
+        Raises KafkaError.
+        """
         changelog = TP(table.changelog, partition)
-        # One question for all who come while another one is on its way: that one may have been asked too early.
+        # All callers that come while a lookup runs share the next one: the running one may have
+        # started too early.
         if changelog not in self._next_lookups:
-            asking = self._look_up_end(
+            lookup = self._look_up_end(
                 changelog, TP(table.source_topic, partition), self._running_lookups.get(changelog)
             )
-            self._next_lookups[changelog] = asyncio.create_task(asking)
+            self._next_lookups[changelog] = asyncio.create_task(lookup)
             self._next_lookups[changelog].add_done_callback(discard_exception)
         return await asyncio.shield(self._next_lookups[changelog])
 
-    async def _look_up_end(self, changelog: TP, source: TP, before: asyncio.Task | None) -> int:
-        """Ask Kafka.
+    async def _look_up_end(self, changelog: TP, source: TP, previous: asyncio.Task[int] | None) -> int:
+        """Ask Kafka for the committed end of a changelog partition, after the `previous` lookup.
 
-        1. Wait for the end of a commit that is under way: its owner may have shown it, and readers do not see it yet.
-        2. Where readers may read to now. A transaction that is open then was shown to nobody.
+        1. Wait for the end of a commit in progress: its owner may have shown the values that
+        readers cannot see yet. 2. Read the offset up to which readers may read. A transaction that
+        is open then was shown to nobody.
         """
-        if before is not None:
-            await asyncio.wait([before])
+        if previous is not None:
+            await asyncio.wait([previous])
         self._running_lookups[changelog] = self._next_lookups.pop(changelog)
-        consumer = await self._started_consumer()
+        consumer = await self._get_consumer()
         # 1.
         while await is_being_committed(consumer, self._app.tables.transactional_id(source)):
             await asyncio.sleep(POLL_INTERVAL_S)
         # 2.
         tp = TopicPartition(*changelog)
-        return (await consumer.end_offsets([tp]))[tp]
+        return int((await consumer.end_offsets([tp]))[tp])
 
-    async def _started_consumer(self) -> AIOKafkaConsumer:
-        async with self._starting:
+    async def _get_consumer(self) -> AIOKafkaConsumer:
+        async with self._start_lock:
             if self._consumer is None:
                 consumer = AIOKafkaConsumer(
                     **client_options(self._app),
@@ -111,7 +118,7 @@ class StandbyCheck:
             return self._consumer
 
 
-def discard_exception(task: asyncio.Task) -> None:
-    """Say nothing of how a task failed that nobody may be waiting for any more."""
+def discard_exception(task: asyncio.Task[object]) -> None:
+    """Retrieve the exception of a task that may have no waiter, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

@@ -1,22 +1,32 @@
-"""`async for chunk in stream`: the agent's side of the tasks."""
+"""`async for chunk in stream`: the agent's side of the partition tasks."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import faust
+from faust.types import ChannelT
 
+from chunks.app import ChunkedApp
 from chunks.chunk import Chunk
 
-TURNS = 4
+#: Number of turns of the event loop between two steps: a request needs some of them until it is
+#: answered.
+LOOP_TURNS = 4
 
 
-class Stream(faust.Stream):
-    """Replaces: one event at a time, acknowledged by itself. Yields chunks; asking for the next one ends the step.
+class Stream(faust.Stream[Chunk]):
+    """Replaces: delivery and acknowledgement of single events.
 
-    A step that raises is never committed: its records are read again by whoever has the partition then.
+    Yields chunks; a request for the next one ends the step.
+
+    A step that raises is never committed: the next owner of the partition reads its records again.
     """
+
+    app: ChunkedApp
+    channel: ChannelT[Any]  # type: ignore[assignment]  # Faust declares the base type of all that it can iterate
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         self._finalized = True
@@ -26,17 +36,16 @@ class Stream(faust.Stream):
             try:
                 event = await self.channel.get()
             except StopAsyncIteration:
-                return  # how a channel says that it was stopped
+                return  # the channel has stopped
             message = event.message
             task = tables.partition_tasks.get(message.tp)
             if task is None or message.generation_id != self.app.consumer_generation_id:
-                continue  # of an assignment that has ended; whoever has the partition now reads it
-            chunk = task.begin_step(message.value)
+                continue  # from a former assignment; the current owner reads the records
+            chunk = task.begin_step(message.value)  # type: ignore[arg-type]  # see Consumer._to_message
             if chunk is None:
                 continue
             tables.before_step()
             yield chunk
             await task.end_step(chunk)
-            # A request needs some turns of the loop until it is answered: all of them between two steps.
-            for _ in range(TURNS):
+            for _ in range(LOOP_TURNS):
                 await asyncio.sleep(0)

@@ -1,6 +1,6 @@
-"""What Kafka says of the transactions of a source partition: is one of them being committed right now?
+"""The transactional id of a source partition's owner, and the state of its transaction.
 
-aiokafka does not know the request (KIP-664; brokers do since Kafka 3.0).
+aiokafka does not implement the request for that state (KIP-664; brokers do since Kafka 3.0).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 from faust.types import TP
 
-_PREPARED = "PrepareCommit"
-#: TRANSACTIONAL_ID_NOT_FOUND: none was ever begun, or none for a week.
-_NEVER = 105
+_PREPARE_COMMIT = "PrepareCommit"
+#: The error code TRANSACTIONAL_ID_NOT_FOUND: no transaction was started, or none for a week.
+_ID_NOT_FOUND = 105
 _TEXT = CompactString("utf-8")
 
 
@@ -23,7 +23,7 @@ def transactional_id(writer_prefix: str, source: TP) -> str:
     return f"{writer_prefix}-{source.topic}-{source.partition}"
 
 
-class _Described(Response):
+class _DescribeTransactionsResponse(Response):  # type: ignore[misc]  # aiokafka is not typed
     API_KEY = 65
     API_VERSION = 0
     SCHEMA = Schema(
@@ -46,30 +46,33 @@ class _Described(Response):
     )
 
 
-class _DescribeStruct(RequestStruct):
+class _DescribeTransactionsStruct(RequestStruct):  # type: ignore[misc]  # aiokafka is not typed
     API_KEY = 65
     API_VERSION = 0
     FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _Described
+    RESPONSE_TYPE = _DescribeTransactionsResponse
     SCHEMA = Schema(("transactional_ids", CompactArray(_TEXT)), ("tags", TaggedFields))
 
 
-class _Describe(Request[_DescribeStruct]):
+class _DescribeTransactions(Request[_DescribeTransactionsStruct]):  # type: ignore[misc]  # aiokafka is not typed
     API_KEY = 65
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def build(self, request_struct_class: type[_DescribeStruct]) -> _DescribeStruct:
+    def build(self, request_struct_class: type[_DescribeTransactionsStruct]) -> _DescribeTransactionsStruct:
         return request_struct_class([self._name], {})
 
 
 async def is_being_committed(consumer: AIOKafkaConsumer, name: str) -> bool:
-    """Whether a transaction of this id is decided, and readers may not see it everywhere yet. Raises KafkaError."""
+    """Return whether the transaction of this id is committed, but not yet visible to all readers.
+
+    Raises KafkaError.
+    """
     client = consumer._client
     coordinator = await client.coordinator_lookup(CoordinationType.TRANSACTION, name)
-    answer = await client.send(coordinator, _Describe(name), group=ConnectionGroup.COORDINATION)
-    error, _, state, *_ = answer.states[0]
-    if error and error != _NEVER:
+    response = await client.send(coordinator, _DescribeTransactions(name), group=ConnectionGroup.COORDINATION)
+    error, _, state, *_ = response.states[0]
+    if error and error != _ID_NOT_FOUND:
         raise for_code(error)()
-    return state == _PREPARED
+    return bool(state == _PREPARE_COMMIT)

@@ -6,6 +6,9 @@ from chunks.consumer import Consumer
 
 
 class Transport(driver.Transport):
-    """The transport to name in the app's broker URL."""
+    """The transport to name in the app's broker URL.
+
+    Replaces: Faust's consumer, which delivers single records.
+    """
 
     Consumer = Consumer

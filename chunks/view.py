@@ -1,26 +1,30 @@
-"""A table as an agent step sees it: what is committed, and over it what this worker is about to commit."""
+"""A table as an agent step sees it: committed values, overlaid with uncommitted ones."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Final
 
-from chunks.store import RESERVED_PREFIX, Store
+from chunks.keys import RESERVED_PREFIX
+from chunks.store import Store
 
-#: Values that are freed at each update; more than are added, so that what is forgotten does not pile up.
+#: Number of discarded values freed at each update. It exceeds the number of added values, so that
+#: discarded values do not pile up.
 FREED_PER_UPDATE = 2_000
 
 Values = dict[bytes, bytes | None]
 
 
 class ValueCache:
-    """The newest values of the keys used last in some tables, within a limit of bytes for all of them.
+    """Newest values of recently written keys of some tables, within one limit of bytes.
 
-    Two generations: what is written goes to the young one, and when that is full it becomes the old one. No
-    bookkeeping for each read.
+    The cache has two generations: values are written to the young one, which becomes the old one
+    when it is full. Reads need no bookkeeping.
     """
 
-    ENTRY_BYTES = 180  # what CPython needs for a key, a value and their place in a dict, besides the value's length
+    ENTRY_BYTES = 180  # memory of a key, an empty value and their dict entry
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes // 2
@@ -30,11 +34,11 @@ class ValueCache:
         self._discarded: list[Values] = []
 
     def generations(self, table: str) -> tuple[Values, Values]:
-        """The young and the old one of a table: what is in the first is newer."""
+        """Return the young and the old generation of a table; values of the young one are newer."""
         return self._young[table], self._old[table]
 
     def update(self, table: str, values: Values) -> None:
-        """Remember these values as the newest; None means that there is none."""
+        """Store these values as the newest; None marks an absent key."""
         self._young[table].update(values)
         self._young_bytes += sum(map(len, filter(None, values.values()))) + self.ENTRY_BYTES * len(values)
         self._free_discarded(FREED_PER_UPDATE)
@@ -42,32 +46,39 @@ class ValueCache:
             self._discarded += self._old.values()
             self._old, self._young, self._young_bytes = self._young, defaultdict(dict), 0
 
-    def _free_discarded(self, most: int) -> None:
+    def _free_discarded(self, count: int) -> None:
         # To free a whole generation at once takes longer than a request may wait.
-        while self._discarded and most:
+        while self._discarded and count:
             if self._discarded[-1]:
                 self._discarded[-1].popitem()
-                most -= 1
+                count -= 1
             else:
                 self._discarded.pop()
 
 
 class TableState:
-    """All that the views of one table and partition share: the store, the cache, and what is not committed yet."""
+    """State that all views of one table partition share: store, cache and uncommitted values."""
 
     def __init__(self, name: str, store: Store, cache: ValueCache) -> None:
         self.name = name
         self.store = store
         self.cache = cache
-        #: Newest first: what the next transaction will hold, and what the one under way holds.
+        #: Newest first: the changes of the pending transaction, and those of the transaction in
+        #: flight.
         self.uncommitted: list[Values] = []
 
 
-_ABSENT = object()
+class _Absent(Enum):
+    """Result of a lookup of an absent key in a layer; None is the value of a deleted key."""
+
+    ABSENT = 0
+
+
+_ABSENT: Final = _Absent.ABSENT
 
 
 class TableView:
-    """A mapping of keys to values (bytes); assignments become visible to others when the chunk is committed."""
+    """A mapping of keys to values (bytes); others see assignments after the commit."""
 
     __slots__ = ("_state", "changes", "name")
 
@@ -77,12 +88,12 @@ class TableView:
         self._state = state
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of `key`; None when there is none."""
+        """Return the value of a key; None when it is absent."""
         return self.get_many((key,))[key]
 
     def get_many(self, keys: Iterable[bytes]) -> Values:
-        """The values of many keys; what is not in memory is read from disk in one go."""
-        found: Values = {}
+        """Return the values of many keys, with one disk read for all that are not in memory."""
+        values: Values = {}
         missing = []
         changes, (young, old) = self.changes, self._state.cache.generations(self.name)
         for key in keys:
@@ -94,10 +105,10 @@ class TableView:
                     if value is _ABSENT:
                         missing.append(key)
                         continue
-            found[key] = value
+            values[key] = value
         if missing:
-            found.update(zip(missing, self._state.store.get_many(missing), strict=True))
-        return found
+            values.update(zip(missing, self._state.store.get_many(missing), strict=True))
+        return values
 
     def update(self, values: Values) -> None:
         """Assign many values."""
@@ -107,7 +118,7 @@ class TableView:
         self.changes[key] = value
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """All keys that start with `prefix` and their values, in no particular order."""
+        """Yield all keys that start with `prefix` and their values, in no particular order."""
         newer = {
             key: value
             for layer in (*reversed(self._state.uncommitted), self.changes)
@@ -117,7 +128,7 @@ class TableView:
         yield from ((key, value) for key, value in newer.items() if value is not None)
         yield from ((key, value) for key, value in self._state.store.scan(prefix) if key not in newer)
 
-    def _read_uncommitted(self, key: bytes) -> bytes | object | None:
+    def _read_uncommitted(self, key: bytes) -> bytes | _Absent | None:
         for layer in self._state.uncommitted:
             value = layer.get(key, _ABSENT)
             if value is not _ABSENT:

@@ -1,4 +1,4 @@
-"""Waiting for a committed value to change, without asking again and again."""
+"""Waiting for changes of committed values without polling."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from chunks.errors import ClosedPartition
 
 
 class Watch:
-    """What one waiter has: woken by each change, at once where it came before the wait."""
+    """The subscription of one waiter; a change before `wait` wakes it at once."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
-        self._ended = False
+        self._has_ended = False
 
     async def wait(self, seconds: float) -> bool:
-        """Whether something has changed since the last call, or did so within `seconds`.
+        """Return whether a value has changed since the last call, or changes within `seconds`.
 
         Raises ClosedPartition once this worker has given up the partition.
         """
@@ -25,23 +25,26 @@ class Watch:
             await asyncio.wait_for(self._changed.wait(), seconds)
         except asyncio.TimeoutError:
             return False
-        if self._ended:
-            raise ClosedPartition("the partition is not served here any more")
+        if self._has_ended:
+            raise ClosedPartition("this worker no longer serves the partition")
         self._changed.clear()
         return True
 
     def notify(self) -> None:
-        """Something has changed."""
+        """Wake the waiter: a value has changed."""
         self._changed.set()
 
     def end(self) -> None:
-        """Nothing will be told any more."""
-        self._ended = True
+        """Wake the waiter for the last time: the partition is given up."""
+        self._has_ended = True
         self._changed.set()
 
 
 class KeyWatches:
-    """All who wait for keys of one partition. `watched_as` maps a key to the one it is watched under."""
+    """All watches of one partition.
+
+    `watch_key` maps a key to the key under which its changes are watched.
+    """
 
     def __init__(self, watch_key: Callable[[bytes], bytes] | None = None) -> None:
         self._watch_key = watch_key or bytes
@@ -49,26 +52,29 @@ class KeyWatches:
 
     @contextmanager
     def watch(self, key: bytes) -> Iterator[Watch]:
-        """Watch a key. What is read after this and before a wait is not older than what the wait tells of."""
+        """Watch a key.
+
+        A value read between this call and a wait includes all changes that were notified before.
+        """
         watch = Watch()
         self._watches.setdefault(key, set()).add(watch)
         try:
             yield watch
         finally:
-            watching = self._watches.get(key, set())
-            watching.discard(watch)
-            if not watching:
+            watches = self._watches.get(key, set())
+            watches.discard(watch)
+            if not watches:
                 self._watches.pop(key, None)
 
     def notify(self, keys: Iterable[bytes]) -> None:
-        """These keys have new values that can be read by now."""
+        """Wake the watches of these keys: their new values can be read."""
         if self._watches:
             for key in self._watches.keys() & set(map(self._watch_key, keys)):
                 for watch in self._watches[key]:
                     watch.notify()
 
     def end(self) -> None:
-        """The partition is given up: nobody is told anything any more."""
-        for watching in self._watches.values():
-            for watch in watching:
+        """End all watches: the partition is given up."""
+        for watches in self._watches.values():
+            for watch in watches:
                 watch.end()

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 
-from chunks.store import BEGINNING_KEY, RESERVED_PREFIX, Store
+from chunks import BEGINNING_KEY, RESERVED_PREFIX, Store
 from domain.purchases import Purchase, all_purchases, newest_purchases
 from domain.totals import sum_partials
 from tests.crash import log

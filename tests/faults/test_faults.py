@@ -149,7 +149,7 @@ def test_damaged_files_of_a_table_are_made_anew(rig: Rig):
     ends = rig.settle()
     assert all("are damaged" in end.words.splitlines()[-1] for end in ends)
     # Files of partitions that another worker has by now are read by nobody; the lists are compared in any case.
-    assert not ends or "made anew from their changelog" in one.process.log.read_text()
+    assert not ends or "rebuilt from their changelog" in one.process.log.read_text()
 
 
 # -- the clock

@@ -18,12 +18,13 @@ from faust.types import TP
 import chunks.partition_task
 from chunks.chunk import Chunk
 from chunks.errors import Fenced, RecordRefused
+from chunks.keys import BEGINNING_KEY, position_key
 from chunks.lost import EMPTIED, Loss, RebuildPlan
 from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, PartitionTask
 from chunks.rebuild import Rebuild
 from chunks.records import RecordRange
 from chunks.restore import RestoreProgress
-from chunks.store import BEGINNING_KEY, Store, position_key
+from chunks.store import Store
 from tests.real.broker import messages, new_topic, records
 
 SOURCE = TP("orders", 0)
@@ -212,7 +213,7 @@ def test_whoever_watches_a_key_is_told_when_its_value_is_committed_and_not_befor
 
 
 def test_what_arrives_soon_after_a_transaction_goes_into_the_next_one_together(partition, monkeypatch):
-    monkeypatch.setattr(chunks.partition_task, "BETWEEN_S", 2.0)
+    monkeypatch.setattr(chunks.partition_task, "MIN_INTERVAL_S", 2.0)
 
     async def work() -> None:
         async with partition.owner() as owner:
@@ -505,7 +506,7 @@ def test_a_partition_task_that_was_never_opened_can_be_closed(partition):
 
 
 def test_an_agent_waits_while_too_much_is_not_committed_yet(partition, monkeypatch):
-    monkeypatch.setattr(chunks.partition_task, "MAX_WAITING_BYTES", 100)
+    monkeypatch.setattr(chunks.partition_task, "MAX_PENDING_BYTES", 100)
 
     async def work() -> None:
         async with partition.owner() as owner:
@@ -526,7 +527,7 @@ def test_an_agent_waits_while_too_much_is_not_committed_yet(partition, monkeypat
 
 
 def test_a_failure_lets_an_agent_go_that_waits_for_room(partition, monkeypatch):
-    monkeypatch.setattr(chunks.partition_task, "MAX_WAITING_BYTES", 100)
+    monkeypatch.setattr(chunks.partition_task, "MAX_PENDING_BYTES", 100)
 
     async def work() -> None:
         async with partition.owner("first") as first:
@@ -573,7 +574,7 @@ def test_what_steps_collect_is_written_once_with_the_transaction_that_they_end_i
 
 
 def test_in_a_backlog_a_transaction_waits_for_more_and_settling_ends_the_wait(partition, monkeypatch):
-    monkeypatch.setattr(chunks.partition_task, "PATIENCE_S", 3_600)
+    monkeypatch.setattr(chunks.partition_task, "BACKLOG_WAIT_S", 3_600)
 
     async def work() -> None:
         async with partition.owner() as owner:

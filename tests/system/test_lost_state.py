@@ -12,7 +12,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from chunks.store import BEGINNING_KEY, Store
+from chunks import BEGINNING_KEY, Store
 from tests.kit.commands import FAULTY_WORKER
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunks.errors import DiskFailed
-from chunks.store import BEGINNING_KEY, INCOMPLETE_SUFFIX, RESTORING_KEY, Store, position_key
+from chunks.keys import BEGINNING_KEY, INCOMPLETE_SUFFIX, RESTORING_KEY, position_key
+from chunks.store import Store
 from tests.kit.stack import ROOT
 
 
@@ -166,7 +167,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import chunks.store
-from chunks.store import BEGINNING_KEY, RESTORING_KEY, Store, position_key
+from chunks.keys import BEGINNING_KEY, RESTORING_KEY, position_key
+from chunks.store import Store
 chunks.store.WRITE_BUFFER_BYTES = 200_000
 store = Store(Path(sys.argv[1])).open()
 for turn in range(store.offset + 1, 10**9):
@@ -270,7 +272,7 @@ def test_a_damaged_file_is_an_error_and_never_less_than_there_was_and_the_next_s
         pytest.fail("nothing was raised")
     except DiskFailed as exc:
         said = str(exc)
-    assert re.search("are damaged .* makes them anew from their changelog", said)
+    assert re.search("are damaged .* rebuilds them from their changelog", said)
     assert met == [said]
     store.close()
     store.open()

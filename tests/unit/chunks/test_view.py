@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chunks.store import Store, position_key
+from chunks.keys import position_key
+from chunks.store import Store
 from chunks.view import TableState, TableView, ValueCache
 
 UNKNOWN = object()

@@ -29,7 +29,7 @@ class Reader:
 def ends(store: Store, *said: int) -> int:
     tables = SimpleNamespace(store=lambda tp: store)
     found = Restore(SimpleNamespace(tables=tables), Reader(*said), RestoreProgress())
-    return asyncio.run(found._committed_ends([TP]))[TP]
+    return asyncio.run(found._read_committed_ends([TP]))[TP]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_store_that_was_followed_until_now_is_not_ahead_only_because_readers_h
 
 
 def test_a_changelog_that_has_lost_its_end_is_believed_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(restore, "LATE_S", 0.1)
+    monkeypatch.setattr(restore, "VISIBILITY_TIMEOUT_S", 0.1)
     store.is_verified = True
     assert ends(store, 4) == 4
 
