@@ -7,11 +7,11 @@ from collections import Counter
 
 from app import metrics
 from app.core import orders_dead
-from app.logs import about
+from app.logs import event_fields
 from chunks import Chunk
 from domain import dead_letters
 from domain.errors import UnreadableEvent
-from domain.events import Event, names, read_event
+from domain.events import Event, read_event, read_references
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ def _bury(
     log.warning(
         "unreadable event at %s[%s]@%s goes to %s: %s: %s",
         topic, partition, offset, orders_dead.get_topic_name(), reason.reason, reason,
-        extra=about(*names(value), topic=topic, partition=partition, offset=offset),
+        extra=event_fields(*read_references(value), topic=topic, partition=partition, offset=offset),
     )  # fmt: skip
     chunk.send(
         orders_dead.get_topic_name(),
         partition,
-        dead_letters.cut(key),
-        dead_letters.cut(value),
-        dead_letters.headers(reason, topic=topic, partition=partition, offset=offset),
+        dead_letters.truncate_part(key),
+        dead_letters.truncate_part(value),
+        dead_letters.build_headers(reason, topic=topic, partition=partition, offset=offset),
     )
     metrics.EVENTS.labels(agent, "unknown", "dead").inc()
     metrics.DEAD.labels(reason.reason).inc()

@@ -1,5 +1,7 @@
-"""What the log looks like: text or a JSON object per line, without what it may quote of the shop's data, and without
-what libraries say hundreds of times a second while a server is away."""
+"""The form of the log: text or a JSON object per line, with masked values of orders.
+
+Libraries repeat messages hundreds of times a second while a server is away; most of these repetitions are dropped.
+"""
 
 from __future__ import annotations
 
@@ -14,112 +16,127 @@ from app.settings import Settings
 from domain.events import trace_id_of
 
 MASK = "***"
-#: What a log call may say in `extra` of the event that it is about.
+#: The fields of `extra` that a log call can set about its event.
 FIELDS = ("topic", "partition", "offset", "order_id", "trace_id")
 
-#: A library may complain of one thing once in so many seconds; Lately's own loggers say all that they have to say.
-SELDOM_S = 10.0
+#: The interval in which a library can log the same message once. Lately's own loggers have no such limit.
+REPEAT_AFTER_S = 10.0
 LIBRARIES = ("aiokafka", "faust", "kafka", "mode")
-#: What the process prints is logged under this name, also tracebacks, line by line.
+#: The logger of everything that the process prints, also of tracebacks, line by line.
 _PRINTED = "mode.redirect"
-#: So many wordings are told apart, and of each so many complaints at a time: one about each partition would be many.
-_WORDINGS, _COMPLAINTS = 1_000, 20
+#: The number of format strings that are tracked, and of messages for each: one for each partition would be many.
+_MAX_FORMATS, _MAX_MESSAGES = 1_000, 20
 
-# MySQL quotes values in its errors, and so do the reasons of dead letters.
+# The errors of MySQL and the reasons of dead letters quote values.
 _QUOTED = re.compile(r"\b((?:entry|value|type|dataschema):? )(['\"])(?:(?!\2)[^\\]|\\.)*\2?", re.IGNORECASE)
 
 
-def mask(text: str) -> str:
-    """The same without the values that it quotes."""
+def mask_values(text: str) -> str:
+    """Return the text with *** in place of the values that it quotes."""
     return _QUOTED.sub(rf"\1\2{MASK}\2", text)
 
 
-def about(order_id: object = None, traceparent: str | None = None, **place: object) -> dict[str, object]:
-    """The `extra` of a log call about an event: what is known of it."""
-    known = None if order_id is None else str(order_id)
-    said = {**place, "order_id": known, "trace_id": trace_id_of(traceparent)}
-    return {name: value for name, value in said.items() if value is not None}
+def event_fields(order_id: object = None, traceparent: str | None = None, **location: object) -> dict[str, object]:
+    """Return the `extra` of a log call about an event; fields without a value are left out."""
+    fields = {
+        **location,
+        "order_id": None if order_id is None else str(order_id),
+        "trace_id": trace_id_of(traceparent),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-class Formatter(logging.Formatter):
-    """One line for each record, or one JSON object; values that it quotes are masked unless `personal`."""
+class MaskingFormatter(logging.Formatter):
+    """Formats a record as text with `text_formatter`, or as a JSON object if that is None.
 
-    def __init__(self, plain: logging.Formatter | None, personal: bool) -> None:
+    Quoted values are masked, except with `with_personal_data`.
+    """
+
+    def __init__(self, text_formatter: logging.Formatter | None, with_personal_data: bool) -> None:
         super().__init__()
-        self._plain, self._personal = plain, personal
+        self._text_formatter, self._with_personal_data = text_formatter, with_personal_data
 
     def format(self, record: logging.LogRecord) -> str:
-        again = getattr(record, "again", 0)
-        if self._plain is not None:
-            text = self._masked(self._plain.format(record))
-            return f"{text.rstrip()} (and {again:,} times more since it was said last)" if again else text
-        at = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
-        said = {
-            "time": at.replace("+00:00", "Z"), "level": record.levelname.lower(), "logger": record.name,
+        """Return the line of a record."""
+        repetitions: int = getattr(record, "again", 0)
+        if self._text_formatter is not None:
+            text = self._masked(self._text_formatter.format(record))
+            if repetitions:
+                return f"{text.rstrip()} (and {repetitions:,} times more since it was logged last)"
+            return text
+        logged_at = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": logged_at.replace("+00:00", "Z"), "level": record.levelname.lower(), "logger": record.name,
             "message": self._masked(record.getMessage()).rstrip(),
         }  # fmt: skip
-        said |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
-        if again:
-            said["again"] = again
+        line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        if repetitions:
+            line["again"] = repetitions
         if record.exc_info:
-            said["exception"] = self._masked(self.formatException(record.exc_info))
-        return json.dumps(said, ensure_ascii=False, default=str)
+            line["exception"] = self._masked(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False, default=str)
 
     def _masked(self, text: str) -> str:
-        return text if self._personal else mask(text)
+        return text if self._with_personal_data else mask_values(text)
 
 
-class Seldom(logging.Filter):
-    """Lets pass what a library complains of, a warning or worse, once in SELDOM_S, with the number of times since then.
+#: The time of the last message that passed, and the number of messages dropped since then.
+_Repetition = tuple[float, int]
 
-    While Kafka is away each of its clients complains ten times a second. Of one wording the first few complaints are
-    told apart, the others count as one. What has a traceback always passes, and so does what the process prints.
+
+class RepetitionFilter(logging.Filter):
+    """Passes a message of a library, a warning or worse, once in REPEAT_AFTER_S, with the number of dropped ones.
+
+    While Kafka is away each of its clients logs ten times a second. The first messages of a format string are tracked
+    one by one, the others together. Records with a traceback and everything that the process prints always pass.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        #: Wording -> complaint, None for all others: when it passed last, and how often it was held back since.
-        self._said: dict[tuple[str, str], dict[str | None, tuple[float, int]]] = {}
+        #: Logger and format string -> message, None for all others -> its repetition.
+        self._repetitions: dict[tuple[str, str], dict[str | None, _Repetition]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        ours = record.name.partition(".")[0] not in LIBRARIES or record.name == _PRINTED
-        if record.levelno < logging.WARNING or record.exc_info or ours:
+        """Return whether a record is logged."""
+        is_limited = record.name.partition(".")[0] in LIBRARIES and record.name != _PRINTED
+        if record.levelno < logging.WARNING or record.exc_info or not is_limited:
             return True
         try:
-            complaint, now = record.getMessage(), self._clock()
+            message: str | None = record.getMessage()
+            now = self._clock()
         except Exception:
-            return True  # whoever writes it says what is wrong with it
-        said = self._of((record.name, str(record.msg)))
-        if complaint not in said and len(said) >= _COMPLAINTS:
-            _make_room(said, now)
-            complaint = complaint if len(said) < _COMPLAINTS else None
-        last, held_back = said.get(complaint, (now - SELDOM_S, 0))
-        if now - last < SELDOM_S:
-            said[complaint] = last, held_back + 1
+            return True  # the handler reports the error of the format string
+        tracked = self._tracked((record.name, str(record.msg)))
+        if message not in tracked and len(tracked) >= _MAX_MESSAGES:
+            _merge_expired(tracked, now)
+            message = message if len(tracked) < _MAX_MESSAGES else None
+        passed_at, dropped = tracked.get(message, (now - REPEAT_AFTER_S, 0))
+        if now - passed_at < REPEAT_AFTER_S:
+            tracked[message] = passed_at, dropped + 1
             return False
-        said[complaint] = now, 0
-        record.again = held_back
+        tracked[message] = now, 0
+        record.again = dropped
         return True
 
-    def _of(self, wording: tuple[str, str]) -> dict[str | None, tuple[float, int]]:
-        if wording not in self._said and len(self._said) >= _WORDINGS:
-            self._said.clear()
-        return self._said.setdefault(wording, {})
+    def _tracked(self, format_key: tuple[str, str]) -> dict[str | None, _Repetition]:
+        if format_key not in self._repetitions and len(self._repetitions) >= _MAX_FORMATS:
+            self._repetitions.clear()
+        return self._repetitions.setdefault(format_key, {})
 
 
-def _make_room(said: dict[str | None, tuple[float, int]], now: float) -> None:
-    """Count those that passed longer ago than SELDOM_S among the others."""
-    for complaint, (last, held_back) in list(said.items()):  # a copy: other threads log meanwhile
-        if complaint is not None and now - last >= SELDOM_S:
-            since, others = said.get(None, (now - SELDOM_S, 0))
-            said[None] = since, others + held_back
-            said.pop(complaint, None)
+def _merge_expired(tracked: dict[str | None, _Repetition], now: float) -> None:
+    """Count the messages that passed longer ago than REPEAT_AFTER_S together with the others."""
+    for message, (passed_at, dropped) in list(tracked.items()):  # a copy: other threads log meanwhile
+        if message is not None and now - passed_at >= REPEAT_AFTER_S:
+            others_passed_at, others_dropped = tracked.get(None, (now - REPEAT_AFTER_S, 0))
+            tracked[None] = others_passed_at, others_dropped + dropped
+            tracked.pop(message, None)
 
 
-def dress(root: logging.Logger, settings: Settings) -> None:
-    """Give all handlers of `root` the form that the settings ask for, and hold back what libraries repeat."""
+def configure_handlers(root: logging.Logger, settings: Settings) -> None:
+    """Set the format of all handlers of `root`, and drop the repetitions of libraries."""
     for handler in root.handlers:
-        handler.addFilter(Seldom())
-        plain = None if settings.log == "json" else handler.formatter or logging.Formatter()
-        handler.setFormatter(Formatter(plain, bool(settings.log_pii)))
+        handler.addFilter(RepetitionFilter())
+        text_formatter = None if settings.log == "json" else handler.formatter or logging.Formatter()
+        handler.setFormatter(MaskingFormatter(text_formatter, settings.log_pii))

@@ -1,4 +1,4 @@
-"""What a worker checks before it joins the group."""
+"""The checks of a worker before it joins the group, and its stop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import faust
 from faust.worker import Worker as FaustWorker
 from filelock import FileLock
 
@@ -22,85 +21,87 @@ from app.errors import BadFolder, BadSetting, PortTaken, WrongLibrary
 from app.folder_lock import lock_folder
 from app.kafka.admin import ensure_topics
 from app.kafka.groups import require_no_rival
-from app.logs import dress
-from app.settings import Settings
+from app.logs import configure_handlers
 from chunks import PROTOCOL, ChunkError, UnsupportedLibrary, check_libraries
 from domain.errors import LatelyError
 
-#: A worker whose Kafka answers stops within a few seconds.
-LONGEST_STOP_S = 20
+if TYPE_CHECKING:
+    from app.core import Lately
+
+#: A worker stops within a few seconds if Kafka answers.
+STOP_TIMEOUT_S = 20
 
 
 class Worker(FaustWorker):
-    """Replaces: a worker that starts whatever the topics, the port and the folder are like."""
+    """Replaces: a worker that starts without checking its topics, port and folder."""
 
-    def __init__(self, app: faust.App, *args: Any, **kwargs: Any) -> None:
+    app: Lately
+
+    def __init__(self, app: Lately, *args: Any, **kwargs: Any) -> None:
         super().__init__(app, *args, **kwargs)
-        # The spinner sets the root logger to DEBUG at the default log level, and each record costs.
+        # The spinner sets the level of the root logger to DEBUG, and each record costs time.
         self.spinner = None
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
-        """Let the log be what the settings ask for."""
+        """Apply the settings of the log."""
         super().on_setup_root_logger(logger, level)
-        dress(logger, self.app.settings)
+        configure_handlers(logger, self.app.settings)
 
-    def execute_from_commandline(self) -> None:
-        """Check what can be checked, then run; exit 2 or 75 with one line before the group is joined."""
+    def execute_from_commandline(self) -> NoReturn:
+        """Check the environment, then run. A failed check exits with 2 or 75 and one line, before the join."""
         try:
-            self.loop.run_until_complete(self._check(self.app.settings))
+            self.loop.run_until_complete(self._check())
         except LatelyError as exc:
             print(f"lately: {exc}", file=sys.stderr, flush=True)  # noqa: T201 - there is no log yet
             raise SystemExit(exc.exit_code) from None
-        # What was imported stays; young objects are many here and hardly ever part of a cycle.
+        # Imported modules are never garbage. A worker creates many young objects, and few of them are part of a cycle.
         gc.freeze()
         gc.set_threshold(10_000, 10, 10)
-        # Where a library written in C ends the process, its log says in what.
+        # If a library written in C ends the process, the log then contains the stack.
         faulthandler.enable()
         self.app.freeze_guard.start()
         try:
             super().execute_from_commandline()
         except BaseException:
-            # What came first is the cause; what mode raises may be a mere consequence.
+            # The first error is the cause; mode may raise a mere consequence.
             cause = self.app.crash_reason
             if not isinstance(cause, LatelyError | ChunkError):
                 raise
-            # What is still said of futures and tasks follows from the cause.
+            # Messages about futures and tasks from here on are consequences.
             logging.disable()
             print(f"lately: {cause}", file=sys.stderr, flush=True)  # noqa: T201 - the last line a person sees
             raise SystemExit(1) from None
 
     async def stop(self) -> None:
-        """Stop, and end the process where that takes too long: Kafka may be away, and is waited for in many places.
+        """Stop, and end the process at a timeout: many steps of a stop wait for Kafka, which may be away.
 
-        What was not committed by then is done again by whoever is next.
+        The next owner of the partitions repeats the uncommitted work.
         """
-        last_resort = threading.Timer(LONGEST_STOP_S, _end)
-        last_resort.daemon = True
-        last_resort.start()
+        timeout = threading.Timer(STOP_TIMEOUT_S, _exit_at_timeout)
+        timeout.daemon = True
+        timeout.start()
         await super().stop()
 
-    async def _check(self, settings: Settings) -> None:
-        conf = self.app.conf
+    async def _check(self) -> None:
+        app, settings = self.app, self.app.settings
         try:
             check_libraries()
         except UnsupportedLibrary as exc:
             raise WrongLibrary(str(exc)) from None
-        self._folder_lock = _lock_folder(Path(conf.datadir))
-        if conf.web_enabled:
+        self._folder_lock = _lock_folder(Path(app.conf.datadir))
+        if app.conf.web_enabled:
             if settings.auth == "none" and not settings.auth_insecure:
-                _check_loopback(conf.web_bind)
-            _check_port(conf.web_bind, conf.web_port)
+                _require_loopback(app.conf.web_bind)
+            _require_free_port(app.conf.web_bind, app.conf.web_port)
         await require_startable_generation(settings)
-        await ensure_topics(settings, self.app.extra_topics)
-        await require_no_rival(
-            settings, self.app.tables.group_id, self.app.selected_agents, self.app.source_topics, PROTOCOL
-        )
+        await ensure_topics(settings, app.extra_topics)
+        await require_no_rival(settings, app.consumer_group, app.selected_agents, app.source_topics, PROTOCOL)
 
 
-def _end() -> None:
+def _exit_at_timeout() -> None:
     sys.stderr.write(
-        f"lately: not stopped after {LONGEST_STOP_S} s, Kafka does not answer (or the disk is full): ending at once; "
-        "what is not committed will be done again\n"
+        f"lately: not stopped after {STOP_TIMEOUT_S} s, Kafka does not answer (or the disk is full): the process exits "
+        "now; uncommitted work will be repeated\n"
     )
     sys.stderr.flush()
     os._exit(1)
@@ -112,12 +113,11 @@ def _lock_folder(folder: Path) -> FileLock:
         return lock_folder(folder, "the worker", "give each worker a folder of its own with LATELY_DATA_DIR")
     except OSError as exc:
         raise BadFolder(
-            f"{folder} cannot be written to ({exc.strerror}): make room there, or let LATELY_DATA_DIR name another "
-            "folder"
+            f"{folder} cannot be written to ({exc.strerror}): make room there, or set LATELY_DATA_DIR to another folder"
         ) from None
 
 
-def _check_port(host: str, port: int) -> None:
+def _require_free_port(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -125,16 +125,16 @@ def _check_port(host: str, port: int) -> None:
         except OSError as exc:
             raise PortTaken(
                 f"cannot serve HTTP on {host}:{port} ({exc.strerror}): "
-                "stop what listens there, or choose another with LATELY_WEB_PORT"
+                "stop the process that listens there, or set LATELY_WEB_PORT to another port"
             ) from None
 
 
-def _check_loopback(host: str) -> None:
+def _require_loopback(host: str) -> None:
     try:
-        found = socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)
+        resolved = socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)
     except OSError:
-        return  # then it cannot be served on either, and the check of the port says so
-    addresses = [address[0].partition("%")[0] for *_, address in found]
+        return  # the check of the port fails for this host, and reports it
+    addresses = [str(address[0]).partition("%")[0] for *_, address in resolved]
     if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         raise BadSetting(
             f"LATELY_AUTH is none, and {host or 'every address'} can be reached from other machines: "

@@ -127,7 +127,7 @@ def _run() -> None:
 
     from app.control.generation import require_startable_generation
     from app.kafka.admin import ensure_topics
-    from app.logs import dress
+    from app.logs import configure_handlers
     from source import mysql, triggers
     from source.service import SourceService
 
@@ -145,7 +145,7 @@ def _run() -> None:
 
         def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
             super().on_setup_root_logger(logger, level)
-            dress(logger, settings)
+            configure_handlers(logger, settings)
 
     worker = SourceWorker(service, loglevel="INFO", redirect_stdouts=False, loop=asyncio.new_event_loop())
     try:

@@ -20,7 +20,7 @@ from app.control.source_state import LeaderStatus, SourceStateReader
 from app.errors import BadSource, Refused, ServerAway, WrongGeneration
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
-from app.logs import about
+from app.logs import event_fields
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain import dead_letters
@@ -263,7 +263,7 @@ class SourceService(Service):
             shared_metrics.DEAD.labels(headers[f"{dead_letters.HEADER_PREFIX}exception"].decode()).inc()
             reason = headers[f"{dead_letters.HEADER_PREFIX}message"].decode()
             order_id, _ = read_references(record.value)
-            extra = about(order_id, row.traceparent, topic=record.topic)
+            extra = event_fields(order_id, row.traceparent, topic=record.topic)
             log.warning("row %d goes to %s: %s", row.id, record.topic, reason, extra=extra)
         metrics.PUBLISHED.labels(row.type.rpartition(".")[2]).inc()
         return record

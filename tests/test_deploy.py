@@ -34,7 +34,7 @@ SETTINGS = {f"LATELY_{name.upper()}" for name in FIELDS}
 SETTINGS |= {f"LATELY_{name.upper()}{FILE_SUFFIX}" for name, spec in FIELDS.items() if spec.metadata["secret"]}
 #: Those of which a worker can be asked as well as a source, and what every process says of itself.
 FOREIGN_METRICS = {"up", "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes"}
-LONGEST_STOP_S = int(re.search(r"LONGEST_STOP_S = (\d+)", (ROOT / "app" / "worker.py").read_text()).group(1))
+STOP_TIMEOUT_S = int(re.search(r"STOP_TIMEOUT_S = (\d+)", (ROOT / "app" / "worker.py").read_text()).group(1))
 COMMAND_NAMES = {"worker", *(one.name for one in COMMANDS)}
 
 
@@ -135,7 +135,7 @@ def test_compose_gives_each_worker_an_address_and_a_volume_of_its_own_and_all_th
             {k: v for k, v in one["environment"].items() if not k.endswith(FILE_SUFFIX) and k != "LATELY_AUTH"}
         )
         assert {Path(v).name for k, v in one["environment"].items() if k.endswith(FILE_SUFFIX)} == set(one["secrets"])
-        assert seconds(one["stop_grace_period"]) > LONGEST_STOP_S
+        assert seconds(one["stop_grace_period"]) > STOP_TIMEOUT_S
         command = one.get("command", [])
         assert not command or command[0] in COMMAND_NAMES
     for name, one in services.items():
@@ -181,7 +181,7 @@ def test_the_chart_probes_what_the_worker_serves_and_waits_for_it_to_end():
     assert probes == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
     for name in ("workers", "source"):
         text = (CHART / "templates" / f"{name}.yaml").read_text()
-        assert int(re.search(r"terminationGracePeriodSeconds: (\d+)", text).group(1)) > LONGEST_STOP_S
+        assert int(re.search(r"terminationGracePeriodSeconds: (\d+)", text).group(1)) > STOP_TIMEOUT_S
     pod = (CHART / "templates" / "_pod.tpl").read_text()
     assert "enableServiceLinks: false" in pod, "a Service named lately makes LATELY_PORT, which is no setting"
 
@@ -214,7 +214,7 @@ def test_a_unit_runs_a_command_there_is_with_settings_there_are(path: Path):
     program, command = re.search(r"^ExecStart=(\S+) (\w+)", unit, re.MULTILINE).groups()
     assert program == "/opt/lately/bin/lately"
     assert command in COMMAND_NAMES
-    assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE).group(1)) > LONGEST_STOP_S
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE).group(1)) > STOP_TIMEOUT_S
     credentials = set(re.findall(r"^LoadCredential=(\w+):/etc/lately/\1$", unit, re.MULTILINE))
     files = dict(re.findall(rf"^Environment=LATELY_(\w+){FILE_SUFFIX}=%d/(\w+)$", unit, re.MULTILINE))
     assert {name.lower(): name.lower() for name in files} == {name: name for name in credentials}

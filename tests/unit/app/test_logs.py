@@ -9,7 +9,14 @@ import re
 
 import pytest
 
-from app.logs import SELDOM_S, Formatter, Seldom, about, dress, mask
+from app.logs import (
+    REPEAT_AFTER_S,
+    MaskingFormatter,
+    RepetitionFilter,
+    configure_handlers,
+    event_fields,
+    mask_values,
+)
 from app.settings import Settings
 from domain.events import read_references
 from tests.kit.makers import event, wire
@@ -29,19 +36,19 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     ],
 )
 def test_values_that_an_error_quotes_are_masked_and_names_are_not(text, masked):
-    assert mask(text) == masked
+    assert mask_values(text) == masked
 
 
 def said(settings: Settings, *args: object, **more: object) -> str:
     stream, logger = io.StringIO(), logging.Logger("orders")
     logger.addHandler(logging.StreamHandler(stream))
-    dress(logger, settings)
+    configure_handlers(logger, settings)
     logger.warning(*args, **more)
     return stream.getvalue()
 
 
 def test_a_line_of_json_has_what_is_known_of_the_event():
-    extra = about("o-1", TRACE, topic="orders", partition=2, offset=7)
+    extra = event_fields("o-1", TRACE, topic="orders", partition=2, offset=7)
     line = said(Settings(log="json"), "row %d: Duplicate entry '%s'", 3, "ann", extra=extra)
     one = json.loads(line)
     assert line.count("\n") == 1
@@ -74,7 +81,7 @@ def test_what_cannot_be_read_names_no_order(value):
 
 def test_an_event_that_breaks_a_rule_names_its_order_and_its_trace():
     assert read_references(wire(event(order_id="o-7", price="x", traceparent=TRACE))[1]) == ("o-7", TRACE)
-    assert about("o-7", "no trace") == {"order_id": "o-7"}
+    assert event_fields("o-7", "no trace") == {"order_id": "o-7"}
 
 
 class Clock:
@@ -84,39 +91,39 @@ class Clock:
         return self.now
 
 
-def complaining(name: str, form: Formatter) -> tuple[logging.Logger, Clock, io.StringIO]:
+def complaining(name: str, form: MaskingFormatter) -> tuple[logging.Logger, Clock, io.StringIO]:
     """A logger, the clock that its filter looks at, and what comes out."""
     stream, clock, logger = io.StringIO(), Clock(), logging.Logger(name)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(form)
-    handler.addFilter(Seldom(clock))
+    handler.addFilter(RepetitionFilter(clock))
     logger.addHandler(handler)
     return logger, clock, stream
 
 
 def test_what_a_library_repeats_is_said_once_in_a_while_with_the_number_of_times():
-    logger, clock, stream = complaining("aiokafka.conn", Formatter(logging.Formatter(), False))
+    logger, clock, stream = complaining("aiokafka.conn", MaskingFormatter(logging.Formatter(), False))
     for _ in range(400):
         for node in range(2):
             logger.error("Unable connect to node with id %s", node)
-    clock.now += SELDOM_S
+    clock.now += REPEAT_AFTER_S
     logger.error("Unable connect to node with id %s", 0)
     assert stream.getvalue().splitlines() == [
         "Unable connect to node with id 0",
         "Unable connect to node with id 1",
-        "Unable connect to node with id 0 (and 399 times more since it was said last)",
+        "Unable connect to node with id 0 (and 399 times more since it was logged last)",
     ]
 
 
 def test_of_one_wording_the_first_complaints_are_told_apart_and_the_others_count_as_one():
-    logger, clock, stream = complaining("aiokafka.producer", Formatter(logging.Formatter(), False))
+    logger, clock, stream = complaining("aiokafka.producer", MaskingFormatter(logging.Formatter(), False))
     for _ in range(100):
         for partition in range(1_100):
             logger.warning("Got error on %s", partition)
         logger.warning("something else")
     lines = stream.getvalue().splitlines()
     assert lines == [*(f"Got error on {partition}" for partition in range(21)), "something else"]
-    clock.now += SELDOM_S
+    clock.now += REPEAT_AFTER_S
     for partition in range(1_100):
         logger.warning("Got error on %s", partition)
     again = re.findall(r"and ([0-9,]+) times more", stream.getvalue())
@@ -125,16 +132,16 @@ def test_of_one_wording_the_first_complaints_are_told_apart_and_the_others_count
 
 
 def test_complaints_that_differ_each_time_are_held_back_too():
-    logger, clock, stream = complaining("mode.timers", Formatter(logging.Formatter(), False))
+    logger, clock, stream = complaining("mode.timers", MaskingFormatter(logging.Formatter(), False))
     for number in range(1_000):
         logger.info("Timer is late")
         logger.warning("Timer is overlapping (%r)", number / 7)
-        clock.now += SELDOM_S / 100
+        clock.now += REPEAT_AFTER_S / 100
     assert 10 <= len(stream.getvalue().splitlines()) - 1_000 <= 10 * 21
 
 
 def test_a_complaint_that_cannot_be_written_does_not_harm_whoever_makes_it(capsys):
-    logger, _, stream = complaining("aiokafka.conn", Formatter(logging.Formatter(), False))
+    logger, _, stream = complaining("aiokafka.conn", MaskingFormatter(logging.Formatter(), False))
     logger.warning("of %s and %s", 1)
     assert stream.getvalue() == ""
     assert "not enough arguments" in capsys.readouterr().err
@@ -143,17 +150,17 @@ def test_a_complaint_that_cannot_be_written_does_not_harm_whoever_makes_it(capsy
 def test_a_worker_holds_back_what_libraries_repeat():
     stream, root = io.StringIO(), logging.Logger("aiokafka.conn")
     root.addHandler(logging.StreamHandler(stream))
-    dress(root, Settings())
+    configure_handlers(root, Settings())
     for _ in range(3):
         root.error("no")
     assert stream.getvalue().splitlines() == ["no"]
 
 
 def test_in_json_the_number_of_times_is_a_field():
-    logger, clock, stream = complaining("aiokafka.conn", Formatter(None, False))
+    logger, clock, stream = complaining("aiokafka.conn", MaskingFormatter(None, False))
     for _ in range(3):
         logger.error("no")
-    clock.now += SELDOM_S
+    clock.now += REPEAT_AFTER_S
     logger.error("no")
     first, again = map(json.loads, stream.getvalue().splitlines())
     assert "again" not in first
@@ -170,16 +177,16 @@ def test_in_json_the_number_of_times_is_a_field():
     ],
 )
 def test_what_lately_says_what_is_no_complaint_and_what_has_a_traceback_is_never_held_back(name, level, exc_info):
-    logger, _, stream = complaining(name, Formatter(logging.Formatter(), False))
+    logger, _, stream = complaining(name, MaskingFormatter(logging.Formatter(), False))
     for _ in range(3):
         logger.log(level, "said", exc_info=exc_info)
     assert stream.getvalue().splitlines().count("said") == 3
 
 
 def test_complaints_that_never_come_again_are_not_remembered_for_ever():
-    logger, _, stream = complaining("faust.app", Formatter(logging.Formatter(), False))
+    logger, _, stream = complaining("faust.app", MaskingFormatter(logging.Formatter(), False))
     seldom = logger.handlers[0].filters[0]
     for number in range(5_000):
         logger.error(f"no {number}")
     assert len(stream.getvalue().splitlines()) == 5_000
-    assert len(seldom._said) <= 1_000
+    assert len(seldom._repetitions) <= 1_000
