@@ -1,8 +1,8 @@
-"""Pure functions behind "also bought": which products a user counts for, what that changes, and how alike two are.
+"""Co-purchases ("also bought"): baskets of users, their deltas, and the similarity of products.
 
-A user counts for the products of the purchases made last, at most DISTINCT_CAP of them, so that nobody weighs more
-than that, however much is bought. Every change of it is told as deltas, which may be added in any order
-(docs/decisions/007-co-purchases-by-deltas.md).
+The basket of a user contains the DISTINCT_CAP products that the user bought last: a cap, so that
+users with very many purchases have no greater weight. A change of a basket results in deltas of
+products. Deltas can be added in any order (docs/decisions/007-co-purchases-by-deltas.md).
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ from domain.product_history import MAX_HOURS_AHEAD, RETENTION_HOURS, PurchaseCou
 from domain.purchases import PurchaseChange
 from domain.values import DAY_US, HOUR_US
 
-#: The products that a user counts for: of more, those bought last.
+#: The number of products in the basket of a user.
 DISTINCT_CAP = 64
-#: The products kept in the same value beyond that, to fill up after removals.
+#: The number of further products in the same value. They refill the basket after removals.
 SPARE = 64
 
-#: Changes in one record: a step of the agent that reads them takes some milliseconds.
+#: The maximum of changes in one record. It limits an agent step, which processes one record, to
+#: some milliseconds.
 CHANGES_PER_RECORD = 250
-#: The newest days of which it is kept how many purchases named a category; those of older days are one number.
+#: The number of days with a count of their own per category; the counts of older days are one sum.
 CATEGORY_DAYS = 7
-#: The categories of a product that are kept, those of the newest purchases.
+#: The maximum of categories that are stored per product.
 MAX_CATEGORIES = 16
 NEIGHBOURS_PER_RECORD = PURCHASES_PER_RECORD = 1_000
-#: Kafka takes records up to 1 MiB.
+#: Kafka accepts records up to 1 MiB.
 RECORD_BYTES = 800_000
 
 FORMAT = 1
 
-#: How often a user has a product, and when it was bought last, in microseconds.
+#: Of one product and one user: the number of purchases, and the time of the newest one in
+#: microseconds.
 BasketLine = tuple[int, int]
 
 
 class Basket(msgspec.Struct, frozen=True, array_like=True):
-    """The products a user bought last; no other product of the user was bought after `floor`: time and name.
+    """The products that a user bought last, by name.
 
-    None: there are no others.
+    The overflow contains no product that was bought after `floor` (time, name); None: the overflow
+    is empty.
     """
 
     format: int
@@ -52,7 +55,7 @@ class Basket(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BasketOverflow(NamedTuple):
-    """The lines of a user's other products, kept one by one: how to read, to write and to list them."""
+    """Access to the other products of a user, each with a value of its own; write None: delete."""
 
     read: Callable[[str], bytes | None]
     write: Callable[[str, bytes | None], None]
@@ -60,10 +63,12 @@ class BasketOverflow(NamedTuple):
 
 
 class ProductDelta(msgspec.Struct, array_like=True):
-    """What changed about a product: users who have it by their other products, users in all, and by the hour.
+    """The differences of a product since the last delta.
 
-    `categories` counts the purchases that name each of them, by the day they are from; `category` is what was told
-    before these were counted. `purchases` are those made or taken back, see domain.product_history.
+    `neighbours` counts users by the other products in their baskets, `buyers` all users, `hours`
+    users by the hour of their last purchase. `categories` counts the purchases of each category by
+    day. Only older versions of Lately wrote `category`, the newest category. `purchases` were added
+    or removed, see domain.product_history.
     """
 
     format: int = FORMAT
@@ -76,43 +81,50 @@ class ProductDelta(msgspec.Struct, array_like=True):
 
 
 class CategoryCounts(msgspec.Struct, frozen=True, array_like=True):
-    """How many purchases of a product name a category: by day, and for all days up to `floor` together."""
+    """The number of purchases of a product with one category.
+
+    `days` counts by day, `older` counts all days up to `floor`.
+    """
 
     days: dict[int, int] = {}
     floor: int | None = None
     older: int = 0
 
     def add_days(self, counts: dict[int, int], max_days: int = CATEGORY_DAYS) -> CategoryCounts:
-        """The same with what was told of some days."""
+        """Return the counts with the counts of some days added."""
         days, floor, older = self.days.copy(), self.floor, self.older
         for day, count in counts.items():
             if floor is not None and day <= floor:
                 older += count
             else:
                 days[day] = days.get(day, 0) + count
-        left = {day: days[day] for day in sorted(days) if days[day]}
-        while len(left) > max_days:
-            floor = next(iter(left))
-            older += left.pop(floor)
-        return CategoryCounts(left, floor, older)
+        newest = {day: days[day] for day in sorted(days) if days[day]}
+        while len(newest) > max_days:
+            floor = next(iter(newest))
+            older += newest.pop(floor)
+        return CategoryCounts(newest, floor, older)
 
     def newest_day(self, last_day: int) -> tuple[int, int] | None:
-        """The newest day that names it, and how often; what is dated after the day `last` comes after all others."""
-        ahead = None
+        """Return the newest day with purchases up to `last_day`, and their number.
+
+        If there are only days after `last_day`, the oldest of them is returned as a negative
+        number, so that it ranks below all others. None: there are no purchases.
+        """
+        future = None
         for day, count in reversed(self.days.items()):
             if count > 0 and day <= last_day:
                 return day, count
             if count > 0:
-                ahead = -day, count
-        if self.older > 0:
+                future = -day, count
+        if self.older > 0 and self.floor is not None:
             return (self.floor if self.floor <= last_day else -self.floor), self.older
-        return ahead
+        return future
 
 
 class ProductSales(msgspec.Struct, frozen=True, array_like=True):
-    """A product as the table `similar` knows it, without its neighbours: see Delta.
+    """A product in the table `similar`, without its neighbours; the sum of its ProductDeltas.
 
-    `category` is the one of its newest purchases, after the time these are from.
+    `category` is the start of the day of the newest purchases with a category, and that category.
     """
 
     format: int = FORMAT
@@ -122,13 +134,17 @@ class ProductSales(msgspec.Struct, frozen=True, array_like=True):
     categories: dict[str, CategoryCounts] = {}
 
     def recent_buyers(self, windows: Iterable[int], now_hour: int) -> list[int]:
-        """How many users bought it last in the hours of each window; what is dated more than a day ahead counts not."""
-        ages = [(now_hour - at, count) for at, count in self.hours.items() if at <= now_hour + MAX_HOURS_AHEAD]
+        """Return for each window the number of users whose last purchase of the product is in it.
+
+        A window is a number of hours before `now_hour`. Purchases that are dated more than
+        MAX_HOURS_AHEAD ahead do not count.
+        """
+        ages = [(now_hour - hour, count) for hour, count in self.hours.items() if hour <= now_hour + MAX_HOURS_AHEAD]
         return [sum(count for age, count in ages if age <= hours) for hours in windows]
 
 
 class SalesSummary(msgspec.Struct, frozen=True, array_like=True):
-    """The beginning of Sales, of which many are read for one answer: in how many baskets it is, and its category."""
+    """The first fields of ProductSales, which are fast to decode: some responses need very many."""
 
     format: int = FORMAT
     buyers: int = 0
@@ -140,7 +156,7 @@ _decode_basket = msgspec.msgpack.Decoder(Basket).decode
 _decode_line = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _decode_delta = msgspec.msgpack.Decoder(ProductDelta).decode
 _decode_sales = msgspec.msgpack.Decoder(ProductSales).decode
-_decode_brief = msgspec.msgpack.Decoder(SalesSummary).decode
+_decode_summary = msgspec.msgpack.Decoder(SalesSummary).decode
 _decode_count = msgspec.msgpack.Decoder(int).decode
 
 
@@ -148,23 +164,23 @@ _decode_count = msgspec.msgpack.Decoder(int).decode
 
 
 def encode_changes(changes: list[PurchaseChange]) -> Iterator[bytes]:
-    """The records of the topic purchase-changes: as few as the limits allow."""
+    """Encode changes as records of the topic purchase-changes, as few as the limits allow."""
     for first in range(0, len(changes), CHANGES_PER_RECORD):
-        yield from _within_limit(changes[first : first + CHANGES_PER_RECORD])
+        yield from _split_record(changes[first : first + CHANGES_PER_RECORD])
 
 
-def _within_limit(changes: list[PurchaseChange]) -> Iterator[bytes]:
+def _split_record(changes: list[PurchaseChange]) -> Iterator[bytes]:
     record = encode((FORMAT, changes))
     if len(record) <= RECORD_BYTES or len(changes) == 1:
         yield record
     else:
         middle = len(changes) // 2
-        yield from _within_limit(changes[:middle])
-        yield from _within_limit(changes[middle:])
+        yield from _split_record(changes[:middle])
+        yield from _split_record(changes[middle:])
 
 
 def decode_changes(value: bytes) -> list[PurchaseChange]:
-    """One of them, read. Raises UnknownFormat."""
+    """Decode a record of the topic purchase-changes. Raises UnknownFormat."""
     return decode_checked(_decode_changes, value, FORMAT, "purchase-changes")[1]
 
 
@@ -178,20 +194,22 @@ def apply_changes(
     cap: int = DISTINCT_CAP,
     spare: int = SPARE,
 ) -> tuple[bytes | None, dict[str, int], dict[str, int]]:
-    """Add changes of one user, in their order, to the user's basket.
+    """Apply changes of one user, in their order, to the user's basket.
 
-    Returns what `value` becomes, and the products the user counts for before and after, each with the hour of its last
-    purchase. What is taken back without having been bought (before Lately counted) changes nothing. A removal leaves
-    the time of the last purchase as it is while there are others of the product. Raises UnknownFormat.
+    Returns the new value, and the products of the basket before and after, each with the hour of
+    its last purchase. The removal of a purchase that was never added changes nothing. The removal
+    of one of several purchases of a product does not change the time of the last one. Raises
+    UnknownFormat.
     """
     basket = Basket(FORMAT) if value is None else decode_checked(_decode_basket, value, FORMAT, "baskets")
     lines, floor = dict(basket.lines), basket.floor
-    before = _counted(lines, cap)
+    before = _basket_hours(lines, cap)
     for _user, product, _category, ordered_at, _price, sign in changes:
-        line, was_beside = lines.get(product), False
+        line, is_in_overflow = lines.get(product), False
         if line is None and floor is not None:
-            line = _read_line(overflow.read(product))
-            was_beside = line is not None
+            entry = overflow.read(product)
+            if entry is not None:
+                line, is_in_overflow = _decode_overflow_line(entry), True
         if line is None:
             if sign < 0:
                 continue
@@ -200,54 +218,58 @@ def apply_changes(
         if floor is not None and (last, product) <= floor:
             overflow.write(product, encode((FORMAT, count, last)) if count else None)
             continue
-        if was_beside:
+        if is_in_overflow:
             overflow.write(product, None)
         if count:
             lines[product] = (count, last)
         else:
             lines.pop(product, None)
         if len(lines) > cap + spare:
-            oldest = min(lines, key=lambda name: _place(name, lines[name]))
-            floor = _place(oldest, lines[oldest])
+            oldest = min(lines, key=lambda name: _line_sort_key(name, lines[name]))
+            floor = _line_sort_key(oldest, lines[oldest])
             overflow.write(oldest, encode((FORMAT, *lines.pop(oldest))))
         elif len(lines) < cap and floor is not None:
-            floor = _fill_up(lines, overflow, cap + spare)
-    empty = not lines and floor is None
-    return None if empty else encode(Basket(FORMAT, floor, lines)), before, _counted(lines, cap)
+            floor = _refill(lines, overflow, cap + spare)
+    is_empty = not lines and floor is None
+    return None if is_empty else encode(Basket(FORMAT, floor, lines)), before, _basket_hours(lines, cap)
 
 
-def _fill_up(lines: dict[str, BasketLine], beside: BasketOverflow, most: int) -> tuple[int, str] | None:
-    """Take the newest products kept beside into `lines`; the floor after it."""
-    others = {product: _read_line(value) for product, value in beside.scan()}
-    newest = sorted(others, key=lambda name: _place(name, others[name]), reverse=True)
-    taken = newest[: most - len(lines)]
-    for product in taken:
-        lines[product] = others[product]
-        beside.write(product, None)
-    left = newest[len(taken) :]
-    return _place(left[0], others[left[0]]) if left else None
+def _refill(lines: dict[str, BasketLine], overflow: BasketOverflow, max_lines: int) -> tuple[int, str] | None:
+    """Move the newest products of the overflow to `lines`, and return the new floor."""
+    entries = {product: _decode_overflow_line(entry) for product, entry in overflow.scan()}
+    newest = sorted(entries, key=lambda name: _line_sort_key(name, entries[name]), reverse=True)
+    moved = newest[: max_lines - len(lines)]
+    for product in moved:
+        lines[product] = entries[product]
+        overflow.write(product, None)
+    remaining = newest[len(moved) :]
+    return _line_sort_key(remaining[0], entries[remaining[0]]) if remaining else None
 
 
-def _read_line(value: bytes | None) -> BasketLine | None:
-    return None if value is None else decode_checked(_decode_line, value, FORMAT, "baskets")[1:]
+def _decode_overflow_line(entry: bytes) -> BasketLine:
+    return decode_checked(_decode_line, entry, FORMAT, "baskets")[1:]
 
 
-def _place(product: str, line: BasketLine) -> tuple[int, str]:
+def _line_sort_key(product: str, line: BasketLine) -> tuple[int, str]:
     return (line[1], product)
 
 
-def _counted(lines: dict[str, BasketLine], cap: int) -> dict[str, int]:
-    names: Iterable[str] = lines
+def _basket_hours(lines: dict[str, BasketLine], cap: int) -> dict[str, int]:
+    """Return the products of the basket, each with the hour of its last purchase."""
+    products: Iterable[str] = lines
     if len(lines) > cap:
-        names = sorted(lines, key=lambda name: _place(name, lines[name]), reverse=True)[:cap]
-    return {name: lines[name][1] // HOUR_US for name in names}
+        products = sorted(lines, key=lambda name: _line_sort_key(name, lines[name]), reverse=True)[:cap]
+    return {product: lines[product][1] // HOUR_US for product in products}
 
 
 # -- co-purchases
 
 
 class DeltaAccumulator(dict[str, ProductDelta]):
-    """Product -> what changed about it; sums up until it is sent. `pairs` is how many were added."""
+    """Product -> its differences since the records were drained.
+
+    `pair_count` is the number of pairs of products that were added; it limits the memory.
+    """
 
     pair_count = 0
 
@@ -260,41 +282,43 @@ class DeltaAccumulator(dict[str, ProductDelta]):
         return delta
 
     def add_changes(self, changes: Iterable[PurchaseChange]) -> None:
-        """Note what was bought and taken back, and the categories."""
+        """Add the purchases that were added or removed, and their categories."""
         for _user, product, category, ordered_at, price, sign in changes:
             self._purchases[product, ordered_at, price] += sign
             if category:
                 self[product].categories[category][ordered_at // DAY_US] += sign
 
     def add_basket_change(self, before: dict[str, int], after: dict[str, int]) -> None:
-        """Add what it means that a user counted for `before`, each with its hour, and counts for `after`."""
-        for counts, others, sign in ((before, after, -1), (after, before, 1)):
-            for product, hour in counts.items():
+        """Add the change of one user's basket: the products and their hours before and after."""
+        for products, others, sign in ((before, after, -1), (after, before, 1)):
+            for product, hour in products.items():
                 if others.get(product) == hour:
                     continue
-                mine = self[product]
-                mine.hours[hour] += sign
+                delta = self[product]
+                delta.hours[hour] += sign
                 if product in others:
                     continue
-                mine.buyers += sign
-                self.pair_count += len(counts)
-                for other in counts:
-                    if other != product:
-                        mine.neighbours[other] += sign
-                        if other in others:  # the others that come or go tell it of themselves
-                            self[other].neighbours[product] += sign
+                delta.buyers += sign
+                self.pair_count += len(products)
+                for neighbour in products:
+                    if neighbour != product:
+                        delta.neighbours[neighbour] += sign
+                        # A neighbour that also enters or leaves the basket adds its side of the
+                        # pair itself.
+                        if neighbour in others:
+                            self[neighbour].neighbours[product] += sign
 
     def drain_records(self) -> Iterator[tuple[str, bytes]]:
-        """The records of the topic co-purchases, each with its product; then begin anew."""
+        """Yield (product, record of the topic co-purchases), and empty the accumulator."""
         for (product, ordered_at, price), count in self._purchases.items():
             if count:
                 self[product].purchases.append((ordered_at, price, count))
         for product, delta in self.items():
             neighbours = [(name, count) for name, count in delta.neighbours.items() if count]
             delta.hours = {hour: count for hour, count in delta.hours.items() if count}
-            told = {name: {day: n for day, n in days.items() if n} for name, days in delta.categories.items()}
-            delta.categories = {name: days for name, days in told.items() if days}
-            # A character has up to 4 bytes.
+            categories = {name: {day: n for day, n in days.items() if n} for name, days in delta.categories.items()}
+            delta.categories = {name: days for name, days in categories.items() if days}
+            # A character of a name has up to 4 bytes.
             longest = max((len(name) for name, _ in neighbours), default=0)
             size = min(NEIGHBOURS_PER_RECORD, RECORD_BYTES // (4 * longest + 8))
             delta.neighbours = dict(neighbours[:size])
@@ -311,7 +335,7 @@ class DeltaAccumulator(dict[str, ProductDelta]):
 
 
 def decode_delta(value: bytes) -> ProductDelta:
-    """A record of the topic co-purchases. Raises UnknownFormat."""
+    """Decode a record of the topic co-purchases. Raises UnknownFormat."""
     return decode_checked(_decode_delta, value, FORMAT, "co-purchases")
 
 
@@ -319,70 +343,76 @@ def decode_delta(value: bytes) -> ProductDelta:
 
 
 def apply_delta(value: bytes | None, delta: ProductDelta, now_hour: int) -> bytes:
-    """What the table `similar` knows of a product, after `delta`; hours that are not recent at `now_hour` are dropped.
+    """Add a delta to a product of the table `similar`, and return its new value.
 
-    Raises UnknownFormat.
+    Hours that are too old at `now_hour` (hours since 1970) are dropped. Raises UnknownFormat.
     """
     sales = decode_sales(value)
     hours = sales.hours
     for hour, count in delta.hours.items():
         hours[hour] = hours.get(hour, 0) + count
     recent = retain_counts(hours, now_hour - RETENTION_HOURS, now_hour + MAX_HOURS_AHEAD)
-    categories = sales.categories or _known_before(sales.category)
-    for name, days in (delta.categories or _told_before(delta.category)).items():
-        known = categories.pop(name, CategoryCounts()).add_days(days)
-        if known.days or known.older:
-            categories[name] = known
-    last = now_hour // 24 + 1
+    categories = sales.categories or _uncounted_sales_category(sales.category)
+    for name, days in (delta.categories or _uncounted_delta_category(delta.category)).items():
+        counts = categories.pop(name, CategoryCounts()).add_days(days)
+        if counts.days or counts.older:
+            categories[name] = counts
+    last_day = now_hour // 24 + 1
     if len(categories) > MAX_CATEGORIES:
-        newest_first = sorted(categories, key=lambda name: (categories[name].newest_day(last) or (-math.inf,), name))
-        categories = {name: categories[name] for name in newest_first[-MAX_CATEGORIES:]}
-    newest = _newest(categories, last)
+        ranked = sorted(categories, key=lambda name: (categories[name].newest_day(last_day) or (-math.inf,), name))
+        categories = {name: categories[name] for name in ranked[-MAX_CATEGORIES:]}
+    newest = _newest_category(categories, last_day)
     return encode(ProductSales(FORMAT, sales.buyers + delta.buyers, newest, recent, dict(sorted(categories.items()))))
 
 
-def _told_before(category: tuple[int, str] | None) -> dict[str, dict[int, int]]:
-    """What a version told that told no more than the newest category."""
+def _uncounted_delta_category(category: tuple[int, str] | None) -> dict[str, dict[int, int]]:
+    """Convert the newest category in a delta of a version that did not count categories."""
     return {} if category is None else {category[1]: {category[0] // DAY_US: 1}}
 
 
-def _known_before(category: tuple[int, str] | None) -> dict[str, CategoryCounts]:
-    """What a version knew that counted no categories: it gives way to any that is told, but not to what is removed."""
+def _uncounted_sales_category(category: tuple[int, str] | None) -> dict[str, CategoryCounts]:
+    """Convert the newest category in a value of a version that did not count categories.
+
+    Any category that is counted later is newer. The count is so great that removals do not remove
+    the category.
+    """
     return {} if category is None else {category[1]: CategoryCounts({}, category[0] // DAY_US - 1, 2**40)}
 
 
-def _newest(categories: dict[str, CategoryCounts], last: int) -> tuple[int, str] | None:
-    """The category of the newest purchases; of two on one day that of more, then the first in the alphabet."""
-    days = [(one.newest_day(last), name) for name, one in categories.items()]
-    best = min(((-day[0], -day[1], name) for day, name in days if day is not None), default=None)
-    return None if best is None else (-best[0] * DAY_US, best[2])
+def _newest_category(categories: dict[str, CategoryCounts], last_day: int) -> tuple[int, str] | None:
+    """Return the category with the newest day; of equal days the most frequent, then by name."""
+    days = [(counts.newest_day(last_day), name) for name, counts in categories.items()]
+    newest = min(((-day[0], -day[1], name) for day, name in days if day is not None), default=None)
+    return None if newest is None else (-newest[0] * DAY_US, newest[2])
 
 
 def decode_sales(value: bytes | None) -> ProductSales:
-    """The same, read. Raises UnknownFormat."""
+    """Decode a product of the table `similar`; None: no purchases. Raises UnknownFormat."""
     return ProductSales() if value is None else decode_checked(_decode_sales, value, FORMAT, "similar")
 
 
 def decode_sales_summary(value: bytes) -> SalesSummary:
-    """The beginning of it. Raises UnknownFormat."""
-    return decode_checked(_decode_brief, value, FORMAT, "similar")
+    """Decode the first fields of a product of the table `similar`. Raises UnknownFormat."""
+    return decode_checked(_decode_summary, value, FORMAT, "similar")
 
 
 def add_pair_count(value: bytes | None, count: int) -> bytes | None:
-    """How many users have both of two products, `count` more; None where nobody has."""
+    """Add to the number of users who bought two products; return the new value, None for 0."""
     total = decode_pair_count(value) + count
     return encode(total) if total else None
 
 
 def decode_pair_count(value: bytes | None) -> int:
-    """The same, read."""
+    """Decode the number of users who bought two products; None: 0."""
     return 0 if value is None else _decode_count(value)
 
 
 def cosine_similarity(both_users: int, first_users: int, second_users: int) -> float:
-    """How alike two products are, from 0 to 1, from the numbers of users who have both, the one, and the other.
+    """Return the similarity of two products, from 0 to 1.
 
-    The cosine of the two columns of the matrix of users and products (G. Linden, B. Smith, J. York: Amazon.com
-    Recommendations, 2003): a product that everybody has is not like every other.
+    The arguments are the numbers of users who bought both products, the first, and the second.
+    It is the cosine of the two columns of the matrix of users and products (G. Linden, B. Smith, J.
+    York: Amazon.com Recommendations, 2003). A product that every user bought is therefore not
+    similar to all products.
     """
     return both_users / math.sqrt(first_users * second_users)

@@ -9,7 +9,8 @@ import msgspec
 
 from domain.errors import UnknownFormat
 
-#: The errors that msgspec raises for invalid input; RecursionError for nesting beyond Python's limit.
+#: The errors that msgspec raises for invalid input; RecursionError for nesting beyond Python's
+#: limit.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 encode = msgspec.msgpack.Encoder().encode

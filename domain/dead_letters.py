@@ -1,33 +1,30 @@
-"""Records that cannot be read go to `orders-dead` as they were, with the reason and the origin in the headers."""
+"""Dead letters: unreadable records in `orders-dead`, with the reason and the origin as headers."""
 
 from __future__ import annotations
 
 import traceback
 from datetime import datetime, timezone
-from typing import overload
 
 from domain.errors import UnreadableEvent
 
 HEADER_PREFIX = "__lately.errors."
 
-# A text that quotes the record must not make the dead letter too large for its topic.
+#: Limits of the texts. They may quote the record; without limits a dead letter could exceed the
+#: maximum record size of the topic.
 MAX_MESSAGE_CHARS, MAX_STACKTRACE_CHARS = 1_000, 4_000
+#: The limit of the key and of the value of a dead letter.
 MAX_PART_BYTES = 1_500_000
 
 
-@overload
-def truncate_part(part: bytes) -> bytes: ...
-@overload
-def truncate_part(part: bytes | None) -> bytes | None: ...
 def truncate_part(part: bytes | None) -> bytes | None:
-    """The key or value of a dead letter: as it was, or its beginning where it would not fit the topic."""
+    """Return the key or value of a dead letter, truncated to MAX_PART_BYTES."""
     return part[:MAX_PART_BYTES] if part is not None else None
 
 
 def build_headers(
     error: UnreadableEvent, *, topic: str, partition: int | str, offset: int, now: datetime | None = None
 ) -> list[tuple[str, bytes]]:
-    """The headers of a dead letter: where it came from, what is wrong with it, and since when."""
+    """Return the headers of a dead letter: origin of the record, error, and time of the failure."""
     now = now or datetime.now(timezone.utc)
     values = {
         "topic": topic,

@@ -1,4 +1,4 @@
-"""Pure functions that say in one sentence where a purchase is, and why it is not shown where it is not."""
+"""Diagnosis of a purchase: one sentence about where it is, and about why it is not visible."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from domain.events import PLACED, REMOVED, SNAPSHOT
 from domain.purchases import Purchase
 from domain.values import rfc3339
 
-#: What a diagnosis comes to.
+#: The outcomes of a diagnosis.
 VISIBLE, CANCELLED, DIFFERENT, UNKNOWN = "visible", "cancelled", "different", "unknown"
 
 
 @dataclass(frozen=True)
 class ShopRow:
-    """What the shop's table says of a purchase: its register, or which rule the row breaks."""
+    """A row of the shop's table: its purchase, or None and the rule that the row breaks."""
 
     user_id: str
     product_name: str
@@ -24,7 +24,7 @@ class ShopRow:
 
 @dataclass(frozen=True)
 class PendingChange:
-    """A change in the outbox that is not published yet, and for how many seconds it has waited."""
+    """A change in the outbox that is not published yet, and its age in seconds."""
 
     user_id: str
     product_name: str
@@ -43,10 +43,12 @@ class DeadLetterSummary:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was found out about one purchase of one user. Times are microseconds since 1970.
+    """All facts about one purchase of one user. Times are microseconds since 1970.
 
-    `lag` is how many records of the user's partition the table has not applied yet. `type` is that of the event that
-    the table has, `applied_at` when that was committed. Rows ordered before `horizon` were never taken over.
+    `purchase` is the purchase in the table, `event_type` the type of the event that it is from,
+    and `applied_at` the time when the worker committed that event. `lag` is the number of records
+    of the user's partition that the table has not applied yet. Rows that were ordered before
+    `horizon` were not part of a snapshot.
     """
 
     user_id: str | None
@@ -57,87 +59,97 @@ class Evidence:
     event_type: str | None = None
     applied_at: int | None = None
     lag: int = 0
-    #: None: nobody asked.
+    #: None: unknown.
     is_source_running: bool | None = None
     horizon: int | None = None
 
 
 def diagnose(evidence: Evidence) -> tuple[str, str]:
-    """What it comes to, and the sentence."""
-    known = evidence.purchase if evidence.purchase is not None and evidence.purchase.live else None
-    mine = evidence.row if evidence.row is not None and evidence.row.user_id == evidence.user_id else None
-    if known is not None and mine is not None and _same(mine.purchase, known):
-        return VISIBLE, _visible(evidence, known)
+    """Return the outcome and the sentence for one purchase."""
+    visible = evidence.purchase if evidence.purchase is not None and evidence.purchase.live else None
+    row = evidence.row if evidence.row is not None and evidence.row.user_id == evidence.user_id else None
+    if visible is not None and row is not None and _is_same(row.purchase, visible):
+        return VISIBLE, _visible_sentence(evidence, visible)
     if evidence.pending is not None:
-        return DIFFERENT, _in_outbox(evidence, known)
-    if evidence.lag and (mine is not None or known is not None):
-        return DIFFERENT, f"in Kafka, lag {evidence.lag}: the worker has so many records of the partition still to read"
-    if evidence.dead_letter is not None and (mine is None or mine.purchase is None or known is None):
+        return DIFFERENT, _pending_sentence(evidence, evidence.pending, visible)
+    if evidence.lag and (row is not None or visible is not None):
         return (
             DIFFERENT,
-            f"in DLQ: {evidence.dead_letter.reason} ({evidence.dead_letter.message}); "
-            f"`lately dlq show {evidence.dead_letter.id}` has it whole",
+            f"in Kafka, lag {evidence.lag}: the worker has this number of records of the partition to read",
         )
-    if mine is not None:
-        return DIFFERENT, _not_shown(evidence, mine, known)
+    letter = evidence.dead_letter
+    if letter is not None and (row is None or row.purchase is None or visible is None):
+        return (
+            DIFFERENT,
+            f"in DLQ: {letter.reason} ({letter.message}); `lately dlq show {letter.id}` prints the record",
+        )
+    if row is not None:
+        return DIFFERENT, _not_visible_sentence(evidence, row, visible)
     if evidence.row is not None:
         moved = f"moved to another user, {evidence.row.user_id}"
-        if known is None:
+        if visible is None:
             return CANCELLED, moved
-        return DIFFERENT, f"{moved}, and still shown here: `lately verify --repair` mends it"
-    if known is not None:
-        return DIFFERENT, "visible, but not in MySQL: no trigger saw its end; `lately verify --repair` mends it"
-    if evidence.purchase is not None:
-        return CANCELLED, f"cancelled: removed by version {evidence.purchase.version}{_since(evidence)}"
-    return UNKNOWN, "not in MySQL, and neither in the outbox nor among the dead letters nor in the table"
-
-
-def _same(row: Purchase | None, known: Purchase) -> bool:
-    fields = ("price", "ordered_at", "payment_method", "category")
-    return row is not None and all(getattr(row, name) == getattr(known, name) for name in fields)
-
-
-def _since(one: Evidence) -> str:
-    return "" if one.applied_at is None else f" at {rfc3339(one.applied_at)}"
-
-
-def _visible(one: Evidence, known: Purchase) -> str:
-    said = "visible" if one.applied_at is None else f"visible since {rfc3339(one.applied_at)}"
-    if one.event_type not in (None, PLACED, SNAPSHOT):
-        said += f"; what was applied before is superseded by version {known.version} ({one.event_type})"
-    return said
-
-
-def _in_outbox(one: Evidence, known: Purchase | None) -> str:
-    what = "" if known is None else "its removal is " if one.pending.event_type == REMOVED else "a newer change is "
-    said = f"{what}in outbox for {one.pending.age_s:.1f} s"
-    if one.is_source_running is False:
-        return f"{said}: no source is running, start `lately source`"
-    return f"{said}: the source is about to publish it, `lately source status` says how it stands"
-
-
-def _not_shown(one: Evidence, mine: ShopRow, known: Purchase | None) -> str:
-    if mine.broken_rule is not None:
-        return f"not visible, because its row breaks a rule: {mine.broken_rule}; correct the row"
-    if known is not None:
-        return f"applied as version {known.version}, but MySQL says otherwise: `lately verify --repair` mends it"
-    if one.purchase is None and one.horizon is not None and mine.purchase.ordered_at < one.horizon:
-        return "older than the first snapshot: `lately source snapshot --all` takes it over"
-    if one.is_source_running is False:
-        return "in MySQL and nowhere else, and no source is running: `lately source check` says what is missing"
-    if one.purchase is not None:
+        return DIFFERENT, f"{moved}, but still visible here: `lately verify --repair` repairs it"
+    if visible is not None:
         return (
-            f"applied, superseded by version {one.purchase.version}, which removed it: "
-            "MySQL has it again, and `lately verify --repair` mends it"
+            DIFFERENT,
+            "visible, but not in MySQL: no trigger captured its removal; `lately verify --repair` repairs it",
         )
-    return "in MySQL, but no trigger saw it: `lately verify --repair` mends it"
+    if evidence.purchase is not None:
+        return CANCELLED, f"cancelled: removed by version {evidence.purchase.version}{_applied_suffix(evidence)}"
+    return UNKNOWN, "not in MySQL, not in the outbox, not in the dead letters, and not in the table"
+
+
+def _is_same(row: Purchase | None, purchase: Purchase) -> bool:
+    fields = ("price", "ordered_at", "payment_method", "category")
+    return row is not None and all(getattr(row, name) == getattr(purchase, name) for name in fields)
+
+
+def _applied_suffix(evidence: Evidence) -> str:
+    return "" if evidence.applied_at is None else f" at {rfc3339(evidence.applied_at)}"
+
+
+def _visible_sentence(evidence: Evidence, purchase: Purchase) -> str:
+    sentence = "visible" if evidence.applied_at is None else f"visible since {rfc3339(evidence.applied_at)}"
+    if evidence.event_type not in (None, PLACED, SNAPSHOT):
+        sentence += f"; the version before is superseded by version {purchase.version} ({evidence.event_type})"
+    return sentence
+
+
+def _pending_sentence(evidence: Evidence, pending: PendingChange, visible: Purchase | None) -> str:
+    subject = "" if visible is None else "its removal is " if pending.event_type == REMOVED else "a newer change is "
+    sentence = f"{subject}in outbox for {pending.age_s:.1f} s"
+    if evidence.is_source_running is False:
+        return f"{sentence}: no source is running, start `lately source`"
+    return f"{sentence}: the source publishes it next, `lately source status` prints the progress"
+
+
+def _not_visible_sentence(evidence: Evidence, row: ShopRow, visible: Purchase | None) -> str:
+    if row.purchase is None:
+        return f"not visible, because its row breaks a rule: {row.broken_rule}; correct the row"
+    if visible is not None:
+        return f"applied as version {visible.version}, but MySQL has other values: `lately verify --repair` repairs it"
+    if evidence.purchase is None and evidence.horizon is not None and row.purchase.ordered_at < evidence.horizon:
+        return "older than the first snapshot: `lately source snapshot --all` publishes it"
+    if evidence.is_source_running is False:
+        return "in MySQL and nowhere else, and no source is running: `lately source check` prints the cause"
+    if evidence.purchase is not None:
+        return (
+            f"applied, superseded by version {evidence.purchase.version}, which removed it: "
+            "MySQL contains it again, and `lately verify --repair` repairs it"
+        )
+    return "in MySQL, but no trigger captured it: `lately verify --repair` repairs it"
 
 
 def summarize(purchases: list[tuple[str | None, str, str]]) -> tuple[str, str]:
-    """Outcome and sentence of an order of these purchases: (product, outcome, sentence). What is wrong counts first."""
-    ranked = sorted(purchases, key=lambda one: (DIFFERENT, VISIBLE, CANCELLED, UNKNOWN).index(one[1]))
-    product, outcome, said = ranked[0]
+    """Return outcome and sentence of an order from its purchases (product, outcome, sentence).
+
+    The outcome that needs attention most counts: different, visible, cancelled, unknown.
+    """
+    severity = (DIFFERENT, VISIBLE, CANCELLED, UNKNOWN)
+    ranked = sorted(purchases, key=lambda purchase: severity.index(purchase[1]))
+    product, outcome, sentence = ranked[0]
     if len({outcome for _, outcome, _ in purchases}) > 1:
-        number = sum(one == outcome for _, one, _ in purchases)
-        return outcome, f"{number} of {len(purchases)} purchases {outcome}: {product}: {said}"
-    return outcome, said
+        number = sum(other == outcome for _, other, _ in purchases)
+        return outcome, f"{number} of {len(purchases)} purchases {outcome}: {product}: {sentence}"
+    return outcome, sentence

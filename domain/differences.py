@@ -1,4 +1,4 @@
-"""Pure functions that compare what the shop's database has of a user with what the table has."""
+"""Comparison of the purchases of a user in the shop's database with those in the table by_user."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ MISSING, EXTRA, CHANGED = KINDS = ("missing", "extra", "changed")
 
 
 class PurchaseDifference(NamedTuple):
-    """A purchase of which the database (`row`) and the table (`register`) do not say the same.
+    """A purchase that differs between the database (`row`) and the table (`purchase`).
 
-    It is missing in the table, extra there, or changed. A register that is not live is a removed purchase's.
+    `kind`: it is MISSING in the table, EXTRA in the table, or CHANGED. At least one of `row` and
+    `purchase` is set. If `purchase` is not live, the table contains its removal.
     """
 
     kind: str
@@ -26,12 +27,19 @@ class PurchaseDifference(NamedTuple):
     purchase: Purchase | None
 
     @property
+    def expected(self) -> Purchase:
+        """The row of the database, or, if the purchase is extra, the purchase in the table."""
+        expected = self.row or self.purchase
+        assert expected is not None, "a difference without row and purchase"
+        return expected
+
+    @property
     def identity(self) -> tuple[str | int, str]:
-        """Order id and product name."""
-        return (self.row or self.purchase).identity
+        """The order id and the product name."""
+        return self.expected.identity
 
     def to_dict(self) -> dict[str, object]:
-        """The same for people and programs."""
+        """Return the fields for the output of a command."""
         order_id, product_name = self.identity
         return {
             "kind": self.kind, "user_id": self.user_id, "order_id": str(order_id), "product_name": product_name,
@@ -42,57 +50,61 @@ class PurchaseDifference(NamedTuple):
 def find_differences(
     user_id: str, rows: Iterable[Purchase], purchases: Iterable[Purchase], horizon: int | None
 ) -> list[PurchaseDifference]:
-    """All differences of one user; a row ordered before `horizon` (microseconds) that the table lacks is none.
+    """Return all differences between the rows and the purchases of one user.
 
-    Where the database has a purchase in several rows, it is enough that one of them is as the table says.
+    A row that was ordered before `horizon` (microseconds) may be missing in the table. If the
+    database has several rows of one purchase, one row that equals the table is sufficient.
     """
-    wanted: dict[tuple, list[Purchase]] = {}
+    rows_by_identity: dict[tuple[str | int, str], list[Purchase]] = {}
     for row in rows:
-        wanted.setdefault(row.identity, []).append(row)
-    found = []
-    for one in purchases:
-        same = wanted.pop(one.identity, [])
-        if one.live and not same:
-            found.append(PurchaseDifference(EXTRA, user_id, None, one))
-        elif same and not one.live:
-            found.append(PurchaseDifference(MISSING, user_id, same[-1], one))
-        elif same and all(compared_fields(one) != compared_fields(row) for row in same):
-            found.append(PurchaseDifference(CHANGED, user_id, same[-1], one))
-    for same in wanted.values():
-        if horizon is None or same[-1].ordered_at >= horizon:
-            found.append(PurchaseDifference(MISSING, user_id, same[-1], None))
-    return found
+        rows_by_identity.setdefault(row.identity, []).append(row)
+    differences = []
+    for purchase in purchases:
+        candidates = rows_by_identity.pop(purchase.identity, [])
+        if purchase.live and not candidates:
+            differences.append(PurchaseDifference(EXTRA, user_id, None, purchase))
+        elif candidates and not purchase.live:
+            differences.append(PurchaseDifference(MISSING, user_id, candidates[-1], purchase))
+        elif candidates and all(compared_fields(purchase) != compared_fields(row) for row in candidates):
+            differences.append(PurchaseDifference(CHANGED, user_id, candidates[-1], purchase))
+    for candidates in rows_by_identity.values():
+        if horizon is None or candidates[-1].ordered_at >= horizon:
+            differences.append(PurchaseDifference(MISSING, user_id, candidates[-1], None))
+    return differences
 
 
 def is_unchanged(difference: PurchaseDifference, before: Iterable[Purchase]) -> bool:
-    """Whether the table had the same of the purchase before the database was read as it had after it.
+    """Return True if the table had the same purchase before and after the database was read.
 
-    If so, and if meanwhile all was applied that was committed up to then, then the stream does not know better.
+    `before` are the purchases in the table before. If the worker has also applied all events that
+    were committed by then, no event that explains the difference is on its way.
     """
-    return next((one for one in before if one.identity == difference.identity), None) == difference.purchase
+    previous = next((purchase for purchase in before if purchase.identity == difference.identity), None)
+    return previous == difference.purchase
 
 
 def build_repair(difference: PurchaseDifference, version: int) -> tuple[str, int, bytes]:
-    """Type, version and data of the event that makes the table say what the database says.
+    """Return type, version and data of the event that makes the table equal to the database.
 
-    It takes the version that the table has, and `version` where it has none: a change that is still on its way is
-    newer than both, and wins.
+    The version is that of the table, or `version` if the table does not contain the purchase: a
+    change that is still on its way is newer than both, and wins.
     """
-    known = difference.row or difference.purchase
+    expected = difference.expected
     data = {
-        "user_id": difference.user_id, "order_id": known.order_id,
-        "product_name": known.product_name, "price": known.price,
-        "ordered_at": rfc3339(known.ordered_at), "payment_method": known.payment_method, "category": known.category,
+        "user_id": difference.user_id, "order_id": expected.order_id,
+        "product_name": expected.product_name, "price": expected.price,
+        "ordered_at": rfc3339(expected.ordered_at), "payment_method": expected.payment_method,
+        "category": expected.category,
     }  # fmt: skip
-    kind = REMOVED if difference.row is None else REPAIRED
-    return kind, difference.purchase.version if difference.purchase else version, msgspec.json.encode(data)
+    event_type = REMOVED if difference.row is None else REPAIRED
+    return event_type, difference.purchase.version if difference.purchase else version, msgspec.json.encode(data)
 
 
-def compared_fields(one: Purchase | None) -> dict[str, str | None] | None:
-    """Return the compared fields of a purchase as text; None for a missing or a removed purchase."""
-    if one is None or not one.live:
+def compared_fields(purchase: Purchase | None) -> dict[str, str | None] | None:
+    """Return the compared fields of a purchase as text; None for a missing or removed purchase."""
+    if purchase is None or not purchase.live:
         return None
     return {
-        "price": one.price, "ordered_at": rfc3339(one.ordered_at), "payment_method": one.payment_method,
-        "category": one.category,
+        "price": purchase.price, "ordered_at": rfc3339(purchase.ordered_at),
+        "payment_method": purchase.payment_method, "category": purchase.category,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Order events: one CloudEvents 1.0 JSON document per change of a purchase, and the rules of its fields."""
+"""Order events: one CloudEvents 1.0 JSON document per change of a purchase, and its rules."""
 
 from __future__ import annotations
 
@@ -56,9 +56,10 @@ Data = TypeVar("Data")
 
 
 class OrderLine(msgspec.Struct, frozen=True, gc=False):
-    """One product of one order, identified by (`order_id`, `product_name`). Each change has a greater `version`.
+    """One product of one order, identified by (`order_id`, `product_name`).
 
-    `order_id` is a JSON number if the shop's column is an integer, so that ties sort as in SQL.
+    Each change has a greater `version`. `order_id` is a JSON number if the shop's column is an
+    integer, so that ties sort as in SQL.
     """
 
     user_id: str
@@ -72,7 +73,7 @@ class OrderLine(msgspec.Struct, frozen=True, gc=False):
 
 
 class Erasure(msgspec.Struct, frozen=True, gc=False):
-    """The data of a UserErased: the purchases of the user with a version up to `version` are erased."""
+    """The data of a UserErased: purchases of the user with a version up to `version` are erased."""
 
     user_id: str
     version: int
@@ -123,7 +124,7 @@ class _PlainOrderLine(OrderLine, frozen=True, gc=False):
 
 
 class _PlainEvent(OrderEvent, frozen=True, gc=False):
-    """An event whose types guarantee most rules: msgspec checks them in C, the functions below in Python."""
+    """An event whose types guarantee most rules: msgspec checks them in C, which is faster."""
 
     type: _OrderEventType
     dataschema: _OrderSchema
@@ -144,7 +145,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def read_event(key: bytes | None, value: bytes | None) -> Event:
-    """Decode the record (`key`, `value`), and check every rule; the key must be the event's user id.
+    """Decode a record, and check every rule; its key must be the user id of the event.
 
     Raises UnreadableEvent with one of the reasons empty, too-large, malformed-json, wrong-type,
     unknown-type, unknown-schema, broken-rule, wrong-key.
@@ -155,7 +156,8 @@ def read_event(key: bytes | None, value: bytes | None) -> Event:
         pass  # read_document finds the reason
     else:
         data = plain.data
-        # 0x7f is the only control character that a JSON string in ASCII can contain without a backslash.
+        # 0x7f is the only control character that a JSON string in ASCII can contain without a
+        # backslash.
         if (
             value is not None
             and value.isascii()
@@ -188,7 +190,7 @@ def read_events(
 
 
 def read_document(value: bytes | None) -> Event:
-    """Decode an event, and check every rule except that of the record's key. Raises UnreadableEvent."""
+    """Decode an event, and check every rule except the record's key. Raises UnreadableEvent."""
     if not value:
         raise UnreadableEvent("empty", "the record has no value")
     if len(value) > MAX_EVENT_BYTES:
@@ -244,7 +246,7 @@ def _shorten(text: str) -> str:
 
 
 def find_broken_rule(line: OrderLine) -> str | None:
-    """Return a text about the first rule that `line` breaks, or None; docs/protocol.md lists the rules."""
+    """Describe the first rule that `line` breaks, or return None; rules: docs/protocol.md."""
     if not is_valid_user_id(line.user_id):
         return _USER_ID_RULE
     if not is_valid_order_id(str(line.order_id)):
@@ -308,7 +310,7 @@ _decode_reference = msgspec.json.Decoder(_EventReference).decode
 
 
 def read_references(value: bytes | None) -> tuple[str | int | None, str | None]:
-    """Return order id and traceparent of a document that may break any rule; None for a missing one."""
+    """Return order id and traceparent of a possibly invalid document; None for a missing field."""
     try:
         reference = _decode_reference(value or b"")
     except UNDECODABLE:

@@ -1,7 +1,7 @@
-"""Pure functions over a user's purchases, newest first: filtered, grouped by order or product, and page by page.
+"""Pages of a user's purchases, newest first: filtered, and grouped by order or product.
 
-A page goes on after a place in the order of the list, not after a number of rows, so what arrives between two pages
-neither repeats nor hides what was there.
+A page starts after a sort key, not after a number of rows: purchases that arrive between two pages
+neither repeat rows nor hide them.
 """
 
 from __future__ import annotations
@@ -12,37 +12,45 @@ from typing import NamedTuple
 
 import msgspec
 
-from domain.purchases import Purchase
+from domain.purchases import Purchase, SortKey
 from domain.values import EXACT, money, utc_datetime
 
 
 class PurchaseFilter(NamedTuple):
-    """Which purchases are wanted: ordered at `since` or later, before `until` (microseconds), paid in this way."""
+    """Selects purchases ordered from `since` to before `until` (microseconds), paid in one way.
+
+    None in a field: any value.
+    """
 
     since: int | None = None
     until: int | None = None
     payment_method: str | None = None
 
-    def matches(self, one: Purchase) -> bool:
-        """Whether a purchase is wanted."""
+    def matches(self, purchase: Purchase) -> bool:
+        """Return True if the filter selects the purchase."""
         return (
-            (self.since is None or one.ordered_at >= self.since)
-            and (self.until is None or one.ordered_at < self.until)
-            and (self.payment_method is None or one.payment_method == self.payment_method)
+            (self.since is None or purchase.ordered_at >= self.since)
+            and (self.until is None or purchase.ordered_at < self.until)
+            and (self.payment_method is None or purchase.payment_method == self.payment_method)
         )
 
 
 class PagePosition(msgspec.Struct, frozen=True, array_like=True):
-    """Where a page ended: the place of its last row, how many rows were shown up to it, and the newest version that
-    the user's purchases had when the first page was made."""
+    """The end of a page: the sort key of its last row, and the number of rows on all pages so far.
 
-    sort_key: tuple[int, int, int, str, str]
+    `max_version` is the newest version among the user's purchases when the first page was made.
+    """
+
+    sort_key: SortKey
     rank: int
     max_version: int
 
 
 class PurchasesPage(NamedTuple):
-    """Rows as they are shown, the mark after the last of them where more follow, and when the oldest was ordered."""
+    """The rows of a page, the position for the next page, and the time of the oldest purchase.
+
+    `next_position` is None on the last page, `oldest_ordered_at` on an empty one.
+    """
 
     rows: list[dict[str, object]]
     next_position: PagePosition | None
@@ -50,29 +58,39 @@ class PurchasesPage(NamedTuple):
 
 
 def paginate_purchases(purchases: list[Purchase], after: PagePosition | None, limit: int) -> PurchasesPage:
-    """A page of purchases; of what comes after the mark, `known` must hold the newest `limit` + 1, or all."""
-    ranked = purchases if after is None else [one for one in purchases if one.sort_key < after.sort_key]
+    """Make a page of purchases.
+
+    `purchases` are sorted, newest first, and contain at least the newest `limit` + 1 after the
+    position `after`.
+    """
+    ranked = purchases if after is None else [purchase for purchase in purchases if purchase.sort_key < after.sort_key]
     rank = after.rank if after else 0
-    shown = ranked[:limit]
-    rows = [purchase_row(one) for one in shown]
+    selected = ranked[:limit]
+    rows = [purchase_row(purchase) for purchase in selected]
     for position, row in enumerate(rows, rank + 1):
         row["position"] = position
-    mark = PagePosition(shown[-1].sort_key, rank + len(shown), 0) if len(ranked) > limit else None
-    return PurchasesPage(rows, mark, shown[-1].ordered_at if shown else None)
+    end = PagePosition(selected[-1].sort_key, rank + len(selected), 0) if len(ranked) > limit else None
+    return PurchasesPage(rows, end, selected[-1].ordered_at if selected else None)
 
 
 def paginate_orders(purchases: list[Purchase], after: PagePosition | None, limit: int) -> PurchasesPage:
-    """A page of orders, each at the place of its newest purchase; `known` holds all purchases wanted."""
-    return _groups(purchases, lambda one: one.order_id, _order, after, limit)
+    """Make a page of orders, sorted by their newest purchase.
+
+    `purchases` are all purchases that the filter selects, newest first.
+    """
+    return _paginate_groups(purchases, lambda purchase: purchase.order_id, _order_row, after, limit)
 
 
 def paginate_products(purchases: list[Purchase], after: PagePosition | None, limit: int) -> PurchasesPage:
-    """A page of products, each at the place of its newest purchase; `known` holds all purchases wanted."""
-    return _groups(purchases, lambda one: one.product_name, _product, after, limit)
+    """Make a page of products, sorted by their newest purchase.
+
+    `purchases` are all purchases that the filter selects, newest first.
+    """
+    return _paginate_groups(purchases, lambda purchase: purchase.product_name, _product_row, after, limit)
 
 
 def purchase_row(purchase: Purchase) -> dict[str, object]:
-    """A purchase as programs and pages see it once it is JSON: order id and price as text, time in RFC 3339."""
+    """Return the public fields of a purchase; as JSON all are texts, the time in RFC 3339."""
     return {
         "order_id": str(purchase.order_id),
         "product_name": purchase.product_name,
@@ -83,57 +101,58 @@ def purchase_row(purchase: Purchase) -> dict[str, object]:
     }
 
 
-def _order(lines: list[Purchase]) -> dict[str, object]:
-    newest = purchase_row(lines[0])
+def _order_row(purchases: list[Purchase]) -> dict[str, object]:
+    newest = purchase_row(purchases[0])
     return {
         "order_id": newest["order_id"],
         "ordered_at": newest["ordered_at"],
         "payment_method": newest["payment_method"],
-        "items": [{name: said for name, said in purchase_row(one).items() if name != "order_id"} for one in lines],
-        "total": _sum(lines),
+        "items": [
+            {name: value for name, value in purchase_row(purchase).items() if name != "order_id"}
+            for purchase in purchases
+        ],
+        "total": _sum_prices(purchases),
     }
 
 
-def _product(lines: list[Purchase]) -> dict[str, object]:
+def _product_row(purchases: list[Purchase]) -> dict[str, object]:
     return {
-        "product_name": lines[0].product_name,
-        "purchases": len(lines),
-        "last_ordered_at": utc_datetime(lines[0].ordered_at),
-        "spent": _sum(lines),
+        "product_name": purchases[0].product_name,
+        "purchases": len(purchases),
+        "last_ordered_at": utc_datetime(purchases[0].ordered_at),
+        "spent": _sum_prices(purchases),
     }
 
 
-def _sum(lines: list[Purchase]) -> str:
+def _sum_prices(purchases: list[Purchase]) -> str:
     amount = Decimal(0)
-    for one in lines:
-        amount = EXACT.add(amount, Decimal(one.price))
+    for purchase in purchases:
+        amount = EXACT.add(amount, Decimal(purchase.price))
     return money(amount)
 
 
-def _groups(
-    known: list[Purchase],
-    key: Callable[[Purchase], Hashable],
-    shape: Callable[[list[Purchase]], dict[str, object]],
+def _paginate_groups(
+    purchases: list[Purchase],
+    group_key: Callable[[Purchase], Hashable],
+    make_row: Callable[[list[Purchase]], dict[str, object]],
     after: PagePosition | None,
     limit: int,
 ) -> PurchasesPage:
     groups: dict[Hashable, list[Purchase]] = {}
-    for one in known:
-        groups.setdefault(key(one), []).append(one)
-    version = (
-        after.max_version if after else max((one.version for lines in groups.values() for one in lines), default=0)
-    )
+    for purchase in purchases:
+        groups.setdefault(group_key(purchase), []).append(purchase)
+    max_version = after.max_version if after else max((purchase.version for purchase in purchases), default=0)
 
-    # What arrived since the first page must not move a group over the mark: it would be shown twice, or not at all.
-    def rank_by(lines: list[Purchase]) -> tuple:
-        return next((one.sort_key for one in lines if one.version <= version), lines[0].sort_key)
+    # A group is sorted by its newest purchase as of the first page. Otherwise a new purchase could
+    # move the group across the position, and the group would be listed twice or not at all.
+    def group_sort_key(group: list[Purchase]) -> SortKey:
+        return next((purchase.sort_key for purchase in group if purchase.version <= max_version), group[0].sort_key)
 
-    ranked = sorted(groups.values(), key=rank_by, reverse=True)
+    ranked = sorted(groups.values(), key=group_sort_key, reverse=True)
     if after is not None:
-        ranked = [lines for lines in ranked if rank_by(lines) < after.sort_key]
-    shown = ranked[:limit]
-    rank = (after.rank if after else 0) + len(shown)
-    mark = PagePosition(rank_by(shown[-1]), rank, version) if len(ranked) > limit else None
-    return PurchasesPage(
-        [shape(lines) for lines in shown], mark, min((lines[-1].ordered_at for lines in shown), default=None)
-    )
+        ranked = [group for group in ranked if group_sort_key(group) < after.sort_key]
+    selected = ranked[:limit]
+    rank = (after.rank if after else 0) + len(selected)
+    end = PagePosition(group_sort_key(selected[-1]), rank, max_version) if len(ranked) > limit else None
+    oldest = min((group[-1].ordered_at for group in selected), default=None)
+    return PurchasesPage([make_row(group) for group in selected], end, oldest)

@@ -1,4 +1,4 @@
-"""Partition of a key, as Kafka's own producers choose it."""
+"""The partition of a key, chosen in the same way as by Kafka's producers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ _M, _32_BITS = 0x5BD1E995, 0xFFFFFFFF
 
 @lru_cache(maxsize=65_536)
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of `key` as Kafka's own producers choose it: murmur2."""
+    """Return the partition of `key` by murmur2, the default partitioner of Kafka's producers."""
     return (_murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def _murmur2(key: bytes) -> int:
-    # The same as aiokafka's, which takes four times as long: each query of another user needs one.
+    # Four times as fast as aiokafka's implementation. Every query of a user that is not in the
+    # cache computes one hash.
     words, rest = divmod(len(key), 4)
     mixed = 0x9747B28C ^ len(key)
     for word in struct.unpack_from(f"<{words}I", key):

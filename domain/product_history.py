@@ -1,7 +1,6 @@
-"""Pure functions behind the history of a product: its newest purchases, and how many there were by hour and by day.
+"""The history of a product: its newest purchases, and its number of purchases by hour and by day.
 
-A purchase is no more here than its time and its price: nobody can be known by it, and it is all that is needed to take
-one back.
+A purchase is only a time and a price: this identifies no person, and suffices to remove it again.
 """
 
 from __future__ import annotations
@@ -15,29 +14,35 @@ import msgspec
 from domain.codec import decode_checked, encode
 from domain.values import DAY_US, HOUR_US
 
-#: The newest purchases that are kept: of more than the first number the second.
+#: A history with more purchases than MAX_PURCHASES is trimmed to the newest TRIM_TO.
 MAX_PURCHASES, TRIM_TO = 200, 150
 
-#: Purchases are counted by the hour for a week and by the day for a quarter, and none dated further ahead than a day.
-RETENTION_HOURS, RETENTION_DAYS, MAX_HOURS_AHEAD = 7 * 24, 90, 24
-#: Hours, and days, further ahead whose purchases are remembered until they come.
+#: Counts by hour are stored for a week, counts by day for a quarter.
+RETENTION_HOURS, RETENTION_DAYS = 7 * 24, 90
+#: Purchases that are dated further ahead do not appear in results.
+MAX_HOURS_AHEAD = 24
+#: The number of later hours, and of later days, whose counts are stored until their time comes.
 MAX_FUTURE_COUNTS = 168
 
 FORMAT = 1
 
-#: When and at which price a product was bought, and how often more (or less) than before.
+#: Time and price of purchases of a product, and the number of purchases that were added (or, below
+#: 0, removed).
 PurchaseCount = tuple[int, str, int]
 
 
 class HistoryPosition(msgspec.Struct, frozen=True, array_like=True):
-    """Where a page of a product's purchases ended: the time and price of its last row, and how many of these it had."""
+    """The end of a page: time and price of its last row, and the number of such rows so far."""
 
     sort_key: tuple[int, str]
     row_count: int
 
 
 class HistoryPage(NamedTuple):
-    """Times and prices, the mark after them where more follow, and whether none is missing among them."""
+    """A page of purchases (time, price). `next_position` is None on the last page.
+
+    `is_complete` is false if older purchases are missing, because the history does not store them.
+    """
 
     rows: list[tuple[int, str]]
     next_position: HistoryPosition | None
@@ -45,9 +50,10 @@ class HistoryPage(NamedTuple):
 
 
 class ProductHistory(msgspec.Struct, frozen=True, array_like=True):
-    """What a product's past is known of: counts by hour and by day since 1970, and the newest purchases.
+    """The number of purchases by hour and by day since 1970, and the newest purchases.
 
-    Purchases up to `floor` (time and price) are not among `newest`; None: all are.
+    Purchases up to `floor` (time and price) are not in `newest`; None: `newest` contains all
+    purchases.
     """
 
     format: int = FORMAT
@@ -57,34 +63,36 @@ class ProductHistory(msgspec.Struct, frozen=True, array_like=True):
     newest: list[PurchaseCount] = []
 
     def by_hour(self, now_hour: int) -> dict[int, int]:
-        """Purchases by the hour since 1970, of the week that ends at `now_hour`, the oldest first."""
+        """Return hour since 1970 -> purchases, for the week before `now_hour`, oldest first."""
         return counts_between(self.hours, now_hour - RETENTION_HOURS, now_hour + MAX_HOURS_AHEAD)
 
     def by_day(self, now_hour: int) -> dict[int, int]:
-        """Purchases by the day since 1970, of the quarter that ends at `now_hour`, the oldest first."""
+        """Return day since 1970 -> purchases, for the quarter before `now_hour`, oldest first."""
         return counts_between(self.days, now_hour // 24 - RETENTION_DAYS, (now_hour + MAX_HOURS_AHEAD) // 24)
 
     def page_after(self, limit: int, after: HistoryPosition | None = None) -> HistoryPage:
-        """The newest purchases that come after a mark, newest first, at most `limit`."""
+        """Return the newest purchases after a position, newest first, at most `limit`."""
         rows: list[tuple[int, str]] = []
-        # What is taken back before it is told (in another record) counts less than nothing for a moment.
-        for *place, count in sorted(self.newest, key=lambda one: one[:2], reverse=True):
-            if after is not None and tuple(place) >= after.sort_key:
-                count -= after.row_count if tuple(place) == after.sort_key else count
-            rows += [tuple(place)] * count
+        for ordered_at, price, count in sorted(self.newest, key=lambda entry: entry[:2], reverse=True):
+            sort_key = (ordered_at, price)
+            if after is not None and sort_key >= after.sort_key:
+                count -= after.row_count if sort_key == after.sort_key else count
+            # A count is below 0 while the removal of a purchase has arrived and the purchase has
+            # not.
+            rows += [sort_key] * count
         page = rows[:limit]
         if len(rows) == len(page):
             return HistoryPage(page, None, self.floor is None)
         last = page[-1]
-        before = after.row_count if after is not None and after.sort_key == last else 0
-        return HistoryPage(page, HistoryPosition(last, before + page.count(last)), is_complete=True)
+        rows_before = after.row_count if after is not None and after.sort_key == last else 0
+        return HistoryPage(page, HistoryPosition(last, rows_before + page.count(last)), is_complete=True)
 
 
 _decode = msgspec.msgpack.Decoder(ProductHistory).decode
 
 
 def decode_history(value: bytes | None) -> ProductHistory:
-    """The history of a product as the table `similar` has it. Raises UnknownFormat."""
+    """Decode a history in the table `similar`; None: no purchases. Raises UnknownFormat."""
     return ProductHistory() if value is None else decode_checked(_decode, value, FORMAT, "similar")
 
 
@@ -95,43 +103,45 @@ def add_purchases(
     max_entries: int = MAX_PURCHASES,
     trim_to: int = TRIM_TO,
 ) -> bytes:
-    """What the history becomes by `purchases`, in any order; counts too old at `now_hour` are dropped.
+    """Add purchases in any order to a history, and return its new value.
 
-    Raises UnknownFormat.
+    Counts that are too old at `now_hour` (hours since 1970) are dropped. Raises UnknownFormat.
     """
-    known = decode_history(value)
-    hours, days, floor = Counter(known.hours), Counter(known.days), known.floor
-    newest = Counter({(ordered_at, price): count for ordered_at, price, count in known.newest})
+    history = decode_history(value)
+    hours, days, floor = Counter(history.hours), Counter(history.days), history.floor
+    newest = Counter({(ordered_at, price): count for ordered_at, price, count in history.newest})
     for ordered_at, price, count in purchases:
         hours[ordered_at // HOUR_US] += count
         days[ordered_at // DAY_US] += count
         if floor is None or (ordered_at, price) > floor:
             newest[ordered_at, price] += count
-    places = sorted(place for place, count in newest.items() if count)
-    if len(places) > max_entries:
-        floor, places = places[-trim_to - 1], places[-trim_to:]
+    sort_keys = sorted(sort_key for sort_key, count in newest.items() if count)
+    if len(sort_keys) > max_entries:
+        floor, sort_keys = sort_keys[-trim_to - 1], sort_keys[-trim_to:]
     return encode(
         ProductHistory(
             FORMAT,
             retain_counts(hours, now_hour - RETENTION_HOURS, now_hour + MAX_HOURS_AHEAD),
             retain_counts(days, now_hour // 24 - RETENTION_DAYS, (now_hour + MAX_HOURS_AHEAD) // 24),
             floor,
-            [(*place, newest[place]) for place in places],
+            [(*sort_key, newest[sort_key]) for sort_key in sort_keys],
         )
     )
 
 
 def counts_between(counts: dict[int, int], first: int, last: int) -> dict[int, int]:
-    """The counts of the hours (or days) from `first` to `last`."""
-    return {at: count for at, count in counts.items() if first <= at <= last}
+    """Return the counts of the hours (or days) from `first` to `last`."""
+    return {time: count for time, count in counts.items() if first <= time <= last}
 
 
 def retain_counts(counts: dict[int, int], first: int, last: int) -> dict[int, int]:
-    """The counts worth keeping, in order: none before `first`, and of those after `last` the next MOST_AHEAD.
+    """Return the counts to store, sorted.
 
-    What was told ahead of its time and is taken back when that has come must not be missing in what others bought.
+    These are the counts from `first` on, at most MAX_FUTURE_COUNTS of them after `last`.
+    Future counts are stored because a purchase may be removed after its time has come: without them
+    the removal would reduce the count of other purchases.
     """
-    told = {at: counts[at] for at in sorted(counts) if counts[at] and at >= first}
-    for at in [at for at in told if at > last][MAX_FUTURE_COUNTS:]:
-        del told[at]
-    return told
+    retained = {time: counts[time] for time in sorted(counts) if counts[time] and time >= first}
+    for time in [time for time in retained if time > last][MAX_FUTURE_COUNTS:]:
+        del retained[time]
+    return retained

@@ -1,4 +1,4 @@
-"""Purchases as last-writer-wins registers: pure functions from a user's state and an event to the new state.
+"""Purchases as last-writer-wins registers: pure functions from state and event to state.
 
 The state does not depend on the order, the repetition or the batching of the events: the newest
 version of each purchase wins, and no purchase is ever dropped
@@ -70,7 +70,8 @@ class RecentPurchases(msgspec.Struct, frozen=True, array_like=True):
     """The newest purchases of a user, in no order.
 
     No purchase of the overflow is both live and ordered after `floor` (microseconds); None: the
-    overflow is empty. Purchases with a version up to `erased_version` are erased forever; -1: none is.
+    overflow is empty. Purchases with a version up to `erased_version` are erased forever; -1: none
+    is.
     """
 
     format: int
@@ -84,9 +85,11 @@ class _OverflowEntry(msgspec.Struct, frozen=True, array_like=True):
     purchase: Purchase
 
 
-#: The effect of an event on a product: product name, price before, price after; None: not purchased.
+#: The effect of an event on a product: product name, price before, price after; None: not
+#: purchased.
 PriceChange = tuple[str, str | None, str | None]
-#: The addition (+1) or removal (-1) of a purchase: user id, product name, category, ordered at, price, sign.
+#: The addition (+1) or removal (-1) of a purchase: user id, product name, category, ordered at,
+#: price, sign.
 PurchaseChange = tuple[str, str, str | None, int, str, int]
 
 #: Reads the value of a key of the overflow.
@@ -222,7 +225,7 @@ def erase(
     price_changes: list[PriceChange],
     purchase_changes: list[PurchaseChange] | None = None,
 ) -> bytes:
-    """Erase the purchases of `user` with a version up to `version` forever, and return the new value.
+    """Erase a user's purchases up to `version` forever, and return the new value.
 
     `overflow` are the keys and values of the user's overflow; the other parameters are those of
     `apply_event`. Raises UnknownFormat.
@@ -281,7 +284,8 @@ def _live_fields(purchase: Purchase | None) -> tuple[str, str | None, int, str] 
 def _supersedes(new: Purchase, old: Purchase, event_type: str) -> bool:
     """Compare versions; the contents decide between equal versions.
 
-    A repair corrects the content and keeps the version: it supersedes a purchase of its own version.
+    A repair corrects the content and keeps the version: it supersedes a purchase of its own
+    version.
     """
     if new.version != old.version:
         return new.version > old.version
@@ -331,29 +335,29 @@ def newest_purchases(
 
 
 def all_purchases(value: bytes | None, overflow: Iterable[bytes]) -> list[Purchase]:
-    """Return all purchases of a user, removed ones included, in no order. Raises UnknownFormat."""
+    """Return all purchases of a user, with removed ones, in no order. Raises UnknownFormat."""
     return [*decode_recent(value).purchases, *map(decode_overflow, overflow)]
 
 
 def entry_purchases(key: bytes, value: bytes) -> Iterable[Purchase]:
-    """Return the purchases in one entry of the table by_user, removed ones included. Raises UnknownFormat."""
+    """Return the purchases in one entry of by_user, with removed ones. Raises UnknownFormat."""
     return [decode_overflow(value)] if b"\x00" in key else decode_recent(value).purchases
 
 
 def has_order(value: bytes | None, read_all_overflow: Callable[[], Iterable[bytes]], order_id: str) -> bool:
-    """Return True if a purchase of the order has arrived, even if it was removed later. Raises UnknownFormat."""
+    """Return True if a purchase of the order was ever applied. Raises UnknownFormat."""
     if any(str(purchase.order_id) == order_id for purchase in decode_recent(value).purchases):
         return True
     return any(str(decode_overflow(entry).order_id) == order_id for entry in read_all_overflow())
 
 
 def erased_version(value: bytes | None) -> int:
-    """Return the version up to which a user's purchases are erased; -1: none is. Raises UnknownFormat."""
+    """Return the version up to which all purchases are erased, or -1. Raises UnknownFormat."""
     return decode_recent(value).erased_version
 
 
 def decode_recent(value: bytes | None) -> RecentPurchases:
-    """Decode the newest purchases of a user; None: a user without purchases. Raises UnknownFormat."""
+    """Decode the newest purchases of a user; None: no purchases. Raises UnknownFormat."""
     if value is None:
         return RecentPurchases(RECENT_FORMAT)
     format_number = _OTHER_FORMATS.get(value[:2], RECENT_FORMAT)

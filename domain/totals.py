@@ -1,4 +1,4 @@
-"""Totals of products: one partial sum per partition of `orders`, and the merge of the partial sums."""
+"""Totals of products: a partial sum per partition of `orders`, and the merge of these sums."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _amount(price: str) -> Decimal:
 
 
 def sum_price_changes(price_changes: Mapping[PriceChange, int]) -> dict[str, Totals]:
-    """Sum price changes, each with its number of occurrences; return product -> difference of its totals."""
+    """Sum price changes, each with its number of occurrences; return product -> difference."""
     counts: dict[str, int] = {}
     revenues: dict[str, Decimal] = {}
     for (product_name, before, after), times in price_changes.items():
@@ -86,7 +86,7 @@ def decode_partial(value: bytes) -> PartialTotals:
 
 
 def merge_partials(value: bytes | None, partials: Iterable[PartialTotals]) -> bytes:
-    """Merge partial totals of a product into its value of the table by_product, and return the new value.
+    """Merge partial totals of a product into its value of by_product, and return the new value.
 
     The partial totals with the greatest position of each partition win. Raises UnknownFormat.
     """

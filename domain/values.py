@@ -24,12 +24,12 @@ def microseconds(time: datetime) -> int:
 
 
 def utc_datetime(microseconds: int) -> datetime:
-    """Convert whole microseconds since 1970 to a time in UTC, exactly; msgspec encodes it like `rfc3339`."""
+    """Convert whole microseconds since 1970 to a time in UTC; msgspec encodes it like `rfc3339`."""
     return _EPOCH + timedelta(0, 0, microseconds)
 
 
 def rfc3339(microseconds: int) -> str:
-    """Format whole microseconds since 1970 as RFC 3339 text with Z; a fraction of zero is left out."""
+    """Format whole microseconds since 1970 as RFC 3339 text with Z, without a fraction of zero."""
     return f"{utc_datetime(microseconds).isoformat()[:-6]}Z"
 
 
