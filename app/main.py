@@ -8,6 +8,7 @@ import mode.loop
 from agents import by_user, by_product, baskets, similar  # isort: skip
 from app import metrics
 from app.core import Lately, app
+from app.ownership import PartitionOwnership
 from app.selection import select_agents
 from app.services.dead_letter_counts import DeadLetterCounts
 from app.services.lost_state import LostStateHandler
@@ -15,7 +16,15 @@ from app.services.progress import ReadProgress
 from app.services.source_status import SourceStatus
 from app.services.throttle import Throttle
 from app.services.watchdog import Watchdog
+from app.worker_state import FaustWorkerState
+from tables import by_product as by_product_table
+from tables import by_user as by_user_table
+from tables import similar as similar_table
+from tables.by_product import ByProductReader
+from tables.by_user import ByUserReader
+from tables.similar import SimilarReader
 from web.application import VIEWS
+from web.context import WebContext
 from web.http.dispatch import mount
 from web.http.server import Web
 
@@ -48,7 +57,26 @@ def mount_views(app: Lately) -> None:
     web = app.web
     if not isinstance(web, Web):
         raise TypeError(f"the web driver is {type(web)}, not web.http.server.Web")
-    mount(web.web_app, None, VIEWS)
+    mount(web.web_app, create_web_context(app), VIEWS)
+
+
+def create_web_context(app: Lately) -> WebContext:
+    """Return what the web views use of a worker; its services must exist."""
+    return WebContext(
+        settings=app.settings,
+        topics=app.declared_topics,
+        ownership=PartitionOwnership(app),
+        worker=FaustWorkerState(app),
+        by_user=ByUserReader(by_user_table.by_user, app.source_status),
+        by_product=ByProductReader(by_product_table.by_product),
+        similar=SimilarReader(similar_table.similar),
+        tables=app.tables.by_name,
+        source_status=app.source_status,
+        dead_letter_counts=app.dead_letter_counts,
+        progress=app.progress,
+        watchdog=app.watchdog,
+        http_client=lambda: app.http_client,
+    )
 
 
 async def _count_rebalance(*_: object, **__: object) -> None:

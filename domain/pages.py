@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from domain.purchases import Purchase, SortKey
-from domain.values import EXACT, money, utc_datetime
+from domain.values import EXACT, money
+
+Row = TypeVar("Row")
+#: All purchases of one order or of one product, newest first.
+PurchaseGroup = list[Purchase]
 
 
 class PurchaseFilter(NamedTuple):
@@ -46,85 +50,52 @@ class PagePosition(msgspec.Struct, frozen=True, array_like=True):
     max_version: int
 
 
-class PurchasesPage(NamedTuple):
+class PurchasesPage(msgspec.Struct, Generic[Row], frozen=True):
     """The rows of a page, the position for the next page, and the time of the oldest purchase.
 
     `next_position` is None on the last page, `oldest_ordered_at` on an empty one.
     """
 
-    rows: list[dict[str, object]]
+    rows: list[Row]
     next_position: PagePosition | None
     oldest_ordered_at: int | None
 
 
-def paginate_purchases(purchases: list[Purchase], after: PagePosition | None, limit: int) -> PurchasesPage:
+def paginate_purchases(purchases: list[Purchase], after: PagePosition | None, limit: int) -> PurchasesPage[Purchase]:
     """Make a page of purchases.
 
     `purchases` are sorted, newest first, and contain at least the newest `limit` + 1 after the
     position `after`.
     """
     ranked = purchases if after is None else [purchase for purchase in purchases if purchase.sort_key < after.sort_key]
-    rank = after.rank if after else 0
-    selected = ranked[:limit]
-    rows = [purchase_row(purchase) for purchase in selected]
-    for position, row in enumerate(rows, rank + 1):
-        row["position"] = position
-    end = PagePosition(selected[-1].sort_key, rank + len(selected), 0) if len(ranked) > limit else None
-    return PurchasesPage(rows, end, selected[-1].ordered_at if selected else None)
+    rows = ranked[:limit]
+    if not rows:
+        return PurchasesPage([], None, None)
+    rank = (after.rank if after else 0) + len(rows)
+    end = PagePosition(rows[-1].sort_key, rank, 0) if len(ranked) > limit else None
+    return PurchasesPage(rows, end, rows[-1].ordered_at)
 
 
-def paginate_orders(purchases: list[Purchase], after: PagePosition | None, limit: int) -> PurchasesPage:
+def paginate_orders(purchases: list[Purchase], after: PagePosition | None, limit: int) -> PurchasesPage[PurchaseGroup]:
     """Make a page of orders, sorted by their newest purchase.
 
     `purchases` are all purchases that the filter selects, newest first.
     """
-    return _paginate_groups(purchases, lambda purchase: purchase.order_id, _order_row, after, limit)
+    return _paginate_groups(purchases, lambda purchase: purchase.order_id, after, limit)
 
 
-def paginate_products(purchases: list[Purchase], after: PagePosition | None, limit: int) -> PurchasesPage:
+def paginate_products(
+    purchases: list[Purchase], after: PagePosition | None, limit: int
+) -> PurchasesPage[PurchaseGroup]:
     """Make a page of products, sorted by their newest purchase.
 
     `purchases` are all purchases that the filter selects, newest first.
     """
-    return _paginate_groups(purchases, lambda purchase: purchase.product_name, _product_row, after, limit)
+    return _paginate_groups(purchases, lambda purchase: purchase.product_name, after, limit)
 
 
-def purchase_row(purchase: Purchase) -> dict[str, object]:
-    """Return the public fields of a purchase; as JSON all are texts, the time in RFC 3339."""
-    return {
-        "order_id": str(purchase.order_id),
-        "product_name": purchase.product_name,
-        "price": purchase.price,
-        "ordered_at": utc_datetime(purchase.ordered_at),
-        "payment_method": purchase.payment_method,
-        "category": purchase.category,
-    }
-
-
-def _order_row(purchases: list[Purchase]) -> dict[str, object]:
-    newest = purchase_row(purchases[0])
-    return {
-        "order_id": newest["order_id"],
-        "ordered_at": newest["ordered_at"],
-        "payment_method": newest["payment_method"],
-        "items": [
-            {name: value for name, value in purchase_row(purchase).items() if name != "order_id"}
-            for purchase in purchases
-        ],
-        "total": _sum_prices(purchases),
-    }
-
-
-def _product_row(purchases: list[Purchase]) -> dict[str, object]:
-    return {
-        "product_name": purchases[0].product_name,
-        "purchases": len(purchases),
-        "last_ordered_at": utc_datetime(purchases[0].ordered_at),
-        "spent": _sum_prices(purchases),
-    }
-
-
-def _sum_prices(purchases: list[Purchase]) -> str:
+def sum_prices(purchases: PurchaseGroup) -> str:
+    """Return the exact sum of the prices, formatted as money."""
     amount = Decimal(0)
     for purchase in purchases:
         amount = EXACT.add(amount, Decimal(purchase.price))
@@ -134,18 +105,17 @@ def _sum_prices(purchases: list[Purchase]) -> str:
 def _paginate_groups(
     purchases: list[Purchase],
     group_key: Callable[[Purchase], Hashable],
-    make_row: Callable[[list[Purchase]], dict[str, object]],
     after: PagePosition | None,
     limit: int,
-) -> PurchasesPage:
-    groups: dict[Hashable, list[Purchase]] = {}
+) -> PurchasesPage[PurchaseGroup]:
+    groups: dict[Hashable, PurchaseGroup] = {}
     for purchase in purchases:
         groups.setdefault(group_key(purchase), []).append(purchase)
     max_version = after.max_version if after else max((purchase.version for purchase in purchases), default=0)
 
     # A group is sorted by its newest purchase as of the first page. Otherwise a new purchase could
     # move the group across the position, and the group would be listed twice or not at all.
-    def group_sort_key(group: list[Purchase]) -> SortKey:
+    def group_sort_key(group: PurchaseGroup) -> SortKey:
         return next((purchase.sort_key for purchase in group if purchase.version <= max_version), group[0].sort_key)
 
     ranked = sorted(groups.values(), key=group_sort_key, reverse=True)
@@ -155,4 +125,4 @@ def _paginate_groups(
     rank = (after.rank if after else 0) + len(selected)
     end = PagePosition(group_sort_key(selected[-1]), rank, max_version) if len(ranked) > limit else None
     oldest = min((group[-1].ordered_at for group in selected), default=None)
-    return PurchasesPage([make_row(group) for group in selected], end, oldest)
+    return PurchasesPage(selected, end, oldest)

@@ -18,9 +18,10 @@ from web import (
     tables,
     trace,
 )
+from web.context import WebContext
 from web.http.routes import View
 
-VIEWS: tuple[View[object], ...] = (
+VIEWS: tuple[View[WebContext], ...] = (
     purchases.get_purchases,
     products.get_product_sales,
     purchases_stream.stream_purchases,

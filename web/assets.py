@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aiohttp.web import Request, Response
 
+from web.context import WebContext
 from web.http.conditional import is_not_modified
 from web.http.routes import Access, Route
 
@@ -16,7 +17,7 @@ _FOLDER = Path(__file__).parent / "pages"
 @Route(
     "/assets/lately.css", "The style sheet of the pages", Access.OPEN, ("text/css",), headers=("ETag",), tags=("pages",)
 )
-def get_style_sheet(context: object, request: Request) -> Response:
+def get_style_sheet(context: WebContext, request: Request) -> Response:
     """Return the style sheet of the pages."""
     return _serve_file(request, "lately.css", "text/css")
 
@@ -29,7 +30,7 @@ def get_style_sheet(context: object, request: Request) -> Response:
     headers=("ETag",),
     tags=("pages",),
 )
-def get_script(context: object, request: Request) -> Response:
+def get_script(context: WebContext, request: Request) -> Response:
     """Return the script that keeps a page up to date."""
     return _serve_file(request, "live.js", "text/javascript")
 

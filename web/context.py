@@ -1,73 +1,79 @@
 """Everything that the web views use of the rest of the process.
 
-The views receive it as a value, so a web application can be built in a test without Faust and without Kafka.
+Each view receives it as a value, so a test can build a web application without Faust and without Kafka.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Protocol, TypeVar
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
-from app.worker_state import TablePartitions
-from chunks import RestoreProgress
+from aiohttp import ClientSession
 
-T = TypeVar("T")
-
-
-class Ownership(Protocol):
-    """The owners of the partitions of all tables, and whether this worker may answer for its own partitions."""
-
-    def is_ready(self) -> bool:
-        """Return whether the tables of this worker are complete."""
-
-    def is_owned(self, table: str, partition: int) -> bool:
-        """Return whether this worker owns a partition of a table."""
-
-    def find_owner(self, table: str, partition: int) -> str | None:
-        """Return the address of the worker that owns a partition of a table; None if no worker does."""
-
-    async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
-        """Return whether this worker has a copy of a partition that contains everything committed before the call.
-
-        Waits up to `within_s` seconds for missing records. The caller must read the copy before it awaits anything.
-        """
-
-    def check_frozen(self) -> None:
-        """End the process if it was frozen for longer than its session."""
-
-    def has_table(self, table: str) -> bool:
-        """Return whether this process runs the agent that writes a table."""
-
-    def find_writer(self, table: str) -> str | None:
-        """Return the agent that writes a table, in whichever process; None if no table has this name."""
-
-    def selected_agents(self) -> Sequence[str]:
-        """Return the agents that this process runs."""
+from app.services.dead_letter_counts import DeadLetterCounts
+from app.services.progress import ReadProgress
+from app.services.source_status import SourceStatus
+from app.services.watchdog import Watchdog
+from app.settings import Settings
+from app.topics import Topics
+from chunks import TableReader
+from tables.by_product import ByProductReader
+from tables.by_user import ByUserReader
+from tables.similar import SimilarReader
+from web.fallback import Fallback, MySQLReads
+from web.purchases_answer import PurchasesAnswerBuilder
+from web.recommendations import Recommender
+from web.routing import Router
+from web.worker import Ownership, WorkerState
 
 
-class WorkerState(Protocol):
-    """The state of this worker and of its group, for the pages of its operator."""
+@dataclass(frozen=True)
+class WebContext:
+    """The settings, the table readers and the services of one worker, and what the views derive from them."""
 
-    def address(self) -> str:
-        """Return the URL of this worker, without a slash at its end."""
+    settings: Settings
+    topics: Topics
+    ownership: Ownership
+    worker: WorkerState
+    by_user: ByUserReader
+    by_product: ByProductReader
+    similar: SimilarReader
+    #: The tables that this process writes, by name.
+    tables: Mapping[str, TableReader]
+    source_status: SourceStatus
+    dead_letter_counts: DeadLetterCounts
+    progress: ReadProgress
+    watchdog: Watchdog
+    http_client: Callable[[], ClientSession]
 
-    def is_recovering(self) -> bool:
-        """Return whether the tables are being restored."""
+    @cached_property
+    def router(self) -> Router:
+        """The choice of the source of each response."""
+        return Router(self.settings, self.ownership, self.http_client)
 
-    def recovery_progress(self) -> RestoreProgress:
-        """Return the progress of the last restore."""
+    @cached_property
+    def fallback(self) -> Fallback:
+        """The sources for users whose partition no worker answers for."""
+        return Fallback(self.settings, self.ownership, MySQLReads.from_settings(self.settings))
 
-    def partitions(self) -> dict[str, TablePartitions]:
-        """Return the partitions of each table on this worker."""
+    @cached_property
+    def purchases(self) -> PurchasesAnswerBuilder:
+        """The answers about the purchases of a user."""
+        return PurchasesAnswerBuilder(self.settings, self.by_user, self.fallback, self.worker.address)
 
-    def standby_positions(self) -> list[tuple[str, int, int]]:
-        """Return table, partition and changelog position of each standby."""
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The lists of products for a product or a user."""
+        return Recommender(self.settings.partitions, self.ownership, self.by_user, self.similar)
 
-    def incomplete_partitions(self) -> dict[str, int]:
-        """Return for each table the number of partitions with permanently missing records."""
+    @cached_property
+    def stream_slots(self) -> asyncio.Semaphore:
+        """One slot for each stream that may be open at once."""
+        return asyncio.Semaphore(self.settings.streams)
 
-    def workers(self) -> Mapping[str, list[int]]:
-        """Return the partitions of each worker with the same agents, by address."""
-
-    async def wait(self, awaitable: Awaitable[T]) -> T | None:
-        """Return the result of `awaitable`; None if this worker stops first."""
+    @cached_property
+    def trace_slots(self) -> asyncio.Semaphore:
+        """One slot for each trace that may run at once: each has a consumer of its own."""
+        return asyncio.Semaphore(4)

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp.web import Application, Request, Response
 
 from app.version import __version__
+from web.context import WebContext
 from web.http.dispatch import mounted_routes
 from web.http.openapi import JsonObject, build_document
 from web.http.routes import HTML, JSON, Access, Route
@@ -22,13 +23,13 @@ added within v1."""
 
 
 @Route("/openapi.json", "This document", Access.OPEN, (JSON,), tags=("documents",))
-def get_openapi(context: object, request: Request) -> Response:
+def get_openapi(context: WebContext, request: Request) -> Response:
     """Return the OpenAPI document of the routes that this worker serves."""
     return Response(body=_render_json(request.app), content_type="application/json", charset="utf-8")
 
 
 @Route("/docs", "This document as a page", Access.OPEN, (HTML,), tags=("documents",))
-def get_docs_page(context: object, request: Request) -> Response:
+def get_docs_page(context: WebContext, request: Request) -> Response:
     """Return the OpenAPI document as one page without scripts."""
     return html(_render_page(request.app))
 

@@ -1,8 +1,7 @@
-"""What is said of users while the worker that owns their partition says nothing: a copy here, else the shop's database.
+"""Further sources for the purchases of users whose partition no worker answers for: a standby copy, else MySQL.
 
-1. The copy of the partition on this worker, a standby or active until a moment ago, if it has all that anybody may have
-   been shown. 2. MySQL, as often as LATELY_FALLBACK_PER_S allows, and not while it fails. 3. The problem: 503 with
-   Retry-After. Never an empty list for want of a table.
+1. The copy of the partition on this worker, a standby or active until a moment ago, if it contains everything that any
+   client may have received. 2. MySQL, at most LATELY_FALLBACK_PER_S times a second, and not while it fails.
 """
 
 from __future__ import annotations
@@ -12,158 +11,146 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from aiohttp.web import Request
 
 from app import metrics
-from app.core import app, settings
 from app.errors import ServerAway
-from chunks import ClosedPartition, discard_exception
+from app.settings import Settings
+from chunks import ClosedPartition
+from chunks.standby import discard_exception
 from domain.errors import LatelyError
-from source import user_rows
-from source.user_rows import UserRows
-from tables import by_user
+from source.user_rows import UserRows, read_user_rows
 from web.http.access import HOP_HEADER
 from web.http.limits import Limiter
-from web.http.problems import Problem
+from web.worker import Ownership
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Who answers where it is not the owner; and nobody, as it is counted.
-STANDBY, SOURCE, NOBODY = "standby", "source", "nobody"
-
-#: Its own, as names of hosts are looked up in the common ones.
-_threads = ThreadPoolExecutor(2 * settings.source_reads, thread_name_prefix="mysql")
-#: The reads of MySQL that are open: those in place of a table, and those that a request wants by name.
-_in_place, _wanted = asyncio.Semaphore(settings.source_reads), asyncio.Semaphore(settings.source_reads)
+#: The sources that are not the owner: roles of a response, and with NOBODY the labels of `lately_fallbacks_total`.
+STANDBY: Final = "standby"
+SOURCE: Final = "source"
+NOBODY: Final = "nobody"
 
 
 class Breaker:
-    """Keeps everybody from what has failed `most` times in a row, for `pause_s` seconds; then one may try again."""
+    """Blocks all calls for `pause_s` seconds after `max_failures` failures in a row; then it allows one call."""
 
-    def __init__(self, most: int, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._pause_s, self._clock = most, pause_s, clock
-        self._failures, self._again_at = 0, 0.0
+    def __init__(self, max_failures: int, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_failures, self._pause_s, self._clock = max_failures, pause_s, clock
+        self._failures, self._retry_at = 0, 0.0
 
     def allows(self) -> bool:
-        """Whether to try now; what comes of it is told by `succeeded` or `failed`."""
-        if self._failures < self._most:
+        """Return whether a call is allowed now; report its result with `succeeded` or `failed`."""
+        if self._failures < self._max_failures:
             return True
         now = self._clock()
-        if now < self._again_at:
+        if now < self._retry_at:
             return False
-        self._again_at = now + self._pause_s  # for all who come meanwhile
+        self._retry_at = now + self._pause_s  # blocks the others until this call ends
         return True
 
     def succeeded(self) -> None:
-        """Everybody may try again."""
+        """Allow all calls again."""
         self._failures = 0
 
     def failed(self) -> None:
-        """One failure more."""
+        """Count a failure."""
         self._failures += 1
-        self._again_at = self._clock() + self._pause_s
+        self._retry_at = self._clock() + self._pause_s
 
 
-async def _in_thread(read: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads, read)
+class MySQLReads:
+    """Reads of MySQL in threads of their own, at most LATELY_SOURCE_READS of each kind at once.
 
-
-class Reads:
-    """Reads of MySQL that nobody has asked for: so many a second, within `within_s` seconds, and none while it fails.
-
-    `limiter` None: none at all. What takes longer than `within_s` is a failure, and stays open until it ends.
+    A read that a client requests waits for its turn. A read in place of a table never waits, is limited to
+    LATELY_FALLBACK_PER_S (0: none), and does not happen while MySQL fails.
     """
 
-    def __init__(
-        self, limiter: Limiter | None, breaker: Breaker, within_s: float, opened: asyncio.Semaphore = _in_place
-    ) -> None:
-        self._limiter, self._breaker, self._within_s, self._opened = limiter, breaker, within_s, opened
+    def __init__(self, max_reads: int, timeout_s: float, limiter: Limiter | None, breaker: Breaker) -> None:
+        self._max_reads, self._timeout_s, self._limiter, self._breaker = max_reads, timeout_s, limiter, breaker
+        # The event loop's own threads also resolve host names.
+        self._threads = ThreadPoolExecutor(2 * max_reads, thread_name_prefix="mysql")
+        self._fallback_slots, self._requested_slots = asyncio.Semaphore(max_reads), asyncio.Semaphore(max_reads)
 
-    async def ask(self, read: Callable[[], T]) -> T | None:
-        """What `read` returns, which runs in a thread of its own; None where it may not be asked or fails."""
-        if self._limiter is None or self._opened.locked() or self._limiter.take("") or not self._breaker.allows():
-            return None
-        reading_now = asyncio.create_task(self._read(read))
-        reading_now.add_done_callback(discard_exception)
+    @classmethod
+    def from_settings(cls, settings: Settings) -> MySQLReads:
+        """Create the reads with the limits that the settings name."""
+        limiter = Limiter(settings.fallback_per_s) if settings.fallback_per_s else None
+        breaker = Breaker(settings.fallback_failures, settings.fallback_pause_s)
+        return cls(settings.source_reads, settings.fallback_ms / 1000, limiter, breaker)
+
+    async def read(self, read: Callable[[], T]) -> T:
+        """Return the result of `read`, which a client requests. Raises ServerAway, also after waiting for too long."""
         try:
-            answer = await asyncio.wait_for(asyncio.shield(reading_now), self._within_s)
+            await asyncio.wait_for(self._requested_slots.acquire(), self._timeout_s)
+        except asyncio.TimeoutError:
+            raise ServerAway(f"{self._max_reads} reads of MySQL are open (LATELY_SOURCE_READS): try again") from None
+        try:
+            return await self._run(read)
+        finally:
+            self._requested_slots.release()
+
+    async def try_read(self, read: Callable[[], T]) -> T | None:
+        """Return the result of `read` in place of a table; None if it is not allowed now, or fails.
+
+        A read that takes longer than the timeout counts as a failure, and occupies its slot until it ends.
+        """
+        if self._limiter is None or self._fallback_slots.locked():
+            return None
+        if self._limiter.take("") or not self._breaker.allows():
+            return None
+        reading = asyncio.create_task(self._run_in_slot(read))
+        reading.add_done_callback(discard_exception)
+        try:
+            result = await asyncio.wait_for(asyncio.shield(reading), self._timeout_s)
         except (LatelyError, asyncio.TimeoutError) as exc:
             self._breaker.failed()
-            log.warning("MySQL does not answer in place of a table: %s", str(exc) or f"not within {self._within_s} s")
+            log.warning("MySQL does not answer in place of a table: %s", str(exc) or f"not within {self._timeout_s} s")
             return None
         self._breaker.succeeded()
-        return answer
+        return result
 
-    async def _read(self, read: Callable[[], T]) -> T:
-        async with self._opened:
-            return await _in_thread(read)
+    async def _run_in_slot(self, read: Callable[[], T]) -> T:
+        async with self._fallback_slots:
+            return await self._run(read)
 
-
-reads = Reads(
-    Limiter(settings.fallback_per_s) if settings.fallback_per_s else None,
-    Breaker(settings.fallback_failures, settings.fallback_pause_s),
-    settings.fallback_ms / 1000,
-)
+    async def _run(self, read: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
 
 
-async def read(ask: Callable[[], T]) -> T:
-    """What `ask` reads from MySQL, which the request wants by name. Raises ServerAway, also where too many wait."""
-    try:
-        await asyncio.wait_for(_wanted.acquire(), settings.fallback_ms / 1000)
-    except asyncio.TimeoutError:
-        raise ServerAway(f"{settings.source_reads} reads of MySQL are open (LATELY_SOURCE_READS): try again") from None
-    try:
-        return await _in_thread(ask)
-    finally:
-        _wanted.release()
+class Fallback:
+    """Reads the purchases of users from the standby copy on this worker, or from MySQL."""
 
+    def __init__(self, settings: Settings, ownership: Ownership, mysql: MySQLReads) -> None:
+        self._settings, self._ownership, self.mysql = settings, ownership, mysql
 
-async def instead(
-    request: Request,
-    problem: Problem,
-    user: str,
-    partition: int,
-    from_copy: Callable[[], T],
-    from_source: Callable[[UserRows], T],
-) -> T:
-    """What can be said of a user though the owner of the partition says nothing; raises the problem if nothing can.
+    async def read_standby(self, partition: int, read: Callable[[], T]) -> T | None:
+        """Return the result of `read`, which reads a partition of by_user; None if the copy may be incomplete.
 
-    `from_copy` reads the table, `from_source` is given what MySQL has of the user.
-    """
-    try:
-        said = await copied(partition, from_copy)
-    except Problem as exc:
-        said, problem = None, exc  # such as too-stale, which MySQL is not
-    if said is not None:
-        return said
-    found = await asked(request, [user])
-    if found is None:
-        metrics.FALLBACKS.labels(NOBODY).inc()
-        raise problem
-    return from_source(found)
+        `read` must not wait for anything. Raises Problem as `read` does.
+        """
+        if not await self._ownership.is_caught_up("by_user", partition, self._settings.forward_ms / 1000):
+            return None
+        try:
+            result = read()
+        except ClosedPartition:
+            return None
+        metrics.FALLBACKS.labels(STANDBY).inc()
+        return result
 
+    async def read_requested(self, users: list[str]) -> UserRows:
+        """Return the rows of users in MySQL, which the client requests. Raises ServerAway, BadSource."""
+        return await self.mysql.read(lambda: read_user_rows(self._settings, users))
 
-async def copied(partition: int, read: Callable[[], T]) -> T | None:
-    """What `read` finds in this worker's copy of a partition of by_user; None where something may be missing in it."""
-    if not await app.tables.standby.is_caught_up(by_user.by_user, partition, settings.forward_ms / 1000):
-        return None
-    try:
-        said = read()
-    except ClosedPartition:
-        return None
-    metrics.FALLBACKS.labels(STANDBY).inc()
-    return said
-
-
-async def asked(request: Request, users: list[str]) -> UserRows | None:
-    """What MySQL has of some users; None where it may not be asked or does not answer."""
-    if HOP_HEADER in request.headers:
-        return None  # whoever forwarded the request asks it
-    found = await reads.ask(lambda: user_rows.read_user_rows(settings, users))
-    if found is not None:
-        metrics.FALLBACKS.labels(SOURCE).inc()
-    return found
+    async def read_mysql(self, request: Request, users: list[str]) -> UserRows | None:
+        """Return the rows of users in MySQL; None if the request may not read them or MySQL does not answer."""
+        if HOP_HEADER in request.headers:
+            return None  # the worker that forwarded the request reads MySQL
+        rows = await self.mysql.try_read(lambda: read_user_rows(self._settings, users))
+        if rows is not None:
+            metrics.FALLBACKS.labels(SOURCE).inc()
+        return rows

@@ -1,30 +1,28 @@
-"""Is the worker alive, may it answer, and what does it count: /livez, /readyz, /metrics."""
+"""The state of the worker for orchestrators and Prometheus: /livez, /readyz and /metrics."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from typing import TypedDict
 
-import msgspec
 from aiohttp.web import Request, Response
-from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app import metrics
-from app.core import app
-from chunks import Table
-from web import schemas
+from web.context import WebContext
 from web.http import parameters
 from web.http.problems import Problem
 from web.http.routes import JSON, TEXT, Access, Parameter, Route
-from web.routing import RETRY_AFTER_S, ready
+from web.http.schemas import AssignedPartitions, RecoveryState
+from web.routing import RETRY_AFTER_S
+from web.schemas import Liveness, Readiness
 
 
-@Route("/livez", "Is the process alive", Access.OPEN, (JSON,), schemas.Liveness, tags=("operations",))
-async def get_liveness(context: object, request: Request) -> Response:
-    """200 as long as the process answers at all."""
-    return _json({"status": "ok"})
+@Route("/livez", "Is the process alive", Access.OPEN, (JSON,), Liveness, tags=("operations",))
+async def get_liveness(context: WebContext, request: Request) -> Liveness:
+    """Respond 200 as long as the process can respond."""
+    return Liveness("ok")
 
 
 @Route(
@@ -32,73 +30,74 @@ async def get_liveness(context: object, request: Request) -> Response:
     "Can the worker serve requests",
     Access.OPEN,
     (JSON,),
-    schemas.Readiness,
+    Readiness,
     (Parameter("verbose", "Add the progress of the recovery and the partitions", {"type": "string"}, example=""),),
     ("unknown-parameter", "not-ready", "no-progress", "recovery-stalled", "kafka-away", "source-silent"),
     tags=("operations",),
 )
-async def get_readiness(context: object, request: Request) -> Response:
-    """200 once the tables are recovered, 503 until then and while something is stuck; with `?verbose` how far it is."""
+async def get_readiness(context: WebContext, request: Request) -> Readiness:
+    """Respond 200 if the tables are recovered, 503 until then and while the worker is stuck.
+
+    With `?verbose` the response contains the progress of the recovery and the partitions.
+    """
     parameters.require_known(request, "verbose")
-    more = _verbose() if "verbose" in request.query else {}
-    if app.watchdog.stalls:
-        more["reasons"] = list(dict.fromkeys(one.reason for one in app.watchdog.stalls))
-        first = app.watchdog.stalls[0]
-        raise Problem(503, first.reason, str(first), retry_after_s=RETRY_AFTER_S, members=more)
-    if not ready():
-        detail = "the tables are being recovered" if app.tables.recovery.in_recovery else "waiting for partitions"
-        raise Problem(503, "not-ready", detail, retry_after_s=RETRY_AFTER_S, members=more)
-    return _json({"status": "ok", **more})
+    details = _details(context) if "verbose" in request.query else {}
+    stalls = context.watchdog.stalls
+    if stalls:
+        reasons = list(dict.fromkeys(stall.reason for stall in stalls))
+        members = {**details, "reasons": reasons}
+        raise Problem(503, reasons[0], str(stalls[0]), retry_after_s=RETRY_AFTER_S, members=members)
+    if not context.ownership.is_ready():
+        detail = "the tables are being recovered" if context.worker.is_recovering() else "waiting for partitions"
+        raise Problem(503, "not-ready", detail, retry_after_s=RETRY_AFTER_S, members=details)
+    return Readiness("ok", **details)
 
 
-def _verbose() -> dict[str, object]:
-    progress = app.tables.recovery.progress
+class Details(TypedDict, total=False):
+    """The fields that `?verbose` adds."""
+
+    recovery: RecoveryState
+    partitions: dict[str, AssignedPartitions]
+
+
+def _details(context: WebContext) -> Details:
+    progress = context.worker.recovery_progress()
     return {
-        "recovery": {
-            "done": progress.done,
-            "total": progress.total,
-            "records_per_second": progress.rate,
-            "seconds": round(progress.seconds, 3),
-            "rebuilding": progress.rebuilding,
-        },
+        "recovery": RecoveryState(
+            progress.done, progress.total, progress.rate, round(progress.seconds, 3), progress.rebuilding
+        ),
         "partitions": {
-            table.name: {
-                "active": _of(table, app.assignor.assigned_actives()),
-                "standby": _of(table, app.assignor.assigned_standbys()),
-                "warming": _of(table, app.assignor.warmup),
-            }
-            for table in app.tables.values()
+            table: AssignedPartitions(*partitions) for table, partitions in context.worker.partitions().items()
         },
     }
 
 
-def _of(table: Table, changelogs: Iterable[TP]) -> list[int]:
-    return sorted(tp.partition for tp in changelogs if tp.topic == table.changelog)
-
-
 @Route("/metrics", "Metrics for Prometheus", Access.OPERATOR, (TEXT,), tags=("operations",))
-async def get_metrics(context: object, request: Request) -> Response:
-    """All counters in Prometheus' text format."""
-    metrics.READY.set(ready())
-    metrics.RECOVERY.set(app.tables.recovery.progress.seconds)
-    oldest = math.inf
-    for one in app.dead_letter_counts.by_reason:
-        metrics.OPEN.labels(one.reason).set(one.records)
-        oldest = min(oldest, one.since)
-    metrics.OPEN_AGE.set(math.nan if oldest == math.inf else time.time() - oldest)
-    verified = app.source_status.verified
-    clean_at = None if verified is None else verified.clean_at
-    metrics.VERIFY_AGE.set(math.nan if clean_at is None else time.time() - clean_at / 1e6)
-    for table in app.tables.values():
-        metrics.INCOMPLETE.labels(table.name).set(sum(store.incomplete for store in table.stores.values()))
-    newest = app.source_status.newest
-    metrics.SILENT.set(math.nan if newest is None else time.time() - newest.written_at / 1e6)
-    metrics.LAG.clear()
-    for one in app.progress.partitions():
-        if one.lag is not None:
-            metrics.LAG.labels(one.topic, one.partition).set(one.lag)
+async def get_metrics(context: WebContext, request: Request) -> Response:
+    """Return all metrics in the text format of Prometheus."""
+    _set_worker_metrics(context)
+    _set_source_metrics(context)
     return Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _json(body: dict) -> Response:
-    return Response(body=msgspec.json.encode(body), content_type="application/json", charset="utf-8")
+def _set_worker_metrics(context: WebContext) -> None:
+    metrics.READY.set(context.ownership.is_ready())
+    metrics.RECOVERY.set(context.worker.recovery_progress().seconds)
+    oldest = math.inf
+    for count in context.dead_letter_counts.by_reason:
+        metrics.OPEN.labels(count.reason).set(count.records)
+        oldest = min(oldest, count.since)
+    metrics.OPEN_AGE.set(math.nan if oldest == math.inf else time.time() - oldest)
+    for table, partitions in context.worker.incomplete_partitions().items():
+        metrics.INCOMPLETE.labels(table).set(partitions)
+    metrics.LAG.clear()
+    for progress in context.progress.partitions():
+        if progress.lag is not None:
+            metrics.LAG.labels(progress.topic, progress.partition).set(progress.lag)
+
+
+def _set_source_metrics(context: WebContext) -> None:
+    verified, newest = context.source_status.verified, context.source_status.newest
+    clean_at = None if verified is None else verified.clean_at
+    metrics.VERIFY_AGE.set(math.nan if clean_at is None else time.time() - clean_at / 1e6)
+    metrics.SILENT.set(math.nan if newest is None else time.time() - newest.written_at / 1e6)

@@ -1,47 +1,32 @@
-"""What a user bought lately and what goes with it, for people and in one answer: the home page, and /v1/…/home."""
+"""The home page of a user, and its content as JSON: GET /users/{user_id} and GET /v1/users/{user_id}/home."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
+import msgspec
 from aiohttp.web import HTTPSeeOther, Request, Response
-from msgspec import json
+from msgspec import UNSET
 
-from app.core import settings
 from chunks import ClosedPartition
-from tables import by_user
-from web import schemas
+from web.context import WebContext
 from web.http import parameters
 from web.http.conditional import compute_etag, etag_response
+from web.http.handlers import ViewResponse, ViewResult
 from web.http.parameters import CURSOR, LIMIT, USER
-from web.http.problems import HandlerResult, Problem
 from web.http.routes import HTML, Access, Parameter, Route
 from web.pages import page
 from web.problem_types import QUERY, ROUTED
 from web.purchase_query import PurchaseQuery
-from web.purchases import Said, mark, said, said_instead
-from web.recommendations import DEFAULT_LIMIT, Row, recommend
-from web.routing import routed
+from web.purchases_answer import PurchasesAnswer, PurchasesFallback
+from web.recommendations import DEFAULT_LIMIT
+from web.schemas import Suggestion, UserHome
 
 #: Rows of the block "Recommended for you".
-RECOMMENDED = 5
+RECOMMENDATIONS = 5
 
-
-@Route(
-    "/users/{user_id}",
-    "The user's home page",
-    media=(HTML,),
-    parameters=(USER, CURSOR),
-    problems=("invalid-user-id", "invalid-cursor", *QUERY, *ROUTED),
-    tags=("pages",),
-)
-def get_home_page(context: object, request: Request) -> HandlerResult:
-    """The home page of one user."""
-    parameters.require_known(request, "cursor")
-    user = parameters.read_user_id(request, 2)
-    query = PurchaseQuery(settings.recent_limit, parameters.read_cursor(request))
-    return _routed(request, user, query, lambda told: _page(user, told, query.cursor is None))
+_encode = msgspec.json.Encoder().encode
 
 
 @Route(
@@ -53,69 +38,88 @@ def get_home_page(context: object, request: Request) -> HandlerResult:
     problems=("invalid-user-id",),
     tags=("pages",),
 )
-async def get_front_page(context: object, request: Request) -> Response:
-    """A form that asks for a user id and goes to the user's home page."""
-    wanted = parameters.read_query_user_id(request, "user_id")
-    if wanted is not None:
-        raise HTTPSeeOther(f"/users/{quote(wanted, safe='')}")
+async def get_front_page(context: WebContext, request: Request) -> Response:
+    """Show a form for a user id, or redirect to the home page of the user."""
+    user = parameters.read_query_user_id(request, "user_id")
+    if user is not None:
+        raise HTTPSeeOther(f"/users/{quote(user, safe='')}")
     return page("front.html")
+
+
+@Route(
+    "/users/{user_id}",
+    "The user's home page",
+    media=(HTML,),
+    parameters=(USER, CURSOR),
+    problems=("invalid-user-id", "invalid-cursor", *QUERY, *ROUTED),
+    tags=("pages",),
+)
+def get_home_page(context: WebContext, request: Request) -> ViewResult:
+    """Show the purchases of a user, and on the first page also recommendations."""
+    parameters.require_known(request, "cursor")
+    user = parameters.read_user_id(request, 2)
+    query = PurchaseQuery(context.settings.recent_limit, parameters.read_cursor(request))
+
+    async def respond(_request: Request, answer: PurchasesAnswer) -> Response:
+        is_first = query.cursor is None
+        suggestions = await _recommend(context, user, RECOMMENDATIONS) if is_first else None
+        following = answer.content.next_cursor
+        return page(
+            "home.html",
+            user=user,
+            newest=is_first,
+            purchases=msgspec.to_builtins(answer.content.purchases),
+            meta=answer.meta,
+            recommendations=msgspec.to_builtins(suggestions),
+            older=None if following is UNSET else following,
+        )
+
+    return _respond(context, request, user, query, respond)
 
 
 @Route(
     "/v1/users/{user_id}/home",
     "Purchases and recommendations in one response",
-    response=schemas.UserHome,
+    response=UserHome,
     headers=("ETag",),
     parameters=(USER, LIMIT),
     problems=("invalid-user-id", *QUERY, *ROUTED),
 )
-def get_home(context: object, request: Request) -> HandlerResult:
-    """Both blocks of the home page in one answer."""
+def get_home(context: WebContext, request: Request) -> ViewResult:
+    """Return the content of both blocks of the home page."""
     parameters.require_known(request, "limit")
     user = parameters.read_user_id(request, 3)
-    query = PurchaseQuery(parameters.read_limit(request, settings.recent_limit))
-    recommended = parameters.read_limit(request, DEFAULT_LIMIT)
-    return _routed(request, user, query, lambda told: _blocks(request, user, told, recommended))
+    query = PurchaseQuery(parameters.read_limit(request, context.settings.recent_limit))
+    limit = parameters.read_limit(request, DEFAULT_LIMIT)
+
+    async def respond(request: Request, answer: PurchasesAnswer) -> Response:
+        suggestions = _encode(await _recommend(context, user, limit))
+        body = b'%b,"recommendations":%b}' % (answer.body[:-1], suggestions)
+        return etag_response(request, body, compute_etag(answer.etag.encode() + suggestions))
+
+    return _respond(context, request, user, query, respond)
 
 
-def _routed(
-    request: Request, user: str, query: PurchaseQuery, answer: Callable[[Said], Awaitable[Response]]
-) -> HandlerResult:
-    """The answer that is made of what is said of the user's purchases, by whoever can say it."""
-    after = mark(user, query)
+def _respond(
+    context: WebContext, request: Request, user: str, query: PurchaseQuery,
+    respond: Callable[[Request, PurchasesAnswer], Awaitable[ViewResponse]],
+) -> ViewResult:  # fmt: skip
+    """Return the response that `respond` builds from the purchases of a user."""
+    builder = context.purchases
+    after = builder.decode_cursor(user, query)
+    fallbacks = PurchasesFallback(builder, request, user, query, after, respond).sources
 
-    async def instead(problem: Problem, partition: int) -> Response:
-        return await answer(await said_instead(request, user, query, after, partition, problem))
+    async def read_table(partition: int) -> ViewResponse:
+        return await respond(request, builder.read(user, query, after, partition))
 
-    return routed(
-        request,
-        by_user.by_user,
-        user.encode(),
-        lambda partition: answer(said(user, query, after, partition)),
-        instead=instead,
-    )
+    return context.router.respond_later(request, "by_user", user.encode(), read_table, fallbacks=fallbacks)
 
 
-async def _blocks(request: Request, user: str, told: Said, limit: int) -> Response:
-    recommended = json.encode(await _recommended(user, limit))
-    body = b'%b,"recommendations":%b}' % (told.body[:-1], recommended)
-    return etag_response(request, body, compute_etag(told.etag.encode() + recommended))
-
-
-async def _recommended(user: str, limit: int) -> list[Row] | None:
-    """What the user may like; None where that is not counted, or not here."""
-    if not settings.similar:
+async def _recommend(context: WebContext, user: str, limit: int) -> list[Suggestion] | None:
+    """Return recommendations for a user; None if this process does not count co-purchases."""
+    if not context.settings.similar:
         return None
     try:
-        return await recommend(user, limit)
+        return await context.recommender.recommend(user, limit)
     except ClosedPartition:
         return None
-
-
-async def _page(user: str, told: Said, newest: bool) -> Response:
-    shown = json.decode(told.body)
-    values = {name: shown[name] for name in ("purchases", "meta")}
-    recommended = await _recommended(user, RECOMMENDED) if newest else None
-    return page(
-        "home.html", user=user, newest=newest, recommendations=recommended, older=told.next_cursor, **values
-    )  # fmt: skip

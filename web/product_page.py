@@ -1,28 +1,47 @@
-"""The page of a product: how it sells, what goes with it, when it was bought lately."""
+"""The page of a product: its sales, similar products and its newest purchases."""
 
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
+import msgspec
 from aiohttp.web import Request, Response
 
-from app.core import settings
 from chunks import ClosedPartition
 from domain.product_history import ProductHistory
 from domain.values import DAY_US, money, rfc3339
-from tables import by_product, similar
+from web.context import WebContext
 from web.http import parameters
-from web.http.problems import HandlerResult
+from web.http.handlers import ViewResult
 from web.http.routes import HTML, Parameter, Route
 from web.pages import page
 from web.problem_types import ROUTED
-from web.products import unknown_product
-from web.recommendations import owned, similar_to
 from web.resource_names import PRODUCT, read_product_name, read_query_product_name
-from web.routing import routed
+from web.schemas import Suggestion
+from web.similar import unknown_product
 
-#: What the page shows: rows of each list, days of the chart and its height.
-ROWS, DAYS, HEIGHT = 10, 30, 56
+#: Rows of each list.
+ROWS = 10
+#: Days and height of the chart.
+CHART_DAYS, CHART_HEIGHT = 30, 56
+
+
+class Bar(NamedTuple):
+    """One day in the chart of sales; `place` counts from 0."""
+
+    place: int
+    day: str
+    purchases: int
+    height: float
+
+
+class ProductDetails(NamedTuple):
+    """What the agent similar counts for a product: the chart, the newest purchases and similar products."""
+
+    bars: list[Bar]
+    purchases: list[tuple[str, str]]
+    similar: list[Suggestion]
 
 
 @Route(
@@ -33,10 +52,10 @@ ROWS, DAYS, HEIGHT = 10, 30, 56
     problems=("invalid-product-name", "unknown-parameter", "unknown-product", *ROUTED),
     tags=("pages",),
 )
-def get_product_page(context: object, request: Request) -> HandlerResult:
-    """The page of one product."""
+def get_product_page(context: WebContext, request: Request) -> ViewResult:
+    """Show the page of a product."""
     parameters.require_known(request)
-    return _routed(request, read_product_name(request, 2))
+    return _respond(context, request, read_product_name(request, 2))
 
 
 @Route(
@@ -47,53 +66,48 @@ def get_product_page(context: object, request: Request) -> HandlerResult:
     problems=("invalid-product-name", "unknown-parameter", "unknown-product", *ROUTED),
     tags=("pages",),
 )
-def get_product_page_by_query(context: object, request: Request) -> HandlerResult:
-    """The same for any name: "." and ".." mean a folder to whoever makes a path of them."""
+def get_product_page_by_query(context: WebContext, request: Request) -> ViewResult:
+    """Show the page of a product with any name: a client removes the segments "." and ".." from a path."""
     parameters.require_known(request, "name")
-    return _routed(request, read_query_product_name(request, "name"))
+    return _respond(context, request, read_query_product_name(request, "name"))
 
 
-def _routed(request: Request, name: str) -> HandlerResult:
-    return routed(request, by_product.by_product, name.encode(), lambda partition: _answer(name, partition))
+def _respond(context: WebContext, request: Request, name: str) -> ViewResult:
+    async def read_table(partition: int) -> Response:
+        totals = context.by_product.totals(name, partition)
+        if totals is None:
+            raise unknown_product()
+        details = await _read_details(context, name)
+        bars, purchases, suggestions = details or ProductDetails([], [], [])
+        return page(
+            "product.html", name=name, totals=totals, revenue=money(totals.revenue), bars=bars, purchases=purchases,
+            similar=msgspec.to_builtins(suggestions), counted=details is not None, days=CHART_DAYS,
+        )  # fmt: skip
+
+    return context.router.respond_later(request, "by_product", name.encode(), read_table)
 
 
-async def _answer(name: str, partition: int) -> Response:
-    totals = by_product.totals(name, partition)
-    if totals is None:
-        raise unknown_product()
-    beside = await _beside(name)
-    bars, purchases, rows = beside or ([], [], [])
-    return page(
-        "product.html", name=name, totals=totals, revenue=money(totals.revenue), bars=bars, purchases=purchases,
-        similar=rows, counted=beside is not None, days=DAYS,
-    )  # fmt: skip
-
-
-async def _beside(name: str) -> tuple[list, list, list] | None:
-    """Chart, newest purchases and similar products; None where these are not counted, or not here."""
-    if not settings.similar:
+async def _read_details(context: WebContext, name: str) -> ProductDetails | None:
+    """Return what the agent similar counts for a product; None if this process does not have it."""
+    if not context.settings.similar:
         return None
     try:
-        history = similar.history(name, owned(similar.similar, name))
-        newest = [(rfc3339(ordered_at), price) for ordered_at, price in history.page_after(ROWS).rows]
-        return bars(history, int(time.time() * 1e6) // DAY_US), newest, await similar_to(name, ROWS) or []
+        history = context.recommender.read_history(name)
+        purchases = [(rfc3339(ordered_at), price) for ordered_at, price in history.page_after(ROWS).rows]
+        suggestions = await context.recommender.similar_products(name, ROWS)
     except ClosedPartition:
         return None
+    return ProductDetails(chart_bars(history, int(time.time() * 1e6) // DAY_US), purchases, suggestions or [])
 
 
-def bars(history: ProductHistory, today: int) -> list[dict[str, object]]:
-    """The last days up to `today` (days since 1970), each with its purchases and the height of its bar.
-
-    Days without a purchase have height 0; empty where no day has any.
-    """
-    counts = [max(0, history.days.get(day, 0)) for day in range(today - DAYS + 1, today + 1)]
-    most = max(counts)
+def chart_bars(history: ProductHistory, today: int) -> list[Bar]:
+    """Return one bar for each of the last days until `today` (days since 1970); none if no day has a purchase."""
+    days = range(today - CHART_DAYS + 1, today + 1)
+    counts = [max(0, history.days.get(day, 0)) for day in days]
+    maximum = max(counts)
+    if not maximum:
+        return []
     return [
-        {
-            "place": place,
-            "day": rfc3339((today - DAYS + 1 + place) * DAY_US)[:10],
-            "purchases": count,
-            "height": round(HEIGHT * count / most, 1),
-        }
-        for place, count in enumerate(counts)
-    ] if most else []  # fmt: skip
+        Bar(place, rfc3339(day * DAY_US)[:10], count, round(CHART_HEIGHT * count / maximum, 1))
+        for place, (day, count) in enumerate(zip(days, counts, strict=True))
+    ]

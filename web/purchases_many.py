@@ -1,37 +1,61 @@
-"""What several users bought lately, in one answer: GET /v1/purchases?user_id=…&user_id=…"""
+"""GET /v1/purchases?user_id=…&user_id=…: the newest purchases of several users in one response."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import NamedTuple
 
 import msgspec
-from aiohttp.web import Request, Response
+from aiohttp.web import Request
+from msgspec import UNSET, Raw, Struct
 from yarl import URL
 
-from app.core import settings
 from chunks import ClosedPartition
 from domain.partitioning import partition_of
-from tables import by_user
-from web import fallback, purchase_query, schemas
-from web.http import conditional, parameters
+from web import purchase_query
+from web.context import WebContext
+from web.http import parameters
+from web.http.conditional import json_response
+from web.http.handlers import AnyResponse
 from web.http.parameters import USER
 from web.http.problems import Problem
 from web.http.routes import Parameter, Route
+from web.http.schemas import ProblemDetails
 from web.problem_types import QUERY, ROUTED
-from web.purchase_query import PurchaseQuery
-from web.purchases import Said, said, said_by_source
-from web.routing import RETRY_AFTER_S, demand_kept, forwarded, heard, owner_of, recovering
+from web.purchase_query import SELECTION, SELECTION_NAMES, PurchaseQuery
+from web.purchases_answer import PurchasesAnswer, compute_answer_etag
+from web.routing import RETRY_AFTER_S, OwnerResponse, not_served, problem_from_owner
+from web.schemas import ManyPurchases, ManyPurchasesMeta, PurchasesContent, UserError, UserPurchasesOrError
 
-#: One user's part of the answer: what GET …/purchases says, or `user_id` and `error`.
-Part = dict[str, object]
+_encode = msgspec.json.Encoder().encode
+_decode_part = msgspec.json.Decoder(UserPurchasesOrError).decode
+
+
+class UserPart(NamedTuple):
+    """The purchases of one user: their JSON, the ETag of the content, and whether no row can be missing."""
+
+    body: Raw
+    etag: str
+    is_complete: bool
+
+
+class _Body(Struct):
+    """The same structure as ManyPurchases, with parts that are encoded already."""
+
+    users: list[Raw]
+    meta: ManyPurchasesMeta
+
+
+Parts = dict[str, UserPart]
+Problems = dict[str, Problem]
 
 
 @Route(
     "/v1/purchases",
     "The purchases of up to 100 users in one response",
-    response=schemas.ManyPurchases,
+    response=ManyPurchases,
     headers=("ETag",),
     parameters=(
         Parameter(
@@ -40,111 +64,127 @@ Part = dict[str, object]
             {"type": "array", "items": USER.schema, "minItems": 1, "maxItems": 100},
             example=["ann", "bob"],
         ),
-        *purchase_query.SELECTION,
+        *SELECTION,
     ),
     problems=("invalid-user-id", *QUERY, *ROUTED),
 )
-async def get_many_purchases(context: object, request: Request) -> Response:
-    """The newest purchases of up to 100 users, each with an error of its own where nobody can say anything of them.
+async def get_many_purchases(context: WebContext, request: Request) -> AnyResponse:
+    """Return the newest purchases of up to 100 users; a user without a source has an error instead.
 
-    1. This worker and the owners of the others are asked. 2. Of those for whom they have nothing to say this worker's
-    copies are. 3. For the rest it is MySQL, once.
+    The sources are the same as for one user, but each of them is used for all remaining users at once:
+
+    1. the table of this worker, and the owners of the other partitions;
+    2. the copies on this worker;
+    3. MySQL, in one query.
     """
-    query = purchase_query.read(request, ("user_id", *purchase_query.SELECTION_NAMES), settings.recent_limit)
+    query = purchase_query.read(request, ("user_id", *SELECTION_NAMES), context.settings.recent_limit)
     users = parameters.read_user_ids(request)
-    demand_kept(by_user.by_user)
-    found: dict[str, Part] = {}
-    missing: dict[str, Problem] = {}
-    elsewhere: dict[URL, list[str]] = {}
+    context.router.require_table("by_user")
     # 1.
-    for user in users:
-        try:
-            owner = owner_of(request, by_user.by_user, _partition(user))
-            if owner is None:
-                found[user] = _from_table(user, query)
-            else:
-                elsewhere.setdefault(owner, []).append(user)
-        except Problem as problem:
-            missing[user] = problem
-        except ClosedPartition:
-            missing[user] = recovering()
-    for parts, problems in await asyncio.gather(*(_ask(request, owner, asked) for owner, asked in elsewhere.items())):
-        found |= parts
-        missing |= problems
+    parts, problems, remote = _read_tables(context, request, users, query)
+    requests = (_request_parts(context, request, owner, names) for owner, names in remote.items())
+    for remote_parts, remote_problems in await asyncio.gather(*requests):
+        parts |= remote_parts
+        problems |= remote_problems
     # 2.
-    for parts in await asyncio.gather(*(_from_copy(one, query) for one in _by_partition(missing).items())):
-        found |= parts
+    by_partition = _group_by_partition(context, problems)
+    reads = (_read_standby(context, partition, names, query) for partition, names in by_partition.items())
+    for standby_parts in await asyncio.gather(*reads):
+        parts |= standby_parts
     # 3.
-    rest = [user for user in missing if user not in found]
-    read = await fallback.asked(request, rest) if rest else None
-    if read is not None:
-        found |= {user: _part(said_by_source(user, query, None, read)) for user in rest}
-    return _answer(request, query, [found.get(user) or _failed(user, missing[user]) for user in users])
+    missing = [user for user in problems if user not in parts]
+    rows = await context.fallback.read_mysql(request, missing) if missing else None
+    if rows is not None:
+        parts |= {user: _part(context.purchases.build(user, query, None, rows)) for user in missing}
+    return _respond(request, query, users, parts, problems)
 
 
-def _partition(user: str) -> int:
-    return partition_of(user.encode(), settings.partitions)
-
-
-def _by_partition(users: Iterable[str]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
+def _read_tables(
+    context: WebContext, request: Request, users: list[str], query: PurchaseQuery
+) -> tuple[Parts, Problems, dict[URL, list[str]]]:
+    """Read the users of this worker; return the others by the worker that owns them, or with their Problem."""
+    parts: Parts = {}
+    problems: Problems = {}
+    remote: dict[URL, list[str]] = {}
     for user in users:
-        found.setdefault(_partition(user), []).append(user)
-    return found
+        partition = _partition(context, user)
+        try:
+            owner = context.router.locate_owner(request, "by_user", partition)
+            if owner is None:
+                parts[user] = _part(context.purchases.read(user, query, None, partition))
+            else:
+                remote.setdefault(owner, []).append(user)
+        except Problem as problem:
+            problems[user] = problem
+        except ClosedPartition:
+            problems[user] = not_served("recovering")
+    return parts, problems, remote
 
 
-def _part(told: Said) -> Part:
-    return msgspec.json.decode(told.body, type=Part)
+def _partition(context: WebContext, user: str) -> int:
+    return partition_of(user.encode(), context.settings.partitions)
 
 
-def _from_table(user: str, query: PurchaseQuery, role: str = "active") -> Part:
-    return _part(said(user, query, None, _partition(user), role))
+def _group_by_partition(context: WebContext, users: Iterable[str]) -> dict[int, list[str]]:
+    groups: dict[int, list[str]] = {}
+    for user in users:
+        groups.setdefault(_partition(context, user), []).append(user)
+    return groups
 
 
-async def _from_copy(one: tuple[int, list[str]], query: PurchaseQuery) -> dict[str, Part]:
-    partition, users = one
-    parts = await fallback.copied(partition, lambda: {u: _from_table(u, query, fallback.STANDBY) for u in users})
-    return parts or {}
+def _part(answer: PurchasesAnswer) -> UserPart:
+    return UserPart(Raw(answer.body), answer.etag, answer.meta.complete)
 
 
-async def _ask(request: Request, owner: URL, users: list[str]) -> tuple[dict[str, Part], dict[str, Problem]]:
-    """The parts of users whose partitions another worker owns, and why there are none of the others."""
-    pairs = [(name, text) for name, text in request.query.items() if name != "user_id"]
-    # As the client may write them: written otherwise they could be longer than a request line may be.
+async def _read_standby(context: WebContext, partition: int, users: list[str], query: PurchaseQuery) -> Parts:
+    def read() -> Parts:
+        return {user: _part(context.purchases.read(user, query, None, partition, "standby")) for user in users}
+
+    return await context.fallback.read_standby(partition, read) or {}
+
+
+async def _request_parts(context: WebContext, request: Request, owner: URL, users: list[str]) -> tuple[Parts, Problems]:
+    """Request the parts of users from the worker that owns their partitions."""
+    pairs = [(name, value) for name, value in request.query.items() if name != "user_id"]
+    # The same encoding as the client's: another one could exceed the maximum length of a request line.
     path = request.rel_url.with_query([*pairs, *(("user_id", user) for user in users)]).raw_path_qs
     try:
-        answer = await forwarded(request, owner, path=path)
-        body = msgspec.json.decode(answer.body, type=dict)
-        if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            raise heard(body["code"])
-        if answer.status != HTTPStatus.OK:
-            raise Problem(answer.status, body["code"], body["detail"], retry_after_s=RETRY_AFTER_S)
+        response = await context.router.fetch(request, owner, path=path)
+        if response.status != HTTPStatus.OK:
+            raise _problem(response)
     except Problem as problem:
         return {}, dict.fromkeys(users, problem)
-    parts = {str(part["user_id"]): part for part in body["users"]}
-    return (
-        {user: part for user, part in parts.items() if "error" not in part},
-        {user: heard(part["error"]["code"]) for user, part in parts.items() if "error" in part},
-    )
+    parts: Parts = {}
+    problems: Problems = {}
+    for raw in msgspec.json.decode(response.body, type=_Body).users:
+        part = _decode_part(raw)
+        if part.error is not UNSET:
+            problems[part.user_id] = problem_from_owner(part.error.code)
+        elif part.meta is not UNSET:
+            content = PurchasesContent(part.user_id, part.purchases, part.orders, part.products, part.next_cursor)
+            etag = compute_answer_etag(_encode(content), part.meta)
+            parts[part.user_id] = UserPart(raw, etag, part.meta.complete)
+    return parts, problems
 
 
-def _failed(user: str, problem: Problem) -> Part:
-    return {
-        "user_id": user,
-        "error": {"code": problem.code, "message": problem.detail, "retry_after_ms": RETRY_AFTER_S * 1000},
-    }
+def _problem(response: OwnerResponse) -> Problem:
+    problem = msgspec.json.decode(response.body, type=ProblemDetails)
+    if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return problem_from_owner(problem.code)
+    return Problem(response.status, problem.code, problem.detail, retry_after_s=RETRY_AFTER_S)
 
 
-def _answer(request: Request, query: PurchaseQuery, parts: list[Part]) -> Response:
-    errors = [part["error"] for part in parts if "error" in part]
-    if len(errors) == len(parts):
-        raise Problem(503, errors[0]["code"], errors[0]["message"], retry_after_s=RETRY_AFTER_S)
-    complete = not errors and all(part["meta"]["complete"] for part in parts)
-    body = {"users": parts, "meta": {"limit": query.limit, "complete": complete}}
-    identity = msgspec.json.encode([query.limit, *map(_content, parts)])
-    return conditional.json_response(request, body, identity)
+def _respond(request: Request, query: PurchaseQuery, users: list[str], parts: Parts, problems: Problems) -> AnyResponse:
+    missing = [user for user in users if user not in parts]
+    if len(missing) == len(users):
+        problem = problems[users[0]]
+        raise Problem(503, problem.code, problem.detail, retry_after_s=RETRY_AFTER_S)
+    errors = {user: Raw(_encode(_error(user, problems[user]))) for user in missing}
+    bodies = [parts[user].body if user in parts else errors[user] for user in users]
+    is_complete = not missing and all(part.is_complete for part in parts.values())
+    identity = _encode([query.limit, *(parts[user].etag if user in parts else errors[user] for user in users)])
+    return json_response(request, _Body(bodies, ManyPurchasesMeta(query.limit, is_complete)), identity)
 
 
-def _content(part: Part) -> Part:
-    # Freshness is no part of it.
-    return {**part, "meta": (part["meta"]["complete"], part["meta"]["role"])} if "meta" in part else part
+def _error(user: str, problem: Problem) -> UserPurchasesOrError:
+    return UserPurchasesOrError(user, error=UserError(problem.code, problem.detail, RETRY_AFTER_S * 1000))

@@ -1,38 +1,36 @@
-"""A user's purchases as they change: GET /v1/users/{user_id}/purchases/stream, server-sent events."""
+"""GET /v1/users/{user_id}/purchases/stream: the purchases of a user, as server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
+from functools import partial
 
 import aiohttp
 from aiohttp.web import Request, Response, StreamResponse
 from yarl import URL
 
-from app.core import app, settings
 from chunks import ClosedPartition
-from tables import by_user
 from web import purchase_query
+from web.context import WebContext
 from web.http import parameters
 from web.http.access import EXPIRES_AT
+from web.http.handlers import ViewResponse
 from web.http.parameters import USER
 from web.http.problems import Problem, request_id
 from web.http.routes import EVENTS, Parameter, Route
 from web.problem_types import QUERY, ROUTED
-from web.purchase_query import PurchaseQuery
-from web.purchases import said
-from web.routing import RETRY_AFTER_S, asking, kept, routed
+from web.purchase_query import SELECTION, SELECTION_NAMES, PurchaseQuery
+from web.routing import RETRY_AFTER_S, forwarded_headers
 
-#: Events are small: whoever has not taken one after so long is not reading.
-WRITE_S = 10.0
+#: A client that does not receive an event within this time does not read: events are small.
+WRITE_TIMEOUT_S = 10.0
 RECONNECT_MS = 1000
 
 _HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _EVENT = b"event: purchases\nretry: %d\nid: %%b\ndata: %%b\n\n" % RECONNECT_MS
 _HEARTBEAT = b":\n\n"
-
-_slots = asyncio.Semaphore(settings.streams)
 
 
 @Route(
@@ -41,71 +39,77 @@ _slots = asyncio.Semaphore(settings.streams)
     media=(EVENTS,),
     parameters=(
         USER,
-        *purchase_query.SELECTION,
+        *SELECTION,
         Parameter("Last-Event-ID", "The last event that was received", {"type": "string"}, location="header"),
     ),
     problems=("invalid-user-id", *QUERY, *ROUTED, "too-many-streams"),
 )
-async def stream_purchases(context: object, request: Request) -> StreamResponse:
-    """The answer of GET …/purchases as an event: now, unless the client has it, and whenever it changes."""
+async def stream_purchases(context: WebContext, request: Request) -> ViewResponse:
+    """Send the response of GET …/purchases as an event: now, unless the client has it, and after each change."""
+    settings = context.settings
     user = parameters.read_user_id(request, 3)
-    query = purchase_query.read(request, purchase_query.SELECTION_NAMES, settings.recent_limit)
+    query = purchase_query.read(request, SELECTION_NAMES, settings.recent_limit)
     if request.method == "HEAD":
         return Response(headers=_HEADERS)
-    if _slots.locked():
+    if context.stream_slots.locked():
         detail = f"this worker has {settings.streams} streams open, the most that LATELY_STREAMS allows"
         raise Problem(503, "too-many-streams", detail, retry_after_s=RETRY_AFTER_S)
-    async with _slots:
-        return await routed(
-            request, by_user.by_user, user.encode(), lambda partition: _tell(request, user, query, partition), _pass_on
-        )
+    async with context.stream_slots:
+        return await context.router.respond_later(
+            request, "by_user", user.encode(), partial(_send_events, context, request, user, query),
+            partial(_forward_events, context),
+        )  # fmt: skip
 
 
-async def _tell(request: Request, user: str, query: PurchaseQuery, partition: int) -> StreamResponse:
-    """Write events until the client goes, its token ends, or this worker gives the partition up.
+async def _send_events(
+    context: WebContext, request: Request, user: str, query: PurchaseQuery, partition: int
+) -> StreamResponse:
+    """Send events until the client closes the connection, its token expires, or the partition is closed.
 
-    Then the client asks again.
+    1. Watch the purchases. 2. Read them. 3. Send them. 4. Wait: a change that is committed after 2 ends the wait.
     """
-    ends = request.get(EXPIRES_AT, math.inf)
-    # 1. Watch, 2. read, 3. write, 4. wait: what is committed after 2 ends the wait of 4.
-    with by_user.watch(user, partition) as watch:
-        answer = said(user, query, None, partition)
-        response = await _begin(request, _HEADERS)
-        seen = request.headers.get("Last-Event-ID")
+    expiry = request.get(EXPIRES_AT, math.inf)
+    # 1.
+    with context.by_user.watch(user, partition) as watch:
+        # 2.
+        answer = context.purchases.read(user, query, None, partition)
+        response = await _start_stream(request, _HEADERS)
+        sent_etag = request.headers.get("Last-Event-ID")
         try:
             while True:
-                if answer.etag == seen:
+                # 3.
+                if answer.etag == sent_etag:
                     await _write(request, response, _HEARTBEAT)
                 else:
                     await _write(request, response, _EVENT % (answer.etag.encode(), answer.body))
-                seen = answer.etag
-                await watch.wait(max(0.0, min(settings.heartbeat_s, ends - time.time())))
-                if time.time() >= ends:
+                sent_etag = answer.etag
+                # 4.
+                await watch.wait(max(0.0, min(context.settings.heartbeat_s, expiry - time.time())))
+                if time.time() >= expiry:
                     return response
-                answer = said(user, query, None, partition)
+                answer = context.purchases.read(user, query, None, partition)
         except (ClosedPartition, ConnectionError):
             return response
 
 
-async def _pass_on(request: Request, owner: URL) -> StreamResponse:
-    """Hand on what the owner of the partition writes."""
-    # An owner that is silent for longer than its heartbeat is gone.
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=2 * settings.heartbeat_s + WRITE_S)
-    async with asking(request, owner, timeout) as answer:
-        if answer.status != 200:
-            return Response(body=await answer.read(), status=answer.status, headers=kept(answer))
-        response = await _begin(request, kept(answer))
+async def _forward_events(context: WebContext, request: Request, owner: URL) -> StreamResponse:
+    """Send the events that the owner of the partition sends."""
+    # An owner that sends nothing for longer than its heartbeat does not run any more.
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=2 * context.settings.heartbeat_s + WRITE_TIMEOUT_S)
+    async with context.router.open_response(request, owner, timeout) as source:
+        headers = forwarded_headers(source)
+        if source.status != 200:
+            return Response(body=await source.read(), status=source.status, headers=headers)
+        response = await _start_stream(request, headers)
         try:
-            while True:
-                read = await app.wait(answer.content.readany())
-                if read.stopped or not read.result:
-                    return response
-                await _write(request, response, read.result)
+            while content := await context.worker.wait(source.content.readany()):
+                await _write(request, response, content)
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
-            return response
+            pass  # the client connects again
+        return response
 
 
-async def _begin(request: Request, headers: dict[str, str]) -> StreamResponse:
+async def _start_stream(request: Request, headers: dict[str, str]) -> StreamResponse:
     response = StreamResponse(headers={**headers, "X-Request-ID": request_id(request)})
     await response.prepare(request)
     return response
@@ -113,9 +117,9 @@ async def _begin(request: Request, headers: dict[str, str]) -> StreamResponse:
 
 async def _write(request: Request, response: StreamResponse, content: bytes) -> None:
     try:
-        await asyncio.wait_for(response.write(content), WRITE_S)
+        await asyncio.wait_for(response.write(content), WRITE_TIMEOUT_S)
     except asyncio.TimeoutError:
-        # Without this the end of the answer would wait for the client too.
+        # Otherwise the end of the response would wait for the client too.
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionAbortedError("the client does not read") from None

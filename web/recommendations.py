@@ -1,6 +1,7 @@
-"""Products to show beside another one, or to a user: bought by the same users, else of the same category, else popular.
+"""Lists of products for a product or a user: products with common buyers, then of the same category, then bestsellers.
 
-All of it reads tables of this worker only, and raises ClosedPartition where it does not own all that is needed.
+All data is read from the tables of this worker. The functions raise ClosedPartition if it does not own a partition that
+they need.
 """
 
 from __future__ import annotations
@@ -10,278 +11,313 @@ import time
 from collections.abc import Collection, Iterable
 from heapq import nsmallest
 from itertools import islice
-from operator import itemgetter
 from typing import NamedTuple
 
-from faust.types import TP
-
-from app.core import app, settings
-from chunks import ClosedPartition, Table, discard_exception
+from chunks import ClosedPartition, discard_exception
 from domain.co_purchases import SalesSummary, cosine_similarity
 from domain.partitioning import partition_of
-from domain.product_history import RETENTION_HOURS
-from tables import by_user, similar
+from domain.product_history import RETENTION_HOURS, ProductHistory
+from tables.by_user import ByUserReader
+from tables.similar import SimilarReader, current_hour
+from web.schemas import Suggestion, SuggestionReason, Window
+from web.worker import Ownership
 
-#: Rows of a list where nothing else is asked for.
+#: Rows of a list if the request has no limit.
 DEFAULT_LIMIT = 10
-#: The neighbours of a product that are scored: of more, those it shares most users with.
-MOST_NEIGHBOURS = 1_000
-#: The products of a user that recommendations follow from: those bought last.
-SEEDS = 10
-#: Keys that are read in one go: some milliseconds of work, after which others get their turn.
-AT_ONCE = 500
-#: The bestsellers that are looked at, in each window and in each category.
-BESTSELLERS = 200
+#: The neighbours of a product that are scored: those with the most common buyers.
+MAX_NEIGHBOURS = 1_000
+#: The products of a user that the recommendations are derived from: the newest ones.
+MAX_SEEDS = 10
+#: Keys of one read. It takes some milliseconds; between two reads the event loop serves other requests.
+READ_KEYS = 500
+#: Bestsellers of each window and of each category.
+MAX_BESTSELLERS = 200
 #: Window -> hours.
-WINDOWS = {"1h": 1, "24h": 24, "7d": RETENTION_HOURS}
-LONGEST = "7d"
-#: A look at all products that takes longer is not waited for, unless what was seen last is so old, in seconds.
-LONG_S, LATEST_S = 0.05, 60.0
+WINDOWS: dict[Window, int] = {"1h": 1, "24h": 24, "7d": RETENTION_HOURS}
+LONGEST_WINDOW: Window = "7d"
+#: A request does not wait for a scan of all products that takes longer than SLOW_SCAN_S, unless the result of the
+#: previous scan is older than MAX_AGE_S.
+SLOW_SCAN_S, MAX_AGE_S = 0.05, 60.0
+#: Scores are integers of this unit, so that a sum does not depend on the order of its terms.
+SCORE_UNIT = 1_000_000
 
-Row = dict[str, object]
-
-
-#: Scores are counted in millionths, so that sums do not depend on the order in which they are made.
-WHOLE = 1_000_000
+#: Products and their numbers of buyers, the bestseller first.
+Ranking = list[tuple[str, int]]
 
 
 class Neighbour(NamedTuple):
-    """A product that users have together with another one: how alike they are, and how many users have both."""
+    """A product with buyers in common with another one: their similarity, and the number of common buyers."""
 
     score: int
     name: str
-    both: int
+    common_buyers: int
 
 
-async def similar_to(
-    product_name: str,
-    limit: int,
-    *,
-    for_user: str | None = None,
-    complementary: bool = False,
-    fallback: bool = True,
-) -> list[Row] | None:
-    """What goes with a product, best first, at most `limit`; None where nobody ever bought it.
+class Bestsellers(NamedTuple):
+    """The bestsellers of each window and of each category."""
 
-    Never the product itself, nothing that `for_user` has, and if `complementary` nothing of its category. With
-    `fallback` the list is filled up with bestsellers of its category, then of all; each row names its source.
-    Raises ClosedPartition.
-    """
-    known = brief(product_name)
-    if known is None:
-        return None
-    without = {product_name, *(() if for_user is None else purchased(for_user))}
-    alike = sorted(await neighbours(product_name, known, {}), key=lambda one: (-one.score, one.name))
-    best = await bestsellers.fresh() if fallback else None
-    if complementary:
-        popular_ones = [name for name, _ in best.by_window[LONGEST]] if best else []
-        without |= await _of_category(known, [*(one.name for one in alike), *popular_ones])
-    rows = [_also_bought(one.name, one.score, product_name, one.both) for one in alike if one.name not in without][
-        :limit
-    ]
-    return _filled(rows, limit, [] if complementary else [known], without, best) if best else rows
+    by_window: dict[Window, Ranking]
+    by_category: dict[str, Ranking]
 
 
-async def recommend(user_id: str, limit: int, *, exclude_purchased: bool = True) -> list[Row]:
-    """What a user may like, best first, at most `limit`; filled up as `similar_to` does.
+class OwnedPartitions:
+    """The partitions that this worker owns. A standby may be open, too, but it may have a lag."""
 
-    The score is the sum of the likenesses to the products that the user bought last, the reason the strongest of
-    them. Raises ClosedPartition.
-    """
-    had = purchased(user_id)
-    without = set(had) if exclude_purchased else set()
-    seeds = {name: known for name in had[:SEEDS] if (known := brief(name)) is not None}
-    scores: dict[str, int] = {}
-    strongest: dict[str, tuple[Neighbour, str]] = {}
-    buyers: dict[str, int] = {}
-    for seed, known in seeds.items():
-        for one in await neighbours(seed, known, buyers):
-            if one.name not in without:
-                scores[one.name] = scores.get(one.name, 0) + one.score
-                if one.name not in strongest or one.score > strongest[one.name][0].score:
-                    strongest[one.name] = (one, seed)
-    best = nsmallest(limit, scores, key=lambda name: (-scores[name], name))
-    rows = [_also_bought(name, scores[name], strongest[name][1], strongest[name][0].both) for name in best]
-    return _filled(rows, limit, seeds.values(), without, await bestsellers.fresh())
+    def __init__(self, partitions: int, ownership: Ownership) -> None:
+        self._partitions, self._ownership = partitions, ownership
 
+    def of_key(self, table: str, key: str) -> int:
+        """Return the partition of a key. Raises ClosedPartition if this worker does not own it."""
+        partition = partition_of(key.encode(), self._partitions)
+        self.require(table, partition)
+        return partition
 
-async def popular(window: str, limit: int, without: Collection[str] = ()) -> list[Row]:
-    """What most users bought in one of WINDOWS, at most `limit`. Raises ClosedPartition."""
-    return _popular(window, limit, without, await bestsellers.fresh())
+    def require_all(self, table: str) -> range:
+        """Return all partitions of a table. Raises ClosedPartition if this worker does not own all of them."""
+        partitions = range(self._partitions)
+        for partition in partitions:
+            self.require(table, partition)
+        return partitions
+
+    def require(self, table: str, partition: int) -> None:
+        """Raise ClosedPartition if this worker does not own a partition."""
+        if not self._ownership.is_owned(table, partition):
+            raise ClosedPartition(f"partition {partition} of {table} is not owned here")
 
 
-def _popular(window: str, limit: int, without: Collection[str], best: Best) -> list[Row]:
-    rows = (
-        _row(name, buyers, "popular", {"type": "popular", "window": window})
-        for name, buyers in best.by_window[window]
-        if name not in without
-    )
-    return list(islice(rows, limit))
+class BestsellerScan:
+    """Scans all products for the bestsellers, at most once a second, and for at most a twentieth of the time."""
 
+    def __init__(self, owned: OwnedPartitions, similar: SimilarReader) -> None:
+        self._owned, self._similar = owned, similar
+        self._result = Bestsellers({}, {})
+        self._started_at, self._next_at, self._is_slow = 0.0, 0.0, False
+        self._scan_task: asyncio.Task[None] | None = None
 
-def purchased(user_id: str) -> list[str]:
-    """All products that a user has, however old, the one bought last first. Raises ClosedPartition."""
-    return by_user.products(user_id, owned(by_user.by_user, user_id))
+    async def read(self) -> Bestsellers:
+        """Return the bestsellers, of a new scan if it is due; of the previous one if scans are slow.
 
-
-async def neighbours(product_name: str, known: SalesSummary, buyers: dict[str, int]) -> list[Neighbour]:
-    """The neighbours of a product, in no order. Raises ClosedPartition.
-
-    `buyers` has what is known already of how many users have which product, and is added to.
-    """
-    pairs = await _most_shared(product_name)
-    unknown = [name for name, _ in pairs if name not in buyers]
-    buyers |= {name: 0 if one is None else one.buyers for name, one in (await _briefs(unknown)).items()}
-    found = []
-    for name, both in pairs:
-        # The two and the pair are told of a new buyer one after the other.
-        if both > 0:
-            score = cosine_similarity(both, max(both, known.buyers), max(both, buyers[name]))
-            found.append(Neighbour(round(score * WHOLE), name, both))
-    return found
-
-
-async def _most_shared(product_name: str) -> list[tuple[str, int]]:
-    """The neighbours that a product shares most users with, and how many."""
-    found: list[tuple[str, int]] = []
-    after, more = None, True
-    while more:
-        page = similar.neighbours(product_name, owned(similar.similar, product_name), after, AT_ONCE)
-        found += page
-        more = len(page) == AT_ONCE
-        if len(found) > 2 * MOST_NEIGHBOURS or not more:
-            found = nsmallest(MOST_NEIGHBOURS, found, key=lambda pair: (-pair[1], pair[0]))
-        after = page[-1][0] if page else None
-        await asyncio.sleep(0)
-    return found
-
-
-def brief(product_name: str) -> SalesSummary | None:
-    """What is known of a product; None where nobody ever bought it. Raises ClosedPartition."""
-    return similar.briefs([product_name], owned(similar.similar, product_name))[0]
-
-
-async def _briefs(product_names: list[str]) -> dict[str, SalesSummary | None]:
-    """The same of many."""
-    found: dict[str, SalesSummary | None] = {}
-    for first in range(0, len(product_names), AT_ONCE):
-        places: dict[int, list[str]] = {}
-        for name in product_names[first : first + AT_ONCE]:
-            places.setdefault(owned(similar.similar, name), []).append(name)
-        for partition, names in places.items():
-            found |= zip(names, similar.briefs(names, partition), strict=True)
-        await asyncio.sleep(0)
-    return found
-
-
-class Best(NamedTuple):
-    """What sells best, and to how many users, in each window and of each category."""
-
-    by_window: dict[str, list[tuple[str, int]]]
-    by_category: dict[str, list[tuple[str, int]]]
-
-
-class Bestsellers:
-    """What sells best, looked up in all tables of this worker: at most once a second, and a twentieth of the time."""
-
-    def __init__(self) -> None:
-        self._seen = Best({}, {})
-        self._began, self._next, self._long = 0.0, 0.0, False
-        self._looking: asyncio.Task[None] | None = None
-
-    async def fresh(self) -> Best:
-        """Look again if it is time; where that takes long, what was seen last has to do. Raises ClosedPartition."""
-        for partition in range(settings.partitions):
-            _demand_owned(similar.similar, partition)
+        Raises ClosedPartition.
+        """
+        self._owned.require_all("similar")
         now = time.monotonic()
-        if self._looking is None and now >= self._next:
-            self._looking = asyncio.create_task(self._look(now))
-            self._looking.add_done_callback(discard_exception)
-        if self._looking is not None and not (self._long and now < self._began + LATEST_S):
-            await asyncio.shield(self._looking)
-        return self._seen
+        if self._scan_task is None and now >= self._next_at:
+            self._scan_task = asyncio.create_task(self._scan(now))
+            self._scan_task.add_done_callback(discard_exception)
+        if self._scan_task is not None and not (self._is_slow and now < self._started_at + MAX_AGE_S):
+            await asyncio.shield(self._scan_task)
+        return self._result
 
-    async def _look(self, began: float) -> None:
-        took = 0.0
-        hour = similar.now_hour()
-        windows: dict[str, list[tuple[str, int]]] = {window: [] for window in WINDOWS}
-        categories: dict[str, list[tuple[str, int]]] = {}
+    async def _scan(self, started_at: float) -> None:
+        hour = current_hour()
+        windows: dict[Window, Ranking] = {window: [] for window in WINDOWS}
+        categories: dict[str, Ranking] = {}
+        busy_s = 0.0
         try:
-            for partition in range(settings.partitions):
-                page, after = [], None
-                while after is None or len(page) == AT_ONCE:
-                    resumed = time.monotonic()
-                    _demand_owned(similar.similar, partition)
-                    page = similar.products(partition, after, AT_ONCE)
-                    for name, sales in page:
+            for partition in self._owned.require_all("similar"):
+                after: str | None = None
+                is_last = False
+                while not is_last:
+                    resumed_at = time.monotonic()
+                    self._owned.require("similar", partition)
+                    products = self._similar.products(partition, after, READ_KEYS)
+                    for name, sales in products:
                         for window, buyers in zip(WINDOWS, sales.recent_buyers(WINDOWS.values(), hour), strict=True):
                             if buyers > 0:
                                 _add(windows[window], name, buyers)
                         if sales.category is not None and sales.buyers > 0:
                             _add(categories.setdefault(sales.category[1], []), name, sales.buyers)
-                    after = page[-1][0] if page else ""
-                    took += time.monotonic() - resumed
+                    is_last = len(products) < READ_KEYS
+                    after = products[-1][0] if products else None
+                    busy_s += time.monotonic() - resumed_at
                     await asyncio.sleep(0)
-            self._seen = Best(
-                {window: _best(found) for window, found in windows.items()},
-                {category: _best(found) for category, found in categories.items()},
+            self._result = Bestsellers(
+                {window: _top(ranking) for window, ranking in windows.items()},
+                {category: _top(ranking) for category, ranking in categories.items()},
             )
-            self._began, self._long = began, took > LONG_S
-            self._next = time.monotonic() + max(1.0, min(20 * took, LATEST_S / 2))
+            self._started_at, self._is_slow = started_at, busy_s > SLOW_SCAN_S
+            self._next_at = time.monotonic() + max(1.0, min(20 * busy_s, MAX_AGE_S / 2))
         finally:
-            self._looking = None
+            self._scan_task = None
 
 
-bestsellers = Bestsellers()
+def _add(ranking: Ranking, name: str, buyers: int) -> None:
+    ranking.append((name, buyers))
+    if len(ranking) >= 10 * MAX_BESTSELLERS:
+        ranking[:] = _top(ranking)
 
 
-def _add(found: list[tuple[str, int]], name: str, buyers: int) -> None:
-    found.append((name, buyers))
-    if len(found) >= 10 * BESTSELLERS:
-        found[:] = _best(found)
+def _top(ranking: Ranking) -> Ranking:
+    return nsmallest(MAX_BESTSELLERS, ranking, key=lambda pair: (-pair[1], pair[0]))
 
 
-def _best(found: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    return nsmallest(BESTSELLERS, found, key=lambda pair: (-pair[1], pair[0]))
+class Recommender:
+    """Builds the lists of products."""
+
+    def __init__(self, partitions: int, ownership: Ownership, by_user: ByUserReader, similar: SimilarReader) -> None:
+        self._owned = OwnedPartitions(partitions, ownership)
+        self._by_user, self._similar = by_user, similar
+        self._bestsellers = BestsellerScan(self._owned, similar)
+
+    async def similar_products(
+        self,
+        product_name: str,
+        limit: int,
+        *,
+        for_user: str | None = None,
+        complementary: bool = False,
+        fallback: bool = True,
+    ) -> list[Suggestion] | None:
+        """Return up to `limit` products with buyers in common with a product, best first; None if it has no sales.
+
+        The list contains neither the product nor products of `for_user`, and with `complementary` no product of its
+        category. With `fallback` it is filled up with bestsellers of its category, then of all categories.
+        Raises ClosedPartition.
+        """
+        summary = self.read_summary(product_name)
+        if summary is None:
+            return None
+        excluded = {product_name, *(() if for_user is None else self.purchased_products(for_user))}
+        neighbours = await self._read_neighbours(product_name, summary, {})
+        neighbours.sort(key=lambda neighbour: (-neighbour.score, neighbour.name))
+        bestsellers = await self._bestsellers.read() if fallback else None
+        if complementary:
+            popular = [name for name, _ in bestsellers.by_window[LONGEST_WINDOW]] if bestsellers else []
+            names = [*(neighbour.name for neighbour in neighbours), *popular]
+            excluded |= await self._select_category(summary, names)
+        rows = [
+            _also_bought(neighbour.name, neighbour.score, product_name, neighbour.common_buyers)
+            for neighbour in neighbours
+            if neighbour.name not in excluded
+        ][:limit]
+        if bestsellers is None:
+            return rows
+        return _fill_up(rows, limit, [] if complementary else [summary], excluded, bestsellers)
+
+    async def recommend(self, user_id: str, limit: int, *, exclude_purchased: bool = True) -> list[Suggestion]:
+        """Return up to `limit` products that a user may like, best first; filled up as by `similar_products`.
+
+        The score of a product is the sum of its similarities to the newest products of the user, and its reason is the
+        most similar of these. Raises ClosedPartition.
+        """
+        purchased = self.purchased_products(user_id)
+        excluded = set(purchased) if exclude_purchased else set()
+        seeds = {name: summary for name in purchased[:MAX_SEEDS] if (summary := self.read_summary(name)) is not None}
+        scores: dict[str, int] = {}
+        strongest: dict[str, tuple[Neighbour, str]] = {}
+        buyers: dict[str, int] = {}
+        for seed, summary in seeds.items():
+            for neighbour in await self._read_neighbours(seed, summary, buyers):
+                name = neighbour.name
+                if name not in excluded:
+                    scores[name] = scores.get(name, 0) + neighbour.score
+                    if name not in strongest or neighbour.score > strongest[name][0].score:
+                        strongest[name] = (neighbour, seed)
+        best = nsmallest(limit, scores, key=lambda name: (-scores[name], name))
+        rows = [
+            _also_bought(name, scores[name], seed, neighbour.common_buyers)
+            for name in best
+            for neighbour, seed in [strongest[name]]
+        ]
+        return _fill_up(rows, limit, seeds.values(), excluded, await self._bestsellers.read())
+
+    async def popular_products(self, window: Window, limit: int, excluded: Collection[str] = ()) -> list[Suggestion]:
+        """Return up to `limit` products with the most buyers in a window. Raises ClosedPartition."""
+        return _popular(window, limit, excluded, await self._bestsellers.read())
+
+    def purchased_products(self, user_id: str) -> list[str]:
+        """Return all products of a user, newest first. Raises ClosedPartition."""
+        return self._by_user.product_names(user_id, self._owned.of_key("by_user", user_id))
+
+    def read_summary(self, product_name: str) -> SalesSummary | None:
+        """Return the sales of a product; None if it was never bought. Raises ClosedPartition."""
+        return self._similar.summaries([product_name], self._owned.of_key("similar", product_name))[0]
+
+    def read_history(self, product_name: str) -> ProductHistory:
+        """Return the newest purchases of a product and their counts over time. Raises ClosedPartition."""
+        return self._similar.history(product_name, self._owned.of_key("similar", product_name))
+
+    async def _read_neighbours(
+        self, product_name: str, summary: SalesSummary, buyers: dict[str, int]
+    ) -> list[Neighbour]:
+        """Return the neighbours of a product, in no order; `buyers` caches numbers of buyers by product."""
+        pairs = await self._read_common_buyers(product_name)
+        uncached = [name for name, _ in pairs if name not in buyers]
+        summaries = await self._read_summaries(uncached)
+        buyers |= {name: 0 if other is None else other.buyers for name, other in summaries.items()}
+        neighbours = []
+        for name, common in pairs:
+            # Both products and the pair learn of a new buyer at different times.
+            if common > 0:
+                similarity = cosine_similarity(common, max(common, summary.buyers), max(common, buyers[name]))
+                neighbours.append(Neighbour(round(similarity * SCORE_UNIT), name, common))
+        return neighbours
+
+    async def _read_common_buyers(self, product_name: str) -> Ranking:
+        """Return the neighbours with the most common buyers, and their number."""
+        ranking: Ranking = []
+        after: str | None = None
+        is_last = False
+        while not is_last:
+            partition = self._owned.of_key("similar", product_name)
+            pairs = self._similar.neighbours(product_name, partition, after, READ_KEYS)
+            ranking += pairs
+            is_last = len(pairs) < READ_KEYS
+            if len(ranking) > 2 * MAX_NEIGHBOURS or is_last:
+                ranking = nsmallest(MAX_NEIGHBOURS, ranking, key=lambda pair: (-pair[1], pair[0]))
+            after = pairs[-1][0] if pairs else None
+            await asyncio.sleep(0)
+        return ranking
+
+    async def _read_summaries(self, product_names: list[str]) -> dict[str, SalesSummary | None]:
+        summaries: dict[str, SalesSummary | None] = {}
+        for first in range(0, len(product_names), READ_KEYS):
+            by_partition: dict[int, list[str]] = {}
+            for name in product_names[first : first + READ_KEYS]:
+                by_partition.setdefault(self._owned.of_key("similar", name), []).append(name)
+            for partition, names in by_partition.items():
+                summaries |= zip(names, self._similar.summaries(names, partition), strict=True)
+            await asyncio.sleep(0)
+        return summaries
+
+    async def _select_category(self, summary: SalesSummary, product_names: list[str]) -> set[str]:
+        """Return those of the products that have the category of `summary`."""
+        if summary.category is None:
+            return set()
+        category = summary.category[1]
+        summaries = await self._read_summaries(product_names)
+        return {
+            name
+            for name, other in summaries.items()
+            if other is not None and other.category and other.category[1] == category
+        }
 
 
-def _filled(rows: list[Row], limit: int, like: Iterable[SalesSummary], without: set[str], best: Best) -> list[Row]:
-    """`rows`, filled up to `limit` with bestsellers: of the categories of `like`, then of all."""
+def _fill_up(
+    rows: list[Suggestion], limit: int, products: Iterable[SalesSummary], excluded: set[str], bestsellers: Bestsellers
+) -> list[Suggestion]:
+    """Fill `rows` up to `limit`, with bestsellers of the categories of `products`, then of all categories."""
     if len(rows) >= limit:
         return rows
-    seen = without | set(map(itemgetter("product_name"), rows))
-    for category in dict.fromkeys(one.category[1] for one in like if one.category is not None):
-        for name, buyers in best.by_category.get(category, ()):
-            if len(rows) < limit and name not in seen:
-                seen.add(name)
-                rows.append(_row(name, buyers, "category", {"type": "same_category", "category": category}))
-    return rows + _popular(LONGEST, limit - len(rows), seen, best)
+    excluded = excluded | {row.product_name for row in rows}
+    for category in dict.fromkeys(product.category[1] for product in products if product.category is not None):
+        for name, buyers in bestsellers.by_category.get(category, ()):
+            if len(rows) < limit and name not in excluded:
+                excluded.add(name)
+                reason = SuggestionReason("same_category", category=category)
+                rows.append(Suggestion(name, buyers, "category", reason))
+    return rows + _popular(LONGEST_WINDOW, limit - len(rows), excluded, bestsellers)
 
 
-def _also_bought(name: str, score: int, with_: str, both: int) -> Row:
-    return _row(name, score / WHOLE, "co-purchase", {"type": "also_bought", "with": with_, "also_bought_by": both})
+def _popular(window: Window, limit: int, excluded: Collection[str], bestsellers: Bestsellers) -> list[Suggestion]:
+    rows = (
+        Suggestion(name, buyers, "popular", SuggestionReason("popular", window=window))
+        for name, buyers in bestsellers.by_window[window]
+        if name not in excluded
+    )
+    return list(islice(rows, limit))
 
 
-def _row(name: str, score: float, source: str, reason: dict[str, object]) -> Row:
-    return {"product_name": name, "score": score, "source": source, "reason": reason}
-
-
-async def _of_category(known: SalesSummary, product_names: list[str]) -> set[str]:
-    """Those of the products that are of the category of a product."""
-    if known.category is None:
-        return set()
-    others = (await _briefs(product_names)).items()
-    return {name for name, one in others if one is not None and one.category and one.category[1] == known.category[1]}
-
-
-def owned(table: Table, key: str) -> int:
-    """The partition of a key, if it is this worker's. Raises ClosedPartition."""
-    partition = partition_of(key.encode(), settings.partitions)
-    _demand_owned(table, partition)
-    return partition
-
-
-def _demand_owned(table: Table, partition: int) -> None:
-    # A standby is open too, but it may be far behind.
-    if not app.assignor.is_active(TP(table.changelog, partition)):
-        raise ClosedPartition(f"partition {partition} of {table.name} is not owned here")
+def _also_bought(name: str, score: int, with_: str, common_buyers: int) -> Suggestion:
+    reason = SuggestionReason("also_bought", with_=with_, also_bought_by=common_buyers)
+    return Suggestion(name, score / SCORE_UNIT, "co-purchase", reason)

@@ -1,202 +1,245 @@
-"""The gate in front of every table read: answer here, ask the owner once, or say that it is too early.
+"""Choice of the source that answers a request about one key of a table.
 
-Never an empty list for want of a table: where nobody can answer it is 503 with Retry-After.
+The sources of a response are tried in this order:
+
+1. local: the table of this worker, if it owns the partition of the key and its tables are complete;
+2. owner: the worker that owns the partition;
+3. standby: the copy of the partition on this worker;
+4. mysql: the shop's database.
+
+Not every route has the last two. If no source has the data, the response is 503 with Retry-After, never an empty list.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from types import CoroutineType
+from functools import partial
+from typing import NamedTuple
 
 import aiohttp
+from aiohttp import ClientSession, ClientTimeout
 from aiohttp.web import Request, Response, StreamResponse
-from faust.types import TP
 from yarl import URL
 
-from app.core import app, settings
-from app.kafka import groups
-from chunks import ClosedPartition, Table
+from app.settings import Settings
+from chunks import ClosedPartition
 from domain.partitioning import partition_of
 from web.http.accept import wants_fragment
 from web.http.access import HOP_HEADER
-from web.http.problems import HandlerResult, Problem, request_id
+from web.http.handlers import ViewResponse, ViewResult
+from web.http.problems import Problem, request_id
+from web.worker import Ownership
 
 RETRY_AFTER_S = 1
 
-#: What an answer carries that is none, because the worker does not have what was asked for: whoever forwarded the
-#: request may look elsewhere.
+#: Header of a response without data because the worker does not have it: the worker that forwarded the request may use
+#: another source.
 UNSERVED = "Lately-Unserved"
 
-#: Headers that survive the hop to the owner of a partition, and back; so do all of our own.
-_ASKED = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID", "traceparent")
-_KEPT = (
+#: Headers that a forwarded request keeps, and headers that its response keeps; the response also keeps Lately's own.
+_REQUEST_HEADERS = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID", "traceparent")
+_RESPONSE_HEADERS = (
     "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "WWW-Authenticate", "Content-Security-Policy",
     "Referrer-Policy", "X-Content-Type-Options",
 )  # fmt: skip
-_OURS = "lately-"
+_OWN_PREFIX = "lately-"
 
-
-def ready() -> bool:
-    """Whether the tables of this worker are complete."""
-    return app.tables.actives_ready and not app.rebalancing and not app.should_stop
-
-
-Answer = Callable[[int], HandlerResult]
+#: Builds the response from the table of this worker, given the partition. Raises ClosedPartition, Problem.
+LocalSource = Callable[[int], ViewResult]
+#: The same for a response that has to wait for something.
+WaitingSource = Callable[[int], Awaitable[ViewResponse]]
+#: Returns the response for a partition; None, or a Problem with the reason, if this source does not have the data.
+AnswerSource = Callable[[int], Awaitable[ViewResponse | None]]
 Forward = Callable[[Request, URL], Coroutine[None, None, StreamResponse]]
-#: What is done for want of an owner, with the reason and the partition.
-Instead = Callable[[Problem, int], Coroutine[None, None, StreamResponse]]
 
 
-def routed(
-    request: Request,
-    table: Table,
-    key: bytes,
-    answer: Answer,
-    forward: Forward | None = None,
-    instead: Instead | None = None,
-) -> HandlerResult:
-    """Call `answer` with the partition of `key` if this worker owns it, else `forward` to the worker that does.
+class NotServed(Problem):
+    """This worker does not have the data now; another source may have it."""
 
-    Where neither can answer now, `instead` may.
-    Raises Problem: 421 agent-elsewhere, 503 recovering or owner-away (with Retry-After), 508 routing-loop.
+
+def not_served(code: str) -> NotServed:
+    """Return the Problem of a worker that does not have the data: recovering or owner-away."""
+    detail = {
+        "recovering": "the tables are being recovered, ask again soon",
+        "owner-away": "the worker that owns this partition does not answer, ask again soon",
+    }[code]
+    return NotServed(503, code, detail, retry_after_s=RETRY_AFTER_S, headers={UNSERVED: code})
+
+
+def problem_from_owner(code: str) -> NotServed:
+    """Return the Problem for a response of another worker with this code in the header Lately-Unserved.
+
+    Two workers that disagree on the owner will soon agree: then the owner counts as away.
     """
-    partition = partition_of(key, settings.partitions)
-    try:
-        owner = owner_of(request, table, partition)
-        if owner is None:
-            answered = answer(partition)
-            return _unless_closed(answered, instead, partition) if isinstance(answered, CoroutineType) else answered
-    except ClosedPartition:
-        return _otherwise(recovering(), instead, partition)
-    except Problem as problem:
-        if UNSERVED not in problem.headers or problem.status == 508:
+    return not_served("recovering" if code == "recovering" else "owner-away")
+
+
+async def first_answer(sources: Sequence[AnswerSource], partition: int, problem: Problem) -> ViewResponse:
+    """Return the response of the first source that has the data.
+
+    Raises Problem if no source has it: the reason of the last source that gives one, else `problem`.
+    """
+    for source in sources:
+        try:
+            response = await source(partition)
+        except Problem as reason:
+            problem = reason
+        else:
+            if response is not None:
+                return response
+    raise problem
+
+
+class OwnerResponse(NamedTuple):
+    """The response of another worker, with the headers that the client receives."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Router:
+    """Chooses the source of each response, and forwards requests to the owners of partitions."""
+
+    def __init__(self, settings: Settings, ownership: Ownership, http_client: Callable[[], ClientSession]) -> None:
+        self._partitions = settings.partitions
+        self._forward_ms = settings.forward_ms
+        self._ownership = ownership
+        self._http_client = http_client
+
+    def respond(
+        self, request: Request, table: str, key: bytes, local: LocalSource,
+        forward: Forward | None = None, fallbacks: Sequence[AnswerSource] = (),
+    ) -> ViewResult:  # fmt: skip
+        """Return the response of the first source that has the data of a key: `local`, the owner, `fallbacks`.
+
+        `local` must read the table before it waits for anything. Raises Problem: 421 agent-elsewhere, 503 recovering
+        or owner-away, 508 routing-loop.
+        """
+        partition = partition_of(key, self._partitions)
+        try:
+            owner = self.locate_owner(request, table, partition)
+            if owner is None:
+                return local(partition)
+        except ClosedPartition:
+            problem = not_served("recovering")
+        except NotServed as reason:
+            problem = reason
+        else:
+            return self._respond_remotely(request, owner, forward or self.forward, fallbacks, partition)
+        return first_answer(fallbacks, partition, problem)
+
+    async def respond_later(
+        self, request: Request, table: str, key: bytes, local: WaitingSource,
+        forward: Forward | None = None, fallbacks: Sequence[AnswerSource] = (),
+    ) -> ViewResponse:  # fmt: skip
+        """Do the same as `respond` for a `local` that waits before it reads the table, or between two reads."""
+        partition = partition_of(key, self._partitions)
+        try:
+            owner = self.locate_owner(request, table, partition)
+            if owner is None:
+                return await local(partition)
+        except ClosedPartition:
+            problem = not_served("recovering")
+        except NotServed as reason:
+            problem = reason
+        else:
+            return await self._respond_remotely(request, owner, forward or self.forward, fallbacks, partition)
+        return await first_answer(fallbacks, partition, problem)
+
+    def locate_owner(self, request: Request, table: str, partition: int) -> URL | None:
+        """Return the worker that owns a partition of a table; None if it is this worker and its tables are complete.
+
+        Raises NotServed, Problem 421 agent-elsewhere, 508 routing-loop.
+        """
+        is_ready = self._ownership.is_ready()
+        if self._ownership.is_owned(table, partition):
+            if is_ready:
+                self._ownership.check_frozen()
+                return None
+            raise not_served("recovering")
+        self.require_table(table)
+        if HOP_HEADER in request.headers:
+            raise _routing_loop() if is_ready else not_served("recovering")
+        # During a rebalance the workers that have not noticed it yet go on answering for their partitions.
+        owner = self._ownership.find_owner(table, partition)
+        if owner is not None:
+            return URL(owner)
+        raise not_served("owner-away" if is_ready else "recovering")
+
+    def require_table(self, table: str) -> None:
+        """Raise Problem 421 agent-elsewhere if this process does not run the agent that writes a table."""
+        if not self._ownership.has_table(table):
+            raise Problem(
+                421,
+                "agent-elsewhere",
+                f"this process does not run the agent {self._ownership.find_writer(table)}: ask one that does, or add "
+                f"it to LATELY_AGENTS, which here is {','.join(self._ownership.selected_agents())}",
+            )
+
+    async def forward(self, request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> StreamResponse:
+        """Respond as `owner` does to the request (or to one for `path`); it has `wait_ms` more time than usual.
+
+        Raises Problem 503 owner-away.
+        """
+        response = await self.fetch(request, owner, wait_ms, path)
+        return Response(body=response.body, status=response.status, headers=response.headers)
+
+    async def fetch(self, request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> OwnerResponse:
+        """Return the response of `owner`, for arguments as those of `forward`. Raises Problem 503 owner-away."""
+        timeout = ClientTimeout(total=(self._forward_ms + wait_ms) / 1000)
+        async with self.open_response(request, owner, timeout, path) as response:
+            return OwnerResponse(response.status, forwarded_headers(response), await response.read())
+
+    @asynccontextmanager
+    async def open_response(
+        self, request: Request, owner: URL, timeout: ClientTimeout, path: str | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send the request (or one for `path`) to `owner` and yield the response, whose body is not read yet.
+
+        Raises Problem 503 owner-away, also while the body is read.
+        """
+        url = URL(f"{str(owner).rstrip('/')}{path or request.rel_url.raw_path_qs}", encoded=True)
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        if path or wants_fragment(request):
+            headers.pop("If-None-Match", None)  # the client's ETag is of another response, or of HTML
+        headers |= {"X-Request-ID": request_id(request), HOP_HEADER: "1"}
+        client = self._http_client()
+        sending = client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
+        try:
+            async with await asyncio.wait_for(sending, timeout.total or self._forward_ms / 1000) as response:
+                yield response
+        except (aiohttp.ClientError, asyncio.TimeoutError):
+            raise not_served("owner-away") from None
+        except RuntimeError:
+            if client.closed:  # this worker stops
+                raise not_served("owner-away") from None
             raise
-        return _otherwise(problem, instead, partition)
-    forward = forward or forwarded
-    return forward(request, owner) if instead is None else _by_owner_or(request, owner, forward, instead, partition)
+
+    def _respond_remotely(
+        self, request: Request, owner: URL, forward: Forward, fallbacks: Sequence[AnswerSource], partition: int
+    ) -> Coroutine[None, None, ViewResponse]:
+        if not fallbacks:
+            return forward(request, owner)
+        sources: list[AnswerSource] = [partial(_from_owner, request, owner, forward), *fallbacks]
+        return first_answer(sources, partition, not_served("owner-away"))
 
 
-def _otherwise(problem: Problem, instead: Instead | None, partition: int) -> HandlerResult:
-    if instead is None:
-        raise problem from None
-    return instead(problem, partition)
+async def _from_owner(request: Request, owner: URL, forward: Forward, _partition: int) -> StreamResponse:
+    response = await forward(request, owner)
+    if UNSERVED in response.headers:
+        raise problem_from_owner(response.headers[UNSERVED])
+    return response
 
 
-async def _unless_closed(
-    answered: Awaitable[StreamResponse], instead: Instead | None, partition: int
-) -> StreamResponse:
-    try:
-        return await answered
-    except ClosedPartition:
-        return await _otherwise(recovering(), instead, partition)
+def _routing_loop() -> Problem:
+    detail = "the worker that was asked to answer does not own this partition either"
+    return Problem(508, "routing-loop", detail, headers={UNSERVED: "routing-loop"})
 
 
-async def _by_owner_or(
-    request: Request, owner: URL, forward: Forward, instead: Instead, partition: int
-) -> StreamResponse:
-    try:
-        response = await forward(request, owner)
-    except Problem as problem:
-        return await instead(problem, partition)
-    if UNSERVED not in response.headers:
-        return response
-    return await instead(heard(response.headers[UNSERVED]), partition)
-
-
-def owner_of(request: Request, table: Table, partition: int) -> URL | None:
-    """The worker to ask about a partition, None where that is this one.
-
-    Raises Problem as `routed` does, and 421 agent-elsewhere.
-    """
-    topic = table.changelog
-    here = ready()
-    if app.assignor.is_active(TP(topic, partition)):
-        if here:
-            app.freeze_guard.check()
-            return None
-        raise recovering()
-    demand_kept(table)
-    if HOP_HEADER in request.headers:
-        raise unserved("routing-loop") if here else recovering()
-    # While partitions are given out anew, those who have not heard of it yet go on answering for theirs.
-    for url, partitions in app.assignor.table_metadata(topic).items():
-        if partition in partitions.get(topic, ()):
-            return URL(url)
-    raise unserved("owner-away") if here else recovering()
-
-
-_WHY = {
-    "recovering": (503, "the tables are being recovered, ask again soon"),
-    "owner-away": (503, "the worker that owns this partition does not answer, ask again soon"),
-    "routing-loop": (508, "the worker that was asked to answer does not own this partition either"),
-}
-
-
-def unserved(code: str) -> Problem:
-    """The answer of a worker that does not have what was asked for: recovering, owner-away or routing-loop."""
-    status, detail = _WHY[code]
-    return Problem(
-        status, code, detail, retry_after_s=RETRY_AFTER_S if status == 503 else None, headers={UNSERVED: code}
-    )
-
-
-def heard(code: str) -> Problem:
-    """The same where another worker has said so; two who do not agree on the owner will soon."""
-    return unserved("recovering" if code == "recovering" else "owner-away")
-
-
-def demand_kept(table: Table) -> None:
-    """Raise Problem 421 agent-elsewhere where this process does not run the agent that writes the table."""
-    if table.name not in app.tables:
-        agent = groups.writer_agent(table.name, table.source_topic, app.source_topics)
-        raise Problem(
-            421,
-            "agent-elsewhere",
-            f"this process does not run the agent {agent}: ask one that does, or add it to LATELY_AGENTS, "
-            f"which here is {','.join(app.selected_agents)}",
-        )
-
-
-def recovering() -> Problem:
-    """The answer while there is no table to answer from."""
-    return unserved("recovering")
-
-
-async def forwarded(request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> Response:
-    """What `owner` answers to the request, or to `path`, with `wait_ms` more time than usual.
-
-    Raises Problem 503 owner-away.
-    """
-    within_s = (settings.forward_ms + wait_ms) / 1000
-    async with asking(request, owner, aiohttp.ClientTimeout(total=within_s), path) as answer:
-        return Response(body=await answer.read(), status=answer.status, headers=kept(answer))
-
-
-@asynccontextmanager
-async def asking(
-    request: Request, owner: URL, timeout: aiohttp.ClientTimeout, path: str | None = None
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The answer of `owner` to the request (or to `path`), to be read; Problem owner-away may come meanwhile."""
-    url = URL(f"{str(owner).rstrip('/')}{path or request.rel_url.raw_path_qs}", encoded=True)
-    headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
-    if path or wants_fragment(request):
-        headers.pop("If-None-Match", None)  # what the client has is not what is asked for here, or is no JSON
-    headers |= {"X-Request-ID": request_id(request), HOP_HEADER: "1"}
-    asked = app.http_client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
-    try:
-        async with await asyncio.wait_for(asked, timeout.total or settings.forward_ms / 1000) as answer:
-            yield answer
-    except (aiohttp.ClientError, asyncio.TimeoutError):
-        raise unserved("owner-away") from None
-    except RuntimeError:
-        if app.http_client.closed:  # this worker stops
-            raise unserved("owner-away") from None
-        raise
-
-
-def kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    """The headers of another worker's answer that are handed on."""
-    ours = [name for name in answer.headers if name.lower().startswith(_OURS)]
-    return {name: answer.headers[name] for name in (*_KEPT, *ours) if name in answer.headers}
+def forwarded_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """Return the headers of another worker's response that the client receives."""
+    own = [name for name in response.headers if name.lower().startswith(_OWN_PREFIX)]
+    return {name: response.headers[name] for name in (*_RESPONSE_HEADERS, *own) if name in response.headers}

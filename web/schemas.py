@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,9 +12,12 @@ from web.http.schemas import AssignedPartitions, Count, RecoveryState
 
 Id = Annotated[str, Meta(min_length=1, examples=["o-1"])]
 Money = Annotated[str, Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["19.90"])]
-Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-31T12:00:00Z"])]
+Time = Annotated[datetime, Meta(tz=True, examples=["2026-01-31T12:00:00Z"])]
+#: A time in the text of its source, which may have zeros at the end of its fraction.
+TimeText = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-31T12:00:00Z"])]
 Limit = Annotated[int, Meta(ge=1, le=100)]
 Window = Literal["1h", "24h", "7d"]
+Role = Literal["active", "standby", "source"]
 TraceOutcome = Literal["visible", "cancelled", "different"]
 
 
@@ -65,22 +69,27 @@ class PurchasesMeta(Struct):
     complete: bool
     as_of: Time | None
     lag_ms: Count | None
-    role: Literal["active", "standby", "source"]
+    role: Role
     worker: str
-    guarantee: Literal["proven", "timed", "none"]
-    unseen: list[Literal["changed", "removed"]]
+    guarantee: Annotated[str, Meta(extra_json_schema={"enum": ["proven", "timed", "none"]})]
+    unseen: tuple[Annotated[str, Meta(extra_json_schema={"enum": ["changed", "removed"]})], ...]
     verified_at: Time | None
 
 
-class UserPurchases(Struct):
+class PurchasesContent(Struct):
     """A user's purchases, newest first, ungrouped or in one of the two groupings."""
 
     user_id: Id
-    meta: PurchasesMeta
     purchases: list[RankedPurchase] | UnsetType = UNSET
     orders: list[OrderGroup] | UnsetType = UNSET
     products: list[ProductGroup] | UnsetType = UNSET
     next_cursor: str | UnsetType = UNSET
+
+
+class UserPurchases(PurchasesContent, kw_only=True):
+    """A user's purchases, newest first, ungrouped or in one of the two groupings."""
+
+    meta: PurchasesMeta
 
 
 class UserError(Struct):
@@ -91,15 +100,10 @@ class UserError(Struct):
     retry_after_ms: Count
 
 
-class UserPurchasesOrError(Struct):
+class UserPurchasesOrError(PurchasesContent):
     """The result for one of many users: the fields of UserPurchases, or `error`."""
 
-    user_id: Id
     meta: PurchasesMeta | UnsetType = UNSET
-    purchases: list[RankedPurchase] | UnsetType = UNSET
-    orders: list[OrderGroup] | UnsetType = UNSET
-    products: list[ProductGroup] | UnsetType = UNSET
-    next_cursor: str | UnsetType = UNSET
     error: UserError | UnsetType = UNSET
 
 
@@ -229,7 +233,7 @@ class TraceStage(Struct):
     """A stage of a purchase on its path; `ms` is the time since the previous stage."""
 
     stage: Literal["captured", "published", "applied"]
-    at: Time
+    at: TimeText
     ms: float | None
     event_id: str | UnsetType = UNSET
     type: str | UnsetType = UNSET

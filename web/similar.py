@@ -1,28 +1,25 @@
-"""What goes with a product, what a user may like, what is popular: lists of products, each with its reason."""
+"""Lists of products, each with its reason: similar, recommended and popular products."""
 
 from __future__ import annotations
 
-from aiohttp.web import Request, Response
+from aiohttp.web import Request
 
-from app.core import settings
-from tables import by_user
-from tables import similar as table
-from web import schemas
+from web.context import WebContext
 from web.http import parameters
-from web.http.conditional import json_response
+from web.http.handlers import ViewResult
 from web.http.parameters import LIMIT, USER
-from web.http.problems import HandlerResult, Problem
+from web.http.problems import Problem
 from web.http.routes import Parameter, Route
 from web.problem_types import QUERY, ROUTED
-from web.recommendations import DEFAULT_LIMIT, LONGEST, WINDOWS, popular, purchased, recommend, similar_to
+from web.recommendations import DEFAULT_LIMIT, LONGEST_WINDOW, WINDOWS
 from web.resource_names import PRODUCT, read_product_name
-from web.routing import demand_kept, routed
+from web.schemas import ListMeta, PopularProducts, Recommendations, SimilarProducts
 
 
 @Route(
     "/v1/products/popular",
     "The products that most users bought",
-    response=schemas.PopularProducts,
+    response=PopularProducts,
     headers=("ETag",),
     parameters=(
         Parameter("window", "The time window", {"type": "string", "enum": ["1h", "24h", "7d"]}, example="24h"),
@@ -30,23 +27,23 @@ from web.routing import demand_kept, routed
     ),
     problems=(*QUERY, *ROUTED, "not-found"),
 )
-def get_popular_products(context: object, request: Request) -> HandlerResult:
-    """What most users bought lately."""
-    switched_on()
+def get_popular_products(context: WebContext, request: Request) -> ViewResult:
+    """Return the products that most users bought in a time window."""
+    require_similar(context)
     parameters.require_known(request, "window", "limit")
-    window = parameters.read_choice(request, "window", *WINDOWS) or LONGEST
+    window = parameters.read_choice(request, "window", *WINDOWS) or LONGEST_WINDOW
     limit = parameters.read_limit(request, DEFAULT_LIMIT)
 
-    async def told(_partition: int) -> Response:
-        return json_response(request, {"window": window, "products": await popular(window, limit), **_meta(limit)})
+    async def read_table(_partition: int) -> PopularProducts:
+        return PopularProducts(window, await context.recommender.popular_products(window, limit), ListMeta(limit))
 
-    return routed(request, table.similar, b"", told)
+    return context.router.respond_later(request, "similar", b"", read_table)
 
 
 @Route(
     "/v1/products/{product_name}/similar",
     "Products that were bought by the same users",
-    response=schemas.SimilarProducts,
+    response=SimilarProducts,
     headers=("ETag",),
     parameters=(
         PRODUCT,
@@ -65,9 +62,9 @@ def get_popular_products(context: object, request: Request) -> HandlerResult:
     ),
     problems=("invalid-product-name", "invalid-user-id", "unknown-product", "not-found", *QUERY, *ROUTED),
 )
-def get_similar_products(context: object, request: Request) -> HandlerResult:
-    """What the users who bought a product also bought."""
-    switched_on()
+def get_similar_products(context: WebContext, request: Request) -> ViewResult:
+    """Return the products that the buyers of a product also bought."""
+    require_similar(context)
     parameters.require_known(request, "limit", "intent", "for_user", "fallback")
     name = read_product_name(request, 3)
     limit = parameters.read_limit(request, DEFAULT_LIMIT)
@@ -75,21 +72,25 @@ def get_similar_products(context: object, request: Request) -> HandlerResult:
     fallback = parameters.read_choice(request, "fallback", "popular", "none")
     complementary = parameters.read_choice(request, "intent", "related", "complementary") == "complementary"
 
-    async def told(_partition: int) -> Response:
-        rows = await similar_to(name, limit, for_user=user, complementary=complementary, fallback=fallback != "none")
+    async def read_table(_partition: int) -> SimilarProducts:
+        recommender = context.recommender
+        rows = await recommender.similar_products(
+            name, limit, for_user=user, complementary=complementary, fallback=fallback != "none"
+        )
         if rows is None and fallback == "popular":
-            rows = await popular(LONGEST, limit, {name, *purchased(user)} if user else {name})
+            excluded = {name, *recommender.purchased_products(user)} if user else {name}
+            rows = await recommender.popular_products(LONGEST_WINDOW, limit, excluded)
         if rows is None:
-            raise Problem(404, "unknown-product", "nobody bought a product of this name")
-        return json_response(request, {"product_name": name, "similar": rows, **_meta(limit)})
+            raise unknown_product()
+        return SimilarProducts(name, rows, ListMeta(limit))
 
-    return routed(request, table.similar, name.encode(), told)
+    return context.router.respond_later(request, "similar", name.encode(), read_table)
 
 
 @Route(
     "/v1/users/{user_id}/recommendations",
     "Products that the user may like, each with its reason",
-    response=schemas.Recommendations,
+    response=Recommendations,
     headers=("ETag",),
     parameters=(
         USER,
@@ -98,27 +99,28 @@ def get_similar_products(context: object, request: Request) -> HandlerResult:
     ),
     problems=("invalid-user-id", *QUERY, *ROUTED, "not-found"),
 )
-def get_recommendations(context: object, request: Request) -> HandlerResult:
-    """What a user may like; a user never seen is shown what is popular."""
-    switched_on()
+def get_recommendations(context: WebContext, request: Request) -> ViewResult:
+    """Return products that a user may like; for an unknown user the bestsellers."""
+    require_similar(context)
     parameters.require_known(request, "limit", "exclude")
     user = parameters.read_user_id(request, 3)
     limit = parameters.read_limit(request, DEFAULT_LIMIT)
-    new_only = parameters.read_choice(request, "exclude", "purchased", "none") != "none"
+    exclude_purchased = parameters.read_choice(request, "exclude", "purchased", "none") != "none"
 
-    async def told(_partition: int) -> Response:
-        rows = await recommend(user, limit, exclude_purchased=new_only)
-        return json_response(request, {"user_id": user, "recommendations": rows, **_meta(limit)})
+    async def read_table(_partition: int) -> Recommendations:
+        rows = await context.recommender.recommend(user, limit, exclude_purchased=exclude_purchased)
+        return Recommendations(user, rows, ListMeta(limit))
 
-    return routed(request, by_user.by_user, user.encode(), told)
+    return context.router.respond_later(request, "by_user", user.encode(), read_table)
 
 
-def switched_on() -> None:
-    """Raise Problem where nothing is counted together: 404 not-found nowhere, 421 agent-elsewhere not here."""
-    if not settings.similar:
+def require_similar(context: WebContext) -> None:
+    """Raise Problem 404 not-found if no process counts co-purchases, 421 agent-elsewhere if this one does not."""
+    if not context.settings.similar:
         raise Problem(404, "not-found", "this is switched off: LATELY_SIMILAR is 0")
-    demand_kept(table.similar)
+    context.router.require_table("similar")
 
 
-def _meta(limit: int) -> dict[str, object]:
-    return {"meta": {"limit": limit}}
+def unknown_product() -> Problem:
+    """Return the Problem of a product without sales."""
+    return Problem(404, "unknown-product", "nobody bought a product of this name")

@@ -1,4 +1,4 @@
-"""The tables as they are, for commands that compare or count them: GET /v1/tables/{table}/{partition}, …/digest."""
+"""The content of the tables, for commands that compare or count them: GET /v1/tables/{table}/{partition}, …/digest."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from aiohttp.web import Request, Response
 
-from app.core import app, settings
-from chunks import ClosedPartition, StoreSnapshot, Table, position_key
+from chunks import ClosedPartition, StoreSnapshot, TableReader, position_key
 from domain.digests import PartitionDigest
-from tables import baskets, by_product, by_user, product_partials, similar
-from web import schemas
+from web.context import WebContext
 from web.http import parameters
+from web.http.handlers import ViewResponse
 from web.http.problems import Problem
 from web.http.routes import JSON, MSGPACK, Access, Parameter, Route
 from web.problem_types import QUERY, ROUTED
-from web.routing import demand_kept, forwarded, owner_of, ready, recovering
+from web.routing import not_served
+from web.schemas import TableDigest
 
-#: A page ends with the key that reaches one of these.
+#: A page ends with the key that reaches one of these limits.
 PAGE_KEYS, PAGE_BYTES = 2_000, 2**19
-#: Between so many keys of a digest other requests are answered; and how long the worker that owns it may take.
-KEYS_AT_ONCE, DIGEST_MS = 500, 600_000
-
-#: Those that some process keeps; an agent of your own may have more.
-LATELYS = (by_user.by_user, product_partials.product_partials, by_product.by_product, baskets.baskets, similar.similar)
-
-Pairs = Iterable[tuple[bytes, bytes]]
+#: After this many keys of a digest the event loop serves other requests; and the extra time of the owner.
+DIGEST_BATCH_KEYS, DIGEST_EXTRA_MS = 500, 600_000
 
 PARTITION = (
     Parameter("table", "The table's name", {"type": "string", "maxLength": 64}, "path", "by_user"),
@@ -52,32 +47,32 @@ _encode = msgspec.msgpack.Encoder().encode
     problems=("not-found", *QUERY, *ROUTED),
     tags=("operations",),
 )
-async def get_table_content(context: object, request: Request) -> Response:
-    """What is committed in a partition of a table; the worker that owns it answers.
+async def get_table_content(context: WebContext, request: Request) -> ViewResponse:
+    """Return committed pairs of a partition of a table, from the worker that owns it.
 
-    An array: the offset of the source topic up to which it holds everything, the pairs of key and value in the order
-    of the keys, and the key to go on after, nil at the end.
+    The msgpack array holds the offset of the source topic below which all records are included, the pairs in the order
+    of their keys, and the last key of the page, nil on the last page.
     """
-    table = request.match_info["table"]
     parameters.require_known(request, "after", "key", "prefix")
-    number = parameters.read_partition(request, 4, settings.partitions)
+    partition = parameters.read_partition(request, 4, context.settings.partitions)
     keys, prefixes = parameters.read_hex_values(request, "key"), parameters.read_hex_values(request, "prefix")
-    after = (parameters.read_hex_values(request, "after") or [None])[-1]
-    wanted = _known(table)
-    owner = owner_of(request, wanted, number)
+    start_values = parameters.read_hex_values(request, "after")
+    table = _find_table(context, request)
+    owner = context.router.locate_owner(request, table.name, partition)
     if owner is not None:
-        return await forwarded(request, owner)
+        return await context.router.forward(request, owner)
     try:
-        position = wanted.position(number) or 0  # first: what is committed meanwhile is there, but not promised
-        moment = wanted.snapshot(number)
+        # The position is read first: the snapshot may also contain the records of later offsets.
+        position = table.position(partition) or 0
+        snapshot = table.snapshot(partition)
     except ClosedPartition:
-        raise recovering() from None
+        raise not_served("recovering") from None
+    last_key: bytes | None = None
     if keys or prefixes:
-        pairs, following = list(_chosen(moment, keys, prefixes)), None
+        pairs = list(_select(snapshot, keys, prefixes))
     else:
-        pairs, following = _page(moment.scan(after=after))
-    body = _encode((position, pairs, following))
-    return Response(body=body, content_type=MSGPACK)
+        pairs, last_key = _take_page(snapshot.scan(after=start_values[-1] if start_values else None))
+    return Response(body=_encode((position, pairs, last_key)), content_type=MSGPACK)
 
 
 @Route(
@@ -85,58 +80,58 @@ async def get_table_content(context: object, request: Request) -> Response:
     "Number of keys and a digest of a partition of a table; equal for equal content",
     Access.OPERATOR,
     (JSON,),
-    schemas.TableDigest,
+    TableDigest,
     PARTITION,
     ("not-found", *QUERY, *ROUTED),
     tags=("operations",),
 )
-async def get_table_digest(context: object, request: Request) -> Response:
-    """How many keys a partition of a table holds, and a digest of them and their values, all at one moment."""
-    table = request.match_info["table"]
+async def get_table_digest(context: WebContext, request: Request) -> ViewResponse:
+    """Return the number of keys and the digest of a snapshot of a partition, from the worker that owns it."""
     parameters.require_known(request)
-    number = parameters.read_partition(request, 4, settings.partitions)
-    wanted = _known(table)
-    owner = owner_of(request, wanted, number)
+    partition = parameters.read_partition(request, 4, context.settings.partitions)
+    table = _find_table(context, request)
+    owner = context.router.locate_owner(request, table.name, partition)
     if owner is not None:
-        return await forwarded(request, owner, DIGEST_MS)
+        return await context.router.forward(request, owner, DIGEST_EXTRA_MS)
     try:
-        moment = wanted.snapshot(number)
+        snapshot = table.snapshot(partition)
     except ClosedPartition:
-        raise recovering() from None
-    position, digest = moment.get(position_key(wanted.source_topic)), PartitionDigest(table)
-    for key, value in moment.scan():
+        raise not_served("recovering") from None
+    position, digest = snapshot.get(position_key(table.source_topic)), PartitionDigest(table.name)
+    for key, value in snapshot.scan():
         digest.add(key, value)
-        if not digest.keys % KEYS_AT_ONCE:
+        if not digest.keys % DIGEST_BATCH_KEYS:
             await asyncio.sleep(0)
-            if not ready():
-                raise recovering()  # the partition may be closed at any time
-    body = {
-        "table": table, "partition": number, "position": None if position is None else int(position),
-        "keys": digest.keys, "digest": digest.hexdigest(),
-    }  # fmt: skip
-    return Response(body=msgspec.json.encode(body), content_type="application/json", charset="utf-8")
+            if not context.ownership.is_ready():
+                raise not_served("recovering")  # the partition may be closed at any time
+    offset = None if position is None else int(position)
+    return TableDigest(table.name, partition, offset, digest.keys, digest.hexdigest())
 
 
-def _known(table: str) -> Table:
-    for one in LATELYS:
-        if one.name == table:
-            demand_kept(one)
-    if table not in app.tables:
-        raise Problem(404, "not-found", f"there is no such table; there are {', '.join(sorted(app.tables))}")
-    return app.tables[table]
+def _find_table(context: WebContext, request: Request) -> TableReader:
+    """Return the table in the path. Raises Problem 421 agent-elsewhere, 404 not-found."""
+    name = request.match_info["table"]
+    table = context.tables.get(name)
+    if table is not None:
+        return table
+    if context.ownership.find_writer(name) is not None:
+        context.router.require_table(name)
+    raise Problem(404, "not-found", f"there is no such table; there are {', '.join(sorted(context.tables))}")
 
 
-def _chosen(moment: StoreSnapshot, keys: list[bytes], prefixes: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def _select(snapshot: StoreSnapshot, keys: Iterable[bytes], prefixes: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
     for key in keys:
-        value = moment.get(key)
+        value = snapshot.get(key)
         if value is not None:
             yield key, value
     for prefix in prefixes:
-        yield from moment.scan(prefix)
+        yield from snapshot.scan(prefix)
 
 
-def _page(pairs: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-    page, size = [], 0
+def _take_page(pairs: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Return the first pairs, and the key after which the next page begins; None on the last page."""
+    page: list[tuple[bytes, bytes]] = []
+    size = 0
     for key, value in pairs:
         page.append((key, value))
         size += len(key) + len(value)

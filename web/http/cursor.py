@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp.web import Request
 
-from app.core import settings
 from app.settings import Settings
 from web.http.problems import Problem
 
@@ -30,9 +29,6 @@ _encode = msgspec.msgpack.Encoder().encode
 def signing_key(settings: Settings) -> bytes:
     """Return the key of the signatures: LATELY_CURSOR_SECRET, or a key derived from LATELY_ID."""
     return hashlib.sha256((settings.cursor_secret or f"cursor of {settings.id}").encode()).digest()
-
-
-KEY = signing_key(settings)
 
 
 def next_page_url(request: Request, cursor: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from aiohttp.web import Request
@@ -16,6 +17,8 @@ from domain.events import MAX_ID_BYTES, is_valid_user_id
 from domain.values import microseconds
 from web.http.problems import Problem
 from web.http.routes import Parameter
+
+Choice = TypeVar("Choice", bound=str)
 
 MAX_LIMIT = 100
 MAX_USERS = 100
@@ -79,14 +82,15 @@ def read_number(request: Request, name: str, maximum: int = 2**63 - 1) -> int | 
     return int(values[0])
 
 
-def read_choice(request: Request, name: str, *choices: str) -> str | None:
+def read_choice(request: Request, name: str, *choices: Choice) -> Choice | None:
     """Return one of `choices`. Raises Problem invalid-parameter."""
     values = request.query.getall(name, [])
     if not values:
         return None
-    if len(values) > 1 or values[0] not in choices:
-        raise invalid_parameter(name, f"{name} must be given once, as one of {', '.join(choices)}")
-    return values[0]
+    for choice in choices:
+        if values == [choice]:
+            return choice
+    raise invalid_parameter(name, f"{name} must be given once, as one of {', '.join(choices)}")
 
 
 def read_text(request: Request, name: str, max_length: int) -> str | None:

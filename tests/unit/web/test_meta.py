@@ -7,7 +7,7 @@ import pytest
 from app.services.source_status import Freshness
 from domain.pages import PurchaseFilter, PurchasesPage
 from web.http.problems import Problem
-from web.meta import complete, meta, require_fresh
+from web.meta import build_meta, is_complete, require_fresh
 from web.purchase_query import PurchaseQuery
 
 HORIZON = 100
@@ -31,8 +31,8 @@ def page(*moments: int) -> PurchasesPage:
     ],
 )
 def test_what_may_be_missing_before_the_horizon_makes_a_page_incomplete(query, shown, expected):
-    assert complete(query, shown, HORIZON) is expected
-    assert complete(query, shown, None)
+    assert is_complete(query, shown, HORIZON) is expected
+    assert is_complete(query, shown, None)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,5 @@ def test_an_answer_older_than_asked_for_or_of_unknown_age_is_too_stale(lag_ms, m
 
 def test_changes_that_the_source_cannot_see_are_named():
     fresh = Freshness(None, None, "proven", None, ("changed", "removed"))
-    assert meta(PurchaseQuery(2), page(120, 110), fresh, "active")["unseen"] == ("changed", "removed")
+    meta = build_meta(PurchaseQuery(2), page(120, 110), fresh, "active", "http://here")
+    assert meta.unseen == ("changed", "removed")

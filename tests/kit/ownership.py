@@ -1,0 +1,51 @@
+"""Owners of partitions that a test decides, in place of a consumer group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar")
+
+
+@dataclass
+class FixedOwnership:
+    """Implements web.worker.Ownership: this worker owns all partitions that are not in `others`."""
+
+    is_worker_ready: bool = True
+    #: Partition -> the address of the worker that owns it, None if no worker does.
+    others: Mapping[int, str | None] = field(default_factory=dict)
+    #: The partitions whose copy on this worker is complete.
+    caught_up: frozenset[int] = frozenset()
+    tables: Sequence[str] = TABLES
+
+    def is_ready(self) -> bool:
+        """Return whether the tables of this worker are complete."""
+        return self.is_worker_ready
+
+    def is_owned(self, table: str, partition: int) -> bool:
+        """Return whether this worker owns a partition of a table."""
+        return table in self.tables and partition not in self.others
+
+    def find_owner(self, table: str, partition: int) -> str | None:
+        """Return the address of the worker that owns a partition of a table; None if no worker does."""
+        return self.others.get(partition)
+
+    async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
+        """Return whether this worker has a complete copy of a partition."""
+        return partition in self.caught_up
+
+    def check_frozen(self) -> None:
+        """Do nothing: the process was not frozen."""
+
+    def has_table(self, table: str) -> bool:
+        """Return whether this process runs the agent that writes a table."""
+        return table in self.tables
+
+    def find_writer(self, table: str) -> str | None:
+        """Return the agent that writes a table."""
+        return table if table in TABLES else None
+
+    def selected_agents(self) -> Sequence[str]:
+        """Return the agents that this process runs."""
+        return self.tables
