@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 import jwt
 
 from app.errors import BadToken
-from domain.events import valid_user_id
+from domain.events import is_valid_user_id
 
 OPERATOR = "operator"
 
@@ -51,6 +51,6 @@ def read(secret: str, token: str) -> Caller:
         raise BadToken from None
     user, scope = claims.get("sub"), claims.get("scope")
     operator = isinstance(scope, str) and OPERATOR in scope.split()
-    if not operator if user is None else not valid_user_id(user):
+    if not operator if user is None else not is_valid_user_id(user):
         raise BadToken
     return Caller(user, operator, int(claims["exp"]) if "exp" in claims else None)

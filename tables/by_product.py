@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from app.core import app, product_partials, settings
 from chunks import Chunk, TableReader
-from domain.totals import Partial, Totals, decode_partial, merge_partials, sum_partials
+from domain.totals import PartialTotals, Totals, decode_partial, merge_partials, sum_partials
 
 
 def apply_partials(chunk: Chunk) -> None:
     """Apply the partials of a chunk."""
     table = chunk.view(by_product)
-    grouped: dict[bytes, list[Partial]] = {}
+    grouped: dict[bytes, list[PartialTotals]] = {}
     for _offset, _key, value in chunk.records:
         assert value is not None, "product_partials has no records without a value"
         partial = decode_partial(value)
