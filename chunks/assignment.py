@@ -87,9 +87,9 @@ def assign(partitions: int, states: Mapping[str, ClientState], replicas: int) ->
             for worker in warm
             if partition in states[worker].standby and worker not in keepers and worker != owner
         ]
-        for new, old in zip(sorted(cold - {targets[partition]}), leaving, strict=False):
-            assignments[new].warmup.add(partition)
-            keepers.add(old)
+        for receiver, former in zip(sorted(cold - {targets[partition]}), leaving, strict=False):
+            assignments[receiver].warmup.add(partition)
+            keepers.add(former)
         assignments[owner].active.add(partition)
         for keeper in keepers - {owner}:
             assignments[keeper].standby.add(partition)
@@ -112,12 +112,12 @@ def _balance_owners(partitions: int, states: Mapping[str, ClientState]) -> list[
         best = [worker for worker in owned if _rank(states[worker], partition)[:2] == best_rank]
         owned[min(best, key=lambda worker: (len(owned[worker]), states[worker].lag(partition)))].add(partition)
     while True:
-        fewest, most = min(map(len, owned.values())), max(map(len, owned.values()))
-        if most - fewest < 2:
+        fewest, highest = min(map(len, owned.values())), max(map(len, owned.values()))
+        if highest - fewest < 2:
             return [next(worker for worker in owned if partition in owned[worker]) for partition in range(partitions)]
         moves = (
             (states[receiver].lag(partition), partition, receiver, giver)
-            for giver in owned if len(owned[giver]) == most
+            for giver in owned if len(owned[giver]) == highest
             for receiver in owned if len(owned[receiver]) == fewest
             for partition in owned[giver]
         )  # fmt: skip

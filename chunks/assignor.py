@@ -148,7 +148,9 @@ class Assignor(PartitionAssignor):
                     standbys[member] |= {topic: sorted(target.standby) for topic in topics & changelogs}
                     warmup[member] |= {topic: sorted(target.warmup) for topic in topics & changelogs if target.warmup}
         owners = {infos[member].url: self._topics_filtered(actives[member], changelogs) for member in members}
-        others = {infos[member].url: self._non_table_topics_filtered(actives[member], changelogs) for member in members}
+        external = {
+            infos[member].url: self._non_table_topics_filtered(actives[member], changelogs) for member in members
+        }
         return {
             member: ConsumerProtocolMemberAssignment(
                 self.version,
@@ -159,7 +161,7 @@ class Assignor(PartitionAssignor):
                 self._compress(
                     AssignmentInfo(
                         assignment=ClientAssignment(actives=actives[member], standbys=standbys[member]),
-                        url=infos[member].url, changelog_distribution=owners, external_topic_distribution=others,
+                        url=infos[member].url, changelog_distribution=owners, external_topic_distribution=external,
                         topic_groups=topic_groups, warming=warmup[member],
                     ).dumps()
                 ),

@@ -119,8 +119,8 @@ def _split_fetch_result(result: FetchResult, max_records: int, end: int = 0) -> 
         part = records[start : start + max_records]
         yield RecordRange(first, part[-1][0] + 1, part, end)
         first = part[-1][0] + 1
-    rest = records[(len(records) - 1) // max_records * max_records :] if records else []
-    yield RecordRange(first, partition.next_fetch_offset, rest, end)
+    remaining = records[(len(records) - 1) // max_records * max_records :] if records else []
+    yield RecordRange(first, partition.next_fetch_offset, remaining, end)
 
 
 def _iterate_records(partition: PartitionRecords) -> Iterator[FetchedRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import SimpleNamespace
 
@@ -60,6 +61,15 @@ def test_a_worker_alone_gets_everything_and_all_know_where_it_is():
     assert member.has() == ([0, 1, 2, 3], [], [])
     assert member.assignor.is_active(TP("orders", 3))
     assert member.assignor.table_metadata(CHANGELOG) == {"http://a": {CHANGELOG: [0, 1, 2, 3]}}
+
+
+def test_the_names_on_the_wire_stay_what_they_were_so_that_versions_can_share_a_group():
+    member = Member("http://a", {0: 5})
+    sent = json.loads(member.assignor._decompress(member.assignor.metadata(TOPICS).user_data))
+    assert sorted(sent) == ["active", "changelogs", "ends", "held", "standby", "url", "warmed"]
+    assert sent["held"] == {CHANGELOG: {"0": 5}}
+    answer = member.assignor._perform_assignment(CLUSTER, {"0": member.assignor.metadata(TOPICS)})["0"]
+    assert "warming" in json.loads(member.assignor._decompress(answer.user_data))
 
 
 def test_one_that_joins_makes_copies_says_when_they_are_warm_and_is_believed_once():
