@@ -31,3 +31,11 @@ def lock_folder(folder: Path, user: str, next_step: str, name: str = "lock") -> 
         lock.release()
         raise
     return lock
+
+
+def delete_lock(lock: FileLock) -> None:
+    """Release a lock and delete its files, for a folder whose content is deleted too."""
+    path = Path(lock.lock_file)
+    path.with_name(f"{path.name}-owner").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    lock.release()

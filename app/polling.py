@@ -13,10 +13,11 @@ T = TypeVar("T")
 async def poll_until(
     check: Callable[[], Awaitable[T]], within_s: float, every_s: float, is_done: Callable[[T], bool] = bool
 ) -> T:
-    """Call `check` every `every_s` seconds until `is_done` accepts its result; return the last result.
+    """Call `check` every `every_s` seconds until `is_done` accepts its result.
 
-    After `within_s` seconds the last result is returned although it is not accepted: the caller
-    raises the error that names the cause. `check` is called at least once. Its exceptions pass.
+    Return the last result. After `within_s` seconds the last result is returned although it is not
+    accepted: the caller raises the error that names the cause. `check` is called at least once. It
+    may raise.
     """
     deadline = time.monotonic() + within_s
     while True:

@@ -1,4 +1,4 @@
-"""Read the changelog topics from a command: copies of their partitions, and records between two offsets.
+"""Read changelog topics from a command: copy partitions, read between two offsets.
 
 Only committed records are read. The records of one transaction in one changelog end with the record
 that contains the source position.
@@ -26,7 +26,10 @@ Pair = tuple[bytes, bytes | None]
 
 
 class ChangelogReader:
-    """Reads the changelogs of one app; `committed` reads the records, `uncommitted` the end offsets."""
+    """Reads the changelogs of one app.
+
+    `committed` reads the records, `uncommitted` the end offsets.
+    """
 
     def __init__(self, settings: Settings, committed: AIOKafkaConsumer, uncommitted: AIOKafkaConsumer) -> None:
         self._topics = Topics(settings)
@@ -38,24 +41,24 @@ class ChangelogReader:
 
     def position_key(self, table: str) -> bytes:
         """Return the key of the changelog records that contain the table's source position."""
-        return position_key(self._topics.feeding[table])
+        return position_key(self._topics.source_topics[table])
 
     async def end_offset(self, tp: TP) -> int:
         """Return the end offset of a partition, open transactions included."""
         return await end_offset(self._uncommitted, tp)
 
     async def decided_offset(self, tp: TP) -> int:
-        """Return the offset below which every transaction of a partition is committed or aborted."""
+        """Return the offset before the first open transaction of a partition."""
         return await end_offset(self._committed, tp)
 
     async def copy(
         self, table: str, partition: int, store: Store, max_position: int | None = None, safe_below: int = 0
     ) -> int | None:
-        """Continue the copy of a changelog partition in `store` up to its present end; return its source position.
+        """Continue the copy of a changelog partition in `store` up to its present end.
 
-        The copy contains complete transactions only. With `max_position` it contains only those
-        that end at this source position or before it. Transactions below the changelog offset
-        `safe_below` are copied unchecked.
+        Return its source position. The copy contains complete transactions only. With
+        `max_position` it contains only those that end at this source position or before it.
+        Transactions below the changelog offset `safe_below` are copied unchecked.
         """
         tp = self.tp(table, partition)
         end, position = await self.end_offset(tp), store.offset
@@ -71,10 +74,10 @@ class ChangelogReader:
                 _apply(store, pairs, position)
                 if position >= end and not transactions.is_open:
                     break
-        return store.position(self._topics.feeding[table])
+        return store.position(self._topics.source_topics[table])
 
     def read_between(self, tp: TP, first: int, end: int) -> AsyncIterator[ConsumerRecord]:
-        """Yield the committed records of a partition from offset `first` up to, not including, `end`."""
+        """Yield the committed records of a partition from offset `first` to before `end`."""
         return read_partition(self._committed, TopicPartition(*tp), first, end)
 
 

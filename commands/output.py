@@ -34,7 +34,10 @@ def print_findings(findings: Iterable[Finding], as_json: bool) -> bool:
 
 
 def encode_difference(difference: PurchaseDifference, side: str) -> str:
-    """Encode a difference as JSON; `side` is the field name of the content that the table should have."""
+    """Encode a difference as JSON.
+
+    `side` is the field name of the content that the table should have.
+    """
     fields = {side if name == "database" else name: value for name, value in difference.to_dict().items()}
     return msgspec.json.encode(fields).decode()
 
@@ -57,7 +60,7 @@ def format_difference(difference: PurchaseDifference, source: str) -> str:
 
 
 class ProgressLine:
-    """Prints the progress of a command to stderr: one updated line on a terminal, else a line every few seconds."""
+    """Prints progress to stderr: one updated line on a terminal, else some lines."""
 
     def __init__(self, unit: str = "rows") -> None:
         self._unit = unit

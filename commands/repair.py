@@ -1,4 +1,4 @@
-"""Shared by the commands that compare the table by_user: compare users again, and publish repairs."""
+"""Shared by commands that compare the table by_user: second comparisons and repairs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Repair = Callable[[list[PurchaseDifference], RepairVersion], Awaitable[None]]
 
 
 class Comparison(NamedTuple):
-    """The present differences of some users: confirmed ones, and those that an event in flight may explain."""
+    """Differences of some users: confirmed ones, and those that an event in flight may explain."""
 
     confirmed: list[PurchaseDifference]
     in_flight: list[PurchaseDifference]
@@ -43,9 +43,10 @@ async def recheck(
     report: Callable[[PurchaseDifference], None],
     repair: Repair | None,
 ) -> int:
-    """Compare users again, report and repair each confirmed difference once; return the number of undecided ones.
+    """Compare users again, report and repair each confirmed difference once.
 
-    Users with an event in flight are compared again, at most MAX_ROUNDS times.
+    Return the number of undecided ones. Users with an event in flight are compared again, at most
+    MAX_ROUNDS times.
     """
     reported: set[tuple[str, tuple[str | int, str]]] = set()
     in_flight: list[PurchaseDifference] = []
@@ -70,7 +71,7 @@ async def publish_repairs(
     version: RepairVersion,
     source: str,
 ) -> list[PurchaseDifference]:
-    """Publish the repair of each difference, wait until the table contains them, and return the repaired ones.
+    """Publish repairs, wait until the table contains them, and return the repaired differences.
 
     `source` is the CloudEvents source of the repairs.
     """
@@ -97,7 +98,7 @@ async def publish_repairs(
 
 
 def _is_repaired(difference: PurchaseDifference, purchase: Purchase | None) -> bool:
-    """Whether the table now contains the expected purchase, or a newer version that arrived meanwhile."""
+    """Return whether the table contains the expected purchase or a newer version now."""
     before = difference.purchase
     if purchase is not None and before is not None and purchase.version > before.version:
         return True
@@ -108,7 +109,10 @@ def _is_repaired(difference: PurchaseDifference, purchase: Purchase | None) -> b
 async def merge_by_user(
     expected: Iterable[tuple[bytes, list[Purchase]]], actual: AsyncIterator[tuple[bytes, list[Purchase]]]
 ) -> AsyncIterator[tuple[str, list[Purchase], list[Purchase]]]:
-    """Merge two sequences sorted by user id; yield each user with the purchases of both, possibly empty."""
+    """Merge two sequences sorted by user id.
+
+    Yield each user with the purchases of both sequences; a list may be empty.
+    """
     remaining = iter(expected)
     head = next(remaining, None)
     async for user, purchases in actual:

@@ -1,12 +1,13 @@
-"""Stores on local disk in which a command keeps its intermediate results, and which one process uses at a time."""
+"""Stores on local disk for intermediate results of commands, one process at a time."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from filelock import FileLock
 
-from app.folder_lock import lock_folder
+from app.folder_lock import delete_lock, lock_folder
 from chunks import Store
 
 
@@ -18,15 +19,23 @@ class ScratchStore(Store):
         self._lock = lock
 
     def close(self) -> None:
-        """Close the store and release its lock."""
+        """Close the store and release its lock; another process can continue the work."""
         super().close()
         self._lock.release()
 
+    def delete(self) -> None:
+        """Close the store, and delete it and its lock."""
+        super().close()
+        shutil.rmtree(self.path)
+        delete_lock(self._lock)
 
-def open_scratch_store(path: Path, process: str) -> Store:
+
+def open_scratch_store(path: Path, process: str) -> ScratchStore:
     """Open or create a store; `process` names the kind of process that uses it.
 
     Raises FolderInUse if another process has opened it.
     """
     lock = lock_folder(path.parent, f"another {process}", "wait for its end, or stop it", f"{path.name}.lock")
-    return ScratchStore(path, lock).open()
+    store = ScratchStore(path, lock)
+    store.open()
+    return store

@@ -28,7 +28,8 @@ POLL_INTERVAL_S = 0.25
 REQUEST_TIMEOUT_S = 30
 #: Timeout of the digest of a large partition, s.
 DIGEST_TIMEOUT_S = 600
-#: Maximum size of a query string (a request line has at most 8 KiB), and maximum number of users in it.
+#: Maximum size of a query string (a request line has at most 8 KiB), and maximum number of users in
+#: it.
 MAX_QUERY_BYTES, MAX_QUERY_USERS = 7_000, 100
 #: Maximum length of an error text of a worker in a message.
 MAX_DETAIL_CHARS = 200
@@ -50,7 +51,10 @@ class TablePage(NamedTuple):
 
 
 class WorkerDigest(msgspec.Struct, frozen=True):
-    """Digest of one partition of a table; it contains all events below `position` of its source topic."""
+    """Digest of one partition of a table.
+
+    It contains all events below `position` of its source topic.
+    """
 
     table: str
     partition: int
@@ -68,11 +72,12 @@ class WorkerClient:
 
     def __init__(self, settings: Settings, client: aiohttp.ClientSession, url: str) -> None:
         self._settings, self._client, self._url = settings, client, url.rstrip("/")
-        #: Users that were read and had been erased -> the version up to which their purchases are erased.
+        #: Users that were read and had been erased -> the version up to which their purchases are
+        #: erased.
         self.erasure_versions: dict[str, int] = {}
 
     async def read_users(self, partition: int) -> AsyncIterator[tuple[bytes, list[Purchase]]]:
-        """Yield all users of a partition, sorted by the bytes of their ids, each with all known purchases.
+        """Yield users and stored purchases of a partition, sorted by the ids as bytes.
 
         A purchase that changes meanwhile may appear twice or not at all.
         """
@@ -92,7 +97,7 @@ class WorkerClient:
             yield user, self._decode_purchases(user, value, overflow)
 
     async def read_purchases(self, users: Iterable[str], offsets: Mapping[int, int] | None = None) -> PurchasesByUser:
-        """Read all known purchases of these users, each user's at one moment.
+        """Read all stored purchases of these users, each user's at one moment.
 
         `offsets` maps partitions of `orders` to the offset below which all events must be applied.
         Raises ServerAway if they are not applied in time.
@@ -122,12 +127,15 @@ class WorkerClient:
         return [key for key, _ in page.pairs]
 
     async def count_shown(self, user: str) -> int:
-        """Count the purchases of a user in the response of a worker, at most 100. Raises ServerAway."""
+        """Count the purchases of a user in the response of a worker, at most 100.
+
+        Raises ServerAway.
+        """
         body = await self._get(f"/v1/users/{quote(user, safe='')}/purchases?limit=100")
         return len(msgspec.json.decode(body)["purchases"])
 
     async def read_user(self, user_id: str) -> tuple[int, list[Purchase]]:
-        """Read all known purchases of a user, and the offset of `orders` below which all events are applied.
+        """Read the stored purchases of a user, and the applied offset of `orders`.
 
         Raises ServerAway.
         """
@@ -138,9 +146,10 @@ class WorkerClient:
         return page.position, self._decode_purchases(user, value, values.values())
 
     async def read_product_partials(self) -> dict[int, tuple[int, dict[str, Totals]]]:
-        """Map each partition of `orders` to an offset and the totals of the events below it, by product.
+        """Read the totals by product, of each partition of `orders` at one offset.
 
-        A partition is read again until its offset does not change meanwhile; limit that with a timeout.
+        Return partition -> (offset, totals of the events below it). A partition is read again until
+        its offset does not change meanwhile: limit that with a timeout.
         """
         partials: dict[int, tuple[int, dict[str, Totals]]] = {}
         # A key that no product has: the page contains the position only.
@@ -176,7 +185,10 @@ class WorkerClient:
         yield from batches.items()
 
     async def _read_applied_page(self, table: str, partition: int, query: Query, offset: int) -> TablePage:
-        """Read a page once all events below `offset` are applied. Raises ServerAway if that takes too long."""
+        """Read a page once all events below `offset` are applied.
+
+        Raises ServerAway if that takes too long.
+        """
         page = await poll_until(
             lambda: self._read_page(table, partition, query),
             RECOVERY_TIMEOUT_S,
@@ -205,9 +217,10 @@ class WorkerClient:
         return _decode_page(await self._get(f"/v1/tables/{table}/{partition}?{urlencode(query)}"))
 
     async def _get(self, path: str, timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
-        """Return the body of a response with status 200; repeat a request that the worker cannot answer yet.
+        """Return the body of a response with status 200.
 
-        Raises ServerAway, and BadSetting for a response that a retry does not change.
+        Repeat a request that the worker cannot answer yet. Raises ServerAway, and BadSetting for a
+        response that a retry does not change.
         """
         url, timeout = f"{self._url}{path}", aiohttp.ClientTimeout(total=timeout_s)
         started_at = time.monotonic()
@@ -249,7 +262,7 @@ class WorkerClient:
 
 
 def _user_query(user: bytes) -> Query:
-    """Return the parameters for all keys of a user: the user id, and the user id followed by a zero byte."""
+    """Return the parameters for all keys of a user: its id, and its id with a zero byte."""
     return [("key", user.hex()), ("prefix", (user + b"\x00").hex())]
 
 
@@ -258,6 +271,6 @@ async def open_worker_client(settings: Settings, url: str | None) -> AsyncIterat
     """Open a client of the worker at `url`, by default at the address that the settings name."""
     headers = {}
     if settings.auth == "token":
-        headers["Authorization"] = f"Bearer {tokens.issue(settings.token_secret, operator=True, days=1)}"
+        headers["Authorization"] = f"Bearer {tokens.create_token(settings.token_secret, operator=True, days=1)}"
     async with aiohttp.ClientSession(headers=headers) as client:
         yield WorkerClient(settings, client, url or f"http://{settings.web_host}:{settings.web_port}")

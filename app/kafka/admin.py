@@ -1,4 +1,4 @@
-"""Administrative access to Kafka: the admin client, creation of missing topics, checks of existing topics."""
+"""Administrative access to Kafka: the admin client, creation and checks of topics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.polling import poll_until
 from app.settings import Settings
 from app.topics import Topic, Topics
 
-#: Timeout of the first connection to the broker, and for created topics to appear in its metadata, s.
+#: Timeout of the first connection to the broker, and of the wait for created topics, s.
 BROKER_TIMEOUT_S = 30
 #: Interval between two looks at the broker's metadata, s.
 METADATA_POLL_S = 0.05

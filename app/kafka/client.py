@@ -1,4 +1,4 @@
-"""Connections to Kafka: the options of every client, and errors that name their cause and the next step."""
+"""Options of every Kafka client, and errors that name their cause and the next step."""
 
 from __future__ import annotations
 
@@ -33,13 +33,16 @@ _FORBIDDEN = (
 
 
 def client_options(settings: Settings) -> dict[str, object]:
-    """Return the options of every aiokafka client: the bootstrap servers and the security settings."""
+    """Return the options of every aiokafka client: bootstrap servers and security settings."""
     return {"bootstrap_servers": settings.kafka_servers, **tls.kafka_options(settings)}
 
 
 @asynccontextmanager
 async def explain_errors(settings: Settings) -> AsyncIterator[None]:
-    """Replace connection errors of Kafka by an error that names the cause. Raises ServerAway, Refused."""
+    """Replace connection errors of Kafka by an error that names the cause.
+
+    Raises ServerAway, Refused.
+    """
     try:
         yield
     except (errors.KafkaError, asyncio.TimeoutError, OSError) as exc:
@@ -70,7 +73,10 @@ async def diagnose(settings: Settings, exc: Exception | None = None) -> LatelyEr
 
 
 async def _probe(settings: Settings, host: str, port: int) -> LatelyError | bool:
-    """Connect to one server: True if it accepts the connection, False if it does not answer, else the cause."""
+    """Connect to one server, and return the cause of an error.
+
+    True: the server accepts the connection. False: it does not answer.
+    """
     server = f"Kafka at {host}:{port}"
     try:
         connection = await create_conn(
@@ -106,7 +112,7 @@ async def _probe(settings: Settings, host: str, port: int) -> LatelyError | bool
 
 
 def _closed_connection_error(settings: Settings, server: str, exc: Exception) -> LatelyError:
-    """Explain a closed connection: mostly the server expects another protocol or a client certificate."""
+    """Explain a closed connection: often a wrong protocol or a missing client certificate."""
     reason = getattr(exc.__cause__ or exc, "reason", None) or ""
     if "CERTIFICATE" in reason:
         return Refused(
@@ -131,7 +137,7 @@ class _HideSecrets(logging.Filter):
 
 
 class _LimitRefusals(logging.Filter):
-    """Limits the repeated errors of a running client that Kafka refuses, and appends the next step."""
+    """Limits repeated errors of a client that Kafka refuses, and appends the next step."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Read topics without a consumer group: open a consumer, and read partitions up to given offsets."""
+"""Read topics without a consumer group: open a consumer, read partitions up to offsets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def partitions_of(topic: str, count: int) -> list[TopicPartition]:
 
 
 async def end_offset(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
-    """Return the end offset of a partition: with read_committed the end of the decided transactions."""
+    """Return the end offset of a partition.
+
+    With read_committed: the offset before the first open transaction.
+    """
     ends: dict[TopicPartition, int] = await consumer.end_offsets([tp])
     return ends[tp]
 
@@ -71,7 +74,7 @@ async def read_until(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, i
 async def read_partition(
     consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int
 ) -> AsyncIterator[ConsumerRecord]:
-    """Assign one partition, and yield its records from offset `first` up to, not including, `end`."""
+    """Assign one partition, and yield its records from offset `first` to before `end`."""
     if first >= end:
         return
     consumer.assign([tp])
@@ -84,10 +87,10 @@ async def read_partition(
 async def read_ranges(
     consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int, max_records: int
 ) -> AsyncIterator[RecordRange]:
-    """Assign one partition, and yield its records from offset `first` up to `end`, at most `max_records` at once.
+    """Assign one partition, and yield its records from offset `first` up to `end`, in ranges.
 
-    Faster than `read_partition`: a record is a tuple (offset, key, value). A range may be empty,
-    where the offsets contain only markers of transactions.
+    Faster than `read_partition`: a record is a tuple (offset, key, value). A range has at most
+    `max_records` records, and may be empty: then its offsets are markers of transactions.
     """
     if first >= end:
         return

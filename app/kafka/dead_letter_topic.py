@@ -37,7 +37,10 @@ SETTLE_BATCH = 500
 
 
 class DeadLetter(NamedTuple):
-    """A dead letter: its id ("partition@offset"), the reason, and the origin and content of the unreadable record."""
+    """A dead letter: the reason, and the origin and content of the unreadable record.
+
+    `id` is its own position in `orders-dead`, as "partition@offset".
+    """
 
     id: str
     reason: str
@@ -65,9 +68,10 @@ def to_text(part: bytes | None) -> str | None:
 
 
 def settled_offset(record: ConsumerRecord) -> int | None:
-    """Return the offset of the dead letter that a record of orders-dead settles; None for a dead letter.
+    """Return the offset of the dead letter that a record of orders-dead settles.
 
-    Any producer can write the header: -1 if its value is not an offset, which settles nothing.
+    Return None for a dead letter. Any producer can write the header: return -1, which settles
+    nothing, if its value is not an offset.
     """
     value: bytes | None = dict(record.headers).get(SETTLED_HEADER)
     if value is None:
@@ -76,7 +80,10 @@ def settled_offset(record: ConsumerRecord) -> int | None:
 
 
 def parse_letter(record: ConsumerRecord) -> DeadLetter:
-    """Convert a record of orders-dead to a dead letter; missing headers become "unknown" or empty."""
+    """Convert a record of orders-dead to a dead letter.
+
+    Missing headers become "unknown" or empty.
+    """
     headers = {
         name.removeprefix(HEADER_PREFIX): (value or b"").decode(errors="replace")
         for name, value in record.headers
@@ -123,7 +130,9 @@ async def find_records(
 async def settle_letters(
     settings: Settings, matches: Callable[[DeadLetter], bool], action: str, dry_run: bool = False
 ) -> tuple[list[DeadLetter], dict[DeadLetter, str]]:
-    """Retry or drop the open dead letters that match; return them, and why others cannot be retried.
+    """Retry or drop the open dead letters that match.
+
+    Return the settled letters, and the reasons why others cannot be retried.
 
     1. Start the transactional producer: it fences any other one, which can no longer commit.
     2. Read the open dead letters. 3. In one transaction publish each original record to its topic
@@ -223,7 +232,10 @@ async def _write(producer: AIOKafkaProducer, settings: Settings, letters: list[D
 async def _read_topic(
     consumer: AIOKafkaConsumer, topic: str, partitions: int, newest: int | None
 ) -> AsyncIterator[ConsumerRecord]:
-    """Yield all records up to the present end, or the newest of each partition; none before the topic exists."""
+    """Yield all records up to the present end, or the newest of each partition.
+
+    Yield no record before the topic exists.
+    """
     if topic not in await consumer.topics():
         return
     tps = partitions_of(topic, partitions)

@@ -1,4 +1,4 @@
-"""Agents of a process and its consumer group: processes that run different agents are in different groups."""
+"""Agents and consumer group of a process: processes with other agents use other groups."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ _LOADING = (
 
 
 class GroupDescription(NamedTuple):
-    """The name of the group's assignment protocol ("" without members), and its workers as "host (client)"."""
+    """The group's workers as "host (client)", and its assignment protocol ("" without workers)."""
 
     protocol: str
     workers: list[str]
 
 
 def default_agents(source_topics: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the agents that a process runs by default; `source_topics` maps each agent to its topic.
+    """Return the agents that a process runs by default.
 
-    A process reads a topic once, so only the first agent of each topic runs.
+    `source_topics` maps each agent to its topic. A process reads a topic once, so only the first
+    agent of each topic runs.
     """
     agents: dict[str, str] = {}
     for agent, topic in source_topics.items():
@@ -46,9 +47,10 @@ def default_agents(source_topics: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def select_agents(source_topics: Mapping[str, str], setting: str) -> tuple[str, ...]:
-    """Return the agents that LATELY_AGENTS names, in the order of `source_topics`; empty means the default agents.
+    """Return the agents that LATELY_AGENTS names, in the order of `source_topics`.
 
-    Raises BadSetting for an unknown agent, and for two agents that read the same topic.
+    An empty setting selects the default agents. Raises BadSetting for an unknown agent, and for two
+    agents that read the same topic.
     """
     names = [name.strip() for name in setting.split(",") if name.strip()]
     if not names:
@@ -68,14 +70,20 @@ def select_agents(source_topics: Mapping[str, str], setting: str) -> tuple[str, 
 
 
 def writer_agent(table: str, source_topic: str, source_topics: Mapping[str, str]) -> str | None:
-    """Return the agent that writes a table: the agent of the same name, else the first that reads `source_topic`."""
+    """Return the agent that writes a table.
+
+    It has the name of the table, or else it is the first agent that reads `source_topic`.
+    """
     if table in source_topics:
         return table
     return next((agent for agent, topic in source_topics.items() if topic == source_topic), None)
 
 
 def group_name(app_id: str, agents: Sequence[str], source_topics: Mapping[str, str]) -> str:
-    """Return the consumer group of processes that run these agents; the app's name for the default agents."""
+    """Return the consumer group of processes that run these agents.
+
+    The group of the default agents has the name of the app.
+    """
     return app_id if tuple(agents) == default_agents(source_topics) else GROUP_SEPARATOR.join([app_id, *agents])
 
 
@@ -84,9 +92,10 @@ async def require_no_rival(
 ) -> None:
     """Wait until no worker runs that excludes a worker of `group`. Raises StillRunning, ServerAway.
 
-    A worker of another group that runs one of `agents` is excluded: the groups would fence each
-    other's producers forever. So is a worker of the same group with an assignment protocol other
-    than `protocol`. A killed worker counts as running until its session ends, so the wait is longer.
+    Two kinds of workers exclude it: workers of another group that run one of `agents`, because the
+    groups would fence each other's producers forever, and workers of the same group with an
+    assignment protocol other than `protocol`. The wait is longer than a session, because a killed
+    worker counts as running until its session ends.
     """
     async with admin_client(settings) as admin:
 
@@ -106,7 +115,7 @@ async def require_no_rival(
 def _agent_conflict(
     groups: Mapping[str, GroupDescription], group: str, agents: Sequence[str], source_topics: Mapping[str, str]
 ) -> str | None:
-    """Describe a worker of another group that runs one of `agents`; None if there is none."""
+    """Describe the workers of another group that run one of `agents`, if any."""
     for name, (_, workers) in groups.items():
         group_agents = name.split(GROUP_SEPARATOR)[1:] or default_agents(source_topics)
         duplicates = [agent for agent in agents if agent in group_agents]
@@ -119,7 +128,7 @@ def _agent_conflict(
 
 
 def _protocol_conflict(group: str, description: GroupDescription, protocol: str) -> str | None:
-    """Describe the workers of the group that use another assignment protocol; None if there are none."""
+    """Describe the workers of the group that use another assignment protocol, if any."""
     if description.workers and description.protocol not in ("", protocol):
         return (
             f"{len(description.workers)} workers of another version run in the group {group}: "
@@ -164,7 +173,8 @@ async def _describe_group(admin: AIOKafkaAdminClient, group: str) -> GroupDescri
     async def describe() -> GroupDescription:
         (response,) = await admin.describe_consumer_groups([group])
         ((code, _, _, _, protocol, members, *_),) = response.groups
-        # aiokafka does not raise these errors. A group that a loaded broker does not contain has no members.
+        # aiokafka does not raise these errors. A group that the broker does not contain has no
+        # members.
         if code not in (0, errors.GroupIdNotFound.errno):
             raise errors.for_code(code)(group)
         return GroupDescription(protocol, sorted(f"{host.lstrip('/')} ({client})" for _, client, host, *_ in members))
@@ -173,7 +183,7 @@ async def _describe_group(admin: AIOKafkaAdminClient, group: str) -> GroupDescri
 
 
 async def _retry_while_loading(request: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a request about groups until the broker has loaded them, which takes a moment after its start."""
+    """Repeat a request until the broker has loaded its groups, some time after its start."""
 
     async def attempt() -> T | errors.KafkaError:
         try:

@@ -1,4 +1,4 @@
-"""Lag of an app's workers: the offsets that they have still to read, as Kafka reports it without a worker's help."""
+"""Lag of an app's workers, computed from the offsets in Kafka."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ class LagReader:
 
     async def end_offsets(self) -> Offsets:
         """Return the present end offsets of all topics that feed a table."""
-        topics = set(Topics(self._settings).feeding.values())
+        topics = set(Topics(self._settings).source_topics.values())
         tps = [tp for topic in topics for tp in partitions_of(topic, self._settings.partitions)]
         offsets: Offsets = await self._consumer.end_offsets(tps)
         return offsets
 
     async def count_unread(self, ends: Offsets | None = None) -> int:
-        """Count the unread offsets up to `ends`, by default the present ends; 0 only if none of them is a record."""
+        """Count the unread offsets up to `ends`, by default the present ends.
+
+        The result is 0 only if none of these offsets is a record.
+        """
         if ends is None:
             ends = await self.end_offsets()
         # The agents of a group without workers may now run in other groups.
@@ -56,7 +59,7 @@ class LagReader:
         return sum([ends[tp] - unread[tp] for tp in await self._partitions_with_records(unread, ends)])
 
     async def _partitions_with_records(self, unread: Offsets, ends: Offsets) -> set[TopicPartition]:
-        # The remaining offsets may be markers of transactions, for which no worker commits an offset.
+        # The remaining offsets may be markers of transactions, which workers do not commit.
         self._consumer.assign(list(unread))
         for tp, position in unread.items():
             self._consumer.seek(tp, position)

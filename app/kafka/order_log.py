@@ -22,7 +22,10 @@ RANGE_RECORDS = 5_000
 
 @dataclass(frozen=True)
 class EventSelection:
-    """A part of `orders`: one user, one order, from a time (ms since 1970) or from (partition, offset) on."""
+    """A selection of `orders`: one user, one order, a start.
+
+    The start is a time (ms since 1970), or a partition and its first offset.
+    """
 
     user: str | None = None
     order: str | None = None
@@ -31,7 +34,7 @@ class EventSelection:
 
 
 class StartOffset(NamedTuple):
-    """The first offset of a selection in a partition; `is_first` if the partition contains nothing before it."""
+    """The first offset of a selection in a partition; `is_first` if no record precedes it."""
 
     offset: int
     is_first: bool
@@ -45,7 +48,10 @@ class OrderLog:
         self._partitions = settings.partitions
 
     async def start_offsets(self, selection: EventSelection) -> dict[int, StartOffset]:
-        """Map each partition of the selection to its start. Raises Unknown for a partition that does not exist."""
+        """Map each partition of the selection to its start.
+
+        Raises Unknown for a partition that does not exist.
+        """
         numbers: list[int] = list(range(self._partitions))
         if selection.user is not None:
             numbers = [partition_of(selection.user.encode(), self._partitions)]

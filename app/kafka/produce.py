@@ -22,7 +22,10 @@ STOP_TIMEOUT_S = 5
 
 
 class Message(TypedDict):
-    """A record to send, as `BatchBuilder.append` takes it; `timestamp` in ms since 1970, None means now."""
+    """A record to send, as `BatchBuilder.append` takes it.
+
+    `timestamp` in ms since 1970, None means now.
+    """
 
     timestamp: int | None
     key: bytes | None
@@ -33,7 +36,10 @@ class Message(TypedDict):
 async def send_batches(
     producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
-    """Send messages in as few batches as possible; return the future and the number of records of each batch."""
+    """Send messages in as few batches as possible.
+
+    Return the future and the number of records of each batch.
+    """
     batches: list[tuple[asyncio.Future[RecordMetadata], int]] = []
     batch = producer.create_batch()
 

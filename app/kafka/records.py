@@ -11,7 +11,7 @@ from aiokafka.structs import ConsumerRecord
 
 from app.kafka import consume
 from app.settings import Settings
-from chunks.store import position_key
+from chunks import position_key
 
 #: A fetch returns complete record batches, the first one whatever its size.
 FETCH_BYTES = 64 * 2**10
@@ -39,7 +39,10 @@ class TopicRecords:
         return await consume.end_offset(self._consumer, TopicPartition(topic, partition))
 
     async def offset_at_time(self, topic: str, partition: int, ms: int) -> int | None:
-        """Return the offset of the first record written at `ms` (since 1970) or later; None if there is none."""
+        """Return the offset of the first record written at `ms` (since 1970) or later.
+
+        Return None if there is no such record.
+        """
         tp = TopicPartition(topic, partition)
         first = (await self._consumer.offsets_for_times({tp: ms}))[tp]
         return None if first is None else first.offset
@@ -47,7 +50,7 @@ class TopicRecords:
     async def read_from(
         self, topic: str, partition: int, offset: int, max_records: int
     ) -> AsyncIterator[ConsumerRecord]:
-        """Yield at most `max_records` records from an offset on, up to the present end of the partition."""
+        """Yield at most `max_records` records from an offset to the end of the partition."""
         tp = TopicPartition(topic, partition)
         end = await self.end_offset(topic, partition)
         self._consumer.assign([tp])
@@ -64,7 +67,7 @@ class TopicRecords:
 
 
 def source_position_key(topic: str) -> bytes:
-    """Return the key of the changelog records that contain a table's position in its source topic."""
+    """Return the key of the changelog records that contain a table's source position."""
     return position_key(topic)
 
 

@@ -43,7 +43,10 @@ def dlq_list(reason: str | None, as_json: bool) -> None:
 @click.argument("place")
 @_as_json
 def dlq_show(place: str, as_json: bool) -> None:
-    """Show all fields of one dead letter; PLACE is its id in `lately dlq list`, for example 0@12."""
+    """Show all fields of one dead letter.
+
+    PLACE is its id in `lately dlq list`, for example 0@12.
+    """
     from app.kafka import dead_letter_topic
 
     letters = asyncio.run(
@@ -65,7 +68,10 @@ def _settle_options(command: Command) -> Command:
 @dlq.command("retry")
 @_settle_options
 def dlq_retry(places: tuple[str, ...], all_letters: bool, reason: str | None, dry_run: bool, as_json: bool) -> None:
-    """Publish dead letters to their original topic again; an unreadable one becomes a dead letter again."""
+    """Publish dead letters to their original topic again.
+
+    An unreadable one becomes a dead letter again.
+    """
     _settle(places, all_letters, reason, dry_run, as_json, "retried")
 
 

@@ -1,4 +1,7 @@
-"""`lately doctor`: check everything that Lately needs, change nothing; each finding contains its fix."""
+"""`lately doctor`: check everything that Lately needs, change nothing.
+
+Each finding contains its fix.
+"""
 
 from __future__ import annotations
 

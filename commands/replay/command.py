@@ -45,7 +45,10 @@ def replay(
     worker: str | None,
     as_json: bool,
 ) -> None:
-    """Compare the workers' table with the events in `orders` and repair it; exit code 3 if differences remain."""
+    """Compare the workers' table with the events in `orders` and repair it.
+
+    Exit code 3 if differences remain.
+    """
     from commands.replay.replay import replay_events, republish_events
     from domain.differences import PurchaseDifference
 

@@ -1,8 +1,9 @@
 """`lately replay`: compare the table by_user with the result of the events in `orders`.
 
 A first pass applies the events to a second copy of the table. Users with a difference are compared
-again, between two reads of the table, as `lately verify` does (docs/decisions/008-verify-by-two-reads.md).
-Only confirmed differences are repaired, by events, so that totals, similar products and standbys follow.
+again, between two reads of the table, as `lately verify` does
+(docs/decisions/008-verify-by-two-reads.md). Only confirmed differences are repaired, by events, so
+that totals, similar products and standbys follow.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from aiokafka.structs import ConsumerRecord
 
 from app.control.generation import require_active_generation
 from app.errors import KafkaAway
-from app.ids import require_user
+from app.ids import require_user_id
 from app.kafka.client import client_options
 from app.kafka.consume import open_consumer, read_partition
 from app.kafka.order_log import EventSelection, OrderLog, StartOffset, open_order_log
@@ -53,7 +54,10 @@ SEND_BATCH = 5_000
 
 @dataclass
 class ReplayOutcome:
-    """Result of a replay; `is_complete` if no event precedes the selection, so that extra purchases are found."""
+    """Result of a replay.
+
+    `is_complete` if no event precedes the selection, so that extra purchases are found.
+    """
 
     events: int = 0
     users: int = 0
@@ -82,13 +86,13 @@ async def replay_events(
     settings: Settings,
     selection: EventSelection,
     report: Callable[[PurchaseDifference], None],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda count, total: None,
     dry_run: bool = False,
     worker: str | None = None,
 ) -> ReplayOutcome:
-    """Apply the selected events to a second copy of the table, report each difference, and repair it.
+    """Apply the selected events to a second table, report each difference, and repair it.
 
-    Raises ServerAway, Unknown, BadSource.
+    Raises ServerAway, Unknown, FolderInUse.
     """
     _require_user(selection)
     outcome, started_at = ReplayOutcome(), time.monotonic()
@@ -110,7 +114,7 @@ async def replay_events(
 
 def _require_user(selection: EventSelection) -> None:
     if selection.user is not None:
-        require_user(selection.user)
+        require_user_id(selection.user)
 
 
 class _Replay:
@@ -156,11 +160,12 @@ class _Replay:
                 yield user
 
     async def _compare(self, table: ReplayTable, partition: int, start: StartOffset, users: list[str]) -> Comparison:
-        """Compare users, with reads that tell real differences from events in flight.
+        """Compare users, with reads that distinguish real differences from events in flight.
 
-        1. Read the workers' table. 2. Apply the events up to the present end of the log. 3. Wait until
-        the workers have applied them, and read their table again. If steps 1 and 3 return the same
-        purchase, step 2 has applied all its events. A repair has the version that the log contains.
+        1. Read the workers' table. 2. Apply the events up to the present end of the log. 3. Wait
+        until the workers have applied them, and read their table again. If steps 1 and 3 return the
+        same purchase, step 2 has applied all its events. A repair has the version that the log
+        contains.
         """
         # 1.
         before = await self._worker_client.read_purchases(users)
@@ -207,12 +212,13 @@ class _Replay:
 async def republish_events(
     settings: Settings,
     selection: EventSelection,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda count, total: None,
     dry_run: bool = False,
 ) -> int:
     """Publish the selected events again, unchanged, at the end of `orders`; return their number.
 
-    Correct tables do not change, because the newest version of each purchase wins. Raises ServerAway.
+    Correct tables do not change, because the newest version of each purchase wins. Raises
+    ServerAway.
     """
     _require_user(selection)
     topic, published = Topics(settings).orders.name, 0
@@ -264,7 +270,10 @@ async def _read_batches(records: AsyncIterator[ConsumerRecord]) -> AsyncIterator
 
 
 def _is_selected(selection: EventSelection, record: ConsumerRecord) -> bool:
-    """Whether a record belongs to the selection; an unreadable record does not, it is a dead letter already."""
+    """Return whether a record belongs to the selection.
+
+    An unreadable record is a dead letter already.
+    """
     if selection.user is not None and record.key != selection.user.encode():
         return False
     try:

@@ -1,10 +1,9 @@
-"""A second copy of the table by_user on local disk, built from a selection of the events in `orders`."""
+"""A second table by_user on local disk, built from selected events of `orders`."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -36,9 +35,12 @@ class ReplayTable:
         self.events = 0
 
     async def apply_events(
-        self, log: OrderLog, first: int, progress: Callable[[int, int], None] = lambda done, end: None
+        self, log: OrderLog, first: int, progress: Callable[[int, int], None] = lambda offset, end: None
     ) -> int:
-        """Apply the events from offset `first`, or from the stored position, to the present end; return the end."""
+        """Apply the events from offset `first`, or from the stored position, to the present end.
+
+        Return the end.
+        """
         end = await log.end_offset(self._partition)
         position = self._store.position(_POSITION_NAME)
         if position is not None and not first <= position <= end:
@@ -93,26 +95,28 @@ class ReplayTable:
         return [(key, value) for key, value in pairs.items() if value is not None]
 
     def read_users(self) -> Iterator[tuple[bytes, list[Purchase]]]:
-        """Yield all users, sorted by the bytes of their ids, each with all known purchases."""
+        """Yield all users, sorted by the bytes of their ids, each with all stored purchases."""
         for user, pairs in groupby(self._store.scan(), lambda pair: pair[0].partition(b"\x00")[0]):
             yield user, [purchase for key, value in pairs for purchase in purchases.entry_purchases(key, value)]
 
     def read_purchases(self, user: str) -> list[Purchase]:
-        """Return all known purchases of a user."""
+        """Return all stored purchases of a user, removed ones included."""
         key = user.encode()
         return purchases.all_purchases(self._store.get(key), [value for _, value in self._store.scan(key + b"\x00")])
 
     def close(self, is_complete: bool) -> None:
         """Close the store, and delete it if the comparison is complete."""
-        self._store.close()
-        if is_complete:
-            shutil.rmtree(self._store.path)
-            if not any(self._folder.iterdir()):
-                shutil.rmtree(self._folder)
+        if not is_complete:
+            self._store.close()
+            return
+        self._store.delete()
+        if not any(self._folder.iterdir()):
+            self._folder.rmdir()
 
 
 def _folder_name(settings: Settings, selection: EventSelection) -> str:
-    # The text is part of the format on disk: another version of Lately must find an interrupted replay.
+    # The text is part of the format on disk: another version of Lately must find an interrupted
+    # replay.
     text = (
         f"({settings.id!r}, {settings.topic_prefix!r}, Part(user={selection.user!r}, order={selection.order!r}, "
         f"since={selection.since_ms!r}, start={selection.start!r}))"

@@ -59,15 +59,15 @@ def trace(
 
     settings = Settings.from_env()
     if order_id is not None:
-        ids.require_order(order_id)
+        ids.require_order_id(order_id)
     if user_id is not None:
-        ids.require_user(user_id)
+        ids.require_user_id(user_id)
     if order_id is not None and trace_id is not None:
         raise click.UsageError("ORDER_ID and --trace-id exclude each other")
     if follow and history:
         raise click.UsageError("--follow and --history exclude each other")
     if trace_id is not None:
-        ids.require_trace(trace_id := trace_id.lower())
+        ids.require_trace_id(trace_id := trace_id.lower())
     if order_id is None and trace_id is None:
         if user_id is None or follow or history:
             raise click.UsageError("give an order id, --trace-id, or --user alone")
@@ -98,7 +98,10 @@ async def _trace_orders(
 
 
 async def _trace_order(tracer: Tracer, order_id: str, user_id: str | None, within_s: int | None, as_json: bool) -> str:
-    """Print the trace of an order and return its outcome; with `within_s` poll until the outcome is final."""
+    """Print the trace of an order and return its outcome.
+
+    With `within_s` poll until the outcome is final.
+    """
     from commands.trace.text import format_trace, new_lines
 
     printed: set[tuple[str, str]] = set()

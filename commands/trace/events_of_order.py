@@ -1,4 +1,4 @@
-"""All events of an order or of a W3C trace, read from the complete topic `orders` (`lately trace --history`)."""
+"""`lately trace --history`: all events of an order or W3C trace, read from `orders`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def read_history(
     async with open_consumer(settings) as consumer:
         tps = [TopicPartition(topic, number) for number in numbers]
         firsts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-        done, total = 0, sum(ends.values()) - sum(firsts.values())
+        count, total = 0, sum(ends.values()) - sum(firsts.values())
         for tp in tps:
             async for fetched in read_ranges(consumer, tp, firsts[tp], ends[tp], FETCH_RECORDS):
                 for offset, key, value in fetched.records:
@@ -76,14 +76,15 @@ async def read_history(
                         continue
                     if user_id in (None, event.data.user_id):
                         yield LoggedEvent(tp.partition, offset, event)
-                done += fetched.next - fetched.first
-                progress(done, total)
+                count += fetched.next - fetched.first
+                progress(count, total)
 
 
 def describe_states(history: list[LoggedEvent]) -> list[dict[str, object]]:
-    """Describe all events of an order, each with its state: applied, repeated, or superseded by a version.
+    """Describe all events of an order, each with its state.
 
-    Of events with the same version the first is applied; a repair replaces it.
+    The state is "applied", "repeated", or "superseded by version V". Of events with the same
+    version the first is applied; a repair replaces it.
     """
     applied: dict[tuple[str, str], LoggedEvent] = {}
     for logged in history:

@@ -1,4 +1,7 @@
-"""The orders of a W3C trace, found in the shop's database and in the dead letters; the topic is not searched."""
+"""The orders of a W3C trace, found in the shop's database and in the dead letters.
+
+The topic is not searched.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from source.order_trace import MAX_DEAD_LETTERS
 
 
 async def find_orders(settings: Settings, trace_id: str) -> list[str]:
-    """Return the ids of the trace's orders: from the shop's table and the outbox, else from dead letters.
+    """Return the trace's orders: from the shop's table and outbox, else from dead letters.
 
     Raises Unknown if there are none, ServerAway, BadSource.
     """

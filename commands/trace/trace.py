@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.control import source_state
-from app.ids import require_user
+from app.ids import require_user_id
 from app.kafka.records import open_topic_records
 from app.settings import Settings
 from app.topics import Topics
@@ -24,7 +24,7 @@ async def open_tracer(settings: Settings, worker: str | None) -> AsyncIterator[T
 
 async def newest_purchases(settings: Settings, user_id: str, count: int, worker: str | None) -> list[Purchase]:
     """Return the `count` newest purchases of a user, newest first. Raises ServerAway, Unknown."""
-    require_user(user_id)
+    require_user_id(user_id)
     async with open_worker_client(settings, worker) as worker_client:
         _, purchases = await worker_client.read_user(user_id)
     live = (purchase for purchase in purchases if purchase.live)

@@ -25,7 +25,10 @@ def users() -> None:
               help="Address of any worker; default: http://LATELY_WEB_HOST:LATELY_WEB_PORT.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def erase(user: str, proof: bool, dry_run: bool, worker: str | None, as_json: bool) -> None:
-    """Erase USER permanently, once the shop has no rows of the user; exit code 3 if the proof finds data."""
+    """Erase USER permanently, once the shop has no rows of the user.
+
+    Exit code 3 if the proof finds data.
+    """
     from commands.users.erase import erase_user
     from commands.users.erasure_proof import prove_erasure
 

@@ -15,8 +15,8 @@ from time import time_ns
 import msgspec
 
 from app.control.generation import require_active_generation
-from app.errors import StillThere
-from app.ids import require_user
+from app.errors import NotDeletedYet
+from app.ids import require_user_id
 from app.kafka import dead_letter_topic
 from app.polling import poll_until
 from app.settings import OUTBOX, Settings
@@ -60,7 +60,7 @@ async def erase_user(settings: Settings, user: str, worker: str | None, dry_run:
 
     Raises StillThere, Unknown, ServerAway, BadSource.
     """
-    require_user(user)
+    require_user_id(user)
     async with open_worker_client(settings, worker) as worker_client:
         purchases = (await worker_client.read_purchases([user]))[user]
         # 1.
@@ -69,7 +69,7 @@ async def erase_user(settings: Settings, user: str, worker: str | None, dry_run:
         # 2.
         rows, unpublished = await asyncio.to_thread(user_rows.count_remaining, settings, user)
         if rows or unpublished:
-            raise StillThere(
+            raise NotDeletedYet(
                 f"the shop's database still has {rows} rows of this user, and {unpublished} changes that are not "
                 "published yet: delete the rows or give them another user, wait for `lately source`, then run this "
                 "again"
@@ -90,7 +90,7 @@ async def erase_user(settings: Settings, user: str, worker: str | None, dry_run:
 
 
 def is_record_of_user(user: str, key: bytes | None, value: bytes | None) -> bool:
-    """Whether a dead letter concerns a user, by its key or by the readable part of its value."""
+    """Return whether the key or the readable part of a dead letter names the user."""
     if key == user.encode():
         return True
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -112,7 +112,7 @@ _decode_user_reference = msgspec.json.Decoder(_UserReference).decode
 
 
 def _take_version(settings: Settings) -> int:
-    """Return a version above those of all committed and open changes, and below those of all later ones."""
+    """Return a version between those of all earlier changes and those of all later ones."""
     with closing(connect(settings)) as connection:
         if settings.source_mode == OUTBOX:
             return triggers.reserve_version(connection, settings)

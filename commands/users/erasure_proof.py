@@ -1,4 +1,4 @@
-"""`lately users erase --proof`: search every place that may contain data of a user, and list the result."""
+"""`lately users erase --proof`: search every place that may contain data of a user."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from source import user_rows
 
 
 class ErasureFinding(NamedTuple):
-    """Number of entries of the user in one place (None: not searched), and whether they should be erased."""
+    """Number of entries of the user in one place; `is_left` if they should be erased."""
 
     place: str
+    #: None: the place was not searched.
     entries: int | None
     is_left: bool
     note: str
@@ -71,16 +72,19 @@ async def _search_database(settings: Settings, user: str) -> list[ErasureFinding
 
 
 async def _search_tables(worker_client: WorkerClient, user: str) -> tuple[list[ErasureFinding], int]:
-    """Search the workers' tables; return also the number of live purchases that are newer than the erasure."""
+    """Search the workers' tables.
+
+    Return also the number of live purchases that are newer than the erasure.
+    """
     purchases = (await worker_client.read_purchases([user]))[user]
     version = worker_client.erasure_versions.get(user, -1)
     older = [purchase for purchase in purchases if purchase.version <= version or version < 0]
     newer = sum(purchase.live for purchase in purchases if purchase not in older)
     suffix = f"; {newer} purchases are newer than the erasure" if newer else ""
-    shown, baskets = await worker_client.count_shown(user), await worker_client.read_keys("baskets", user)
+    returned, baskets = await worker_client.count_shown(user), await worker_client.read_keys("baskets", user)
     marker = "no erasure is stored" if version < 0 else f"only the erasure up to version {version} is stored"
     findings = [
-        ErasureFinding("API answer", shown, shown > newer, f"purchases that a worker returns{suffix}"),
+        ErasureFinding("API answer", returned, returned > newer, f"purchases that a worker returns{suffix}"),
         ErasureFinding("table by_user", len(older), bool(older), f"purchases, also removed ones; {marker}"),
         ErasureFinding("table baskets", len(baskets), bool(baskets) and not newer, f"keys{suffix}"),
     ]

@@ -1,9 +1,11 @@
-"""Copy of the shop's rows on local disk, in the order of the users in the table by_user; `lately verify` reads it."""
+"""Copy of the shop's rows on local disk, in the order of the users in the table by_user.
+
+`lately verify` reads it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -34,7 +36,8 @@ class CopyState(
 ):
     """Progress of a copy of `table`; `started_at` in seconds since 1970.
 
-    The copy goes on after the primary key `last_key`. `is_complete` means that it has been read to its end.
+    The copy goes on after the primary key `last_key`. `is_complete` means that it has been read to
+    its end.
     """
 
     table: str
@@ -49,16 +52,16 @@ _decode_purchase = msgspec.msgpack.Decoder(Purchase).decode
 
 
 class MysqlCopy:
-    """The copy, in a folder beside the worker's tables; with `resume` an interrupted copy is continued.
+    """The copy, in a folder beside the worker's tables.
 
-    Raises BadSource if another verification uses it.
+    With `resume` an interrupted copy is continued. Raises FolderInUse if another verification uses
+    it.
     """
 
     def __init__(self, settings: Settings, resume: bool) -> None:
         self._settings = settings
-        self._path = Path(f"{settings.folder}-verify")
         table = f"{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}.{settings.source_table}"
-        self._store = open_scratch_store(self._path, "verification")
+        self._store = open_scratch_store(Path(f"{settings.folder}-verify"), "verification")
         interrupted = self._interrupted_state(table) if resume else None
         if interrupted is None:
             self._store.wipe()
@@ -83,7 +86,7 @@ class MysqlCopy:
         return self._state.rows
 
     async def fill(self, rows_per_s: int, progress: Callable[[int, int], None]) -> None:
-        """Read all rows in chunks of the primary key, at most `rows_per_s` per second (0: unlimited).
+        """Read all rows in chunks, at most `rows_per_s` rows per second (0: unlimited).
 
         `progress` receives the number of rows read and the estimated total. Raises ServerAway.
         """
@@ -123,7 +126,7 @@ class MysqlCopy:
         self._store.apply([*pairs, (_STATE_KEY, msgspec.json.encode(self._state))], 0)
 
     def read_users(self, partition: int) -> Iterator[tuple[bytes, list[Purchase]]]:
-        """Yield the users of a partition of `orders`, sorted by the bytes of their ids, each with their purchases."""
+        """Yield users and purchases of a partition of `orders`, sorted by the ids as bytes."""
         prefix = _partition_prefix(partition)
         user = b""
         purchases: list[Purchase] = []
@@ -143,9 +146,10 @@ class MysqlCopy:
 
     def close(self) -> None:
         """Close the store, and delete it if it has been read to its end."""
-        self._store.close()
         if self._state.is_complete:
-            shutil.rmtree(self._path)
+            self._store.delete()
+        else:
+            self._store.close()
 
 
 def _partition_prefix(partition: int) -> bytes:

@@ -1,8 +1,8 @@
 """`lately verify`: compare the table by_user with the shop's database while orders flow.
 
-A first pass reads both sides completely and finds the users who may differ. A difference may also be
-an event in flight. So each of these users is compared again, with reads ordered so that no change
-can be missed (docs/decisions/008-verify-by-two-reads.md).
+A first pass reads both sides completely and finds the users who may differ. A difference may also
+be an event in flight. So each of these users is compared again, with reads ordered so that no
+change can be missed (docs/decisions/008-verify-by-two-reads.md).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import mysql.connector
 from app.control import source_state
 from app.control.source_state import SourceStateReader, open_reader
 from app.errors import DatabaseAway, ServerAway
-from app.ids import require_user
+from app.ids import require_user_id
 from app.polling import poll_until
 from app.settings import Settings
 from app.topics import Topics
@@ -61,7 +61,8 @@ class VerifyOutcome:
     repairs: Counter[str] = field(default_factory=Counter)
     #: Purchases that changed during each comparison.
     undecided: int = 0
-    #: Time before the first row was read (microseconds since 1970); None if only some users were compared.
+    #: Time before the first row was read (microseconds since 1970); None if only some users were
+    #: compared.
     started_at: int | None = None
     seconds: float = 0.0
 
@@ -85,7 +86,10 @@ class VerifyOutcome:
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Options of a verification: the users (empty: all), repair, the rate of reading (0: unlimited), a worker's URL."""
+    """Options of a verification.
+
+    No users means all users; `rows_per_s` 0 means unlimited; `worker` is a URL.
+    """
 
     users: tuple[str, ...] = ()
     repair: bool = False
@@ -100,12 +104,13 @@ async def verify_tables(
     report: Callable[[PurchaseDifference], None],
     progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> VerifyOutcome:
-    """Compare the table with the database, report each difference, and repair it if the options say so.
+    """Compare the table with the database, report each difference, and repair it on request.
 
-    Raises ServerAway, BadSource: then the comparison is incomplete, but each reported difference is real.
+    Raises ServerAway, BadSource, FolderInUse: then the comparison is incomplete, but each reported
+    difference is real.
     """
     for user in options.users:
-        require_user(user)
+        require_user_id(user)
     outcome, started_at = VerifyOutcome(), time.monotonic()
     async with open_reader(settings) as reader, open_worker_client(settings, options.worker) as worker_client:
         verification = _Verification(settings, reader, worker_client, outcome, report, options.repair)
@@ -136,7 +141,7 @@ class _Verification:
         self._horizon = source_state.horizon_microseconds(horizon)
 
     async def find_suspects(self, options: VerifyOptions, progress: Callable[[int, int], None]) -> AsyncIterator[str]:
-        """Yield the users whose purchases differ between the table and the database, each read at any time."""
+        """Yield the users whose purchases in the table and in the database may differ."""
         with closing(MysqlCopy(self._settings, options.resume)) as copy:
             started_at = copy.started_at
             await copy.fill(options.rows_per_s, progress)
@@ -160,12 +165,12 @@ class _Verification:
         self._report(difference)
 
     async def _compare(self, users: list[str]) -> Comparison:
-        """Compare users, with reads that tell real differences from events in flight.
+        """Compare users, with reads that distinguish real differences from events in flight.
 
         1. Read the table. 2. Read the database. 3. Wait until all changes committed before the end
-        of step 2 are published and applied. 4. Read the table again. If step 1 and step 4 return the
-        same purchase, the stream did not change it in between, and all events of step 2 are applied.
-        The version of a repair is lower than the version of every later change.
+        of step 2 are published and applied. 4. Read the table again. If step 1 and step 4 return
+        the same purchase, the stream did not change it in between, and all events of step 2 are
+        applied. The version of a repair is lower than the version of every later change.
         """
         # 1.
         before = await self._worker_client.read_purchases(users)
@@ -201,7 +206,8 @@ class _Verification:
             is_silent = silent_s is None or silent_s > source_state.STATUS_TIMEOUT_S
             if is_silent and waited_s > START_TIMEOUT_S:
                 raise ServerAway(
-                    "no source is running, so changes in flight cannot be told from differences: start `lately source`"
+                    "no source is running, so changes in flight cannot be distinguished from differences: "
+                    "start `lately source`"
                 )
             return None
 
@@ -224,7 +230,7 @@ class _Verification:
 
 
 async def _write_result(settings: Settings, reader: SourceStateReader, outcome: VerifyOutcome, started_at: int) -> None:
-    """Publish the result: the workers show in `meta.verified_at` up to when their answers are verified."""
+    """Publish the result, which workers return as `meta.verified_at`."""
     previous = reader.states.verified
     clean_at: int | None = started_at
     if outcome.remaining:
@@ -237,7 +243,7 @@ async def _write_result(settings: Settings, reader: SourceStateReader, outcome: 
 
 
 def _read_database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Purchase]], int]:
-    """Return a version lower than that of any later change, the users' purchases, and the server's time after that."""
+    """Return a version below that of any later change, the purchases, the server's time."""
     try:
         with closing(connect(settings)) as connection:
             version = snapshot.snapshot_version(connection, settings)
