@@ -17,8 +17,8 @@ from faust.types import TP
 
 from chunks.fetch import fetch_ranges, tune_consumer
 from chunks.records import RecordRange
+from tests.kit.broker import end_of, messages, new_topic
 from tests.kit.eventually import eventually
-from tests.real.broker import end_of, messages, new_topic
 
 LIMIT_S = 60
 WAIT_S = 1.0

@@ -13,7 +13,7 @@ from app.kafka.groups import committed_offsets, list_groups, workers_of_group
 from app.settings import Settings
 from local.artifacts import Artifacts
 from local.kafka import start_kafka
-from tests.real.broker import new_topic
+from tests.kit.broker import new_topic
 
 
 def test_a_broker_that_has_yet_to_make_or_read_what_it_knows_of_groups_is_waited_for(

@@ -17,7 +17,7 @@ from chunks.fetch import fetch_ranges, tune_consumer
 from chunks.standby import StandbyCheck
 from chunks.store import Store
 from chunks.transactions import transactional_id
-from tests.real.test_partition_task import POSITION, SOURCE, Owner, Partition, still_waits, within_limit
+from tests.kit.partition_owner import POSITION, SOURCE, Owner, Partition, still_waits, within_limit
 
 WITHIN_S = 5.0
 SOON_S = 0.05

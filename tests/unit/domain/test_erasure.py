@@ -17,7 +17,7 @@ from domain.purchases import PriceChange, PurchaseChange, decode_recent
 from domain.totals import decode_totals, encode_totals, sum_price_changes
 from domain.values import microseconds
 from tests.kit.makers import erasure, event
-from tests.unit.domain.test_purchases import (
+from tests.kit.purchase_model import (
     LEAST,
     MOST,
     User,
