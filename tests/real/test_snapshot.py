@@ -222,7 +222,7 @@ def test_only_one_snapshot_of_a_table_runs_at_a_time(stack: Stack, settings: Set
 
 
 def test_the_state_remembers_a_key_of_each_type(stack: Stack, settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(snapshot, "REMEMBER_EVERY_ROWS", 1)
+    monkeypatch.setattr(snapshot, "SAVE_EVERY_ROWS", 1)
     stack.execute(
         f"CREATE TABLE orders (order_id INT, {DATA}, code VARBINARY(9), at TIMESTAMP(6) NOT NULL DEFAULT NOW(6),"
         " PRIMARY KEY (product_name, code, at, order_id)) ENGINE=InnoDB"
