@@ -1,4 +1,4 @@
-"""Which agents a process runs, and in which group."""
+"""The agents that a process runs, and its consumer group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_those_that_are_named_run_in_the_order_of_the_flow():
     assert select_agents(READERS, "refunds") == ("refunds",)
 
 
-def test_an_unknown_name_is_refused_and_the_known_ones_are_said():
+def test_an_unknown_name_is_refused_and_the_valid_ones_are_listed():
     with pytest.raises(
         BadSetting, match="no agent 'by_usr'; there are by_user, by_product, similar, refunds"
     ) as raised:
