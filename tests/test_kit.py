@@ -14,5 +14,5 @@ def test_a_test_module_imports_no_other_test_module(path: Path):
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        modules = [name for name in names if name.split(".")[-1].startswith("test_")]
+        modules = [name for name in names if name.startswith("tests.") and ".test_" in name]
         assert not modules, f"move what {path.name} shares with {', '.join(modules)} to tests/kit"
