@@ -73,8 +73,6 @@ def create_web_context(app: Lately) -> WebContext:
         tables=app.tables.by_name,
         source_status=app.source_status,
         dead_letter_counts=app.dead_letter_counts,
-        progress=app.progress,
-        watchdog=app.watchdog,
         http_client=lambda: app.http_client,
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from faust.types import TP
 
+from app.services.progress import PartitionProgress
+from app.services.stall_detector import Stall
 from chunks import RestoreProgress
 
 if TYPE_CHECKING:
@@ -68,6 +70,18 @@ class FaustWorkerState:
             table.name: sum(store.is_incomplete for store in table.stores.values())
             for table in self._app.tables.values()
         }
+
+    def partition_progress(self) -> list[PartitionProgress]:
+        """Return the progress in each source partition that this worker reads, by topic and partition."""
+        return self._app.progress.partitions()
+
+    def requests_per_s(self) -> float | None:
+        """Return the number of HTTP requests per second; None before it is known."""
+        return self._app.progress.requests_per_s()
+
+    def stalls(self) -> Sequence[Stall]:
+        """Return the parts of the worker that are stuck, as the watchdog observed last."""
+        return self._app.watchdog.stalls
 
     def workers(self) -> dict[str, list[int]]:
         """Return the partitions of each worker with the same agents, by address."""

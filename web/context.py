@@ -13,9 +13,7 @@ from functools import cached_property
 from aiohttp import ClientSession
 
 from app.services.dead_letter_counts import DeadLetterCounts
-from app.services.progress import ReadProgress
 from app.services.source_status import SourceStatus
-from app.services.watchdog import Watchdog
 from app.settings import Settings
 from app.topics import Topics
 from chunks import TableReader
@@ -44,8 +42,6 @@ class WebContext:
     tables: Mapping[str, TableReader]
     source_status: SourceStatus
     dead_letter_counts: DeadLetterCounts
-    progress: ReadProgress
-    watchdog: Watchdog
     http_client: Callable[[], ClientSession]
 
     @cached_property

@@ -18,8 +18,7 @@ from aiohttp.web import Request
 from app import metrics
 from app.errors import ServerAway
 from app.settings import Settings
-from chunks import ClosedPartition
-from chunks.standby import discard_exception
+from chunks import ClosedPartition, discard_exception
 from domain.errors import LatelyError
 from source.user_rows import UserRows, read_user_rows
 from web.http.access import HOP_HEADER

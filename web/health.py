@@ -42,7 +42,7 @@ async def get_readiness(context: WebContext, request: Request) -> Readiness:
     """
     parameters.require_known(request, "verbose")
     details = _details(context) if "verbose" in request.query else {}
-    stalls = context.watchdog.stalls
+    stalls = context.worker.stalls()
     if stalls:
         reasons = list(dict.fromkeys(stall.reason for stall in stalls))
         members = {**details, "reasons": reasons}
@@ -85,13 +85,13 @@ def _set_worker_metrics(context: WebContext) -> None:
     metrics.RECOVERY.set(context.worker.recovery_progress().seconds)
     oldest = math.inf
     for count in context.dead_letter_counts.by_reason:
-        metrics.OPEN.labels(count.reason).set(count.records)
+        metrics.OPEN_DEAD_LETTERS.labels(count.reason).set(count.records)
         oldest = min(oldest, count.since)
-    metrics.OPEN_AGE.set(math.nan if oldest == math.inf else time.time() - oldest)
+    metrics.OLDEST_DEAD_LETTER_AGE.set(math.nan if oldest == math.inf else time.time() - oldest)
     for table, partitions in context.worker.incomplete_partitions().items():
         metrics.INCOMPLETE.labels(table).set(partitions)
     metrics.LAG.clear()
-    for progress in context.progress.partitions():
+    for progress in context.worker.partition_progress():
         if progress.lag is not None:
             metrics.LAG.labels(progress.topic, progress.partition).set(progress.lag)
 
@@ -100,4 +100,4 @@ def _set_source_metrics(context: WebContext) -> None:
     verified, newest = context.source_status.verified, context.source_status.newest
     clean_at = None if verified is None else verified.clean_at
     metrics.VERIFY_AGE.set(math.nan if clean_at is None else time.time() - clean_at / 1e6)
-    metrics.SILENT.set(math.nan if newest is None else time.time() - newest.written_at / 1e6)
+    metrics.SOURCE_SILENCE.set(math.nan if newest is None else time.time() - newest.written_at / 1e6)

@@ -29,15 +29,15 @@ RELOAD_MS = 2000
 async def get_operator_page(context: WebContext, request: Request) -> Response:
     """Show the state of this worker."""
     parameters.require_known(request)
-    worker, progress, dead_letters = context.worker, context.progress, context.dead_letter_counts
+    worker, dead_letters = context.worker, context.dead_letter_counts
     return page(
         "operator.html",
         worker=worker.address(),
         state=_describe_state(context),
         workers=sorted(worker.workers().items()),
-        topics=[(topic, list(rows)) for topic, rows in groupby(progress.partitions(), lambda row: row.topic)],
+        topics=[(topic, list(rows)) for topic, rows in groupby(worker.partition_progress(), lambda row: row.topic)],
         standbys=worker.standby_positions(),
-        requests=progress.requests_per_s(),
+        requests=worker.requests_per_s(),
         recovery=worker.recovery_progress(),
         dead=_open_dead_letters(context),
         dead_complete=dead_letters.is_complete,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from app.services.progress import PartitionProgress
+from app.services.stall_detector import Stall
 from app.worker_state import TablePartitions
 from chunks import RestoreProgress
 
@@ -62,6 +64,15 @@ class WorkerState(Protocol):
 
     def incomplete_partitions(self) -> dict[str, int]:
         """Return for each table the number of partitions with permanently missing records."""
+
+    def partition_progress(self) -> list[PartitionProgress]:
+        """Return the progress in each source partition that this worker reads, by topic and partition."""
+
+    def requests_per_s(self) -> float | None:
+        """Return the number of HTTP requests per second; None before it is known."""
+
+    def stalls(self) -> Sequence[Stall]:
+        """Return the parts of the worker that are stuck, as the watchdog observed last."""
 
     def workers(self) -> Mapping[str, list[int]]:
         """Return the partitions of each worker with the same agents, by address."""
