@@ -11,7 +11,8 @@ import msgspec
 
 from app.settings import Settings
 from app.topics import TABLES
-from commands.output import Progress
+from commands.options import worker_option
+from commands.output import ProgressLine
 
 if TYPE_CHECKING:
     from commands.tables.dump_file import Head
@@ -29,7 +30,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one
 @tables.command("digest")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--table", "chosen", multiple=True, type=click.Choice(TABLES), help="Only this one; several times.")
-@click.option("--worker", default=None, help="Address of any worker; default http://LATELY_WEB_HOST:LATELY_WEB_PORT.")
+@worker_option
 @_as_json
 def digest(file: Path | None, chosen: tuple[str, ...], worker: str | None, as_json: bool) -> None:
     """Show keys, position and a digest of each partition; of a dump where FILE is given, else of the workers."""
@@ -53,7 +54,7 @@ def dump(file: Path, as_json: bool) -> None:
     """Write all tables as they are at one moment to FILE; workers may run, or none."""
     from commands.tables import dump as dumping
 
-    head = asyncio.run(dumping.run(Settings.from_env(), file, Progress("keys")))
+    head = asyncio.run(dumping.run(Settings.from_env(), file, ProgressLine("keys")))
     said = {"file": str(file), "bytes": file.stat().st_size, **_summary(head)}
     _say(said, as_json, f"{head.keys:,} keys are in {file}, {said['bytes']:,} bytes")
 
@@ -66,7 +67,7 @@ def restore(file: Path, dry_run: bool, as_json: bool) -> None:
     """Make the tables what they are in FILE, while no worker runs; then the workers read on from there."""
     from commands.tables import restore as restoring
 
-    done = asyncio.run(restoring.run(Settings.from_env(), file, dry_run, Progress("keys")))
+    done = asyncio.run(restoring.run(Settings.from_env(), file, dry_run, ProgressLine("keys")))
     said = {**_summary(done.head), "dry_run": dry_run, "values": done.values, "tombstones": done.tombstones,
             "records": done.records}  # fmt: skip
     would = "would be " if dry_run else ""

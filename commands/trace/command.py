@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from app.errors import EX_DIFFERENT, EX_USAGE, Unknown
+from app.errors import EX_DIFFERENT, EX_USAGE, UnknownTarget
 from app.polling import poll_until
 from app.settings import Settings
+from commands.options import worker_option
 from commands.output import ProgressLine
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ FINAL_OUTCOMES = ("visible", "cancelled")
               help="With --follow: the maximum time to wait, in seconds.")  # fmt: skip
 @click.option("--history", is_flag=True,
               help="List all events, read from the topic: from the partition of --user, or from all.")  # fmt: skip
-@click.option("--worker", default=None,
-              help="Address of any worker; default: http://LATELY_WEB_HOST:LATELY_WEB_PORT.")  # fmt: skip
+@worker_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def trace(
     order_id: str | None,
@@ -166,4 +166,4 @@ async def _print_history(
                 f"{position:14}{fields['time']!s:28}{event}  {fields['product_name']}  {fields['user_id']}  {suffix}"
             )
     if not history:
-        raise Unknown(f"no event of {subject} is in the topic{'' if user_id is None else ' for this user'}")
+        raise UnknownTarget(f"no event of {subject} is in the topic{'' if user_id is None else ' for this user'}")

@@ -9,6 +9,7 @@ import msgspec
 
 from app.errors import EX_DIFFERENT
 from app.settings import Settings
+from commands.options import worker_option
 
 
 @click.group()
@@ -21,8 +22,7 @@ def users() -> None:
 @click.option("--proof", is_flag=True,
               help="Search all places after the erasure, and list the result; reads complete topics.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Change nothing; with --proof only search.")
-@click.option("--worker", default=None,
-              help="Address of any worker; default: http://LATELY_WEB_HOST:LATELY_WEB_PORT.")  # fmt: skip
+@worker_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def erase(user: str, proof: bool, dry_run: bool, worker: str | None, as_json: bool) -> None:
     """Erase USER permanently, once the shop has no rows of the user.

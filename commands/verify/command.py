@@ -12,6 +12,7 @@ import msgspec
 
 from app.errors import EX_DIFFERENT, ServerAway
 from app.settings import Settings
+from commands.options import worker_option
 from commands.output import ProgressLine, encode_difference, format_difference
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 @click.option("--samples", type=click.IntRange(0), default=20, show_default=True,
               help="Maximum number of differences of each kind that are printed.")  # fmt: skip
 @click.option("--resume/--restart", default=True, help="Continue an interrupted verification, or start a new one.")
-@click.option("--worker", default=None,
-              help="Address of any worker; default: http://LATELY_WEB_HOST:LATELY_WEB_PORT.")  # fmt: skip
+@worker_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one object per difference, then the outcome.")
 def verify(
     users: tuple[str, ...],
