@@ -7,7 +7,7 @@ from functools import partial
 
 from faust.types import StreamT
 
-from agents.reading import readable
+from agents.decode import decode_events
 from app import metrics, otel
 from app.core import app, orders, settings
 from chunks import Chunk
@@ -19,7 +19,7 @@ async def update_by_user(stream: StreamT[Chunk]) -> None:
     """Apply every event to its user's purchases, and the price changes to the totals of the products."""
     async for chunk in stream:
         changes = baskets.pending_changes(chunk) if settings.similar else None
-        events = readable(chunk, "by_user")
+        events = decode_events(chunk, "by_user")
         topic, partition = chunk.tp
         with otel.processing(topic, partition, app.consumer_group, events):
             price_changes = by_user.apply_events(chunk, events, changes)

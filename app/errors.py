@@ -1,4 +1,4 @@
-"""Named errors: the message names the cause and the next step."""
+"""Errors with an exit code; each message names the cause and the next step."""
 
 from domain.errors import LatelyError
 
@@ -8,61 +8,61 @@ EX_UNAVAILABLE = 75
 
 
 class BadSetting(LatelyError):
-    """A LATELY_* variable is unknown or has a value that cannot be used."""
+    """A LATELY_* variable is unknown or has an invalid value."""
 
     exit_code = EX_USAGE
 
 
 class BadTopic(LatelyError):
-    """A topic exists, but not as Lately needs it."""
+    """A topic has a configuration that Lately cannot use."""
 
     exit_code = EX_USAGE
 
 
 class WrongGeneration(LatelyError):
-    """This generation of the topics is not the one that counts, or not yet."""
+    """This generation of the topics is not the active one."""
 
     exit_code = EX_USAGE
 
 
 class BadSource(LatelyError):
-    """The shop's table, the outbox or its triggers are not as the event source needs them."""
+    """The shop's table, the outbox or its triggers do not fit the event source."""
 
     exit_code = EX_USAGE
 
 
-class Unknown(LatelyError):
-    """What a command was asked about does not exist."""
+class UnknownTarget(LatelyError):
+    """The target of a command does not exist, or its id is invalid."""
 
     exit_code = EX_USAGE
 
 
 class BadDump(LatelyError):
-    """A file is no dump of tables, is damaged, or does not fit this app."""
+    """A file is not a dump of tables, is damaged, or does not fit this app."""
 
     exit_code = EX_USAGE
 
 
 class StillRunning(LatelyError):
-    """A worker runs that has to be stopped first."""
+    """A process is running that must be stopped first."""
 
     exit_code = EX_USAGE
 
 
-class StillThere(LatelyError):
-    """What is to be erased is still in the shop's database."""
+class NotDeletedYet(LatelyError):
+    """Rows of a user to be erased are still in the shop's database."""
 
     exit_code = EX_USAGE
 
 
 class BadReport(LatelyError):
-    """A report cannot be made as it was asked for, or not be written where it should be."""
+    """A report cannot be created with these options, or cannot be written to its file."""
 
     exit_code = EX_USAGE
 
 
 class Refused(LatelyError):
-    """Kafka does not let us in, or shows a certificate that is not trusted: waiting does not help."""
+    """Kafka refuses this client, or its certificate is not trusted: a retry does not help."""
 
     exit_code = EX_USAGE
 
@@ -80,11 +80,11 @@ class FolderInUse(LatelyError):
 
 
 class BadFolder(LatelyError):
-    """A worker cannot write to the folder for its tables; it may be tried again."""
+    """A worker cannot write to the folder of its tables; a retry may succeed."""
 
 
 class ServerAway(LatelyError):
-    """Kafka, MySQL or another server cannot be reached; trying again later may help."""
+    """Kafka, MySQL or another server cannot be reached; a retry may succeed."""
 
     exit_code = EX_UNAVAILABLE
 
@@ -98,10 +98,10 @@ class DatabaseAway(ServerAway):
 
 
 class WrongLibrary(LatelyError):
-    """An installed library is not the version that this one was tested with."""
+    """An installed library has a version that Lately was not tested with."""
 
     exit_code = EX_USAGE
 
 
 class BadToken(Exception):
-    """A token that nobody signed with this secret, that has expired, or that names nobody."""
+    """A token is not signed with this secret, has expired, or names neither a user nor an operator."""

@@ -6,4 +6,4 @@ from domain.events import ERASED, REMOVED
 
 __all__ = ["ERASED", "REMOVED"]
 
-warnings.warn("app.models is deprecated: import from domain.events", DeprecationWarning, stacklevel=2)
+warnings.warn("app.models is deprecated: import them from domain.events", DeprecationWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""Access tokens: JSON Web Tokens (RFC 7519) signed with HMAC-SHA256, so a shop can make its own with any JWT library.
+"""Access tokens: JSON Web Tokens (RFC 7519) signed with HMAC-SHA256, so a shop can create its own with any JWT library.
 
 The claim `sub` names the user, the `scope` "operator" an operator; `exp` is optional. Nothing is stored.
 """
@@ -18,21 +18,21 @@ OPERATOR = "operator"
 
 _ALGORITHM = "HS256"
 
-# Settings.check says how long a secret must be.
+# Settings.check requires a minimum length of the secret.
 warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a token names: a user, an operator, or both; and when it ends, in seconds since 1970."""
+    """The user of a token, an operator, or both; `expires_at` in seconds since 1970, None: never."""
 
     user: str | None
-    operator: bool
-    ends: int | None = None
+    is_operator: bool
+    expires_at: int | None = None
 
 
-def issue(secret: str, *, user: str | None = None, operator: bool = False, days: float | None = None) -> str:
-    """A token for `user`, for an operator, or for both; it expires after `days`, or never."""
+def create_token(secret: str, *, user: str | None = None, operator: bool = False, days: float | None = None) -> str:
+    """Return a token for `user`, for an operator, or for both; it expires after `days`, or never."""
     claims: dict[str, object] = {}
     if user is not None:
         claims["sub"] = user
@@ -43,14 +43,15 @@ def issue(secret: str, *, user: str | None = None, operator: bool = False, days:
     return jwt.encode(claims, secret, algorithm=_ALGORITHM)
 
 
-def read(secret: str, token: str) -> Caller:
-    """Whom `token` names; compares in constant time. Raises BadToken, which never says why."""
+def read_token(secret: str, token: str) -> Caller:
+    """Return the caller of `token`; compares in constant time. Raises BadToken, which never contains the cause."""
     try:
         claims = jwt.decode(token, secret, algorithms=[_ALGORITHM], options={"verify_aud": False})
     except (jwt.PyJWTError, ValueError, RecursionError):
         raise BadToken from None
     user, scope = claims.get("sub"), claims.get("scope")
-    operator = isinstance(scope, str) and OPERATOR in scope.split()
-    if not operator if user is None else not is_valid_user_id(user):
+    is_operator = isinstance(scope, str) and OPERATOR in scope.split()
+    is_valid = is_operator if user is None else is_valid_user_id(user)
+    if not is_valid:
         raise BadToken
-    return Caller(user, operator, int(claims["exp"]) if "exp" in claims else None)
+    return Caller(user, is_operator, int(claims["exp"]) if "exp" in claims else None)

@@ -122,7 +122,7 @@ def joined(first: LocalProcess, place: Place, second: LocalProcess, its_place: P
     since, longest, ready = None, 0.0, 0.0
     while not ready or since is not None:
         now = time.monotonic()
-        if now - began > SECONDS_TO_JOIN or not (first.alive and second.alive):
+        if now - began > SECONDS_TO_JOIN or not (first.is_running and second.is_running):
             raise RuntimeError(f"the second worker did not join:\n{second.tail()}")
         if is_ready(place):
             longest, since = max(longest, now - since) if since else longest, None
@@ -163,7 +163,7 @@ def group_bytes(partitions: int, workers: int, kind: type[PartitionAssignor] = A
     """Bytes of the same for so many workers with all agents, after they have been together for two rebalances."""
     topics = Topics(Settings(id=GROUP, partitions=partitions))
     changelogs = {topics.changelog(name) for name in TABLES}
-    read = {*topics.feeding.values(), *changelogs}
+    read = {*topics.source_topics.values(), *changelogs}
     cluster = SimpleNamespace(partitions_for_topic=lambda _: set(range(partitions)))
     members = {f"faust-{number:036d}": _member(kind, number, changelogs) for number in range(workers)}
     for _ in range(3):

@@ -17,7 +17,7 @@ from aiokafka.errors import ProducerFenced
 from aiokafka.structs import ConsumerRecord
 
 from app.control.generation import require_active_generation
-from app.errors import Unknown
+from app.errors import UnknownTarget
 from app.kafka.admin import admin_client
 from app.kafka.client import client_options, explain_errors
 from app.kafka.consume import START_TIMEOUT_S, open_consumer, partitions_of, read_until
@@ -205,7 +205,9 @@ def require_letters(ids: Iterable[str], letters: Iterable[DeadLetter]) -> None:
     """Raise Unknown if one of `ids` is not the id of a letter."""
     missing = sorted(set(ids) - {letter.id for letter in letters})
     if missing:
-        raise Unknown(f"there is no dead letter {', '.join(missing)}: `lately dlq list` shows the open dead letters")
+        raise UnknownTarget(
+            f"there is no dead letter {', '.join(missing)}: `lately dlq list` shows the open dead letters"
+        )
 
 
 def _refused_letters(settings: Settings, letters: Iterable[DeadLetter]) -> dict[DeadLetter, str]:

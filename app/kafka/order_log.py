@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app.errors import Unknown
+from app.errors import UnknownTarget
 from app.kafka import consume
 from app.settings import Settings
 from app.topics import Topics
@@ -58,7 +58,7 @@ class OrderLog:
         if selection.start is not None:
             numbers = [number for number in numbers if number == selection.start[0]]
             if selection.start[0] >= self._partitions:
-                raise Unknown(f"{self._topic} has the partitions 0 to {self._partitions - 1}")
+                raise UnknownTarget(f"{self._topic} has the partitions 0 to {self._partitions - 1}")
         tps = [TopicPartition(self._topic, number) for number in numbers]
         earliest = await self._consumer.beginning_offsets(tps)
         starts = dict(earliest)

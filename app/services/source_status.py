@@ -60,7 +60,7 @@ class SourceStatus(TopicTail):
             self._statuses.append(state)
             for level in source_state.GUARANTEE_LEVELS:
                 metrics.GUARANTEE.labels(level).set(level == state.guarantee)
-            metrics.OLDEST.set(state.oldest_pending_s)
+            metrics.OLDEST_PENDING_CHANGE.set(state.oldest_pending_s)
         elif isinstance(state, SnapshotState):
             self._snapshot = state
         elif isinstance(state, SnapshotRequest):

@@ -5,7 +5,7 @@ import os
 import time
 
 from agents.by_user import update_by_user
-from agents.reading import readable
+from agents.decode import decode_events
 from app.main import app
 from chunks.recovery import Restore
 from tables import by_user
@@ -18,7 +18,7 @@ USER = b"hang"
 
 async def _hanging_agent(stream):
     async for chunk in stream:
-        events = readable(chunk, "by_user")
+        events = decode_events(chunk, "by_user")
         if any(user == USER for _, user, _ in events):
             if os.environ["HANG"] == "loop":
                 time.sleep(1_000)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from local.artifacts import Artifacts
 from local.kafka import Kafka, start_kafka
 from local.mariadb import MariaDB, start_mariadb
-from local.process import free_port
+from local.process import find_free_port
 
 USER = "lately"
 #: Kafka and MySQL each have their own.
@@ -88,7 +88,7 @@ def start_secured_kafka(artifacts: Artifacts, folder: Path, authority: Authority
     server = authority.issue("kafka-server", "127.0.0.1")
     both = folder / "kafka-server.both"
     both.write_bytes(server.key.read_bytes() + server.cert.read_bytes())
-    login, mutual = free_port(), free_port()
+    login, mutual = find_free_port(), find_free_port()
     more = LISTENERS.format(
         login=login,
         mutual=mutual,
@@ -97,7 +97,9 @@ def start_secured_kafka(artifacts: Artifacts, folder: Path, authority: Authority
         user=USER,
         password=KAFKA_PASSWORD.encode("ascii", "backslashreplace").decode(),
     )
-    secured = SecuredKafka(start_kafka(artifacts, folder, more=more), f"127.0.0.1:{login}", f"127.0.0.1:{mutual}")
+    secured = SecuredKafka(
+        start_kafka(artifacts, folder, extra_settings=more), f"127.0.0.1:{login}", f"127.0.0.1:{mutual}"
+    )
     secured.set_password(KAFKA_PASSWORD)
     return secured
 

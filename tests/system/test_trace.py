@@ -95,14 +95,14 @@ def check_stages(shop: Stack, worker: Worker, said: dict) -> None:
         assert event["data"]["product_name"] == purchase["product_name"]
         assert record.timestamp()[1] == moment(published["at"]).timestamp() * 1000
         kept = changelog[applied["partition"], applied["offset"]]
-        known = {one.product_name: one for one in purchases.decode_recent(kept.value()).registers}
+        known = {one.product_name: one for one in purchases.decode_recent(kept.value()).purchases}
         assert kept.key() == b"ann"
         assert known[purchase["product_name"]].version == purchase["version"] == event["data"]["version"]
         assert applied["worker"] == f"http://127.0.0.1:{worker.port}"
         earlier = [one for one in changelog.values() if one.key() == b"ann" and one.offset() < kept.offset()]
         for one in earlier:
             assert purchase["product_name"] not in {
-                it.product_name for it in purchases.decode_recent(one.value()).registers
+                it.product_name for it in purchases.decode_recent(one.value()).purchases
             }
 
 
@@ -221,7 +221,7 @@ def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_ro
     assert of_trace(stack, worker) == (3, {"o-1": "different"})
 
     def status(path: str, user: str | None) -> tuple[int, str]:
-        token = tokens.issue(SECRET, user=user) if user else tokens.issue(SECRET, operator=True)
+        token = tokens.create_token(SECRET, user=user) if user else tokens.create_token(SECRET, operator=True)
         answer = worker.get(path, Authorization=f"Bearer {token}", traceparent=TRACE)
         return answer.status, answer.json.get("code") or answer.json["outcome"]
 
@@ -287,7 +287,7 @@ def check_logs(stack: Stack, worker: Worker, source: LocalProcess) -> None:
     assert about.keys() == {"o-2", "o-3"}
     assert {one["trace_id"] for one in about.values()} == {trace_id}
     assert about["o-2"]["topic"] == stack.topic("orders-dead")
-    assert (about["o-3"]["topic"], about["o-3"]["logger"]) == (stack.topic("orders"), "agents.reading")
+    assert (about["o-3"]["topic"], about["o-3"]["logger"]) == (stack.topic("orders"), "agents.decode")
     assert {"partition", "offset"} <= about["o-3"].keys()
     everything = "\n".join(line for some in lines.values() for line in some)
     for secret in ("secret-", SECRET, "77.31", stack.servers.password or SECRET):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ print(*(one for one in gc.get_objects() if isinstance(one, AIOKafkaClient | AIOK
 
 def output(code: str, *arguments: str) -> list[str]:
     """The lines that a new process prints for this code."""
-    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    command = [sys.executable, "-W", "error", "-W", "ignore:agents.reading is deprecated", "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -46,3 +47,18 @@ def test_the_composition_root_starts_these_services_and_no_others():
 @pytest.mark.parametrize("package", ["tables", "agents", "web", "source", "app.services", "app.kafka", "app.control"])
 def test_importing_a_package_starts_nothing(package: str):
     assert output(STARTED, package) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("former", "name", "present"),
+    [
+        ("app.models", "ERASED", "domain.events.ERASED"),
+        ("app.models", "REMOVED", "domain.events.REMOVED"),
+        ("agents.reading", "readable", "agents.decode.decode_events"),
+    ],
+)
+def test_a_former_import_of_the_tutorial_still_works_with_a_warning(former: str, name: str, present: str):
+    module, _, attribute = present.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"{former} is deprecated: import .* {module}"):
+        imported = getattr(importlib.reload(importlib.import_module(former)), name)
+    assert imported is getattr(importlib.import_module(module), attribute)
