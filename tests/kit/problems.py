@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.kit.stack import Answer
+from tests.kit.http_client import Answer
 
 
 def assert_problem(answer: Answer, status: int, code: str) -> None:

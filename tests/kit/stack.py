@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
-import socket
 import sys
 import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import mysql.connector
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from local.process import LocalProcess, free_port
+from local.process import LocalProcess, find_free_port
 from local.shop import TABLE
 from tests.kit.eventually import eventually
+from tests.kit.http_client import Answer as Answer  # tests import it from here
+from tests.kit.http_client import HttpClient
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
@@ -36,29 +35,12 @@ class Servers:
     password: str
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a worker said."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.body)
-
-    @property
-    def text(self) -> str:
-        return self.body.decode()
-
-
-class Worker:
+class Worker(HttpClient):
     """One worker process with its own folder and port."""
 
     def __init__(self, stack: Stack, name: str, command: list[str] | None = None, **env: str) -> None:
         self.folder = stack.folder / name
-        self.port = free_port()
+        super().__init__(find_free_port())
         self.env = {**stack.env, "LATELY_WEB_PORT": str(self.port), "LATELY_DATA_DIR": str(self.folder), **env}
         command = command or [PYTHON, "-m", "faust", "-A", "app", "worker", "-l", "info"]
         self.process = LocalProcess(name, command, stack.folder, env=self.env, cwd=ROOT)
@@ -75,51 +57,11 @@ class Worker:
 
     def wait_ready(self, within: float = 60) -> Worker:
         def ready() -> None:
-            assert self.process.alive, f"the worker ended:\n{self.process.tail()}"
+            assert self.process.is_running, f"the worker ended:\n{self.process.tail()}"
             assert self.get("/readyz").status == 200
 
         eventually(ready, within)
         return self
-
-    def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        """Ask over HTTP; `path` is sent as it is."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
-            connection.request(method, path, headers={name.replace("_", "-"): text for name, text in headers.items()})
-            answer = connection.getresponse()
-            return Answer(answer.status, dict(answer.headers), answer.read())
-
-    def connect(self, sent: bytes) -> socket.socket:
-        """A connection on which `sent` has gone out as it is."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=15)
-        connection.sendall(sent)
-        return connection
-
-    def ask_raw(self, sent: bytes) -> Answer:
-        """The first answer to whatever `sent` is."""
-        method = sent.split(b" ", 1)[0].decode(errors="replace")
-        with self.connect(sent) as connection, http.client.HTTPResponse(connection, method=method) as answer:
-            answer.begin()
-            return Answer(answer.status, dict(answer.headers), answer.read())
-
-    def purchases(self, user: str, limit: int = 20) -> list[tuple]:
-        """What the worker says a user bought: (order id, product, price, ordered at, payment method)."""
-        answer = self.get(f"/v1/users/{quote(user, safe='')}/purchases?limit={limit}")
-        assert answer.status == 200, answer
-        assert answer.json["meta"]["complete"] is True, answer
-        names = ("order_id", "product_name", "price", "ordered_at", "payment_method")
-        return [tuple(purchase[name] for name in names) for purchase in answer.json["purchases"]]
-
-    def totals(self, product: str) -> tuple[int, str]:
-        """What the worker says of a product: (purchases, revenue)."""
-        answer = self.get(f"/v1/products/{quote(product, safe='')}")
-        assert answer.status == 200, answer
-        return answer.json["purchases"], answer.json["revenue"]
-
-    def events(self) -> int:
-        """How many events the worker's agent by_user has read since its start."""
-        prefix = 'lately_events_total{agent="by_user"'
-        lines = self.get("/metrics").text.splitlines()
-        return int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(prefix)))
 
 
 class Stack:
@@ -227,7 +169,7 @@ class Stack:
 
     def wipe(self, worker: Worker) -> None:
         """Delete the worker's tables from its disk."""
-        assert not worker.process.alive
+        assert not worker.process.is_running
         shutil.rmtree(worker.folder)
 
     def topic(self, name: str) -> str:

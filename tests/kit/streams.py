@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import quote
 
-from tests.kit.stack import Worker
+from tests.kit.http_client import HttpClient
 
 
 class PurchaseStream:
@@ -50,7 +50,7 @@ class PurchaseStream:
 
 
 @contextmanager
-def open_stream(worker: Worker, user: str = "ann", query: str = "", **headers: str) -> Iterator[PurchaseStream]:
+def open_stream(worker: HttpClient, user: str = "ann", query: str = "", **headers: str) -> Iterator[PurchaseStream]:
     """A stream of a user's purchases; `_` in the name of a header stands for `-`."""
     with closing(http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)) as connection:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
