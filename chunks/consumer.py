@@ -97,7 +97,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Pause the changelogs first.
 
-        Replaces: Faust's own pause, which keeps fetching into its buffers.
+        Replaces: Faust's own pause, which does not stop the fetches.
         """
         if self._is_ending():
             return

@@ -144,11 +144,17 @@ class TableManager(FaustTableManager):
     async def on_stop(self) -> None:
         """Stop the producers and close the tables.
 
+        1. Stop the reads of standbys. 2. Let the transactions end and stop the producers. 3. Close
+        the stores, which no transaction writes to any more.
+
         Replaces: stores that the garbage collector closes.
         """
+        # 1.
         await self.standby.stop()
+        # 2.
         await self.recovery.release_partitions()
         await super().on_stop()
+        # 3.
         for table in self.values():
             for partition in list(table.stores):
                 await table.close(partition)

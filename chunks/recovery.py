@@ -72,18 +72,28 @@ class Recovery(Service):
         self._work = asyncio.create_task(self._recover_or_crash(generation_id), name="recovery")
 
     async def release_partitions(self) -> None:
-        """End the recovery in progress and give up all source partitions."""
+        """End the recovery in progress and give up all source partitions.
+
+        1. End the recovery, which may open tasks. 2. End the watches: readers must look for the
+        next owner. 3. Remove the tasks, so that no stream starts a step, then let their
+        transactions end. 4. Keep the producers for the next assignment; stop them if the worker
+        stops.
+        """
+        # 1.
         if self._work is not None:
             work, self._work = self._work, None
             work.cancel()
             await asyncio.wait([work])
+        # 2.
         for table in self.tables.values():
             for store in table.stores.values():
                 store.watches.end()
+        # 3.
         tasks = dict(self.tables.partition_tasks)
         self.tables.partition_tasks.clear()
         if tasks:
             producers = await asyncio.gather(*(task.release() for task in tasks.values()))
+            # 4.
             self._idle_producers |= {
                 tp: producer for tp, producer in zip(tasks, producers, strict=True) if producer is not None
             }

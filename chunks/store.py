@@ -104,8 +104,8 @@ class Store:
         self._trailing_markers = 0
         self._without_wal = rocksdict.WriteOptions()
         self._without_wal.disable_wal = True  # type: ignore[method-assign,assignment]  # a property; the stub is wrong
-        #: Number of writes, and for each source topic the number of writes at which its position
-        #: was read, and it.
+        #: Number of writes, and for each source topic its position with the number of writes at
+        #: which it was read.
         self._write_count = 0
         self._positions: dict[str, tuple[int, int | None]] = {}
 
@@ -143,12 +143,18 @@ class Store:
     def close(self) -> None:
         """Flush and close. Readers go through `Table`, which has dropped the store before."""
         if self._is_open:
-            self._is_open = False
+            db = self._detach_db()
             try:
-                self._db.flush()
-                self._db.close()
+                db.flush()
+                db.close()
             except Exception as exc:
                 log.warning("%s: not flushed completely (%s); the changelog contains the rest", self.path, exc)
+
+    def _detach_db(self) -> rocksdict.Rdict:
+        # Without a reference, RocksDB's lock of the files is released even if the close fails.
+        db, self._is_open = self._db, False
+        del self._db
+        return db
 
     def _to_error(self, exc: Exception) -> Exception:
         error = disk.to_disk_error(self.path, exc)
@@ -159,8 +165,7 @@ class Store:
     def wipe(self) -> None:
         """Delete everything on disk and open an empty store."""
         if self._is_open:
-            self._is_open = False
-            self._db.close()
+            self._detach_db().close()
         shutil.rmtree(self.path)
         self._write_count += 1
         self.open()
@@ -190,10 +195,8 @@ class Store:
     def is_complete_at(self, end: int, topic: str) -> bool:
         """Return whether the store equals the changelog before the offset `end`.
 
-        The changelog is folded from the source `topic`.
-
-        False if it was not compared with the changelog yet, is being rebuilt, or is being replaced
-        by a dump.
+        `topic` is the source topic. The result is False if the store was not compared with the
+        changelog yet, is being rebuilt, or is being replaced by a dump.
         """
         return (
             self.is_verified

@@ -20,9 +20,8 @@ LOOP_TURNS = 4
 class Stream(faust.Stream[Chunk]):
     """Replaces: delivery and acknowledgement of single events.
 
-    Yields chunks; a request for the next one ends the step.
-
-    A step that raises is never committed: the next owner of the partition reads its records again.
+    Yields chunks; a request for the next one ends the step. A step that raises is never committed:
+    the next owner of the partition reads its records again.
     """
 
     app: ChunkedApp
