@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -13,7 +12,6 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from local.process import free_port
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
 from tests.kit.streams import open_stream, order_ids
@@ -240,53 +238,6 @@ def test_while_orders_arrive_no_page_repeats_or_skips_what_was_there_at_the_firs
     assert {tuple(row[name] for name in names) for row in whole} <= set(said), "skipped"
 
 
-# --- caching -------------------------------------------------------------------------------------------------
-
-
-def test_what_the_client_has_is_not_sent_again(stack: Stack, running: Worker):
-    stack.insert(("o1", "Phone", "ann", "1.00", NOW, "card"), ("o2", "Phone", "ann", "1.00", NOW, "card"))
-    eventually(lambda: len(running.purchases("ann")) == 2)
-    first = running.get(path("ann", limit=1))
-    etag = first.headers["ETag"]
-    assert etag.startswith('W/"')
-    assert first.headers["Cache-Control"] == "private, no-cache"
-    assert f"cursor={first.json['next_cursor']}" in first.headers["Link"]
-    for known in (etag, etag.removeprefix("W/"), f'"x", {etag}', "*"):
-        again = running.get(path("ann", limit=1), If_None_Match=known)
-        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", etag)
-        assert again.headers["Cache-Control"] == "private, no-cache"
-    for other in ('"x"', "nonsense"):
-        assert running.get(path("ann", limit=1), If_None_Match=other).status == 200
-    assert running.get(path("ann", limit=2)).headers["ETag"] != etag
-    head = running.get(path("ann", limit=1), method="HEAD")
-    assert (head.status, head.body, head.headers["ETag"]) == (200, b"", etag)
-    assert head.headers["Content-Length"] == str(len(first.body))
-    stack.execute("UPDATE orders SET price = 2 WHERE order_id = 'o2'")
-    eventually(lambda: running.get(path("ann", limit=1), If_None_Match=etag).status == 200)
-
-
-def test_a_cursor_opens_nothing_but_what_it_was_given_for(stack: Stack, running: Worker):
-    stack.insert(
-        *[(f"{user}-{number}", "Phone", user, "1.00", NOW, "card") for number in range(3) for user in ("ann", "bob")]
-    )
-    eventually(lambda: len(running.purchases("ann")) == len(running.purchases("bob")) == 3)
-    cursor = running.get(path("ann", limit=1)).json["next_cursor"]
-    assert running.get(path("ann", limit=2, cursor=cursor)).json["purchases"][0]["position"] == 2
-    wrong = [path("bob", limit=1, cursor=cursor), path("ann", limit=1, cursor=cursor[:-1]),
-             path("ann", limit=1, cursor=cursor[:40] + ("A" if cursor[40] != "A" else "B") + cursor[41:]),
-             path("ann", cursor="x")]  # fmt: skip
-    wrong += [
-        path("ann", limit=1, cursor=cursor, **other)
-        for other in ({"group_by": "order"}, {"since": "2026-01-01T00:00:00Z"}, {"until": "2027-01-01T00:00:00Z"},
-                      {"payment_method": "card"}, {"after_order": "ann-1"}, {"wait_ms": 1}, {"max_lag_ms": 10**9},
-                      {"consistency": "source"})
-    ]  # fmt: skip
-    answers = [running.get(one) for one in wrong]
-    assert {(answer.status, answer.json["code"]) for answer in answers} == {(400, "invalid-cursor")}
-    assert len({answer.json["detail"] for answer in answers}) == 1
-    assert {answer.json["errors"][0]["parameter"] for answer in answers} == {"cursor"}
-
-
 # --- read your own order -------------------------------------------------------------------------------------
 
 
@@ -339,41 +290,7 @@ def test_what_mysql_says_is_as_of_the_moment_before_it_was_read(stack: Stack, ru
     assert datetime.fromisoformat(as_of.removesuffix("Z")) < now
 
 
-def test_where_no_source_has_ever_run_any_answer_may_be_too_old(shared: Worker):
-    answer = shared.get(path("ann", max_lag_ms=10**18))
-    assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "too-stale", "1")
-
-
-def test_without_mysql_only_the_answers_from_mysql_are_missing(stack: Stack):
-    worker = stack.worker(LATELY_MYSQL_PORT=str(free_port())).start().wait_ready()
-    answer = worker.get(path("ann", consistency="source"))
-    assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "source-away", "1")
-    assert "127.0.0.1" not in answer.text, "where the database is, is nobody's business"
-    assert worker.get(path("ann")).status == 200
-
-
 # --- live ----------------------------------------------------------------------------------------------------
-
-
-def test_a_stream_says_what_is_and_what_changes(stack: Stack, running: Worker):
-    stack.insert(("o1", "Phone\nand more", "ann", "1.00", NOW, None))
-    eventually(lambda: len(running.purchases("ann")) == 1)
-    with open_stream(running) as live:
-        _, data = live.event()
-        said = running.get(path("ann")).json
-        assert (data["user_id"], data["purchases"]) == (said["user_id"], said["purchases"])
-        assert data["meta"].keys() == said["meta"].keys()
-        live.assert_quiet()
-        stack.insert(("o2", "Phone", "ann", "1.00", NOW, None))
-        seen, data = live.event()
-        assert order_ids(data) == ["o2", "o1"]
-        assert seen == running.get(path("ann")).headers["ETag"]
-        stack.insert(("o3", "Phone", "bob", "1.00", NOW, None))
-        stack.execute("UPDATE orders SET user_id = 'bob' WHERE order_id = 'o2'")
-        assert order_ids(live.event()[1]) == ["o1"]
-        stack.execute("DELETE FROM orders WHERE user_id = 'ann'")
-        assert order_ids(live.event()[1]) == []
-    assert running.get("/v1/users/ann/purchases/stream", method="HEAD").status == 200
 
 
 def test_a_stream_tells_of_purchases_that_are_kept_beside_the_newest(stack: Stack):
@@ -384,21 +301,6 @@ def test_a_stream_tells_of_purchases_that_are_kept_beside_the_newest(stack: Stac
         assert live.event()[1]["products"][0]["spent"] == "9.00"
         stack.execute("UPDATE orders SET price = 5 WHERE order_id = 'o0'")
         assert live.event()[1]["products"][0]["spent"] == "13.00"
-
-
-def test_a_client_that_comes_back_is_told_what_it_missed_and_nothing_it_knows(stack: Stack, running: Worker):
-    stack.insert(("o1", "Phone", "ann", "1.00", NOW, None))
-    eventually(lambda: len(running.purchases("ann")) == 1)
-    with open_stream(running) as live:
-        seen, _ = live.event()
-    with open_stream(running, Last_Event_ID=seen) as live:
-        live.assert_quiet()
-        stack.insert(("o2", "Phone", "ann", "1.00", NOW, None))
-        seen, _ = live.event()
-    stack.insert(("o3", "Phone", "ann", "1.00", NOW, None))
-    eventually(lambda: len(running.purchases("ann")) == 3)
-    with open_stream(running, Last_Event_ID=seen) as live:
-        assert order_ids(live.event()[1]) == ["o3", "o2", "o1"]
 
 
 def test_after_the_death_of_the_worker_a_stream_goes_on_without_a_gap(stack: Stack, running: Worker):
@@ -443,61 +345,11 @@ def test_a_stream_ends_when_partitions_are_given_out_anew(stack: Stack, running:
             live.assert_quiet()
 
 
-def test_the_number_of_streams_is_bounded(stack: Stack):
-    worker = stack.worker(LATELY_STREAMS="2", LATELY_HEARTBEAT_S="1").start().wait_ready()
-    with open_stream(worker, "ann"), open_stream(worker, "bob"):
-        answer = worker.get("/v1/users/cleo/purchases/stream")
-        assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "too-many-streams", "1")
-        assert worker.get(path("cleo")).status == 200
-
-    def free() -> None:
-        with open_stream(worker, "cleo") as live:
-            live.event()
-
-    eventually(free)
-
-
-def test_a_client_that_does_not_read_loses_its_stream(stack: Stack):
-    worker = begin(stack, LATELY_STREAMS="1")
-    stack.insert(*[(f"o{number}", "\U0001f600" * 250, "ann", "1.00", NOW, None) for number in range(100)])
-    eventually(lambda: len(worker.purchases("ann", 100)) == 100)
-
-    def another_is(status: int) -> bool:
-        stack.execute("UPDATE orders SET price = price + 1 WHERE order_id = 'o0'")
-        with closing(http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)) as connection:
-            connection.request("GET", "/v1/users/bob/purchases/stream")
-            return connection.getresponse().status == status
-
-    with closing(socket.socket()) as silent:
-        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        silent.connect(("127.0.0.1", worker.port))
-        silent.sendall(b"GET /v1/users/ann/purchases/stream?limit=100 HTTP/1.1\r\nHost: lately\r\n\r\n")
-        eventually(lambda: another_is(503))
-        eventually(lambda: another_is(200), within=90)
-
-
 # --- many users, several workers -----------------------------------------------------------------------------
 
 
 def without_meta(answer: dict) -> dict:
     return {name: said for name, said in answer.items() if name != "meta"}
-
-
-def test_many_users_are_answered_at_once(stack: Stack, running: Worker):
-    stack.insert(
-        *[(f"{user}-{number}", "Phone", user, "1.00", NOW, "card") for number in range(3) for user in ("ann", "a/b +")]
-    )
-    eventually(lambda: len(running.purchases("ann")) == len(running.purchases("a/b +")) == 3)
-    answer = running.get("/v1/purchases?user_id=a%2Fb%20%2B&user_id=nobody&limit=2&user_id=ann&user_id=ann")
-    assert answer.status == 200
-    assert answer.json["meta"] == {"limit": 2, "complete": True}
-    assert [one["user_id"] for one in answer.json["users"]] == ["a/b +", "nobody", "ann"]
-    for one in answer.json["users"]:
-        assert without_meta(one) == without_meta(running.get(path(one["user_id"], limit=2)).json)
-    following = answer.json["users"][2]["next_cursor"]
-    assert len(running.get(path("ann", limit=2, cursor=following)).json["purchases"]) == 1
-    hundred = running.get("/v1/purchases?" + "&".join(f"user_id=u{number}" for number in range(100)))
-    assert (hundred.status, len(hundred.json["users"])) == (200, 100)
 
 
 def test_another_worker_hands_on_everything(stack: Stack, running: Worker):
@@ -557,77 +409,3 @@ def test_another_worker_hands_on_everything(stack: Stack, running: Worker):
         return answer.status == 200 and answer.json["meta"]["complete"]
 
     eventually(complete_again, within=60)
-
-
-# --- bad input -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shared(servers, tmp_path_factory: pytest.TempPathFactory):
-    """One worker for the tests that only ask."""
-    with Stack(servers, tmp_path_factory.mktemp("shared")) as stack:
-        yield stack.worker().start().wait_ready()
-
-
-NUMBERS = ["-1", "1e3", "%2B5", "+5", "%205", "%D9%A3", "", "text"]
-TIMES = ["yesterday", "2026-01-31", "2026-01-31T12:00:00", "0000-01-01T00:00:00Z", "10000-01-01T00:00:00Z", ""]
-LIST_ONLY = [
-    *[
-        (f"{name}={text}", "invalid-parameter", name)
-        for name in ("max_lag_ms", "wait_ms")
-        for text in (*NUMBERS, "9" * 20)
-    ],
-    ("wait_ms=5001", "invalid-parameter", "wait_ms"),
-    ("after_order=", "invalid-parameter", "after_order"),
-    ("consistency=strong", "invalid-parameter", "consistency"),
-    ("cursor=", "invalid-cursor", "cursor"),
-    ("cursor=%ff", "invalid-cursor", "cursor"),
-    ("cursor=a&cursor=b", "invalid-parameter", "cursor"),
-    ("cursor=abc", "invalid-cursor", "cursor"),
-    ("cursor=%F0%9F%98%80", "invalid-cursor", "cursor"),
-    ("user_id=ann", "unknown-parameter", "user_id"),
-]
-EVERYWHERE = [
-    *[(f"limit={text}", "invalid-parameter", "limit") for text in ("0", *NUMBERS)],
-    ("limit=5&limit=5", "invalid-parameter", "limit"),
-    *[(f"{name}={text}", "invalid-parameter", name) for name in ("since", "until") for text in TIMES],
-    ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "invalid-parameter", "since"),
-    ("since=2026-01-01T00:00:00Z&since=2026-01-01T00:00:00Z", "invalid-parameter", "since"),
-    ("group_by=user", "invalid-parameter", "group_by"),
-    ("payment_method=", "invalid-parameter", "payment_method"),
-    ("payment_method=%ff", "invalid-parameter", "payment_method"),
-    ("limt=5", "unknown-parameter", "limt"),
-]
-ROUTES = ["/v1/users/ann/purchases?", "/v1/users/ann/purchases/stream?", "/v1/purchases?user_id=ann&"]
-CASES = [(ROUTES[0] + query, *rest) for query, *rest in LIST_ONLY]
-CASES += [(route + query, *rest) for route in ROUTES for query, *rest in EVERYWHERE]
-CASES += [
-    (f"{ROUTES[1]}cursor=abc", "unknown-parameter", "cursor"),
-    (f"{ROUTES[2]}wait_ms=5", "unknown-parameter", "wait_ms"),
-]
-CASES += [
-    (f"/v1/users/{user}/purchases/stream", "invalid-user-id", "user_id")
-    for user in ("%ff", "%zz", "ann%2", "a%00b", "x" * 129)
-]
-CASES += [
-    (f"/v1/purchases?user_id=ann&user_id={user}", "invalid-user-id", "user_id") for user in ("", "%ff", "..", "%00")
-]
-CASES += [("/v1/purchases", "invalid-parameter", "user_id"), ("/v1/purchases?limit=5", "invalid-parameter", "user_id"),
-          ("/v1/purchases?" + "user_id=a&" * 101, "invalid-parameter", "user_id")]  # fmt: skip
-
-
-def test_bad_input_is_a_problem_that_names_the_parameter(shared: Worker):
-    for asked, code, parameter in CASES:
-        answer = shared.get(asked.rstrip("&"))
-        assert answer.status == 400, (asked, answer)
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert answer.json["code"] == code, (asked, answer)
-        assert answer.json["errors"][0]["parameter"] == parameter, (asked, answer)
-
-
-@pytest.mark.parametrize("rows", ["purchases", "orders", "products"])
-def test_before_the_first_order_there_is_nothing(shared: Worker, rows: str):
-    grouped = {} if rows == "purchases" else {"group_by": rows.removesuffix("s")}
-    answer = shared.get(path("ann", since="0001-01-01T00:00:00Z", until="1970-01-01T00:00:00Z", **grouped))
-    assert (answer.status, answer.json[rows], answer.json["meta"]["complete"]) == (200, [], True)
-    assert "next_cursor" not in answer.json
