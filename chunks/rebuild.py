@@ -85,12 +85,15 @@ class Rebuild:
     async def _write_beginnings(self, names: Iterable[str], incomplete: set[str], rows: Values) -> None:
         """Write new beginnings of some tables, followed by `rows` only.
 
-        This must not be interrupted: until its end the disk contains values that the new beginnings
-        make void.
+        1. Write them to the changelogs, in one transaction. 2. Write them to the disks. This must
+        not be interrupted: before step 2 the disks contain values that the new beginnings make
+        void.
         """
+        # 1.
         ids = {name: uuid.uuid4().hex.encode() + (INCOMPLETE_SUFFIX if name in incomplete else b"") for name in names}
         empty = {name for name in names if not self._store(name).offset}
         offsets = await self._task.write({name: {BEGINNING_KEY: value, **rows} for name, value in ids.items()})
+        # 2.
         for name, offset in offsets.items():
             store = self._store(name)
             await in_store_thread(store.write_beginning, ids[name], offset, name in empty)

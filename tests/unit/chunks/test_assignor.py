@@ -20,12 +20,12 @@ MANY = 10**6
 class Member:
     """A worker as its assignor sees it."""
 
-    def __init__(self, url: str, held: dict[int, int], instance: str | None = None, age_s: float = 0) -> None:
+    def __init__(self, url: str, offsets: dict[int, int], instance: str | None = None, age_s: float = 0) -> None:
         self.rejoins = 0
         self.tables = SimpleNamespace(
             changelog_topics={CHANGELOG},
             local_offsets={
-                CHANGELOG: {number: LocalOffset(offset, time.time() - age_s) for number, offset in held.items()}
+                CHANGELOG: {number: LocalOffset(offset, time.time() - age_s) for number, offset in offsets.items()}
             },
             changelog_ends={},
         )
@@ -38,26 +38,26 @@ class Member:
 
     def has(self) -> tuple[list[int], list[int], list[int]]:
         """Its partitions of the table: active, copies, and of these the ones it makes to take over."""
-        found = (self.assignor.assigned_actives(), self.assignor.assigned_standbys(), self.assignor.warmup)
-        return tuple(sorted(tp.partition for tp in tps if tp.topic == CHANGELOG) for tps in found)
+        partitions = (self.assignor.assigned_actives(), self.assignor.assigned_standbys(), self.assignor.warmup)
+        return tuple(sorted(tp.partition for tp in tps if tp.topic == CHANGELOG) for tps in partitions)
 
 
 def rebalanced(*members: Member) -> dict[int, list[tuple[str, list[int]]]]:
     """Let the first of them be the leader, and give out what it decides."""
-    told = {
+    metadata = {
         str(number): ConsumerProtocolMemberMetadata.decode(member.assignor.metadata(TOPICS).encode())
         for number, member in enumerate(members)
     }
-    given = members[0].assignor._perform_assignment(CLUSTER, told)
+    assigned = members[0].assignor._perform_assignment(CLUSTER, metadata)
     for number, member in enumerate(members):
-        member.assignor.on_assignment(given[str(number)])
-    return {number: given[str(number)].assignment for number in range(len(members))}
+        member.assignor.on_assignment(assigned[str(number)])
+    return {number: assigned[str(number)].assignment for number in range(len(members))}
 
 
 def test_a_worker_alone_gets_everything_and_all_know_where_it_is():
     member = Member("http://a", {})
-    given = rebalanced(member)
-    assert given[0] == [(CHANGELOG, [0, 1, 2, 3]), ("orders", [0, 1, 2, 3])]
+    assigned = rebalanced(member)
+    assert assigned[0] == [(CHANGELOG, [0, 1, 2, 3]), ("orders", [0, 1, 2, 3])]
     assert member.has() == ([0, 1, 2, 3], [], [])
     assert member.assignor.is_active(TP("orders", 3))
     assert member.assignor.table_metadata(CHANGELOG) == {"http://a": {CHANGELOG: [0, 1, 2, 3]}}
@@ -75,9 +75,9 @@ def test_the_names_on_the_wire_stay_what_they_were_so_that_versions_can_share_a_
 def test_one_that_joins_makes_copies_says_when_they_are_warm_and_is_believed_once():
     first, second = Member("http://a", dict.fromkeys(range(4), MANY)), Member("http://b", {})
     rebalanced(first)
-    given = rebalanced(first, second)
+    assigned = rebalanced(first, second)
     assert (first.has(), second.has()) == (([0, 1, 2, 3], [], []), ([], [0, 1], [0, 1]))
-    assert given[1] == [(CHANGELOG, [0, 1]), ("orders", [])], "it reads the changelog, and no orders"
+    assert assigned[1] == [(CHANGELOG, [0, 1]), ("orders", [])], "it reads the changelog, and no orders"
     second.assignor.report_warm()
     rebalanced(first, second)
     assert (first.has(), second.has()) == (([2, 3], [], []), ([0, 1], [], []))
@@ -110,12 +110,12 @@ def test_an_owner_that_is_still_reading_is_no_reason_to_wait_for():
 def test_a_leader_without_a_table_still_shares_out_the_tables_of_others():
     leader, other = Member("http://a", {}), Member("http://b", dict.fromkeys(range(4), MANY))
     leader.tables.changelog_topics, leader.tables.local_offsets = set(), {}
-    told = {
+    metadata = {
         "0": leader.assignor.metadata(["orders"]),
         "1": other.assignor.metadata(TOPICS),
     }
-    given = leader.assignor._perform_assignment(CLUSTER, told)
-    assert dict(given["1"].assignment)[CHANGELOG] == [0, 1, 2, 3]
+    assigned = leader.assignor._perform_assignment(CLUSTER, metadata)
+    assert dict(assigned["1"].assignment)[CHANGELOG] == [0, 1, 2, 3]
 
 
 def test_a_static_worker_that_is_not_what_it_was_asks_to_be_given_something_else():

@@ -1,4 +1,4 @@
-"""Which tables are lost, and where a source partition goes on, from what was found of them."""
+"""Which tables are lost, and where a source partition goes on, from the restored states of all its tables."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ WHOLE, LAGGING = RestoredState(True, 90), RestoredState(True, 40)
 GONE, HALF = RestoredState(False, None), RestoredState(True, None)
 
 
-def losses(found: dict, committed: int | None = 90, earliest: int = 0, end: int = 100) -> tuple[int, list[tuple]]:
+def losses(states: dict, committed: int | None = 90, earliest: int = 0, end: int = 100) -> tuple[int, list[tuple]]:
     """The position, and what is lost: (table, reason, whether something of it is missing for good)."""
-    verdict = plan_rebuild(0, found, committed, earliest, end)
-    assert verdict.new == ()
-    return verdict.position, [(one.table, one.reason, one.is_permanent) for one in verdict.losses]
+    plan = plan_rebuild(0, states, committed, earliest, end)
+    assert plan.new == ()
+    return plan.position, [(loss.table, loss.reason, loss.is_permanent) for loss in plan.losses]
 
 
 def test_a_table_that_a_transaction_did_not_change_is_whole_though_its_position_lags():
@@ -61,5 +61,5 @@ def test_what_the_topic_has_forgotten_is_missing_in_the_table_and_in_those_that_
 
 
 def test_records_that_were_never_read_and_are_gone_are_said_to_be_missing_once_for_each_table():
-    found = {"a": WHOLE, "b": GONE._replace(derived_from="a")}
-    assert losses(found, earliest=95) == (90, [("a", "expired", True), ("b", "emptied", False)])
+    states = {"a": WHOLE, "b": GONE._replace(derived_from="a")}
+    assert losses(states, earliest=95) == (90, [("a", "expired", True), ("b", "emptied", False)])

@@ -27,9 +27,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[Store]:
-    one = Store(path, block_cache_bytes=2**20).open()
-    yield one
-    one.close()
+    opened = Store(path, block_cache_bytes=2**20).open()
+    yield opened
+    opened.close()
 
 
 def test_a_new_store_is_empty_and_knows_no_offsets(store):
@@ -93,14 +93,14 @@ def test_a_scan_shows_what_was_there_when_it_began(store):
     assert [first, *scan] == [(b"%03d" % number, b"before") for number in range(500)]
 
 
-def test_a_moment_shows_what_was_there_when_it_was_taken_however_it_is_read(store):
+def test_a_snapshot_shows_the_rows_of_the_time_when_it_was_taken_however_it_is_read(store):
     store.apply([(b"a", b"before"), (b"n1", b"before"), (position_key("orders"), b"1")], 1)
-    moment = store.snapshot()
+    snapshot = store.snapshot()
     store.apply([(b"a", b"after"), (b"b", b"after"), (b"n1", None), (position_key("orders"), b"2")], 2)
 
-    assert [moment.get(key) for key in (b"a", b"b", position_key("orders"))] == [b"before", None, b"1"]
-    assert list(moment.scan()) == [(b"a", b"before"), (b"n1", b"before")]
-    assert list(moment.scan(b"n")) == [(b"n1", b"before")]
+    assert [snapshot.get(key) for key in (b"a", b"b", position_key("orders"))] == [b"before", None, b"1"]
+    assert list(snapshot.scan()) == [(b"a", b"before"), (b"n1", b"before")]
+    assert list(snapshot.scan(b"n")) == [(b"n1", b"before")]
     assert [store.get(b"a"), list(store.scan(b"n"))] == [b"after", []]
 
 
@@ -205,9 +205,9 @@ batches = st.lists(st.lists(st.tuples(keys, st.none() | st.binary(max_size=3)), 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One store for many examples, each under a prefix of its own."""
-    one = Store(tmp_path_factory.mktemp("store") / "shared.db").open()
-    yield one
-    one.close()
+    opened = Store(tmp_path_factory.mktemp("store") / "shared.db").open()
+    yield opened
+    opened.close()
 
 
 _examples = iter(range(10**9))
@@ -215,16 +215,16 @@ _examples = iter(range(10**9))
 
 @given(batches, keys)
 def test_the_store_is_a_dict(shared, batches, prefix):
-    here = b"%09d" % next(_examples)
+    own_prefix = b"%09d" % next(_examples)
     model: dict[bytes, bytes | None] = {}
     for offset, batch in enumerate(batches):
-        shared.apply([(here + key, value) for key, value in batch], offset)
+        shared.apply([(own_prefix + key, value) for key, value in batch], offset)
         model.update(batch)
         live = {key: value for key, value in model.items() if value is not None}
-        found = [(key.removeprefix(here), value) for key, value in shared.scan(here + prefix)]
-        assert found == sorted((key, value) for key, value in live.items() if key.startswith(prefix))
-        assert shared.get_many([here + key for key in model]) == list(model.values())
-        assert [shared.get(here + key) for key in model] == list(model.values())
+        rows = [(key.removeprefix(own_prefix), value) for key, value in shared.scan(own_prefix + prefix)]
+        assert rows == sorted((key, value) for key, value in live.items() if key.startswith(prefix))
+        assert shared.get_many([own_prefix + key for key in model]) == list(model.values())
+        assert [shared.get(own_prefix + key) for key in model] == list(model.values())
         assert shared.offset == offset
 
 
@@ -253,15 +253,15 @@ READS = {
     "get_many": lambda store: store.get_many([b"%05d" % number for number in range(20_000)]),
     "scan": lambda store: list(store.scan()),
     "scan of a prefix": lambda store: [list(store.scan(b"%02d" % number)) for number in range(20)],
-    "scan of a moment": lambda store: list(store.snapshot().scan()),
-    "get of a moment": lambda store: [store.snapshot().get(b"%05d" % number) for number in range(20_000)],
+    "scan of a snapshot": lambda store: list(store.snapshot().scan()),
+    "get of a snapshot": lambda store: [store.snapshot().get(b"%05d" % number) for number in range(20_000)],
 }
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_a_damaged_file_is_an_error_and_never_less_than_there_was_and_the_next_start_begins_anew(path, read):
-    met: list[str] = []
-    store = Store(path, on_failure=lambda exc: met.append(str(exc))).open()
+    errors: list[str] = []
+    store = Store(path, on_failure=lambda exc: errors.append(str(exc))).open()
     store.apply([(b"%05d" % number, os.urandom(50)) for number in range(20_000)], 5)
     store.close()
     damage(path)
@@ -271,9 +271,9 @@ def test_a_damaged_file_is_an_error_and_never_less_than_there_was_and_the_next_s
         read(store)
         pytest.fail("nothing was raised")
     except DiskFailed as exc:
-        said = str(exc)
-    assert re.search("are damaged .* rebuilds them from their changelog", said)
-    assert met == [said]
+        message = str(exc)
+    assert re.search("are damaged .* rebuilds them from their changelog", message)
+    assert errors == [message]
     store.close()
     store.open()
     assert (store.offset, list(store.scan())) == (0, [])

@@ -17,9 +17,9 @@ UNKNOWN = object()
 
 @pytest.fixture
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    one = Store(tmp_path_factory.mktemp("store") / "by_user-0.db", block_cache_bytes=2**20).open()
-    yield one
-    one.close()
+    opened = Store(tmp_path_factory.mktemp("store") / "by_user-0.db", block_cache_bytes=2**20).open()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -169,9 +169,9 @@ _examples = iter(range(10**9))
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One store for many examples, each under a prefix of its own."""
-    one = Store(tmp_path_factory.mktemp("store") / "shared.db").open()
-    yield one
-    one.close()
+    opened = Store(tmp_path_factory.mktemp("store") / "shared.db").open()
+    yield opened
+    opened.close()
 
 
 @settings(max_examples=200)
