@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from datetime import datetime, timezone
+from typing import overload
 
 from domain.errors import UnreadableEvent
 
@@ -16,6 +17,10 @@ MAX_MESSAGE_CHARS, MAX_STACKTRACE_CHARS = 1_000, 4_000
 MAX_PART_BYTES = 1_500_000
 
 
+@overload
+def truncate_part(part: bytes) -> bytes: ...
+@overload
+def truncate_part(part: bytes | None) -> bytes | None: ...
 def truncate_part(part: bytes | None) -> bytes | None:
     """Return the key or value of a dead letter, truncated to MAX_PART_BYTES."""
     return part[:MAX_PART_BYTES] if part is not None else None
