@@ -22,7 +22,7 @@ from bench.report import write_section
 from bench.sides import FOLDER, ROOT
 from local.artifacts import DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka
-from local.process import ServerFailed, forget_pid, recorded_pid, stop_leftovers, write_pid
+from local.process import ServerFailed, remove_pid_file, running_pid, stop_leftovers, write_pid_file
 
 PARTS = (
     "compare", "growth", "recovery", "queries", "source", "history", "elastic", "pause", "flow", "kept", "partitions",
@@ -64,7 +64,7 @@ def run(asked: argparse.Namespace) -> None:
     # Not those of another part: orders are added to it.
     many = DataSet(60_000, 20_000) if asked.quick else DataSet(5_000_000, 500_000)
     several = DataSet(50_000, 10_000) if asked.quick else DataSet(2_000_000, 1_000_000)
-    with start_kafka(resolve(ROOT / ".lately", say), FOLDER / "broker", lasting=True) as kafka:
+    with start_kafka(resolve(ROOT / ".lately", say), FOLDER / "broker", full_jit=True) as kafka:
         bench = Bench(kafka, asked.patience, say)
         work = {
             "compare": (compare.HEADING, lambda: compare.compare(bench, data, asked.rounds, asked.only)),
@@ -100,13 +100,13 @@ def main() -> int:
     os.chdir(ROOT)
     for name in [name for name in os.environ if name.startswith(("LATELY_", "F_", "BENCH_"))]:
         del os.environ[name]  # what is set for somebody's own worker would reach ours
-    other = recorded_pid(PID)
+    other = running_pid(PID)
     if other is not None:
         print(f"bench: it is running already, as process {other}: stop that one first", file=sys.stderr)  # noqa: T201
         return 2
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
-        write_pid(PID, os.getpid())
+        write_pid_file(PID, os.getpid())
         for folder in (FOLDER / "broker", *{pid.parent for pid in (FOLDER / "run").rglob("*.pid")}):
             stop_leftovers(folder)
         clean_folder()
@@ -120,8 +120,8 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        if recorded_pid(PID) == os.getpid():
-            forget_pid(PID)
+        if running_pid(PID) == os.getpid():
+            remove_pid_file(PID)
     return 0
 
 

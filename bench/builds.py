@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local.artifacts import DownloadFailed, MissingTool, find_java, last_lines
+from local.artifacts import DownloadFailed, MissingTool, find_java, read_last_lines
 
 STREAMS = Path(__file__).with_name("streams")
 #: In a venv of its own, because it may want other versions of what Lately uses.
@@ -64,4 +64,4 @@ def _run(command: list[str], log: Path) -> bool:
 
 def _demand(command: list[str], log: Path) -> None:
     if not _run(command, log):
-        raise DownloadFailed(f"{command[0]} failed; the end of {log}:\n{last_lines(log, 25)}")
+        raise DownloadFailed(f"{command[0]} failed; the end of {log}:\n{read_last_lines(log, 25)}")

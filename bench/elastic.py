@@ -25,7 +25,7 @@ from bench.source import INSERT, Shop, answers
 from domain.partitioning import partition_of
 from local.artifacts import resolve
 from local.mariadb import MariaDB, start_mariadb
-from local.process import LocalProcess, free_port, wait_ready
+from local.process import LocalProcess, find_free_port, wait_ready
 
 HEADING = "Workers that come and go"
 ORDERS_PER_S, READS_PER_S = 2_000, 200
@@ -65,7 +65,7 @@ class Fleet:
 
     def start(self, name: str) -> None:
         """Start a worker, and use it once it is ready."""
-        port = self.ports.get(name) or free_port()
+        port = self.ports.get(name) or find_free_port()
         folder = FOLDER / "run" / self._shop.name / name
         env = {
             **self._shop.env, "LATELY_WEB_PORT": str(port), "LATELY_DATA_DIR": str(folder / "state"),

@@ -14,7 +14,7 @@ from bench.observer import Look, Observer, delete_topics
 from bench.sides import FOLDER, Place, Side
 from bench.usage import Usage
 from local.kafka import Kafka
-from local.process import LocalProcess, ServerFailed, failure
+from local.process import LocalProcess, ServerFailed, server_failure
 
 SECONDS_BETWEEN_LOOKS = 0.05
 SECONDS_THAT_COUNT = 2
@@ -110,12 +110,12 @@ class Bench:
         try:
             while True:
                 look = observer.look()
-                if not process.alive:
-                    raise failure(process, f"{process.name} ended")
+                if not process.is_running:
+                    raise server_failure(process, f"{process.name} ended")
                 if looks or look.committed or look.changelog:
                     looks.append(look)
                 elif look.at - started > SECONDS_TO_BEGIN:
-                    raise failure(process, f"{process.name} did not begin within {SECONDS_TO_BEGIN} s")
+                    raise server_failure(process, f"{process.name} did not begin within {SECONDS_TO_BEGIN} s")
                 if look.committed >= goal and look.behind == 0:
                     usage.look()
                     return summary(looks, usage, whole=True)
@@ -131,11 +131,11 @@ class Bench:
     def own_time(self, process: LocalProcess) -> Result:
         """Wait for a program that ends by itself and prints its orders and seconds."""
         usage, end = Usage(process.pid, (self.broker.pid,)), time.monotonic() + self.patience_s + SECONDS_TO_BEGIN
-        while process.alive and time.monotonic() < end:
+        while process.is_running and time.monotonic() < end:
             usage.look()
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        if process.alive or process.child.returncode != 0:
-            raise failure(process, f"{process.name} did not end well")
+        if process.is_running or process.child.returncode != 0:
+            raise server_failure(process, f"{process.name} did not end well")
         said = json.loads(process.tail(1))
         return Result(
             said["orders"],

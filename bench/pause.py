@@ -70,7 +70,7 @@ CONTENDERS = (
         "by_user",
         lambda place: lately(place, by_product=False),
         {"LATELY_STANDBY_REPLICAS": "1", "LATELY_SESSION_TIMEOUT_S": str(SESSION_S)},
-        lambda value: (one.order_id for one in decode_recent(value).registers),
+        lambda value: (one.order_id for one in decode_recent(value).purchases),
     ),
     Contender(
         STOCK,
@@ -128,7 +128,7 @@ class Group:
 
     def bury(self) -> list[str]:
         """Which workers ended by themselves since this was asked last."""
-        dead = [name for name, process in self.running.items() if not process.alive]
+        dead = [name for name, process in self.running.items() if not process.is_running]
         return [f"worker {name} ended with {self.running.pop(name).child.returncode}" for name in dead]
 
     def complete(self) -> bool:

@@ -21,7 +21,7 @@ from bench.report import circumstances, keep_raw, median, rounded, table
 from bench.sides import BY_BOTH, BY_USER, FOLDER, ROOT, Place, can_leave_out, side
 from local.artifacts import resolve
 from local.mariadb import MariaDB, start_mariadb
-from local.process import LocalProcess, free_port, wait_ready
+from local.process import LocalProcess, find_free_port, wait_ready
 from local.shop import TABLE
 
 HEADING = "Queries"
@@ -120,7 +120,7 @@ def database(bench: Bench, data: DataSet) -> Iterator[MariaDB]:
 @contextmanager
 def other(place: Place, words: list[str]) -> Iterator[None]:
     """A peer that answers at the place's port."""
-    place.port = free_port()
+    place.port = find_free_port()
     state = place.folder / "state"
     state.mkdir(parents=True)
     filled = [word.format(port=place.port, folder=state) for word in words]

@@ -12,7 +12,7 @@ from app.settings import Settings
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from local.artifacts import find_java
-from local.process import LocalProcess, free_port
+from local.process import LocalProcess, find_free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Where everything is built, started and kept while it is measured.
@@ -37,7 +37,7 @@ class Place:
     kafka: str
     data: DataSet
     group: str
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=find_free_port)
     #: Of several workers of one group, which one.
     name: str = ""
 

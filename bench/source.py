@@ -25,7 +25,7 @@ from bench.report import circumstances, keep_raw, median, rounded, table
 from bench.sides import FOLDER, ROOT
 from local.artifacts import resolve
 from local.mariadb import MariaDB, start_mariadb
-from local.process import LocalProcess, free_port, wait_ready
+from local.process import LocalProcess, find_free_port, wait_ready
 from local.shop import TABLE
 
 HEADING = "Event source"
@@ -235,7 +235,7 @@ def live(shop: Shop, seconds: int) -> tuple[list[float], int]:
 def visible(shop: Shop, seconds: int) -> list[float]:
     """Seconds from COMMIT to an answer of the worker that has the order, of some of the orders."""
     shop.run("source", "setup")
-    port = free_port()
+    port = find_free_port()
     shop.env |= {"LATELY_WEB_PORT": str(port), "LATELY_DATA_DIR": str(FOLDER / "run" / shop.name / "state")}
     worker = shop.lately("worker", "-l", "info")
     try:

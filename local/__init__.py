@@ -1,1 +1,1 @@
-"""Kafka and MariaDB as local processes, for `make demo` and for the tests."""
+"""Kafka and MariaDB as local processes, for `make demo`, the tests and the benchmarks."""

@@ -1,6 +1,6 @@
-"""`make demo`: all of Lately on this machine, with a shop that places orders, until Ctrl-C.
+"""`make demo`: Lately, its servers, and a shop that places orders, on this machine, until Ctrl-C.
 
-Its state lies in .lately/demo, or in the folder given as an argument.
+The data is in .lately/demo, or in the folder that is the first argument.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import NoReturn
 
 from app.settings import Settings
 from domain.errors import LatelyError
@@ -22,12 +23,12 @@ from local.mariadb import start_mariadb
 from local.process import (
     LocalProcess,
     ServerFailed,
-    forget_pid,
-    free_port,
-    recorded_pid,
+    find_free_port,
+    remove_pid_file,
+    running_pid,
     stop_leftovers,
     wait_ready,
-    write_pid,
+    write_pid_file,
 )
 from source.setup import setup
 
@@ -35,12 +36,12 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".lately"
 
 KAFKA_PORT, MYSQL_PORT, WEB_PORT = 9092, 3306, 6066
-SECONDS_TO_START = 60
-SECONDS_TO_STOP = 15
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 15
 
 
-class Stop(Exception):
-    """Somebody asked the demo to end."""
+class StopRequested(Exception):
+    """The demo received a signal to stop."""
 
 
 class Demo:
@@ -48,41 +49,41 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.running: list[LocalProcess] = []
+        self.processes: list[LocalProcess] = []
         self.env: dict[str, str] = {}
 
     def start(self) -> None:
-        """Start everything; what `LATELY_KAFKA` or `LATELY_MYSQL_HOST` points to is used instead of our own."""
+        """Start all servers and processes, except servers that the settings name."""
         for name in stop_leftovers(self.folder):
-            say(f"stopped {name}, left behind by an earlier run")
+            report(f"stopped {name}, which an earlier run had left running")
         self.start_servers()
         if "LATELY_WEB_PORT" not in os.environ:
-            self.env["LATELY_WEB_PORT"] = str(free_port(WEB_PORT))
+            self.env["LATELY_WEB_PORT"] = str(find_free_port(WEB_PORT))
         if "LATELY_DATA_DIR" not in os.environ:
             self.env["LATELY_DATA_DIR"] = str(self.folder / "worker")
         self.set_up_shop()
         lately = [sys.executable, "-m", "app"]
         self.start_process("source", [*lately, "source"])
         worker = self.start_process("worker", [*lately, "worker", "-l", "info"])
-        say("starting the worker …")
-        wait_ready(worker, self.worker_is_ready, SECONDS_TO_START, "answer of /readyz")
+        report("starting the worker …")
+        wait_ready(worker, self.worker_is_ready, START_TIMEOUT_S, "answer of /readyz")
         self.start_process("shop", [sys.executable, "-m", "local.shop"])
 
     def start_servers(self) -> None:
-        """Start Kafka and MariaDB, unless the settings name others."""
+        """Start Kafka, unless LATELY_KAFKA is set, and MariaDB, unless LATELY_MYSQL_HOST is set."""
         env = os.environ
-        own_kafka, own_mysql = "LATELY_KAFKA" not in env, "LATELY_MYSQL_HOST" not in env
-        if own_kafka or own_mysql:
-            artifacts = resolve(STATE, say)
-        if own_kafka:
-            say("starting Kafka …")
+        starts_kafka, starts_mysql = "LATELY_KAFKA" not in env, "LATELY_MYSQL_HOST" not in env
+        if starts_kafka or starts_mysql:
+            artifacts = resolve(STATE, report)
+        if starts_kafka:
+            report("starting Kafka …")
             kafka = start_kafka(artifacts, self.folder, KAFKA_PORT)
-            self.running.append(kafka.process)
+            self.processes.append(kafka.process)
             self.env["LATELY_KAFKA"] = kafka.address
-        if own_mysql:
-            say("starting MariaDB …")
+        if starts_mysql:
+            report("starting MariaDB …")
             database = start_mariadb(artifacts, self.folder, MYSQL_PORT)
-            self.running.append(database.process)
+            self.processes.append(database.process)
             self.env |= {
                 "LATELY_MYSQL_HOST": database.host,
                 "LATELY_MYSQL_PORT": str(database.port),
@@ -91,7 +92,7 @@ class Demo:
             }
 
     def set_up_shop(self) -> None:
-        """Make the shop's table, and Lately's outbox beside it."""
+        """Create the table of the shop and the outbox of Lately."""
         settings = Settings.from_env({**os.environ, **self.env})
         self.env["LATELY_MYSQL_HOST"] = settings.mysql_host
         self.env["LATELY_MYSQL_PORT"] = str(settings.mysql_port)
@@ -104,120 +105,125 @@ class Demo:
         )  # fmt: skip
         shop.Shop(connection, users=1, seed=1).create_table()
         connection.close()
-        setup(settings, "1d", say)
+        setup(settings, "1d", report)
 
     def start_process(self, name: str, command: list[str]) -> LocalProcess:
-        """Start one of Lately's processes with the settings of the demo."""
+        """Start a process with the settings of the demo."""
         process = LocalProcess(name, command, self.folder, env=self.env, cwd=ROOT)
         process.start()
-        self.running.append(process)
+        self.processes.append(process)
         return process
 
-    def database(self) -> str:
-        """How to open the shop's database by hand."""
+    def database_command(self) -> str:
+        """Return the command that opens the database of the shop."""
         host, port, user, name = (self.env[f"LATELY_MYSQL_{part}"] for part in ("HOST", "PORT", "USER", "DATABASE"))
         return f"mysql -h {host} -P {port} -u {user} {name}"
 
     def worker_is_ready(self) -> bool:
-        """Whether the worker's tables are recovered."""
-        return get(f"{self.web}/readyz")["status"] == "ok"
+        """Return True if the tables of the worker are recovered."""
+        return get_json(f"{self.web}/readyz")["status"] == "ok"
 
-    def watch(self) -> None:
-        """Print what the shop does until a process ends, which is an error."""
-        shop_process = self.running[-1]
+    def watch(self) -> NoReturn:
+        """Print the log of the shop until a process ends. Raises ServerFailed then."""
+        shop_process = self.processes[-1]
         with shop_process.log.open() as log:
             log.seek(shop_process.log_start)
             while True:
                 for line in log:
-                    say(f"  {line.rstrip()}")
-                for process in self.running:
-                    if not process.alive:
-                        raise ServerFailed(how_it_ended(process))
+                    report(f"  {line.rstrip()}")
+                for process in self.processes:
+                    if not process.is_running:
+                        raise ServerFailed(describe_exit(process))
                 time.sleep(0.2)
 
     def stop(self) -> None:
-        """Stop everything, last started first."""
-        for process in reversed(self.running):
-            process.stop(SECONDS_TO_STOP)
+        """Stop all processes in the reverse order of their start."""
+        for process in reversed(self.processes):
+            process.stop(STOP_TIMEOUT_S)
 
 
 def main() -> int:
-    """Run the demo until Ctrl-C; exit 0 then, 1 when something failed, 2 when a tool is missing or it runs already."""
+    """Run the demo until Ctrl-C, and return the exit code.
+
+    0: stopped by a signal. 1: a server failed. 2: a tool is missing, or the demo is running
+    already.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     os.chdir(ROOT)
     folder = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else STATE / "demo"
     demo, own_pid = Demo(folder), folder.with_name(f"{folder.name}.pid")
-    other = recorded_pid(own_pid)
-    if other is not None:
-        print(f"demo: it is running already, as process {other}: stop that one first", file=sys.stderr)
+    running = running_pid(own_pid)
+    if running is not None:
+        print(f"demo: it is running already, as process {running}: stop that process first", file=sys.stderr)
         return 2
     try:
         Settings.from_env()
-        shop.wishes(os.environ)
+        shop.read_shop_settings(os.environ)
         folder.mkdir(parents=True, exist_ok=True)
-        write_pid(own_pid, os.getpid())
+        write_pid_file(own_pid, os.getpid())
         demo.start()
-        say(WHERE_TO_LOOK.format(web=demo.web, database=demo.database(), logs=demo.folder))
+        report(OVERVIEW.format(web=demo.web, database=demo.database_command(), logs=demo.folder))
         demo.watch()
-    except Stop:
+    except StopRequested:
         return 0
     except LatelyError as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return exc.exit_code
-    except (MissingTool, shop.BadWish) as exc:
+    except (MissingTool, shop.BadShopSetting) as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 2
     except (DownloadFailed, ServerFailed) as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 1
     finally:
-        # A second Ctrl-C must not leave servers behind.
+        # A second Ctrl-C must not leave servers running.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        forget_pid(own_pid)
-        if demo.running:
-            say("\nstopping …")
+        remove_pid_file(own_pid)
+        if demo.processes:
+            report("\nstopping all servers and processes …")
             demo.stop()
-            say(f"all stopped; the data stays in {folder}")
+            report(f"all are stopped; the data remains in {folder}")
 
 
-WHERE_TO_LOOK = """
+OVERVIEW = """
 Lately is running.
 
   home page of a user   {web}/users/user-1
-  the same as JSON      {web}/v1/users/user-1/purchases
-  any other user        {web}/
-  how a product sells   {web}/v1/products/Pebble%205
-  ready, and counters   {web}/readyz  {web}/metrics
-  the shop's database   {database}
+  its purchases (JSON)  {web}/v1/users/user-1/purchases
+  search for a user     {web}/
+  product totals (JSON) {web}/v1/products/Pebble%205
+  readiness, metrics    {web}/readyz  {web}/metrics
+  database of the shop  {database}
   logs                  {logs}/*.log
 
-Ctrl-C stops all of it. This is what the shop does:
+Press Ctrl-C to stop. The shop now places orders:
 """
 
 
-def how_it_ended(process: LocalProcess) -> str:
-    """What became of a process that should be running; the end of its log where that can explain it."""
-    code = process.child.returncode
-    if code < 0:
+def describe_exit(process: LocalProcess) -> str:
+    """Describe how a process ended, with the end of its log unless a signal killed it."""
+    code = process.exit_code
+    if code is not None and code < 0:
         return f"{process.name} was killed by signal {-code}"
     return f"{process.name} ended with exit code {code}. The end of {process.log}:\n{process.tail()}"
 
 
-def get(url: str) -> dict:
-    """The JSON that `url` answers with; raises OSError for anything but 200."""
-    with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own http URL
-        return json.load(answer)
+def get_json(url: str) -> dict[str, object]:
+    """Return the JSON document at `url`. Raises OSError for any status but 200."""
+    with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own http URL
+        content: dict[str, object] = json.load(response)
+        return content
 
 
-def say(line: str) -> None:
-    """Print one line at once, even into a pipe."""
+def report(line: str) -> None:
+    """Print a line without buffering, even into a pipe."""
     print(line, flush=True)
 
 
 def _interrupt(*_: object) -> None:
-    raise Stop
+    raise StopRequested
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures of the pages for the README, taken from the running demo: `python -m local.screenshots [address]`."""
+"""Screenshots of the running demo for the README: `python -m local.screenshots [address]`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURES = {
 
 
 def main(address: str) -> int:
-    """Exit 0 when all are taken, 1 when there is no browser or a page does not answer with 200."""
+    """Take all screenshots; return 1 if there is no browser or the status of a page is not 200."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         print("screenshots: no chromium on the PATH: install it", file=sys.stderr)
@@ -28,23 +28,27 @@ def main(address: str) -> int:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
         page = chromium.new_page()
-        failed = [name for name, (path, *size) in PICTURES.items() if not taken(page, name, f"{address}{path}", size)]
+        failed = [
+            name
+            for name, (path, *size) in PICTURES.items()
+            if not take_screenshot(page, name, f"{address}{path}", size)
+        ]
         chromium.close()
     return 1 if failed else 0
 
 
-def taken(page: Page, name: str, url: str, size: list[int]) -> bool:
-    """Take one picture; False, and why, where the page is not there."""
+def take_screenshot(page: Page, name: str, url: str, size: list[int]) -> bool:
+    """Take one screenshot; print the reason and return False if the page is not available."""
     page.set_viewport_size({"width": size[0], "height": size[1]})
     try:
-        answer = page.goto(url)
+        response = page.goto(url)
     except Error as exc:
-        print(f"screenshots: {url} does not answer: start `make demo` first ({exc})", file=sys.stderr)
+        print(f"screenshots: {url} is not reachable: start `make demo` first ({exc})", file=sys.stderr)
         return False
-    if answer is None or answer.status != 200:
-        print(f"screenshots: {url} answers {answer and answer.status}, not 200", file=sys.stderr)
+    if response is None or response.status != 200:
+        print(f"screenshots: {url} has the status {response and response.status}, not 200", file=sys.stderr)
         return False
-    # Only then the page shows what scripts add to it.
+    # Wait for the text that the scripts of the page add.
     if page.locator("#live").count():
         page.locator("#live:not(:empty)").wait_for()
     page.screenshot(path=FOLDER / f"{name}.png")

@@ -1,6 +1,6 @@
-"""A shop that sells phones and computers: it inserts orders, now and then changes or cancels one.
+"""A shop that sells phones and computers: it inserts orders, and sometimes changes or cancels one.
 
-It only writes to its own table, like any shop; it does not know Lately.
+It writes only to its own table, like any shop, and does not use Lately.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import TypeVar
 
-import mysql.connector
+from mysql.connector import MySQLConnection
+
+Number = TypeVar("Number", int, float)
 
 PRODUCTS = {
     "phones": [
@@ -25,17 +28,18 @@ PRODUCTS = {
         ("Drift Chromebook", "299.00"), ("Atlas Workstation", "3499.00"),
     ],
 }  # fmt: skip
-#: What goes with each of them: "Pebble 5 Case".
+#: The extras of each model; the name of one is "Pebble 5 Case".
 EXTRAS = {
     "phones": [("Case", "19.90"), ("Charger", "24.90"), ("Screen Film", "9.90"), ("Headset", "59.00")],
     "computers": [("Sleeve", "29.90"), ("Dock", "149.00"), ("Mouse", "39.90"), ("Keyboard", "79.00")],
 }
 MODELS = [(category, product) for category, products in PRODUCTS.items() for product in products]
-#: A customer likes so many models, and buys another one this often; each extra is in a basket with this chance.
-LIKED, OTHER_SHARE, EXTRA_SHARE = 3, 0.1, 0.2
+#: The number of favourite models of a user, and the probabilities of another model and of each
+#: extra.
+FAVOURITE_MODELS, OTHER_SHARE, EXTRA_SHARE = 3, 0.1, 0.2
 PAYMENT_METHODS = ["card", "card", "card", "paypal", "invoice", "gift card"]
 CHANGED_SHARE, REMOVED_SHARE = 0.05, 0.03
-MAX_REMEMBERED = 1_000
+MAX_RECENT_ROWS = 1_000
 
 TABLE = """CREATE TABLE IF NOT EXISTS orders (
   order_id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
@@ -52,7 +56,7 @@ TABLE = """CREATE TABLE IF NOT EXISTS orders (
 
 
 @dataclass(frozen=True)
-class Line:
+class OrderRow:
     """One row of the table orders."""
 
     order_id: str
@@ -65,22 +69,22 @@ class Line:
 
 
 class Shop:
-    """Places orders one at a time; the same seed gives the same users, products and prices."""
+    """Places orders one at a time; equal seeds result in equal users, products and prices."""
 
-    def __init__(self, connection, users: int, seed: int) -> None:
+    def __init__(self, connection: MySQLConnection, users: int, seed: int) -> None:
         self.connection = connection
         self.users = users
-        self.random = random.Random(seed)  # noqa: S311 - a shop to look at, not a secret
+        self.random = random.Random(seed)  # noqa: S311 - orders of a demo, no secret
         self.run = f"{time.time_ns() // 1_000_000:x}"
         self.count = 0
-        self.recent: list[Line] = []
+        self.recent: list[OrderRow] = []
 
     def create_table(self) -> None:
-        """Make the shop's table where it is missing."""
+        """Create the table of the shop if it is missing."""
         self._execute(TABLE)
 
     def trade(self) -> str:
-        """Place an order, or change or cancel an earlier one; return a line that says what happened."""
+        """Place an order, or change or cancel an earlier one; return a line about it."""
         dice = self.random.random()
         if self.recent and dice < REMOVED_SHARE:
             return self._cancel()
@@ -95,7 +99,7 @@ class Shop:
         payment = self.random.choice(PAYMENT_METHODS)
         lines = []
         for category, (name, price) in self._basket(user):
-            lines.append(Line(f"{self.run}-{self.count}", name, user, price, now, payment, category))
+            lines.append(OrderRow(f"{self.run}-{self.count}", name, user, price, now, payment, category))
         with self.connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, payment_method, category)"
@@ -106,14 +110,14 @@ class Shop:
                 ],
             )
         self.connection.commit()
-        self.recent = [*self.recent, *lines][-MAX_REMEMBERED:]
+        self.recent = [*self.recent, *lines][-MAX_RECENT_ROWS:]
         return f"{user} buys {', '.join(line.product_name for line in lines)}"
 
     def _basket(self, user: str) -> list[tuple[str, tuple[str, str]]]:
-        """A model that the user likes, often with what goes with it; not everybody buys everything."""
-        liked = random.Random(user).sample(MODELS, LIKED)  # noqa: S311
-        category, (model, price) = self.random.choice(MODELS if self.random.random() < OTHER_SHARE else liked)
-        extras = [one for one in EXTRAS[category] if self.random.random() < EXTRA_SHARE]
+        """Choose a model, mostly a favourite of the user, and some of its extras."""
+        favourites = random.Random(user).sample(MODELS, FAVOURITE_MODELS)  # noqa: S311
+        category, (model, price) = self.random.choice(MODELS if self.random.random() < OTHER_SHARE else favourites)
+        extras = [extra for extra in EXTRAS[category] if self.random.random() < EXTRA_SHARE]
         return [(category, (model, price)), *((category, (f"{model} {name}", price)) for name, price in extras)]
 
     def _cancel(self) -> str:
@@ -131,46 +135,52 @@ class Shop:
         )
         return f"{line.user_id} gets 10 % off {line.product_name}"
 
-    def _execute(self, statement: str, values: tuple = ()) -> None:
+    def _execute(self, statement: str, values: tuple[str, ...] = ()) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute(statement, values)
         self.connection.commit()
 
 
-def connect(host: str, port: int, user: str, password: str, database: str):
-    """Connect to the database `database`, which is made where it is missing."""
-    connection = mysql.connector.connect(
-        host=host, port=port, user=user, password=password, charset="utf8mb4", collation="utf8mb4_general_ci",
-        use_pure=True,
-    )  # fmt: skip
+def connect(host: str, port: int, user: str, password: str, database: str) -> MySQLConnection:
+    """Connect to the database `database`, and create it if it is missing."""
+    connection = MySQLConnection(
+        host=host, port=port, user=user, password=password, charset="utf8mb4", collation="utf8mb4_general_ci"
+    )
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE IF NOT EXISTS `{database}` DEFAULT CHARACTER SET utf8mb4")
         cursor.execute(f"USE `{database}`")
     return connection
 
 
-class BadWish(Exception):
-    """A SHOP_* variable has a value that cannot be used."""
+class BadShopSetting(Exception):
+    """A SHOP_* variable has an invalid value."""
 
 
-def wishes(env: Mapping[str, str]) -> tuple[int, float, int]:
-    """SHOP_USERS, SHOP_RATE (orders a second) and SHOP_SEED; raises BadWish."""
-    values = []
-    for name, kind, default, least in [("USERS", int, 50, 1), ("RATE", float, 2.0, 0.01), ("SEED", int, 1, 0)]:
-        text = env.get(f"SHOP_{name}", str(default))
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= 10**9:
-            raise BadWish(f"SHOP_{name}: {text!r} is not a number from {least}")
-        values.append(value)
-    return tuple(values)
+def read_shop_settings(env: Mapping[str, str]) -> tuple[int, float, int]:
+    """Return SHOP_USERS, SHOP_RATE (orders per second) and SHOP_SEED. Raises BadShopSetting."""
+    return (
+        _read_number(env, "SHOP_USERS", int, default=50, minimum=1),
+        _read_number(env, "SHOP_RATE", float, default=2.0, minimum=0.01),
+        _read_number(env, "SHOP_SEED", int, default=1, minimum=0),
+    )
+
+
+def _read_number(
+    env: Mapping[str, str], name: str, number_type: type[Number], default: Number, minimum: Number
+) -> Number:
+    text = env.get(name, str(default))
+    try:
+        value = number_type(text)
+    except ValueError:
+        value = None
+    if value is None or not minimum <= value <= 10**9:
+        raise BadShopSetting(f"{name}: {text!r} is not a number from {minimum}")
+    return value
 
 
 def main() -> None:
-    """Trade until stopped: SHOP_USERS users, SHOP_RATE orders a second, SHOP_SEED for the dice."""
-    users, rate, seed = wishes(os.environ)
+    """Place orders until a signal stops the process."""
+    users, rate, seed = read_shop_settings(os.environ)
     env = os.environ
     connection = connect(
         env["LATELY_MYSQL_HOST"], int(env["LATELY_MYSQL_PORT"]), env["LATELY_MYSQL_USER"],

@@ -74,18 +74,18 @@ class Run:
 
     def wipe(self, name: str) -> None:
         """Lose the disk of a worker that is gone."""
-        assert not self.workers[name].process.alive
+        assert not self.workers[name].process.is_running
         shutil.rmtree(self.workers[name].folder, ignore_errors=True)
 
     def running(self) -> list[Worker]:
-        return [worker for worker in self.workers.values() if worker.process.alive]
+        return [worker for worker in self.workers.values() if worker.process.is_running]
 
     def wait_for_events(self, worker: Worker, events: int) -> None:
         """Return when the worker has read so many since its start, or there is nothing left to read."""
         tick = itertools.count(1)
 
         def reached() -> bool:
-            if not worker.process.alive:
+            if not worker.process.is_running:
                 raise Ended(worker.process.tail())
             return worker.events() >= events or (next(tick) % 20 == 0 and self.is_through())
 
@@ -104,7 +104,7 @@ class Run:
 
         def through() -> None:
             for worker in self.workers.values():
-                if not worker.process.alive:
+                if not worker.process.is_running:
                     raise Ended(worker.process.tail())
                 ready = worker.get("/readyz?verbose")
                 assert ready.status == 200, worker.process.name

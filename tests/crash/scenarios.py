@@ -94,8 +94,8 @@ def frozen(run: Run, dice: Random, guarded: bool, compacting: bool = False) -> N
     eventually(run.is_through, 120)
     starts = times_ready(one)
     child.send_signal(signal.SIGCONT)
-    eventually(lambda: not one.process.alive or (not guarded and times_ready(one) > starts), 30)
-    if not one.process.alive:
+    eventually(lambda: not one.process.is_running or (not guarded and times_ready(one) > starts), 30)
+    if not one.process.is_running:
         assert child.returncode == (EX_SOFTWARE if guarded else 1)
         assert "has taken over" in one.process.tail(4_000)  # what aiokafka says of each lost batch comes after it
         run.start("one")

@@ -65,7 +65,7 @@ class Breaking:
 
     def whole(self) -> None:
         """Start again what has ended, as systemd would, and wait for it."""
-        if not self.rig.source.alive:
+        if not self.rig.source.is_running:
             self.rig.source.kill()  # forgets the pid
             self.rig.source.start()
         for end in self.rig.wait_whole():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local.artifacts import Artifacts
 from local.kafka import Kafka, start_kafka
-from local.process import free_port
+from local.process import find_free_port
 from tests.faults.shop import Shop
 from tests.faults.wire import Wire
 from tests.kit.eventually import eventually
@@ -102,7 +102,7 @@ class Rig:
         return [
             End(name, worker.process.child.returncode, worker.process.tail(4_000))
             for name, worker in self.workers.items()
-            if worker.process.child is not None and not worker.process.alive
+            if worker.process.child is not None and not worker.process.is_running
         ]
 
     def start_again(self) -> list[End]:
@@ -140,11 +140,11 @@ class Rig:
 
 def wired_broker(artifacts: Artifacts, folder: Path, exits: ExitStack) -> tuple[Kafka, Wire]:
     """A broker, and a wire to it: who comes over the wire is told to come back over it."""
-    port = free_port()
+    port = find_free_port()
     wire = exits.enter_context(Wire(port))
     more = (
         f"listeners=BROKER://127.0.0.1:{{port}},WIRED://127.0.0.1:{port},CONTROLLER://127.0.0.1:{{controller}}",
         f"advertised.listeners=BROKER://127.0.0.1:{{port}},WIRED://127.0.0.1:{wire.port}",
         "listener.security.protocol.map=BROKER:PLAINTEXT,WIRED:PLAINTEXT,CONTROLLER:PLAINTEXT",
     )
-    return exits.enter_context(start_kafka(artifacts, folder, more="\n".join(more))), wire
+    return exits.enter_context(start_kafka(artifacts, folder, extra_settings="\n".join(more))), wire

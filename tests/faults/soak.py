@@ -82,7 +82,7 @@ def say(line: str) -> None:
 
 
 def _alive(process: LocalProcess) -> Callable[[], int | None]:
-    return lambda: process.pid if process.alive else None
+    return lambda: process.pid if process.is_running else None
 
 
 def report(minutes: float, seed: int, breaking: Breaking, samples: Samples, wrong: str) -> tuple[str, bool]:

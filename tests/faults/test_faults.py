@@ -113,7 +113,7 @@ def test_without_the_database_answers_go_on_and_changes_wait_in_the_outbox(rig: 
             assert set(statuses(worker).values()) == {200}
         rig.mysql_wire.mend()
     assert rig.settle() == []
-    assert rig.source.alive
+    assert rig.source.is_running
 
 
 # -- the disk
@@ -131,7 +131,7 @@ def test_a_full_disk_under_the_tables_loses_nothing(rig: Rig, tmp_path: Path):
         assert rig.stop("two", within=20) == [0]
         assert "Traceback" not in two.process.tail(10**4)
         two.start()
-        eventually(lambda: not two.process.alive, within=30)
+        eventually(lambda: not two.process.is_running, within=30)
         assert two.process.child.returncode == 1
         assert "No space left on device" in two.process.tail(1)
         assert "make room, then start the worker again; nothing is lost" in two.process.tail(1)

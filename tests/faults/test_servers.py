@@ -45,7 +45,7 @@ def rig(
 def test_a_broker_whose_disk_is_full_ends_and_all_goes_on_once_there_is_room(rig: Rig, disk: SmallDisk):
     with rig.shop.trading():
         disk.fill()
-        eventually(lambda: not rig.broker.process.alive, within=60)
+        eventually(lambda: not rig.broker.process.is_running, within=60)
         for worker in rig.workers.values():
             assert worker.get("/v1/users/user-1/purchases").status in (200, 503)
         disk.free()

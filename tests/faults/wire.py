@@ -6,7 +6,7 @@ import asyncio
 import threading
 from contextlib import suppress
 
-from local.process import free_port
+from local.process import find_free_port
 
 CHUNK_BYTES = 64 * 1024
 
@@ -16,7 +16,7 @@ class Wire:
 
     def __init__(self, to: int) -> None:
         self.to = to
-        self.port = free_port()
+        self.port = find_free_port()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"wire to {to}", daemon=True)
         self._flows = asyncio.Event()

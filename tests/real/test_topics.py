@@ -11,7 +11,7 @@ from app.kafka import admin as kafka_admin
 from app.kafka.admin import ensure_topics
 from app.settings import Settings
 from app.topics import Topics
-from local.process import free_port
+from local.process import find_free_port
 from tests.kit.stack import Stack
 
 
@@ -62,7 +62,7 @@ def test_a_changelog_that_would_be_deleted_is_named_with_the_command_that_mends_
 
 
 def test_a_broker_that_does_not_answer_is_named(settings: Settings, stack: Stack):
-    nowhere = Settings.from_env({**stack.env, "LATELY_KAFKA": f"127.0.0.1:{free_port()}"})
+    nowhere = Settings.from_env({**stack.env, "LATELY_KAFKA": f"127.0.0.1:{find_free_port()}"})
     with pytest.raises(ServerAway, match="LATELY_KAFKA"):
         asyncio.run(ensure_topics(nowhere))
 

@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from local.process import free_port
+from local.process import find_free_port
 from tests.kit.co_purchases import also_bought
 from tests.kit.commands import FAULTY_WORKER, FAUST_WORKER, run_to_end
 from tests.kit.eventually import eventually
@@ -78,7 +78,7 @@ def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_c
     assert [one.process.tail(10_000).count("Worker ready") for one in workers] == [1, 1, 1]
     assert users.events() == 120
 
-    eventually(lambda: not second.process.alive, within=30)
+    eventually(lambda: not second.process.is_running, within=30)
     assert second.process.child.returncode == 2
     assert "would run twice: 1 workers run" in second.process.tail(1)
     for worker in workers:
@@ -101,7 +101,7 @@ def test_an_agent_that_does_not_exist_or_is_switched_off_ends_with_2(stack: Stac
 def with_the_tutorial(folder: Path) -> Path:
     """A copy of the tree in which somebody has followed docs/tutorial.md."""
     tutorial = (ROOT / "docs" / "tutorial.md").read_text()
-    for package in ("app", "agents", "chunks", "tables", "web"):
+    for package in ("app", "agents", "chunks", "commands", "domain", "source", "tables", "web"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     name = re.search(r"The file `(.+?)`", tutorial).group(1)
     (folder / name).write_text(re.search(r"```python\n(.*?)```", tutorial, re.DOTALL).group(1))
@@ -120,7 +120,7 @@ def test_the_processor_of_the_tutorial_sends_its_alerts_beside_the_others(stack:
 
     # The copy runs all of Lately as before, too.
     whole = stack.worker("whole")
-    refunds = stack.worker("refunds", **{**said, "LATELY_WEB_PORT": str(free_port()), "LATELY_DATA_DIR": folder})
+    refunds = stack.worker("refunds", **{**said, "LATELY_WEB_PORT": str(find_free_port()), "LATELY_DATA_DIR": folder})
     for worker in (whole, refunds):
         worker.process.cwd = tree
         worker.start()
@@ -139,7 +139,7 @@ def test_the_processor_of_the_tutorial_sends_its_alerts_beside_the_others(stack:
 
     # Killed and started again it goes on where it was: two more are not three, and the sixth order is.
     refunds.kill()
-    eventually(lambda: not refunds.process.alive)
+    eventually(lambda: not refunds.process.is_running)
     stack.publish("orders", *map(wire, gone[6:]), wire(event("order.removed", order_id="o-9", version=9)))
     refunds.start().wait_ready()
     more = {"user_id": "ann", "orders": ["o-4", "o-5", "o-9"]}

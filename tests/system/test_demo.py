@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from local.process import LocalProcess, recorded_pid
+from local.process import LocalProcess, running_pid
 from local.shop import connect
 from tests.kit.eventually import eventually
 from tests.kit.stack import PYTHON, ROOT, Stack
@@ -29,7 +29,7 @@ def demo(folder: Path, output: Path) -> LocalProcess:
     process.start()
 
     def running() -> None:
-        assert process.alive, process.tail()
+        assert process.is_running, process.tail()
         assert "Lately is running" in process.tail(1_000)
 
     eventually(running, within=90)
@@ -76,14 +76,14 @@ def test_the_demo_shows_purchases_stops_completely_and_remembers_them(tmp_path: 
         eventually(lambda: shown(first), within=20)
         order(first)
         eventually(lambda: "Own Phone" in page(first, "test-user"), within=20)
-        children = [path for path in (tmp_path / folder).glob("*.pid") if recorded_pid(path)]
+        children = [path for path in (tmp_path / folder).glob("*.pid") if running_pid(path)]
         assert {path.stem for path in children} == {"kafka", "mariadb", "source", "worker", "shop"}
         again = subprocess.run([PYTHON, "-m", "local.demo", str(tmp_path / folder)], cwd=ROOT, capture_output=True)
         assert (again.returncode, b"it is running already" in again.stderr) == (2, True)
     finally:
         code = interrupt(first)
     assert code == 0, first.tail()
-    assert [path for path in (tmp_path / folder).glob("*.pid") if recorded_pid(path)] == []
+    assert [path for path in (tmp_path / folder).glob("*.pid") if running_pid(path)] == []
 
     second = demo(tmp_path / folder, tmp_path)
     try:

@@ -53,7 +53,7 @@ def test_an_agent_that_fails_ends_the_worker_and_the_next_one_goes_on_where_it_f
     eventually(stack.outbox_is_empty, within=60)
 
     failing = stack.worker().start()
-    eventually(lambda: not failing.process.alive, within=60)
+    eventually(lambda: not failing.process.is_running, within=60)
     assert failing.process.child.returncode == 1
     assert "has format 99, this version reads 3" in failing.process.tail(400)
 
@@ -70,7 +70,7 @@ def test_a_refused_changelog_record_ends_the_worker_and_nothing_after_it_is_comm
     limit_changelog(kafka, stack, "2000")
     long_names = [(f"long{number}", "x" * 250, "user-1", "1.00", OPENING, "card") for number in range(12)]
     stack.insert(*long_names)
-    eventually(lambda: not worker.process.alive, within=60)
+    eventually(lambda: not worker.process.is_running, within=60)
     assert worker.process.child.returncode == 1
     assert "Kafka refused a record" in worker.process.tail(400)
     assert stack.committed("orders") < 120 + len(long_names)
@@ -200,7 +200,7 @@ def test_a_large_record_that_the_broker_took_compressed_becomes_a_dead_letter(st
     eventually(lambda: len(stack.records("orders-dead")) == 3, within=30)
     reasons = {dict(letter.headers())["__lately.errors.exception"] for letter in stack.records("orders-dead")}
     assert reasons == {b"too-large"}
-    assert worker.process.alive
+    assert worker.process.is_running
 
 
 def test_a_worker_that_is_told_to_stop_answers_503_or_nothing_and_never_wrong(stack: Stack):
@@ -239,7 +239,7 @@ def test_a_source_whose_connections_are_killed_goes_on_and_loses_nothing(stack: 
     eventually(stack.outbox_is_empty, within=30)
     published = {msgspec.json.decode(one.value())["data"]["order_id"] for one in stack.records("orders")}
     assert published == {f"o{number:05}" for number in range(100)}
-    assert source.alive
+    assert source.is_running
     assert "nothing is lost" in source.tail(200)
 
 
@@ -254,7 +254,7 @@ def test_a_worker_frozen_for_longer_than_its_session_ends_when_it_wakes_and_harm
         eventually(lambda: stack.assert_equal_to_sql(other, CUSTOMERS), within=60)
     finally:
         os.kill(frozen.process.pid, signal.SIGCONT)
-    eventually(lambda: not frozen.process.alive, within=10)
+    eventually(lambda: not frozen.process.is_running, within=10)
     assert frozen.process.child.returncode == 70
     assert "another worker has taken over" in frozen.process.tail()
     place_orders(stack, 60, first=240)

@@ -20,9 +20,9 @@ from app.errors import BadReport, BadTopic
 from app.kafka.admin import ensure_topics
 from app.settings import Settings
 from commands.report import calendar, formats, read_mysql, run
-from commands.report.build import LOG, MYSQL, REPORTS, Asked
+from commands.report.build import LOG, MYSQL, REPORTS, ReportQuery
 from domain.events import CHANGED, PLACED, Event
-from local.process import LocalProcess, free_port
+from local.process import LocalProcess, find_free_port
 from source import snapshot
 from tests.kit.eventually import eventually
 from tests.kit.makers import MORNING, event, wire
@@ -58,12 +58,12 @@ def report(stack: Stack, *words: object, code: int = 0, **env: str) -> str:
     return process.tail(10_000)
 
 
-def asked(name: str, by: str | None = None, tz: str = "UTC", source: str = LOG) -> Asked:
+def asked(name: str, by: str | None = None, tz: str = "UTC", source: str = LOG) -> ReportQuery:
     zone = ZoneInfo(tz)
-    return Asked(name, *calendar.span("2026-01-30", "2026-02-03", zone), by, zone, tz, source=source)
+    return ReportQuery(name, *calendar.span("2026-01-30", "2026-02-03", zone), by, zone, tz, source=source)
 
 
-def made(stack: Stack, *wanted: Asked, as_of: str | None = None, **env: str) -> list[dict]:
+def made(stack: Stack, *wanted: ReportQuery, as_of: str | None = None, **env: str) -> list[dict]:
     """Reports as JSON, made in this process."""
     settings = Settings.from_env({**stack.env, **env})
     reports = asyncio.run(run(settings, list(wanted), as_of, check=False)).reports
@@ -220,7 +220,7 @@ def test_a_report_of_no_topic_or_of_a_position_that_never_was_is_refused_and_one
     for text in ("0:1", "nonsense", "0:0,1:0,2:0,3:5"):
         with pytest.raises(BadReport, match="--as-of"):
             made(stack, asked("sales", "day"), as_of=text)
-    assert "not compared" in report(stack, "sales", *SPAN, "--check", LATELY_WEB_PORT=str(free_port()), code=75)
+    assert "not compared" in report(stack, "sales", *SPAN, "--check", LATELY_WEB_PORT=str(find_free_port()), code=75)
     sales, products = made(stack, asked("sales", "day"), asked("products"))
     assert (products["rows"], products["total"]["purchases"], len(sales["rows"])) == ([], 0, 4)
 

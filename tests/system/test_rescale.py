@@ -166,7 +166,7 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
         write(stack, changelog, home, b"early-7", value)
         (said,) = rescale(stack, "--partitions", "6")
         assert (said["switched"], said["differences"], said["users"] > 900) == (True, 0, True)
-        eventually(lambda: not any(one.alive for one in old_sources), within=30)
+        eventually(lambda: not any(one.is_running for one in old_sources), within=30)
         assert all("generation 2 of the topics has taken over" in one.tail() for one in old_sources)
     stack.execute("DELETE FROM orders WHERE user_id = 'early-8'")
     eventually(stack.outbox_is_empty, within=30)
@@ -241,7 +241,7 @@ def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_
     assert (said["switched"], said["events"]) == (True, 100)
     (again,) = rescale(stack, "--partitions", "6")
     assert (again["switched"], again["already"]) == (True, True)
-    eventually(lambda: not source.alive, within=30)
+    eventually(lambda: not source.is_running, within=30)
     assert "set LATELY_GENERATION=2 and LATELY_PARTITIONS=6" in source.tail()
     assert "`lately rescale --cleanup` first" in refused(stack, "rescale", "--partitions", "8", **NEW)
 

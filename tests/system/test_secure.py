@@ -20,7 +20,7 @@ from app.kafka.client import diagnose
 from app.settings import Settings
 from domain.errors import LatelyError
 from local.mariadb import MariaDB
-from local.process import LocalProcess, free_port
+from local.process import LocalProcess, find_free_port
 from source.mysql import connect
 from tests.kit.eventually import eventually
 from tests.kit.secured import (
@@ -107,7 +107,7 @@ def ending(fort: Fort, command: list[str], **env: str) -> tuple[int, str]:
     """Exit code and output of a command that ends by itself."""
     stack = fort.stack
     process = LocalProcess(f"run-{len(stack.processes)}", command, stack.folder, cwd=ROOT,
-                           env={**stack.env, "LATELY_WEB_PORT": str(free_port()), **env})  # fmt: skip
+                           env={**stack.env, "LATELY_WEB_PORT": str(find_free_port()), **env})  # fmt: skip
     stack.processes.append(process)
     process.start()
     return process.child.wait(60), process.tail(1_000)
@@ -325,12 +325,12 @@ def test_an_order_goes_all_the_way_and_new_passwords_are_noticed(fort: Fort):
     eventually(lambda: shows(worker, stack), 30)
     fort.kafka.set_password("another")
     broker.stop()
-    broker.more = broker.more.replace("user_lately=", "user_somebody=")
+    broker.extra_settings = broker.extra_settings.replace("user_lately=", "user_somebody=")
     broker.start()
     assert source.child.wait(60) == 2
     assert f"lately: Kafka at {fort.kafka.login} refuses the user 'lately'" in source.tail(1)
     eventually(lambda: "Authentication failed: Invalid" in errors_of(worker) and "start again" in errors_of(worker), 30)
-    assert worker.process.alive
+    assert worker.process.is_running
     worker.kill()  # while Kafka does not let it in, it would take its time
     assert_no_secret_was_told(fort)
 

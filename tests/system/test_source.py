@@ -20,7 +20,7 @@ from confluent_kafka import KafkaException
 from local.artifacts import Artifacts, installed_database
 from local.kafka import start_kafka
 from local.mariadb import MariaDB, start_mariadb
-from local.process import LocalProcess, free_port
+from local.process import LocalProcess, find_free_port
 from tests.kit.eventually import eventually
 from tests.kit.orders import count_published
 from tests.kit.stack import Servers, Stack
@@ -86,7 +86,7 @@ def outlives(process: LocalProcess, seconds: float) -> bool:
     """Whether the process is still there after so many seconds."""
     with suppress(subprocess.TimeoutExpired):
         process.child.wait(seconds)
-    return process.alive
+    return process.is_running
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def test_a_source_killed_at_any_moment_under_eight_writers_publishes_exactly_wha
             else:
                 least = count_published(anywhere) + dice.randrange(1, 300)
                 eventually(lambda least=least: count_published(anywhere) >= least, within=60)
-            assert source.alive, source.tail()
+            assert source.is_running, source.tail()
             source.kill()
         eventually(lambda: sum(rows) >= ROWS or any(writer.done() for writer in writers), within=300)
     last = anywhere.source()
@@ -157,7 +157,7 @@ def test_a_source_killed_at_any_moment_under_eight_writers_publishes_exactly_wha
     else:
         names = {(event["data"]["order_id"], event["data"]["product_name"]) for event in anywhere.events()}
         assert names == set(anywhere.select("SELECT order_id, product_name FROM orders"))
-    assert last.alive
+    assert last.is_running
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def versions_ascend(events: list[dict]) -> bool:
 
 
 def test_a_transaction_that_stays_open_for_long_loses_nothing_and_delays_nobody(shop: Stack):
-    port = free_port()
+    port = find_free_port()
     source = shop.source(LATELY_SOURCE_METRICS_PORT=str(port))
     with open_transaction(shop, "slow") as slow:
         for number in range(4):
@@ -302,7 +302,7 @@ def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arr
             stack.assert_topic_equals_sql()
             assert versions_ascend(stack.events())
             assert resident(source) - before < 50 * MIB
-            assert source.alive
+            assert source.is_running
 
 
 def test_a_full_disk_under_the_outbox_refuses_orders_but_loses_none(artifacts: Artifacts, tmp_path: Path):
@@ -331,7 +331,7 @@ def test_a_full_disk_under_the_outbox_refuses_orders_but_loses_none(artifacts: A
         assert stack.select("SELECT COUNT(*) FROM orders") == [(number + 500,)]
         stack.assert_topic_equals_sql()
         assert resident(source) - before < 50 * MIB
-        assert source.alive
+        assert source.is_running
 
 
 def fits(stack: Stack, number: int) -> bool:
@@ -361,7 +361,7 @@ def test_a_source_whose_connections_are_killed_again_and_again_goes_on(shop: Sta
             shop.execute(f"KILL CONNECTION {one}")
     shop.insert(order(100))
     eventually(shop.assert_topic_equals_sql, within=30)
-    assert source.alive
+    assert source.is_running
     assert "nothing is lost" in source.tail(200)
 
 
@@ -378,7 +378,7 @@ def test_a_restart_of_the_database_is_survived(own_database: tuple[MariaDB, Stac
         stack.insert(order(random.randrange(100, 90_000)))
         eventually(stack.outbox_is_empty, within=40)
     stack.assert_topic_equals_sql()
-    assert source.alive
+    assert source.is_running
     assert "trying again" in source.tail(200)
 
 
@@ -437,7 +437,7 @@ def test_lock_waits_deadlocks_and_a_read_only_server_stop_it_only_for_as_long_as
     stack.execute("SET GLOBAL read_only = 0")
     eventually(stack.outbox_is_empty, within=30)
     stack.assert_topic_equals_sql()
-    assert source.alive
+    assert source.is_running
 
 
 def deadlock(stack: Stack, start: Callable[[], LocalProcess]) -> None:
@@ -486,7 +486,7 @@ def test_rows_that_break_a_rule_become_dead_letters_while_the_source_goes_on(sta
         f" ordered_at DATETIME, payment_method TEXT, category TEXT{number})"
     )
     stack.setup()
-    port = free_port()
+    port = find_free_port()
     source = stack.source(LATELY_SOURCE_METRICS_PORT=str(port))
     with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
         cursor.execute("SET sql_mode = ''")
@@ -506,7 +506,7 @@ def test_rows_that_break_a_rule_become_dead_letters_while_the_source_goes_on(sta
     names = stack.select("SELECT order_id, product_name FROM orders WHERE order_id NOT REGEXP '^o[0-9]0?$'")
     assert {(event["data"]["order_id"], event["data"]["product_name"]) for event in stack.events()} == set(names)
     assert len(names) == len(ACCEPTED) + 1
-    assert source.alive
+    assert source.is_running
 
 
 def test_of_two_sources_one_publishes_and_the_other_takes_over_when_it_is_killed(shop: Stack):

@@ -7,7 +7,7 @@ import socket
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from local.process import free_port
+from local.process import find_free_port
 from tests.kit.commands import FAUST_WORKER, LATELY_WORKER, run_to_end
 from tests.kit.eventually import eventually
 from tests.kit.stack import PYTHON, Stack
@@ -30,7 +30,9 @@ def test_a_port_that_is_taken_ends_with_2(stack: Stack):
 
 def test_a_folder_that_another_worker_uses_ends_with_2(stack: Stack):
     worker = stack.worker().start().wait_ready()
-    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=str(free_port()), LATELY_DATA_DIR=str(worker.folder))
+    code, output = run_to_end(
+        stack, FAUST_WORKER, LATELY_WEB_PORT=str(find_free_port()), LATELY_DATA_DIR=str(worker.folder)
+    )
     assert code == 2
     assert f"lately: {worker.folder} is in use by the worker with process id {worker.process.pid}" in output
     assert worker.get("/readyz").status == 200
@@ -39,7 +41,7 @@ def test_a_folder_that_another_worker_uses_ends_with_2(stack: Stack):
 def test_a_folder_that_cannot_be_written_to_ends_with_1(stack: Stack):
     (stack.folder / "file").touch()
     folder = stack.folder / "file" / "worker"
-    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=str(free_port()), LATELY_DATA_DIR=str(folder))
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=str(find_free_port()), LATELY_DATA_DIR=str(folder))
     assert code == 1
     assert f"lately: {folder} cannot be written to (Not a directory): make room there" in output
     assert "Traceback" not in output
@@ -49,7 +51,7 @@ def test_a_topic_with_the_wrong_partitions_ends_with_2(stack: Stack, kafka: str)
     name = stack.topic("orders")
     admin = AdminClient({"bootstrap.servers": kafka})
     admin.create_topics([NewTopic(name, 2, 1)])[name].result()
-    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=str(free_port()))
+    code, output = run_to_end(stack, FAUST_WORKER, LATELY_WEB_PORT=str(find_free_port()))
     assert code == 2
     assert f"lately: topic {name} has 2 partitions, but LATELY_PARTITIONS is 4" in output
     assert "Traceback" not in output
@@ -59,14 +61,14 @@ def test_a_topic_with_the_wrong_partitions_ends_with_2(stack: Stack, kafka: str)
 def test_without_kafka_it_ends_with_75(stack: Stack, command):
     stack.create_orders()
     stack.setup()
-    nowhere = f"127.0.0.1:{free_port()}"
-    code, output = run_to_end(stack, command, LATELY_KAFKA=nowhere, LATELY_WEB_PORT=str(free_port()))
+    nowhere = f"127.0.0.1:{find_free_port()}"
+    code, output = run_to_end(stack, command, LATELY_KAFKA=nowhere, LATELY_WEB_PORT=str(find_free_port()))
     assert code == 75
     assert f"lately: no answer from Kafka at {nowhere}" in output
 
 
 def test_a_source_without_mysql_ends_with_75(stack: Stack):
-    code, output = run_to_end(stack, [PYTHON, "-m", "app", "source"], LATELY_MYSQL_PORT=str(free_port()))
+    code, output = run_to_end(stack, [PYTHON, "-m", "app", "source"], LATELY_MYSQL_PORT=str(find_free_port()))
     assert code == 75
     assert "lately: no answer from MySQL" in output
     assert "LATELY_MYSQL_" in output
@@ -112,5 +114,5 @@ def test_of_two_sources_one_publishes_and_the_other_takes_over(stack: Stack):
     leading.kill()
     stack.insert(("o1", "Phone", "ann", "1.00", "2026-01-31", None))
     eventually(stack.outbox_is_empty, within=10)
-    assert waiting.alive
+    assert waiting.is_running
     assert len(stack.records("orders")) == 1

@@ -35,7 +35,7 @@ def assert_says(worker: Worker, reason: str, words: str) -> None:
 
 
 def assert_ends(worker: Worker, last_line: str) -> None:
-    eventually(lambda: not worker.process.alive, within=30)
+    eventually(lambda: not worker.process.is_running, within=30)
     assert worker.process.child.returncode == 70, worker.process.tail()
     said = worker.process.tail(1)
     assert "[CRITICAL] lately: stuck, " in said, said
@@ -97,7 +97,7 @@ def test_a_worker_waits_for_a_broker_that_is_silent_and_when_told_to_stop_ends_b
             os.kill(broker.process.pid, signal.SIGSTOP)
             try:
                 eventually(lambda: assert_says(worker, "kafka-away", f"no answer from {broker.address}"), within=40)
-                assert worker.process.alive
+                assert worker.process.is_running
             finally:
                 os.kill(broker.process.pid, signal.SIGCONT)
             eventually(lambda: worker.get("/readyz").status == 200, within=60)

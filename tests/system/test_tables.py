@@ -120,7 +120,7 @@ def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stac
     eventually(lambda: ends(stack) != before, within=30)
     restoring.kill()
     halted = stack.worker("halted").start()
-    eventually(lambda: not halted.process.alive, within=60)
+    eventually(lambda: not halted.process.is_running, within=60)
     assert "run it again to its end" in halted.process.tail()
     assert "half restored" in refused(stack, "dump", str(tmp_path / "half.dump"))
     assert not list(tmp_path.glob("half*"))
