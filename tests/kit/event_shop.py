@@ -10,6 +10,7 @@ import msgspec
 
 from domain.events import CHANGED, PLACED, REMOVED, Event, OrderLine
 from tests.kit.makers import event
+from tests.kit.orders import NOW
 from tests.kit.web import WebServer
 
 LineFilter = Callable[[OrderLine], bool]
@@ -33,11 +34,29 @@ class EventShop:
             events.append(self._save(line))
         self._server.publish(*events)
 
+    def buy(self, *purchases: tuple[str, str], category: str | None = None, at: datetime = NOW) -> None:
+        """Each user buys a product for 1.00."""
+        rows = [
+            (f"{user}-{number}-{at}", name, user, "1.00", at, "card") for number, (user, name) in enumerate(purchases)
+        ]
+        self.insert(*rows, category=category)
+
+    def cancel(self, user: str, product: str) -> None:
+        """Remove a user's purchases of a product."""
+        self.delete(lambda line: (line.user_id, line.product_name) == (user, product))
+
     def update(self, is_selected: LineFilter, **changes: object) -> None:
-        """Change fields of the selected order lines; a change of the user removes the line from the former user."""
+        """Set fields of the selected order lines."""
+        self.change(lambda line: msgspec.structs.replace(line, **changes) if is_selected(line) else line)
+
+    def change(self, change_line: Callable[[OrderLine], OrderLine]) -> None:
+        """Replace order lines; a change of the user removes the line from the former user."""
         events: list[Event] = []
-        for line in filter(is_selected, list(self._lines.values())):
-            changed = msgspec.structs.replace(line, version=next(self._versions), **changes)
+        for line in list(self._lines.values()):
+            changed = change_line(line)
+            if changed is line:
+                continue
+            changed = msgspec.structs.replace(changed, version=next(self._versions))
             if changed.user_id != line.user_id:
                 events.append(event(REMOVED, data=msgspec.structs.replace(line, version=changed.version)))
             events.append(self._save(changed, CHANGED))
