@@ -1,1 +1,1 @@
-"""Stations of the stream: one agent per file, each feeds the table or topic it is named after."""
+"""The stream processors: one agent per file, which writes the table of the same name."""

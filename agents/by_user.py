@@ -1,8 +1,7 @@
-"""orders -> by_user, totals of products to product-partials, and changes of purchases to purchase-changes."""
+"""orders -> by_user, and its changes to product-partials and purchase-changes."""
 
 import time
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 
 from faust.types import StreamT
@@ -11,12 +10,13 @@ from agents.decode import decode_events
 from app import metrics, otel
 from app.core import app, orders, settings
 from chunks import Chunk
+from domain.values import parse_rfc3339
 from tables import baskets, by_user, product_partials
 
 
 @app.agent(orders)
 async def update_by_user(stream: StreamT[Chunk]) -> None:
-    """Apply every event to its user's purchases, and the price changes to the totals of the products."""
+    """Apply every event to its user's purchases, and its price change to its product's totals."""
     async for chunk in stream:
         changes = baskets.pending_changes(chunk) if settings.similar else None
         events = decode_events(chunk, "by_user")
@@ -31,5 +31,5 @@ async def update_by_user(stream: StreamT[Chunk]) -> None:
 
 def _observe_freshness(captured_at: str) -> None:
     with suppress(ValueError):  # other producers of events may write any text
-        captured = datetime.fromisoformat(captured_at.replace("Z", "+00:00"))
+        captured = parse_rfc3339(captured_at)
         metrics.FRESHNESS.observe(time.time() - captured.timestamp())

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 def decode_events(chunk: Chunk, agent: str, bury: bool = True) -> list[tuple[int, bytes, Event]]:
     """Return offset, key and event of the readable records of `chunk`.
 
-    The others are sent to `orders-dead` with the chunk, unless `bury` is false because another agent does that.
+    The others are sent to `orders-dead` with the chunk, unless `bury` is false because another
+    agent does that.
     """
     events: list[tuple[int, bytes, Event]] = []
     for offset, key, value in chunk.records:

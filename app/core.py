@@ -1,4 +1,4 @@
-"""The Faust app of a Lately process, its topics as Faust objects, and the typed attributes that services use."""
+"""The Faust app of a Lately process, with typed attributes, and its topics as Faust objects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Lately(ChunkedApp):
     selected_agents: tuple[str, ...]
     #: Agent -> the topic that it reads, of all agents.
     source_topics: dict[str, str]
-    #: Table -> its changelog topic, and the agent that writes it; also of tables that this process does not run.
+    #: Table -> its changelog topic, and the agent that writes it; also of tables that this process
+    #: does not run.
     changelogs: dict[str, str]
     table_writers: dict[str, str | None]
     #: Topics of agents that are not part of Lately itself; the worker creates them at its start.
@@ -56,7 +57,7 @@ class Lately(ChunkedApp):
 
     @cached_property
     def address(self) -> str:
-        """The base URL of this worker. Read it only after the command line was parsed (`--web-port`)."""
+        """The base URL of this worker; final once the command line is parsed (`--web-port`)."""
         return str(self.conf.canonical_url).rstrip("/")
 
 
@@ -81,14 +82,15 @@ def create_app(settings: Settings) -> Lately:
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=_instance_id(settings),
         broker_session_timeout=settings.session_timeout_s,
-        # After a crash the broker may wait for group members that no longer exist. The whole group is blocked for this
-        # long. A member whose transactions take longer to end loses its partitions.
+        # After a crash the broker may wait for group members that no longer exist. The whole group
+        # is blocked for this long. A member whose transactions take longer to end loses its
+        # partitions.
         broker_rebalance_timeout=max(20.0, settings.session_timeout_s),
         # A worker learns of a lost member with its next heartbeat.
         broker_heartbeat_interval=min(1.0, settings.session_timeout_s / 3),
-        # aiokafka leaves the group when nothing is fetched for this long. Nothing is fetched while tables are
-        # recovered, or on a worker with standbys only. The session timeout detects a worker that hangs, and
-        # app/freeze_guard.py one that was frozen.
+        # aiokafka leaves the group when nothing is fetched for this long. Nothing is fetched while
+        # tables are recovered, or on a worker with standbys only. The session timeout detects a
+        # worker that hangs, and app/freeze_guard.py one that was frozen.
         broker_max_poll_interval=7 * 86_400.0,
         agent_supervisor="mode.CrashingSupervisor",
         stream_buffer_maxsize=16,  # chunks
@@ -132,15 +134,18 @@ def _credentials(settings: Settings) -> CredentialsT | None:
 
 
 def _instance_id(settings: Settings) -> str | None:
-    """The static member id of this worker in the group, if it has a name; a member with other agents is another one."""
+    """Return the static member id of this worker in its group; None if it has no name.
+
+    A worker with other agents needs another id.
+    """
     if not settings.instance_id:
         return None
     return f"{settings.instance_id}-{settings.by_product:d}{settings.similar:d}"
 
 
 def _http_client() -> ClientSession:
-    # A forwarded stream occupies a connection; with aiohttp's default limit of 100 connections, 100 streams would
-    # block all other forwarding.
+    # A forwarded stream occupies a connection; with aiohttp's default limit of 100 connections, 100
+    # streams would block all other forwarding.
     return ClientSession(connector=TCPConnector(limit=0))
 
 
@@ -156,7 +161,7 @@ orders_dead = app.topic(app.declared_topics.orders_dead.name, key_type=bytes, va
 
 
 def own_topic(name: str, config: dict[str, str] = FOR_EVER) -> str:
-    """Declare a topic that an agent of your own writes, and return its full name: LATELY_ID and `name`.
+    """Declare a topic that your own agent writes, and return its name: LATELY_ID and `name`.
 
     The worker creates it at its start.
     """

@@ -104,4 +104,4 @@ class WrongLibrary(LatelyError):
 
 
 class BadToken(Exception):
-    """A token is not signed with this secret, has expired, or names neither a user nor an operator."""
+    """A token has a wrong signature, has expired, or names neither a user nor an operator."""

@@ -1,4 +1,7 @@
-"""A lock on a folder, so that one process uses it at a time; the system releases the lock of a killed process."""
+"""A lock on a folder, so that only one process uses it at a time.
+
+The operating system releases the lock of a killed process.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from app.errors import FolderInUse
 
 
 def lock_folder(folder: Path, user: str, next_step: str, name: str = "lock") -> FileLock:
-    """Create a folder and lock it, until the lock is released, garbage collected, or the process ends.
+    """Create a folder and lock it.
 
-    For the error message, `user` names the kind of process that uses the folder, and `next_step` is the remedy. Raises
-    FolderInUse if another process holds the lock, OSError if the folder cannot be written to.
+    The lock ends when it is released or garbage collected, or when the process ends.
+
+    For the error message, `user` names the kind of process that uses the folder, and `next_step` is
+    the remedy. Raises FolderInUse if another process holds the lock, OSError if the folder cannot
+    be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Not in the lock file itself: some releases of filelock truncate that when they try to lock it.

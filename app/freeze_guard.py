@@ -1,8 +1,9 @@
-"""End a worker that was frozen for longer than its session, because another worker owns its partitions by then.
+"""End a worker that was frozen for longer than its session.
 
-A stopped process, a suspended machine or a paused container resumes with partitions that belong to another worker.
-Kafka refuses the writes of the old owner (docs/decisions/005-one-transaction-per-source-partition.md); this guard also
-keeps it from answering requests from tables that it does not own any more.
+A stopped process, a suspended machine or a paused container resumes with partitions that belong to
+another worker. Kafka refuses the writes of the old owner
+(docs/decisions/005-one-transaction-per-source-partition.md); this guard also keeps it from
+answering requests from tables that it does not own any more.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import time
 
 EX_SOFTWARE = 70
 
-# The broker counts from the last heartbeat, which was sent up to a third of the session before the freeze.
+# The broker counts from the last heartbeat, which was sent up to a third of the session before the
+# freeze.
 SHARE_OF_SESSION = 0.6
 BEATS_PER_LIMIT = 10
 

@@ -1,6 +1,7 @@
 """The form of the log: text or a JSON object per line, with masked values of orders.
 
-Libraries repeat messages hundreds of times a second while a server is away; most of these repetitions are dropped.
+Libraries repeat messages hundreds of times a second while a server is away; most of these
+repetitions are dropped.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ MASK = "***"
 #: The fields of `extra` that a log call can set about its event.
 FIELDS = ("topic", "partition", "offset", "order_id", "trace_id")
 
-#: The interval in which a library can log the same message once. Lately's own loggers have no such limit.
+#: The interval in which a library can log the same message once. Lately's own loggers have no such
+#: limit.
 REPEAT_AFTER_S = 10.0
 LIBRARIES = ("aiokafka", "faust", "kafka", "mode")
 #: The logger of everything that the process prints, also of tracebacks, line by line.
 _PRINTED = "mode.redirect"
-#: The number of format strings that are tracked, and of messages for each: one for each partition would be many.
+#: The number of format strings that are tracked, and of messages for each: one for each partition
+#: would be many.
 _MAX_FORMATS, _MAX_MESSAGES = 1_000, 20
 
 # The errors of MySQL and the reasons of dead letters quote values.
@@ -85,10 +88,11 @@ _Repetition = tuple[float, int]
 
 
 class RepetitionFilter(logging.Filter):
-    """Passes a message of a library, a warning or worse, once in REPEAT_AFTER_S, with the number of dropped ones.
+    """Passes each warning or error of a library once in REPEAT_AFTER_S, and counts the others.
 
-    While Kafka is away each of its clients logs ten times a second. The first messages of a format string are tracked
-    one by one, the others together. Records with a traceback and everything that the process prints always pass.
+    While Kafka is away each of its clients logs ten times a second. The first messages of a format
+    string are tracked one by one, the others together. Records with a traceback and everything that
+    the process prints always pass.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -30,7 +30,8 @@ from web.http.server import Web
 
 __all__ = ["app"]
 
-#: The modules of the agents, in the order of the flow of an order; their imports define the agents and their tables.
+#: The modules of the agents, in the order of the flow of an order; their imports define the agents
+#: and their tables.
 AGENTS = (by_user, by_product, baskets, similar)
 
 
@@ -45,8 +46,8 @@ def create_services(app: Lately) -> None:
 
     app.tables.on_loss = LostStateHandler(settings, topics).handle_loss
     app.on_partitions_assigned.connect(_count_rebalance)
-    # Faust starts the services of `app.service` after the recovery of the tables. The watchdog also observes the
-    # recovery, so it is a dependency, which starts with the app.
+    # Faust starts the services of `app.service` after the recovery of the tables. The watchdog also
+    # observes the recovery, so it is a dependency, which starts with the app.
     app.add_dependency(app.watchdog)
     for service in (app.source_status, app.dead_letter_counts, app.progress):
         app.service(service)  # type: ignore[arg-type]  # Faust starts an instance as it is
@@ -85,5 +86,6 @@ select_agents(app)
 create_services(app)
 mount_views(app)
 
-# With uvloop a worker answers a tenth more requests per second than with asyncio's own loop (bench/results.md).
+# With uvloop a worker answers a tenth more requests per second than with asyncio's own loop
+# (bench/results.md).
 mode.loop.use("uvloop")

@@ -1,7 +1,9 @@
-"""OpenTelemetry spans for everything that carries a traceparent; the only module that imports OpenTelemetry.
+"""OpenTelemetry spans for events and requests with a traceparent.
 
-Spans are created if the SDK is installed and its OTEL_* variables name an exporter. Otherwise nothing is imported, and
-the functions here, which are chosen once at the start, do nothing.
+No other module imports OpenTelemetry.
+
+Spans are created if the SDK is installed and its OTEL_* variables name an exporter. Otherwise
+nothing is imported, and the functions here, which are chosen once at the start, do nothing.
 """
 
 from __future__ import annotations
@@ -96,7 +98,10 @@ def processing(topic: str, partition: int, group: str, events: Iterable[LocatedE
 
 
 def publishing(topic: str, rows: Iterable[tuple[str | None, str, int]]) -> AbstractContextManager[None]:
-    """Create a span for each row (traceparent, event id, partition) with a traceparent, until Kafka has its event."""
+    """Create a span for each row (traceparent, event id, partition) with a traceparent.
+
+    It ends when Kafka has acknowledged the events.
+    """
     if _TRACER is None:
         return _NO_SPANS
     shared: Attributes = {TOPIC: topic, OPERATION: "publish", KIND: "send"}
@@ -119,7 +124,10 @@ def _spans(tracer: Tracer, kind: str, name: str, shared: Attributes, messages: l
 def traced(
     handler: Callable[[Request], R | Coroutine[None, None, R]],
 ) -> Callable[[Request], R | Coroutine[None, None, R]]:
-    """Wrap `handler` to create a span for each request with a traceparent; it contains the route, not the address."""
+    """Wrap `handler` to create a span for each request with a traceparent.
+
+    The span contains the route, not the address.
+    """
     tracer = _TRACER
     if tracer is None:
         return handler

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class PartitionOwnership:
     """The owners of partitions, and whether this worker may answer for its own partitions.
 
-    Tables are named as in the app; also a table that this process does not run has owners in other processes.
+    Tables are named as in the app; also a table that this process does not run has owners in other
+    processes.
     """
 
     def __init__(self, app: Lately) -> None:
@@ -26,13 +27,17 @@ class PartitionOwnership:
         return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
     def is_owned(self, table: str, partition: int) -> bool:
-        """Return whether this worker owns a partition of a table. Raises KeyError for an unknown table."""
+        """Return whether this worker owns a partition of a table.
+
+        Raises KeyError for an unknown table.
+        """
         return self._app.assignor.is_active(TP(self._changelogs[table], partition))
 
     def find_owner(self, table: str, partition: int) -> str | None:
         """Return the address of the worker that owns a partition; None if no worker does.
 
-        During a rebalance this is the former owner, which answers until it receives the new assignment.
+        During a rebalance this is the former owner, which answers until it receives the new
+        assignment.
         """
         changelog = self._changelogs[table]
         for url, partitions in self._app.assignor.table_metadata(changelog).items():
@@ -41,9 +46,12 @@ class PartitionOwnership:
         return None
 
     async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
-        """Return whether this worker has a copy of a partition that contains everything committed before the call.
+        """Return whether this worker has a complete copy of a partition.
 
-        Waits up to `within_s` seconds for missing records. The caller must read the copy before it awaits anything.
+        It is complete if it contains everything that was committed before the call.
+
+        Waits up to `within_s` seconds for missing records. The caller must read the copy before it
+        awaits anything.
         """
         tables = self._app.tables
         return table in tables and await tables.standby.is_caught_up(tables[table], partition, within_s)
@@ -57,7 +65,7 @@ class PartitionOwnership:
         return table in self._app.tables
 
     def find_writer(self, table: str) -> str | None:
-        """Return the agent that writes a table, in whichever process; None if no table has this name."""
+        """Return the agent that writes a table, in any process; None for an unknown table."""
         return self._app.table_writers.get(table)
 
     def selected_agents(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ SWITCHES = {"by_product": "by_product", "baskets": "similar", "similar": "simila
 
 
 def select_agents(app: Lately) -> None:
-    """Remove the agents that this process does not run from the app, and the tables that they write.
+    """Remove the agents that this process does not run, and their tables, from the app.
 
     The name of an agent is that of its module. Raises BadSetting.
     """

@@ -1,4 +1,7 @@
-"""Every setting: its name, type, bounds, default and help text. Pure values; app.settings reads the environment."""
+"""Every setting: its name, type, bounds, default and help text.
+
+This module is pure; app.settings reads the environment.
+"""
 
 from __future__ import annotations
 
@@ -172,7 +175,7 @@ class SettingValues:
 
     @property
     def group(self) -> str:
-        """The default consumer group, and the prefix of the names of everything that only this app writes."""
+        """The default consumer group, and the prefix of everything that only this app writes."""
         return self.id if self.generation == 1 else f"{self.id}-g{self.generation}"
 
     @property
@@ -182,7 +185,7 @@ class SettingValues:
 
     @property
     def folder(self) -> str:
-        """The folder of the tables of this generation; the files of commands have the same prefix."""
+        """The folder of this generation's tables; the files of commands have the same prefix."""
         return self.data_dir if self.generation == 1 else f"{self.data_dir}/g{self.generation}"
 
     @property
@@ -192,7 +195,7 @@ class SettingValues:
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str:
-    """Return the end of an error message that suggests the candidate nearest to `name`, in any case of letters."""
+    """Return the end of an error message that suggests the candidate nearest to `name`."""
     spellings = {candidate.upper(): candidate for candidate in candidates}
     nearest = difflib.get_close_matches(name.upper(), list(spellings), n=1, cutoff=0.0)
     return f"; did you mean {spellings[nearest[0]]}?" if nearest else ""

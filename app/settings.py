@@ -51,9 +51,9 @@ class Settings(SettingValues):
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from `environ`; the default is the environment of the process.
 
-        A secret can also be in the file that LATELY_<NAME>_FILE names; one line end after it is ignored. Raises
-        BadSetting for an unknown variable that starts with LATELY_, for an invalid value, and for a file that cannot
-        be read.
+        A secret can also be in the file that LATELY_<NAME>_FILE names; one line end after it is
+        ignored. Raises BadSetting for an unknown variable that starts with LATELY_, for an invalid
+        value, and for a file that cannot be read.
         """
         environ = os.environ if environ is None else environ
         fields = {PREFIX + spec.name.upper(): spec for spec in dataclasses.fields(cls)}
@@ -72,7 +72,8 @@ class Settings(SettingValues):
                 values[fields[name].name] = _parse(name, text, _types()[fields[name].name])
             else:
                 raise BadSetting(f"unknown setting {name}{suggest(name, [*fields, *files])}")
-        # `faust --datadir` reaches the app only as this variable, and overrides ours; unset it is a template.
+        # `faust --datadir` reaches the app only as this variable, and overrides ours; unset it is a
+        # template.
         faust_folder = environ.get("F_DATADIR", "")
         if faust_folder and "{" not in faust_folder:
             values["data_dir"] = faust_folder

@@ -49,7 +49,10 @@ def kafka_options(settings: SettingValues) -> KafkaOptions:
 
 
 def mysql_context(settings: SettingValues) -> ssl.SSLContext | None:
-    """Return the TLS context that a connection to MySQL needs; None if it may be without TLS. Raises BadSetting."""
+    """Return the TLS context that a connection to MySQL needs; None if TLS is optional.
+
+    Raises BadSetting.
+    """
     mode = settings.mysql_tls
     if mode in ("DISABLED", "PREFERRED"):
         return None
@@ -91,7 +94,7 @@ def _check_mysql(settings: SettingValues) -> None:
 def _context(
     server: str, ca: str, cert: str, key: str, is_verified: bool = True, is_name_checked: bool = True
 ) -> ssl.SSLContext:
-    """Create a client's context; only `ca` is trusted, or the system's authorities if it is empty."""
+    """Create a client's context that trusts `ca`, or the system's authorities if it is empty."""
     prefix = f"LATELY_{server}"
     for name, path in (("CA", ca), ("CERT", cert), ("KEY", key)):
         if path:

@@ -1,6 +1,9 @@
-"""Access tokens: JSON Web Tokens (RFC 7519) signed with HMAC-SHA256, so a shop can create its own with any JWT library.
+"""Access tokens: JSON Web Tokens (RFC 7519) signed with HMAC-SHA256.
 
-The claim `sub` names the user, the `scope` "operator" an operator; `exp` is optional. Nothing is stored.
+A shop can create its own tokens with any JWT library.
+
+The claim `sub` names the user, the `scope` "operator" an operator; `exp` is optional. Nothing is
+stored.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
 
 @dataclass(frozen=True)
 class Caller:
-    """The user of a token, an operator, or both; `expires_at` in seconds since 1970, None: never."""
+    """The user of a token, an operator, or both.
+
+    `expires_at` is in seconds since 1970; None: never.
+    """
 
     user: str | None
     is_operator: bool
@@ -32,7 +38,7 @@ class Caller:
 
 
 def create_token(secret: str, *, user: str | None = None, operator: bool = False, days: float | None = None) -> str:
-    """Return a token for `user`, for an operator, or for both; it expires after `days`, or never."""
+    """Return a token for `user`, an operator, or both; it expires after `days`, or never."""
     claims: dict[str, object] = {}
     if user is not None:
         claims["sub"] = user
@@ -44,7 +50,10 @@ def create_token(secret: str, *, user: str | None = None, operator: bool = False
 
 
 def read_token(secret: str, token: str) -> Caller:
-    """Return the caller of `token`; compares in constant time. Raises BadToken, which never contains the cause."""
+    """Return the caller of `token`; signatures are compared in constant time.
+
+    Raises BadToken, which never contains the cause.
+    """
     try:
         claims = jwt.decode(token, secret, algorithms=[_ALGORITHM], options={"verify_aud": False})
     except (jwt.PyJWTError, ValueError, RecursionError):

@@ -1,4 +1,7 @@
-"""Declaration of every topic: its name, writers, readers and configuration (see app/kafka/admin.py for checks)."""
+"""Declaration of every topic: its name, writers, readers and configuration.
+
+app/kafka/admin.py creates and checks them.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,20 @@ from dataclasses import dataclass
 from app.settings import Settings
 
 FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
-#: A dead letter is the original record with more headers, so it may be larger than a record of `orders`.
+#: A dead letter is the original record with more headers, so it may be larger than a record of
+#: `orders`.
 DEAD = {**FOR_EVER, "max.message.bytes": str(4 * 2**20)}
 #: The maximum size of a request of any producer: a dead letter and Kafka's overhead.
 MAX_REQUEST_BYTES = 5 * 2**20
 #: For records that are read once and soon, and can be derived again from `orders`.
 WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * 86_400_000)}
 COMPACTED = {"cleanup.policy": "compact"}
-#: For a record a second of which only the newest is needed: small segments, so that the topic stays small.
+#: For a record a second of which only the newest is needed: small segments, so that the topic stays
+#: small.
 STATE = {**COMPACTED, "segment.bytes": str(2**20), "min.cleanable.dirty.ratio": "0.1"}
 
-#: Header of the last record of a transaction in a changelog: the address of the worker that wrote it.
+#: Header of the last record of a transaction in a changelog: the address of the worker that wrote
+#: it.
 WORKER = "worker"
 
 TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar")
@@ -28,7 +34,10 @@ ORIGIN = "lately.origin"
 
 @dataclass(frozen=True)
 class Topic:
-    """The required configuration of a topic; of an existing topic, only partitions and cleanup policy are checked."""
+    """The required configuration of a topic.
+
+    Of an existing topic, only the number of partitions and the cleanup policy are checked.
+    """
 
     name: str
     config: dict[str, str]
@@ -37,7 +46,7 @@ class Topic:
 
 
 def origin(partition: int, position: int) -> bytes:
-    """Return the header ORIGIN of a record that follows from a partition's records below the offset `position`."""
+    """Return the header ORIGIN of a record derived from a partition's records below `position`."""
     return b"%d@%d" % (partition, position)
 
 
@@ -48,18 +57,20 @@ class Topics:
         shared, own = settings.prefix, settings.group
         #: The event log: key user id, value event. Written by the source, read by agents/by_user.
         self.orders = Topic(f"{shared}orders", FOR_EVER)
-        #: Totals of a product over one partition of orders; key product and partition, in the partition of the
-        #: product's table. Written by agents/by_user, read by agents/by_product.
+        #: Totals of a product over one partition of orders; key product and partition, in the
+        #: partition of the product's table. Written by agents/by_user, read by agents/by_product.
         self.product_partials = Topic(f"{own}-product-partials", COMPACTED)
-        #: Purchases added and removed, in the partition of the user, without a key. Written by agents/by_user, read by
-        #: agents/baskets.
+        #: Purchases added and removed, in the partition of the user, without a key. Written by
+        #: agents/by_user, read by agents/baskets.
         self.purchase_changes = Topic(f"{own}-purchase-changes", WEEK)
-        #: The resulting changes of co-purchases; key product. Written by agents/baskets, read by agents/similar.
+        #: The resulting changes of co-purchases; key product. Written by agents/baskets, read by
+        #: agents/similar.
         self.co_purchases = Topic(f"{own}-co-purchases", WEEK)
-        #: Unreadable records in their original form, with the reason in the headers. Written by the source and all
-        #: agents.
+        #: Unreadable records in their original form, with the reason in the headers. Written by the
+        #: source and all agents.
         self.orders_dead = Topic(f"{shared}orders-dead", DEAD)
-        #: The state of the source; key a word, value JSON. Written by the source, read by it and all workers.
+        #: The state of the source; key a word, value JSON. Written by the source, read by it and
+        #: all workers.
         self.source_state = Topic(f"{shared}source-state", STATE, partitions=1)
         #: The changelogs of the tables: each is written and read only by its table.
         self.changelogs = tuple(Topic(f"{own}-{table}-changelog", COMPACTED) for table in TABLES)

@@ -48,13 +48,17 @@ class Worker(FaustWorker):
         configure_handlers(logger, self.app.settings)
 
     def execute_from_commandline(self) -> NoReturn:
-        """Check the environment, then run. A failed check exits with 2 or 75 and one line, before the join."""
+        """Check the environment, then run.
+
+        A failed check exits with 2 or 75 and one line, before the worker joins the group.
+        """
         try:
             self.loop.run_until_complete(self._check())
         except LatelyError as exc:
             print(f"lately: {exc}", file=sys.stderr, flush=True)  # noqa: T201 - there is no log yet
             raise SystemExit(exc.exit_code) from None
-        # Imported modules are never garbage. A worker creates many young objects, and few of them are part of a cycle.
+        # Imported modules are never garbage. A worker creates many young objects, and few of them
+        # are part of a cycle.
         gc.freeze()
         gc.set_threshold(10_000, 10, 10)
         # If a library written in C ends the process, the log then contains the stack.
@@ -73,7 +77,9 @@ class Worker(FaustWorker):
             raise SystemExit(1) from None
 
     async def stop(self) -> None:
-        """Stop, and end the process at a timeout: many steps of a stop wait for Kafka, which may be away.
+        """Stop, and end the process after a timeout.
+
+        Many steps of a stop wait for Kafka, which may be away.
 
         The next owner of the partitions repeats the uncommitted work.
         """

@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 class TablePartitions(NamedTuple):
-    """The partitions of one table on this worker; `warming` are the standbys that it restores to take them over."""
+    """The partitions of one table on this worker.
+
+    `warming` are the standbys that it restores to take them over.
+    """
 
     active: list[int]
     standby: list[int]
@@ -72,7 +75,7 @@ class FaustWorkerState:
         }
 
     def partition_progress(self) -> list[PartitionProgress]:
-        """Return the progress in each source partition that this worker reads, by topic and partition."""
+        """Return the progress in the partitions that this worker reads, by topic and partition."""
         return self._app.progress.partitions()
 
     def requests_per_s(self) -> float | None:

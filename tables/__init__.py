@@ -1,1 +1,1 @@
-"""What the stream remembers: one changelog-backed table per file, with its typed reader."""
+"""The changelog-backed tables: one per file, with its writer functions and its reader class."""

@@ -1,4 +1,4 @@
-"""baskets: user id -> the products bought last; user id, zero byte, product name -> each of the others."""
+"""baskets: user id -> newest products; user id, zero byte, product name -> each other product."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_PAIRS = 50_000
 
 
 def pending_changes(chunk: Chunk) -> list[PurchaseChange]:
-    """Return the list to which agent steps of `orders` append changes; it is sent once a transaction."""
+    """Return the list to which steps of `orders` append changes; it is sent once a transaction."""
     return chunk.accumulate(list[PurchaseChange], _send_changes)
 
 
@@ -45,12 +45,15 @@ def _send_changes(chunk: Chunk, changes: list[PurchaseChange]) -> None:
 
 
 def _origin_headers(chunk: Chunk) -> Headers:
-    """The source position of the records to send: a dump derives from it the records in flight between two tables."""
+    """Return headers with the source position of the records to send.
+
+    A dump derives from it the records in flight between two tables.
+    """
     return [(ORIGIN, origin(chunk.tp.partition, chunk.next))]
 
 
 def apply_record(chunk: Chunk, record: bytes | None, deltas: DeltaAccumulator) -> None:
-    """Apply a record of changes to the users' baskets, and add the resulting changes of products to `deltas`."""
+    """Apply a record to the users' baskets, and add the changes of products to `deltas`."""
     assert record is not None, "purchase-changes has no records without a value"
     changes = co_purchases.decode_changes(record)
     deltas.add_changes(changes)

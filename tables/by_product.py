@@ -30,16 +30,15 @@ by_product = app.Table(
 
 
 class ByProductReader:
-    """Reads the totals of products. Raises ClosedPartition for a partition that is not open here."""
+    """Reads the totals of products.
+
+    Raises ClosedPartition for a partition that is not open here.
+    """
 
     def __init__(self, table: TableReader) -> None:
         self._table = table
 
     def totals(self, product_name: str, partition: int) -> Totals | None:
-        """Return the number of purchases and the revenue of a product; None when it was never bought."""
+        """Return the number of purchases and the revenue of a product; None for no purchases."""
         value = self._table.read(partition, product_name.encode())
         return None if value is None else sum_partials(value)
-
-
-# -- for views that are not converted to a reader yet
-totals = ByProductReader(by_product).totals

@@ -1,4 +1,4 @@
-"""by_user: user id -> the user's newest purchases; user id, zero byte, purchase -> each of the others."""
+"""by_user: user id -> newest purchases; user id, zero byte, purchase -> each other purchase."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ by_user = app.Table(
 def apply_events(
     chunk: Chunk, events: list[tuple[int, bytes, Event]], purchase_changes: list[PurchaseChange] | None
 ) -> list[PriceChange]:
-    """Apply events (offset, user id, event) to the users' purchases, and return the changes of prices.
+    """Apply events (offset, user id, event) to the users' purchases; return the price changes.
 
     Purchases that are added or removed are appended to `purchase_changes`, unless it is None.
     """
@@ -75,7 +75,10 @@ def apply_events(
 
 
 class ByUserReader:
-    """Reads the purchases of users. Each method raises ClosedPartition for a partition that is not open here."""
+    """Reads the purchases of users.
+
+    Each method raises ClosedPartition for a partition that is not open here.
+    """
 
     def __init__(self, table: TableReader, source_status: SourceStatus) -> None:
         self._table, self._source_status = table, source_status
@@ -88,7 +91,7 @@ class ByUserReader:
         after: PagePosition | None = None,
         limit: int | None = None,
     ) -> list[Purchase]:
-        """Return the purchases of a user that match the filter and come after a position, newest first.
+        """Return the purchases of a user that match the filter and follow `after`, newest first.
 
         `limit` None: all of them. A user without events has no purchases.
         """
@@ -136,7 +139,7 @@ class ByUserReader:
     def _read_consistently(
         self, user_id: str, partition: int, compute: Callable[[bytes | None, Callable[[], Iterable[bytes]]], T]
     ) -> T:
-        """Return the result of `compute` for the user's value and a function that reads the overflow entries."""
+        """Return the result of `compute` for a user's value and a reader of the overflow."""
         user = user_id.encode()
         table = self._table
         scans = 0
@@ -149,39 +152,7 @@ class ByUserReader:
         while True:
             scans_before, value = scans, table.read(partition, user)
             result = compute(value, read_overflow)
-            # A purchase that moved between the value and the overflow during the reads was seen twice, or missed.
+            # A purchase that moved between the value and the overflow during the reads was seen
+            # twice, or missed.
             if scans == scans_before or table.read(partition, user) == value:
                 return result
-
-
-# -- for views that are not converted to a reader yet
-
-
-def _reader() -> ByUserReader:
-    return ByUserReader(by_user, app.source_status)
-
-
-def known(
-    user_id: str, partition: int, wanted: PurchaseFilter, after: PagePosition | None, limit: int | None = None
-) -> list[Purchase]:
-    return _reader().purchases(user_id, partition, wanted, after, limit)
-
-
-def knows_order(user_id: str, partition: int, order_id: str) -> bool:
-    return _reader().has_order(user_id, partition, order_id)
-
-
-def registers(user_id: str, partition: int) -> list[Purchase]:
-    return _reader().registers(user_id, partition)
-
-
-def watch(user_id: str, partition: int) -> AbstractContextManager[Watch]:
-    return _reader().watch(user_id, partition)
-
-
-def freshness(partition: int) -> Freshness:
-    return _reader().freshness(partition)
-
-
-def products(user_id: str, partition: int) -> list[str]:
-    return _reader().product_names(user_id, partition)

@@ -1,8 +1,9 @@
-"""similar: product name -> its buyers, its history, and for each other product the number of users who bought both.
+"""similar: product name -> its buyers, its history, and its pairs with other products.
 
-There are three kinds of keys: "p", product name; "h", product name; and "n", product name, the byte ff, which UTF-8
-never contains, the name of the other product. A pair has a key of its own, so that a purchase writes its pairs and not
-the list of each product; the history has one, because only the pages of products read it.
+There are three kinds of keys: "p", product name; "h", product name; and "n", product name, the byte
+ff, which UTF-8 never contains, the name of the other product. A pair has a key of its own, so that
+a purchase writes its pairs and not the list of each product; the history has one, because only the
+pages of products read it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ def apply_record(chunk: Chunk, product: bytes | None, record: bytes | None) -> N
 
 
 class SimilarReader:
-    """Reads the sales of products and their pairs. Raises ClosedPartition for a partition that is not open here."""
+    """Reads the sales of products and their pairs.
+
+    Raises ClosedPartition for a partition that is not open here.
+    """
 
     def __init__(self, table: TableReader) -> None:
         self._table = table
@@ -68,7 +72,9 @@ class SimilarReader:
         return product_history.decode_history(self._table.read(partition, _history_key(product_name.encode())))
 
     def neighbours(self, product_name: str, partition: int, after: str | None, limit: int) -> list[tuple[str, int]]:
-        """Return up to `limit` products with common buyers after the product `after`, with the number of these buyers.
+        """Return up to `limit` products with common buyers, and the number of these buyers.
+
+        The products follow `after`.
 
         They are in the order of the UTF-8 bytes of their names.
         """
@@ -97,11 +103,3 @@ def _history_key(product: bytes) -> bytes:
 
 def _pair_key(product: bytes, other: bytes) -> bytes:
     return b"n" + product + b"\xff" + other
-
-
-# -- for views that are not converted to a reader yet
-briefs = SimilarReader(similar).summaries
-history = SimilarReader(similar).history
-neighbours = SimilarReader(similar).neighbours
-products = SimilarReader(similar).products
-now_hour = current_hour

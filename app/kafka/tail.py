@@ -16,12 +16,13 @@ from domain.errors import LatelyError
 MAX_RECORDS = 500
 FETCH_TIMEOUT_MS = 500
 RETRY_AFTER_S = 1.0
-#: A tail runs for as long as the worker: few requests matter more than the latency of the first records.
+#: A tail runs for as long as the worker: few requests matter more than the latency of the first
+#: records.
 _PATIENT = {"fetch_max_wait_ms": FETCH_TIMEOUT_MS, "retry_backoff_ms": 100}
 
 
 class TopicTail(Service):
-    """Apply every record of a topic; after an error of Kafka read the topic again from its beginning."""
+    """Applies every record of a topic; after an error of Kafka it starts again."""
 
     def __init__(self, settings: Settings, topic: Topic, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""Count the open dead letters, neither retried nor dropped: how many of each reason, and since when."""
+"""Count the open dead letters, neither retried nor dropped, by reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from app.kafka.tail import TopicTail
 from app.settings import Settings
 from app.topics import Topics
 
-#: Limit of distinct reasons; headers may contain any text. Letters of further reasons count as "other".
+#: Limit of distinct reasons; headers may contain any text. Letters of further reasons count as
+#: "other".
 MAX_REASONS = 50
 #: Limit of open letters counted at once; each takes some 200 bytes of memory.
 MAX_OPEN_LETTERS = 100_000
@@ -26,7 +27,10 @@ class ReasonCount(NamedTuple):
 
 
 class DeadLetterCounts(TopicTail):
-    """The counts of open letters in `orders-dead`. A letter is settled by a later record of the topic."""
+    """The counts of open letters in `orders-dead`.
+
+    A letter is settled by a later record of the topic.
+    """
 
     def __init__(self, settings: Settings, topics: Topics, **kwargs: Any) -> None:
         super().__init__(settings, topics.orders_dead, **kwargs)

@@ -1,7 +1,8 @@
-"""The reaction to a lost part of a table: count it, report the next step, and request the missing rows from the source.
+"""The reaction to a lost part of a table: count it, report it, and request the missing rows.
 
-by_user is rebuilt from `orders`, the totals from by_user. Rows that `orders` does not contain any more are in the
-shop's database: a running source fulfils the snapshot request, and until then `meta.complete` is false.
+by_user is rebuilt from `orders`, the totals from by_user. Rows that `orders` does not contain any
+more are in the shop's database: a running source fulfils the snapshot request, and until then
+`meta.complete` is false.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from chunks import Loss
 
 log = logging.getLogger(__name__)
 
-#: The tables that a snapshot of the shop's database restores, directly or through the events that follow from it.
+#: The tables that a snapshot of the shop's database restores, directly or through the events that
+#: follow from it.
 RESTORED_BY_SNAPSHOT = ("by_user", "product_partials")
 
 
@@ -29,7 +31,10 @@ class LostStateHandler:
         self._settings, self._topics = settings, topics
 
     async def handle_loss(self, loss: Loss) -> bool:
-        """Count and report a loss, and request a snapshot. Return whether all of the content will be restored."""
+        """Count and report a loss, and request a snapshot.
+
+        Return whether all of the content will be restored.
+        """
         metrics.REBUILDS.labels(loss.table, loss.reason).inc()
         if not loss.is_permanent:
             return True

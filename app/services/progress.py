@@ -13,14 +13,18 @@ from mode import Service
 from app import metrics
 from chunks import ChunkedApp
 
-#: Seconds between two samples, and the number kept: the pace is computed from the first and the last.
+#: Seconds between two samples, and the number kept: the pace is computed from the first and the
+#: last.
 SAMPLE_EVERY_S, MAX_SAMPLES = 2.0, 6
 
 
 class PartitionProgress(NamedTuple):
-    """The progress in a partition: all records below the offset `position` are durable, and it ended at `end`.
+    """The progress in a partition.
 
-    `end` is None before the first fetch; `pace` is in offsets per second, None before there are two samples.
+    All records below the offset `position` are durable; the partition ended at `end`.
+
+    `end` is None before the first fetch; `pace` is in offsets per second, None before there are two
+    samples.
     """
 
     topic: str
@@ -57,7 +61,7 @@ class ReadProgress(Service):
             metrics.KEYS.labels(table.name).set(sum(store.estimated_keys for store in table.stores.values()))
 
     def partitions(self) -> list[PartitionProgress]:
-        """Return the progress in all partitions that this worker reads now, by topic and partition."""
+        """Return the progress in the partitions that this worker reads, by topic and partition."""
         return [
             PartitionProgress(
                 tp.topic, tp.partition, task.durable, self._app.consumer.high_watermark(tp), self._pace(tp)
@@ -66,7 +70,7 @@ class ReadProgress(Service):
         ]
 
     def requests_per_s(self) -> float | None:
-        """Return the number of HTTP requests answered per second; None before there are two samples."""
+        """Return the HTTP requests answered per second; None before there are two samples."""
         if len(self._samples) < 2:
             return None
         first, last = self._samples[0], self._samples[-1]

@@ -1,4 +1,4 @@
-"""How fresh a table is: until which moment it contains all changes of the shop's database, and with which guarantee."""
+"""The freshness of a table, from the status that the source reports."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from app.settings import Settings
 from app.topics import Topics
 from domain.differences import KINDS
 
-#: The source reports its status every second; the statuses of ten minutes are kept for tables with a lag.
+#: The source reports its status every second; the statuses of ten minutes are kept for tables with
+#: a lag.
 MAX_STATUSES = 600
 
 
 class Freshness(NamedTuple):
     """How fresh a table is. Times are in microseconds since 1970 UTC; None is unknown.
 
-    The table contains everything that was committed until `as_of`, which was `lag_ms` ago; `guarantee` is the level of
-    certainty, and `unseen` the kinds of changes (placed, changed, removed) that the source cannot see. Rows ordered
-    before `horizon` may be missing; None: no rows are. The rows of `verified_at` were compared with the database, and
-    were equal.
+    The table contains everything that was committed until `as_of`, which was `lag_ms` ago;
+    `guarantee` is the level of certainty, and `unseen` the kinds of changes (placed, changed,
+    removed) that the source cannot see. Rows ordered before `horizon` may be missing; None: no rows
+    are. The rows of `verified_at` were compared with the database, and were equal.
     """
 
     as_of: int | None
@@ -48,7 +49,8 @@ class SourceStatus(TopicTail):
         self._snapshot: SnapshotState | None = None
         self._verified: VerifyResult | None = None
         self._request: SnapshotRequest | None = None
-        #: Rows ordered before may be missing: computed once a record, because each response contains it.
+        #: Rows ordered before may be missing: computed once a record, because each response
+        #: contains it.
         self._horizon: int | None = None
 
     def apply(self, record: ConsumerRecord) -> None:
@@ -90,11 +92,11 @@ class SourceStatus(TopicTail):
 
     @property
     def verified(self) -> VerifyResult | None:
-        """The result of the last comparison with the database; None when there was no comparison."""
+        """The result of the last comparison with the database; None when there was none."""
         return self._verified
 
     def freshness(self, partition: int, position: int | None) -> Freshness:
-        """Return how fresh a table is that contains a partition of `orders` below the offset `position`.
+        """Return the freshness of a table that contains a partition of `orders` below `position`.
 
         When no `lately source` has ever run, it is unknown which rows may be missing.
         """

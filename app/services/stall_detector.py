@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
-#: Reasons, as labels of metrics. The first two are failures of this worker, which a restart can repair.
+#: Reasons, as labels of metrics. The first two are failures of this worker, which a restart can
+#: repair.
 NO_PROGRESS, RECOVERY_STALLED = "no-progress", "recovery-stalled"
-#: The others are failures elsewhere: the worker can still answer from its tables, and a restart repairs nothing.
+#: The others are failures elsewhere: the worker can still answer from its tables, and a restart
+#: repairs nothing.
 KAFKA_AWAY, SOURCE_SILENT = "kafka-away", "source-silent"
 WORKER_REASONS = (NO_PROGRESS, RECOVERY_STALLED)
 REASONS = (*WORKER_REASONS, KAFKA_AWAY, SOURCE_SILENT)
@@ -39,7 +41,7 @@ class WorkState(NamedTuple):
 
 
 class Stall(NamedTuple):
-    """The work `name` has made no progress for `seconds`; `is_overdue`: so long that the process has to exit."""
+    """Work without progress for `seconds`; if it `is_overdue`, the process has to exit."""
 
     name: str
     reason: str
@@ -52,7 +54,9 @@ class Stall(NamedTuple):
 
 
 class StallDetector:
-    """Measures how long each work has made no progress. Work that an observation does not contain starts again.
+    """Measures how long each work has made no progress.
+
+    Work that an observation does not contain starts again.
 
     `worker_limits` apply to WORKER_REASONS, `other_limits` to the other reasons.
     """

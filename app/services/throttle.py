@@ -8,7 +8,8 @@ from collections import Counter
 
 from chunks import ChunkedApp
 
-#: While more than MIN_BACKLOG orders wait, an agent of a background topic uses this share of its time.
+#: While more than MIN_BACKLOG orders wait, an agent of a background topic uses this share of its
+#: time.
 SHARE, MIN_BACKLOG = 0.04, 1_000
 #: The longest pause, in seconds: a pause also delays a rebalance.
 MAX_PAUSE_S = 1.0
@@ -23,7 +24,10 @@ class Throttle:
         self.records: Counter[str] = Counter()
 
     async def pause(self, started_at: float, topic: str) -> None:
-        """Count a record of `topic`, and pause in proportion to the time since `started_at` (time.perf_counter)."""
+        """Count a record of `topic`, and pause in proportion to the time that it took.
+
+        `started_at` is the time.perf_counter at the start of the record.
+        """
         self.records[topic] += 1
         spent_s = time.perf_counter() - started_at
         await asyncio.sleep(min(MAX_PAUSE_S, spent_s / SHARE - spent_s) if self._has_backlog() else 0)

@@ -1,9 +1,10 @@
 """Report a stalled worker, and end it with exit code 70 so that its supervisor starts it again.
 
-A worker is stalled when it has work and makes no progress although Kafka answers: a partition, or the recovery. Kafka
-itself is asked for pending work, because a consumer that has stopped fetching does not see it. Kafka without an answer
-and a silent source have limits of their own. By default these end no worker: its tables are correct, only old, and all
-workers would exit at once although a restart repairs nothing.
+A worker is stalled when it has work and makes no progress although Kafka answers: a partition, or
+the recovery. Kafka itself is asked for pending work, because a consumer that has stopped fetching
+does not see it. Kafka without an answer and a silent source have limits of their own. By default
+these end no worker: its tables are correct, only old, and all workers would exit at once although a
+restart repairs nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class Watchdog(Service):
-    """Observes the work of the app every few seconds; `stalls` are the stalls of the last observation."""
+    """Observes the work of the app every few seconds; `stalls` is the last result."""
 
     def __init__(
         self, app: ChunkedApp, settings: Settings, topics: Topics, source_status: SourceStatus, throttle: Throttle,
@@ -103,7 +104,7 @@ class Watchdog(Service):
         return self._app.tables.partition_tasks or self._app.assignor.assigned_actives()
 
     def _works(self, ends: dict[TP, int]) -> Iterable[tuple[str, WorkState]]:
-        """Yield the name and state of each work, as far as the end offsets of the topics are available."""
+        """Yield the name and state of each work for which the end offsets are available."""
         is_reached = bool(ends)
         yield "kafka", WorkState(None, not is_reached, KAFKA_AWAY, f"no answer from {self._settings.kafka}")
         if not is_reached:
@@ -125,7 +126,10 @@ class Watchdog(Service):
             yield name, WorkState(token, pending > 0, NO_PROGRESS, description)
 
     def _partitions_by_work(self) -> dict[str, list[TP]]:
-        """Group the partitions: progress in one partition of a background topic is enough, else each has to move."""
+        """Group the partitions by work.
+
+        The partitions of a background topic are one work: progress in one of them is enough.
+        """
         grouped: dict[str, list[TP]] = {}
         for tp in sorted(self._app.tables.partition_tasks):
             is_background = tp.topic in self._app.tables.background_topics
@@ -142,14 +146,15 @@ class Watchdog(Service):
                 f"the recovery of the tables has made no progress at {progress.done} of {progress.total} records"
             )
             return "recovery", WorkState(token, True, RECOVERY_STALLED, description)
-        # Kafka waits for killed members until their session has ended, and for members that rejoin slowly.
+        # Kafka waits for killed members until their session has ended, and for members that rejoin
+        # slowly.
         grace_s = self._settings.session_timeout_s + app.conf.broker_rebalance_timeout
         description = f"the group {app.tables.group_id} has assigned no partitions"
         group_token = (app.rebalancing_count, app.consumer_generation_id)
         return "group", WorkState(group_token, True, RECOVERY_STALLED, description, grace_s)
 
     async def _end_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
-        """Return the end offsets of partitions, of committed records; only of those for which Kafka answers."""
+        """Return the committed end offsets of the partitions for which Kafka answers."""
         requests: list[tuple[TP, asyncio.Task[int | None]]] = []
         try:
             if self._consumer is None:
@@ -192,7 +197,10 @@ class Watchdog(Service):
             await self.sleep(self._limits.exit_s / BEATS_PER_LIMIT)
 
     def _guard_loop(self) -> None:
-        """End the process when the event loop is blocked. Beats, not seconds: a suspended machine counts none."""
+        """End the process when the event loop is blocked.
+
+        Beats are counted, not seconds: the time in which a machine is suspended is not counted.
+        """
         turns, beats = self._loop_turns, 0
         while not self._app.should_stop:
             time.sleep(self._limits.exit_s / BEATS_PER_LIMIT)

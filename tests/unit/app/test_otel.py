@@ -1,4 +1,6 @@
-"""OpenTelemetry is there when it is asked for and installed; otherwise it costs nothing and breaks nothing."""
+"""OpenTelemetry is there when it is asked for and installed; otherwise it costs nothing and breaks
+nothing.
+"""
 
 from __future__ import annotations
 

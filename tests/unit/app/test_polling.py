@@ -12,7 +12,9 @@ from app.polling import poll_until
 
 
 def results(*values: int) -> tuple[Callable[[], Awaitable[int]], list[int]]:
-    """A check that returns these values one after the other, and the list of values it has returned."""
+    """A check that returns these values one after the other, and the list of values it has
+    returned.
+    """
     pending, returned = list(values), []
 
     async def check() -> int:

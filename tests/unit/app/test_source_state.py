@@ -1,4 +1,6 @@
-"""Records of the topic source-state: their keys and field names are read by other versions of Lately."""
+"""Records of the topic source-state: their keys and field names are read by other versions of
+Lately.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""What secures the ways to Kafka and MySQL: what does not go together is refused, and no client goes past it."""
+"""What secures the ways to Kafka and MySQL: what does not go together is refused, and no client
+goes past it.
+"""
 
 from __future__ import annotations
 
@@ -221,7 +223,9 @@ TOLD = {"bootstrap_servers", "security_protocol", "sasl_mechanism", "sasl_plain_
 
 
 def past(path: str, text: str) -> tuple[int, list[str]]:
-    """How many clients of Kafka a module makes, and what in it goes past the one place that secures clients."""
+    """How many clients of Kafka a module makes, and what in it goes past the one place that secures
+    clients.
+    """
     made, found = 0, []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):
