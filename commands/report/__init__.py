@@ -1,11 +1,11 @@
-"""`lately report`: what was bought in a span of time, counted from the log of all events or from the shop's table.
+"""`lately report`: purchases in a span of time, counted from the event log or from the shop's table.
 
-The same arguments and the same position give the same bytes, whenever that is asked.
+Equal arguments and an equal position give equal bytes, at any later time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from typing import NamedTuple
@@ -13,90 +13,97 @@ from typing import NamedTuple
 from app.settings import Settings
 from app.topics import Topics
 from commands.report import build, calendar, live_totals, position, read_log, read_mysql
-from commands.report.build import LOG, Asked
-from commands.report.cache import Cache, Damaged
-from commands.report.live_totals import Compared, Live
+from commands.report.build import LOG, ReportQuery
+from commands.report.cache import DamagedCache, EventCache
+from commands.report.live_totals import LiveTotals, TotalsComparison
 from commands.report.model import Report
 from commands.report.position import Position
 from domain.errors import LatelyError
 
 MEMORY_MB = 128
 
+#: Called with the rows that are read, and their total.
 Progress = Callable[[int, int], None]
 
 
-class Made(NamedTuple):
-    """Reports, and how the log compares with the live tables, or why it was not compared."""
+class ReportResult(NamedTuple):
+    """Reports, and the comparison of the log with the live tables, or the reason why there is none."""
 
     reports: list[Report]
-    compared: Compared | str
+    comparison: TotalsComparison | str
 
 
 async def run(
     settings: Settings,
-    asked: list[Asked],
+    queries: Sequence[ReportQuery],
     as_of: str | None = None,
     check: bool = True,
     worker: str | None = None,
     memory_mb: int = MEMORY_MB,
     progress: Progress = lambda done, total: None,
-) -> Made:
-    """Make reports of one source, all at the position `as_of`: as text, or a moment, or where the log ends now.
+) -> ReportResult:
+    """Make the reports of one source at one position: `as_of` as text or moment, by default the end of the log.
 
     With `check` the log is also compared with the live tables. Raises BadReport, BadSource, ServerAway, LatelyError.
     """
-    source = asked[0].source
+    source = queries[0].source
     folder = Path(f"{settings.folder}-report")
     if source == LOG:
-        of = f"topic {Topics(settings).orders.name}"
+        source_name = f"topic {Topics(settings).orders.name}"
     else:
-        of = f"{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}.{settings.source_table}"
+        source_name = f"{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}.{settings.source_table}"
     try:
-        cache = Cache(folder, source, of, memory_mb)
+        cache = EventCache(folder, source, source_name, memory_mb)
         try:
             try:
-                return await _make(settings, cache, asked, as_of, check, worker, progress)
-            except Damaged:
+                return await _make(settings, cache, queries, as_of, check, worker, progress)
+            except DamagedCache:
                 cache.wipe()
-                return await _make(settings, cache, asked, as_of, check, worker, progress)
+                return await _make(settings, cache, queries, as_of, check, worker, progress)
         finally:
             cache.close()
-    except (Damaged, OSError) as exc:
+    except (DamagedCache, OSError) as exc:
         raise LatelyError(
-            f"what was read cannot be kept in {folder} ({exc}): is there room, and may it be written?"
+            f"the cache in {folder} cannot be used ({exc}): check its free space and its permissions"
         ) from None
 
 
 async def _make(
-    settings: Settings, cache: Cache, asked: list[Asked], as_of: str | None, check: bool, worker: str | None,
-    progress: Progress,
-) -> Made:  # fmt: skip
-    """1. Ask the live tables, which name a position. 2. Read the log up to it and up to `as_of`. 3. Fold and count."""
-    if asked[0].source != LOG:
+    settings: Settings, cache: EventCache, queries: Sequence[ReportQuery], as_of: str | None, check: bool,
+    worker: str | None, progress: Progress,
+) -> ReportResult:  # fmt: skip
+    """1. Read the live totals, which name a position. 2. Read the log up to it and to `as_of`. 3. Fold and count."""
+    if queries[0].source != LOG:
         read_mysql.fill(settings, cache, progress)
-        build.fold(cache, {0: cache.positions()[0][0]})
-        return Made([build.make(cache, one, {}) for one in asked], "a table of the shop has no position in the log")
+        build.fold_to(cache, {0: cache.positions()[0][0]})
+        reports = [build.build_report(cache, query, {}) for query in queries]
+        return ReportResult(reports, "a table of the shop has no position in the log")
     # 1.
-    shown: Live | str = await live_totals.totals(settings, worker) if check else "not asked for"
+    live: LiveTotals | str = await live_totals.read_live_totals(settings, worker) if check else "not requested"
     # 2.
-    async with read_log.reading(settings) as topic:
-        upto = await _position(settings, topic, as_of, asked[0].tz)
-        wanted = shown.position if isinstance(shown, Live) else {}
-        await topic.fill(cache, {number: max(at, wanted.get(number, 0)) for number, at in upto.items()}, progress)
+    async with read_log.open_order_log(settings) as log:
+        end = await _resolve_position(settings, log, as_of, queries[0].tz)
+        live_position = live.position if isinstance(live, LiveTotals) else {}
+        last = {partition: max(offset, live_position.get(partition, 0)) for partition, offset in end.items()}
+        await log.fill(cache, last, progress)
     # 3.
-    apart = isinstance(shown, Live) and not live_totals.same_place(cache, shown.position, upto)
-    compared = live_totals.fold(cache, shown) if apart else shown
-    build.fold(cache, upto)
-    if isinstance(compared, Live):
-        compared = live_totals.compare(cache, compared)
-    return Made([build.make(cache, one, upto) for one in asked], compared)
+    comparison: TotalsComparison | str
+    if isinstance(live, LiveTotals) and not live_totals.have_equal_events(cache, live.position, end):
+        comparison = live_totals.fold_and_compare(cache, live)
+        build.fold_to(cache, end)
+    else:
+        build.fold_to(cache, end)
+        comparison = live_totals.compare(cache, live) if isinstance(live, LiveTotals) else live
+    return ReportResult([build.build_report(cache, query, end) for query in queries], comparison)
 
 
-async def _position(settings: Settings, topic: read_log.Log, as_of: str | None, tz: tzinfo) -> Position:
+async def _resolve_position(
+    settings: Settings, log: read_log.OrderLogReader, as_of: str | None, tz: tzinfo
+) -> Position:
     if as_of is None:
-        return await topic.end()
-    if calendar.is_moment(as_of):
-        return await topic.at(calendar.moment(as_of, tz, "--as-of"))
-    wanted = position.parse(as_of, settings.partitions)
-    await topic.require(wanted)
-    return wanted
+        return await log.end()
+    if calendar.is_date_or_moment(as_of):
+        return await log.at(calendar.moment(as_of, tz, "--as-of"))
+    parsed = position.parse_position(as_of, settings.partitions)
+    await log.require(parsed)
+    return parsed

@@ -1,4 +1,4 @@
-"""Reports that were kept as JSON."""
+"""Reports that are stored as JSON files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from commands.report.model import Report
 
 
 def read(path: Path) -> Report:
-    """A report from its JSON document. Raises BadReport."""
+    """Read a report. Raises BadReport."""
     try:
         return model.decode(path.read_bytes(), str(path))
     except OSError as exc:
         raise BadReport(f"{path} cannot be read ({exc.strerror})") from None
 
 
-def reports(folder: Path) -> Iterator[tuple[Path, Report]]:
-    """All reports of a folder by their names; other files are left out. Raises BadReport when there is no folder."""
+def stored_reports(folder: Path) -> Iterator[tuple[Path, Report]]:
+    """Iterate over the reports in a folder by name, and skip other files. Raises BadReport if the folder is missing."""
     if not folder.is_dir():
-        raise BadReport(f"there is no folder {folder}: give one, or set LATELY_REPORT_DIR")
+        raise BadReport(f"the folder {folder} does not exist: choose another one, or set LATELY_REPORT_DIR")
     for path in sorted(folder.glob("*.json")):
         try:
             yield path, read(path)
@@ -31,12 +31,14 @@ def reports(folder: Path) -> Iterator[tuple[Path, Report]]:
             continue
 
 
-def line(path: Path, report: Report) -> str:
-    """A kept report for people."""
-    said = report.header
-    return f"{path.name:36}{said.since} to {said.until}, {said.purchases} purchases, as of {said.as_of or 'MySQL'}"
+def summary_line(path: Path, report: Report) -> str:
+    """Summary of a stored report for people."""
+    header = report.header
+    return (
+        f"{path.name:36}{header.since} to {header.until}, {header.purchases} purchases, as of {header.as_of or 'MySQL'}"
+    )
 
 
-def as_json(path: Path, report: Report) -> str:
-    """The same for programs."""
+def summary_json(path: Path, report: Report) -> str:
+    """Summary of a stored report as JSON."""
     return msgspec.json.encode({"file": str(path), **msgspec.to_builtins(report.header)}).decode()

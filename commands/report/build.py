@@ -1,36 +1,51 @@
-"""A report of what the cache holds, at one position."""
+"""Builds a report from the events in the cache, at one position."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import tzinfo
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from commands.report import calendar
-from commands.report.cache import Cache
+from commands.report.cache import EventCache
 from commands.report.calendar import Bucket
-from commands.report.model import COUNT, FORMAT, MONEY, RATE, TEXT, Column, Header, Report, Row, rate
-from commands.report.position import Position, show
+from commands.report.model import (
+    COUNT,
+    FORMAT,
+    MONEY,
+    RATE,
+    TEXT,
+    Cells,
+    CellValue,
+    Header,
+    Report,
+    ReportColumn,
+    ratio,
+)
+from commands.report.position import Position, format_position
 from domain.values import money
 
 SALES, PRODUCTS, PAYMENTS, CUSTOMERS = REPORTS = ("sales", "products", "payments", "customers")
 LOG, MYSQL = SOURCES = ("log", "mysql")
 REVENUE, PURCHASES = RANKS = ("revenue", "purchases")
 
-#: What one period has, in the order of periods.sql.
+#: Columns of periods.sql after the bucket.
 _PERIOD = ("orders", "purchases", "revenue", "customers", "new", "returning", "repeating")
-_RATE = "repeat_rate"
-_KINDS = {"revenue": MONEY, _RATE: RATE, "product_name": TEXT, "payment_method": TEXT}
+_REPEAT_RATE = "repeat_rate"
+_KINDS = {"revenue": MONEY, _REPEAT_RATE: RATE, "product_name": TEXT, "payment_method": TEXT}
 _COLUMNS = {
     SALES: ("orders", "purchases", "revenue"),
-    CUSTOMERS: ("customers", "new", "returning", "repeating", _RATE, "orders", "purchases", "revenue"),
+    CUSTOMERS: ("customers", "new", "returning", "repeating", _REPEAT_RATE, "orders", "purchases", "revenue"),
     PRODUCTS: ("product_name", "customers", "purchases", "revenue"),
     PAYMENTS: ("payment_method", "orders", "purchases", "revenue"),
 }
 
+#: Column name -> value, as DuckDB returns it.
+Fields = dict[str, Any]
 
-class Asked(NamedTuple):
-    """What a report is about. `since` and `until` are in microseconds since 1970; `by` a unit of time, or None."""
+
+class ReportQuery(NamedTuple):
+    """Parameters of a report. `since` and `until` are microseconds since 1970; `by` is a unit of time, or None."""
 
     report: str
     since: int
@@ -43,73 +58,78 @@ class Asked(NamedTuple):
     source: str = LOG
 
 
-def fold(cache: Cache, position: Mapping[int, int]) -> None:
-    """Let the purchases be those at a position: all below its offsets counts. What is asked later is asked of them."""
-    cache.run("DELETE FROM upto")
+def fold_to(cache: EventCache, position: Mapping[int, int]) -> None:
+    """Fold all events below the offsets of `position` into the purchases that later queries read."""
+    cache.execute("DELETE FROM upto")
     for partition, offset in position.items():
-        cache.run("INSERT INTO upto VALUES (?, ?)", [partition, offset])
-    cache.run("CREATE OR REPLACE TABLE scratch.purchases AS SELECT * FROM folded")
+        cache.execute("INSERT INTO upto VALUES (?, ?)", [partition, offset])
+    cache.execute("CREATE OR REPLACE TABLE scratch.purchases AS SELECT * FROM folded")
 
 
-def make(cache: Cache, asked: Asked, position: Position) -> Report:
-    """The report of the purchases that were folded at `position`. Raises BadReport for a span of too many buckets."""
-    ranked = asked.report in (PRODUCTS, PAYMENTS)
-    buckets = calendar.buckets(asked.since, asked.until, asked.by, asked.tz)
-    whole = calendar.buckets(asked.since, asked.until, None, asked.tz)
-    names = [*([asked.by] if asked.by else []), *_COLUMNS[asked.report]]
-    total = _periods(cache, whole)[0] if whole else dict.fromkeys(_PERIOD, 0)
-    if ranked:
-        rows = _ranked(cache, asked, buckets)
-    else:
-        rows = _periods(cache, buckets)
-    if asked.by:
-        for one in rows:
-            one[asked.by] = buckets[one["bucket"]].name
-    columns = [Column(name, _KINDS.get(name, TEXT if name == asked.by else COUNT)) for name in names]
+def build_report(cache: EventCache, query: ReportQuery, position: Position) -> Report:
+    """Build the report of the purchases that were folded to `position`. Raises BadReport for too many buckets."""
+    is_ranked = query.report in (PRODUCTS, PAYMENTS)
+    buckets = calendar.buckets(query.since, query.until, query.by, query.tz)
+    span = calendar.buckets(query.since, query.until, None, query.tz)
+    names = [*([query.by] if query.by else []), *_COLUMNS[query.report]]
+    total = _count_periods(cache, span)[0] if span else dict.fromkeys(_PERIOD, 0)
+    rows = _rank(cache, query, buckets) if is_ranked else _count_periods(cache, buckets)
+    if query.by:
+        for row in rows:
+            row[query.by] = buckets[row["bucket"]].name
+    columns = [ReportColumn(name, _KINDS.get(name, TEXT if name == query.by else COUNT)) for name in names]
     header = Header(
-        report=asked.report,
-        since=calendar.shown(asked.since, asked.tz),
-        until=calendar.shown(asked.until, asked.tz),
-        tz=asked.tz_name,
-        by=asked.by,
-        rank=asked.rank if ranked else None,
-        limit=asked.limit if ranked else None,
-        source=asked.source,
-        as_of=show(position) if asked.source == LOG else None,
-        events=_count(cache, "events") + _count(cache, "unreadable"),
-        unreadable=_count(cache, "unreadable"),
+        report=query.report,
+        since=calendar.format_moment(query.since, query.tz),
+        until=calendar.format_moment(query.until, query.tz),
+        tz=query.tz_name,
+        by=query.by,
+        rank=query.rank if is_ranked else None,
+        limit=query.limit if is_ranked else None,
+        source=query.source,
+        as_of=format_position(position) if query.source == LOG else None,
+        events=_count_below_position(cache, "events") + _count_below_position(cache, "unreadable"),
+        unreadable=_count_below_position(cache, "unreadable"),
         purchases=total["purchases"],
         rows=len(rows),
     )
-    return Report(FORMAT, header, columns, [_row(columns, one) for one in rows], _row(columns, total))
+    return Report(FORMAT, header, columns, [_cells(columns, row) for row in rows], _cells(columns, total))
 
 
-def _periods(cache: Cache, buckets: list[Bucket]) -> list[dict]:
-    _cut(cache, buckets)
-    return [dict(zip(("bucket", *_PERIOD), row, strict=True)) for row in cache.ask("periods")]
+def _count_periods(cache: EventCache, buckets: list[Bucket]) -> list[Fields]:
+    _set_buckets(cache, buckets)
+    return [dict(zip(("bucket", *_PERIOD), row, strict=True)) for row in cache.query("periods")]
 
 
-def _ranked(cache: Cache, asked: Asked, buckets: list[Bucket]) -> list[dict]:
-    _cut(cache, buckets)
-    found = cache.ask(asked.report, [asked.limit, asked.rank == PURCHASES])
-    return [dict(zip(("bucket", *_COLUMNS[asked.report]), row, strict=True)) for row in found]
+def _rank(cache: EventCache, query: ReportQuery, buckets: list[Bucket]) -> list[Fields]:
+    _set_buckets(cache, buckets)
+    rows = cache.query(query.report, [query.limit, query.rank == PURCHASES])
+    return [dict(zip(("bucket", *_COLUMNS[query.report]), row, strict=True)) for row in rows]
 
 
-def _cut(cache: Cache, buckets: list[Bucket]) -> None:
-    cache.run("DELETE FROM buckets")
-    cache.load("buckets", [{"number": at, "since": one.since, "until": one.until} for at, one in enumerate(buckets)])
+def _set_buckets(cache: EventCache, buckets: list[Bucket]) -> None:
+    cache.execute("DELETE FROM buckets")
+    cache.load(
+        "buckets",
+        [{"number": number, "since": bucket.since, "until": bucket.until} for number, bucket in enumerate(buckets)],
+    )
 
 
-def _row(columns: list[Column], values: dict) -> Row:
-    return [_value(column, values) for column in columns]
+def _cells(columns: list[ReportColumn], fields: Fields) -> Cells:
+    return [_cell(column, fields) for column in columns]
 
 
-def _value(column: Column, values: dict) -> str | int | None:
+def _cell(column: ReportColumn, fields: Fields) -> CellValue:
     if column.kind == RATE:
-        return rate(values["repeating"], values["customers"])
-    value = values.get(column.name)
-    return money(value) if column.kind == MONEY else value
+        return ratio(fields["repeating"], fields["customers"])
+    if column.kind == MONEY:
+        return money(fields[column.name])
+    value: CellValue = fields.get(column.name)
+    return value
 
 
-def _count(cache: Cache, table: str) -> int:
-    return cache.run(f"SELECT count(*) FROM {table} JOIN upto USING (partition) WHERE {table}.place < upto.place")[0][0]
+def _count_below_position(cache: EventCache, table: str) -> int:
+    ((count,),) = cache.execute(
+        f"SELECT count(*) FROM {table} JOIN upto USING (partition) WHERE {table}.place < upto.place"
+    )
+    return int(count)

@@ -1,12 +1,12 @@
-"""What a report has read so far, in a DuckDB file: every event with its offset, so that any earlier position is there.
+"""Cache of a report: a DuckDB file with every event and its offset, so that any earlier position can be counted.
 
-It can be deleted at any time. A file that is damaged, of another format or of another topic is made anew.
+The file can be deleted at any time. A damaged file, or one of another format or topic, is created again.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,29 @@ from domain.events import REMOVED, REPAIRED, OrderLine
 from domain.values import microseconds
 
 FORMAT = 1
-#: Rows that are handed to DuckDB at once.
+#: Rows of one insert.
 BATCH_ROWS = 20_000
-#: DuckDB sets aside a multiple of the longest line that it has to expect; a row has some 10 KB at most.
+#: DuckDB reserves a multiple of the longest expected line; a row has at most some 10 KB.
 LINE_BYTES = 2**20
 
-#: What is asked of the file, by name; one .sql file each.
+#: Query name -> SQL, one .sql file each.
 SQL = {
-    one.name.removesuffix(".sql"): one.read_text() for one in files(__package__).iterdir() if one.name.endswith(".sql")
+    file.name.removesuffix(".sql"): file.read_text()
+    for file in files(__package__).iterdir()
+    if file.name.endswith(".sql")
 }
 
+#: Values of one row of a query.
+SqlRow = tuple[Any, ...]
+#: Next offset to read, and offset and checksum of the last record that was read.
+ReadPosition = tuple[int, "int | None", "int | None"]
 
-class Row(msgspec.Struct, gc=False):
-    """An event as it lies in the file; `order_id` begins with i where it is an integer, and with s where it is text."""
+
+class EventRow(msgspec.Struct, gc=False, rename={"offset": "place"}):
+    """An event in the file; `order_id` begins with i for an integer, and with s for text."""
 
     partition: int
-    place: int
+    offset: int
     user_id: str
     order_id: str
     product_name: str
@@ -47,41 +54,46 @@ class Row(msgspec.Struct, gc=False):
     payment_method: str | None
 
 
-class Erased(msgspec.Struct, gc=False):
-    """An erasure of a user as it lies in the file."""
+class ErasureRow(msgspec.Struct, gc=False, rename={"offset": "place"}):
+    """An erasure of a user in the file."""
 
     partition: int
-    place: int
+    offset: int
     user_id: str
     version: int
 
 
-def row(partition: int, place: int, kind: str, data: OrderLine) -> Row:
-    """What an event of type `kind` at the offset `place` says."""
-    order_id = f"i{data.order_id}" if isinstance(data.order_id, int) else f"s{data.order_id}"
-    return Row(
-        partition, place, data.user_id, order_id, data.product_name, data.version, kind != REMOVED, kind == REPAIRED,
-        microseconds(data.ordered_at), data.price, data.payment_method,
+def event_row(partition: int, offset: int, event_type: str, line: OrderLine) -> EventRow:
+    """The row of an event."""
+    order_id = f"i{line.order_id}" if isinstance(line.order_id, int) else f"s{line.order_id}"
+    return EventRow(
+        partition, offset, line.user_id, order_id, line.product_name, line.version, event_type != REMOVED,
+        event_type == REPAIRED, microseconds(line.ordered_at), line.price, line.payment_method,
     )  # fmt: skip
 
 
-class Damaged(Exception):
-    """The file cannot be used: it has to be made anew."""
+class DamagedCache(Exception):
+    """The file cannot be used and must be created again."""
 
 
-class Cache:
-    """The file, opened by this process alone. `of` names what was read into it."""
+class EventCache:
+    """The DuckDB file, opened by this process alone. `source_name` identifies the origin of its rows.
 
-    def __init__(self, folder: Path, name: str, of: str, memory_mb: int) -> None:
-        self._folder, self._path, self._of, self._memory_mb = folder, folder / f"{name}.duckdb", of, memory_mb
+    Raises LatelyError while another report uses the folder.
+    """
+
+    def __init__(self, folder: Path, name: str, source_name: str, memory_mb: int) -> None:
+        self._folder, self._path, self._memory_mb = folder, folder / f"{name}.duckdb", memory_mb
+        self._source_name = source_name
         self._batch, self._scratch = folder / f"{name}.ndjson", folder / f"{name}-scratch.duckdb"
         self._lock = lock_folder(folder, "another report", "wait for its end, or set LATELY_DATA_DIR", f"{name}.lock")
+        self._connection: duckdb.DuckDBPyConnection | None = None
         try:
-            self.connection = self._open()
-        except Damaged:
+            self._open()
+        except DamagedCache:
             self.wipe()
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def _open(self) -> None:
         try:
             connection = duckdb.connect(
                 str(self._path),
@@ -91,32 +103,34 @@ class Cache:
                 },
             )  # fmt: skip
         except duckdb.Error as exc:
-            raise Damaged from exc
+            raise DamagedCache from exc
         try:
             if not connection.execute("SELECT 1 FROM duckdb_tables() LIMIT 1").fetchone():
                 connection.begin()
                 connection.execute(SQL["schema"])
-                connection.execute("INSERT INTO about VALUES (?, ?, epoch(now()), NULL, false)", [FORMAT, self._of])
+                connection.execute(
+                    "INSERT INTO about VALUES (?, ?, epoch(now()), NULL, false)", [FORMAT, self._source_name]
+                )
                 connection.commit()
-            elif connection.execute("SELECT format, source FROM about").fetchall() != [(FORMAT, self._of)]:
-                raise Damaged
-            self._forget(self._scratch)
+            elif connection.execute("SELECT format, source FROM about").fetchall() != [(FORMAT, self._source_name)]:
+                raise DamagedCache
+            _delete(self._scratch)
             quoted = str(self._scratch).replace("'", "''")
             connection.execute(f"ATTACH '{quoted}' AS scratch")
             connection.execute(SQL["fold"])
         except duckdb.Error as exc:
             connection.close()
-            raise Damaged from exc
-        except Damaged:
+            raise DamagedCache from exc
+        except DamagedCache:
             connection.close()
             raise
-        return connection
+        self._connection = connection
 
     def wipe(self) -> None:
-        """Make it anew."""
+        """Delete the file and create an empty one."""
         self._close_files()
-        self._forget(self._path)
-        self.connection = self._open()
+        _delete(self._path)
+        self._open()
 
     def close(self) -> None:
         """Close the file and release its lock."""
@@ -124,81 +138,84 @@ class Cache:
         self._lock.release()
 
     def _close_files(self) -> None:
-        if hasattr(self, "connection"):
-            self.connection.close()
-            self._forget(self._scratch)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            _delete(self._scratch)
             self._batch.unlink(missing_ok=True)
 
-    def _forget(self, path: Path) -> None:
-        for one in (path, Path(f"{path}.wal")):
-            one.unlink(missing_ok=True)
+    def query(self, name: str, values: Sequence[object] = ()) -> list[SqlRow]:
+        """Run the query `name` of SQL. Raises DamagedCache, and LatelyError if memory or disk is too small."""
+        return self.execute(SQL[name], values)
 
-    def ask(self, name: str, values: Iterable[object] = ()) -> list[tuple]:
-        """The rows of one of the queries. Raises Damaged, LatelyError when memory or disk are too small."""
-        return self.run(SQL[name], values)
-
-    def run(self, statement: str, values: Any = ()) -> list[tuple]:
-        """The same of any statement."""
+    def execute(self, statement: str, values: Sequence[object] = ()) -> list[SqlRow]:
+        """Run any statement and return its rows. Raises as `query`."""
+        if self._connection is None:
+            raise DamagedCache("the file is closed")
         try:
-            return self.connection.execute(statement, list(values)).fetchall()
+            return self._connection.execute(statement, list(values)).fetchall()
         except duckdb.OutOfMemoryException as exc:
             raise LatelyError(
-                f"{self._memory_mb} MiB are not enough for this report: give it more with --memory-mb ({_first(exc)})"
+                f"{self._memory_mb} MiB are too little for this report: set a larger --memory-mb ({_first_line(exc)})"
             ) from None
         except duckdb.OutOfRangeException as exc:
-            raise LatelyError(f"a sum has more than 28 digits before the point ({_first(exc)})") from None
+            raise LatelyError(f"a sum has more than 28 digits before the point ({_first_line(exc)})") from None
         except duckdb.Error as exc:
-            raise Damaged(_first(exc)) from exc
+            raise DamagedCache(_first_line(exc)) from exc
 
-    def load(self, table: str, rows: list[Row] | list[Erased] | list[dict]) -> None:
-        """Add rows to a table; as a file of JSON lines, which is the fastest way in that needs no other library."""
+    def load(self, table: str, rows: Sequence[EventRow | ErasureRow | dict[str, int]]) -> None:
+        """Add rows to a table through a file of JSON lines, the fastest way without another library."""
         if not rows:
             return
-        described = self.run("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [table])
-        columns = ", ".join(f"{name}: '{kind}'" for name, kind in described)
+        described = self.execute("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [table])
+        columns = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in described)
         try:
             self._batch.write_bytes(msgspec.json.Encoder().encode_lines(rows))
         except OSError as exc:
-            raise LatelyError(f"{self._batch} cannot be written ({exc.strerror}): make room in its folder") from None
-        self.run(
+            raise LatelyError(f"{self._batch} cannot be written ({exc.strerror}): free space on its disk") from None
+        self.execute(
             f"INSERT INTO {table} BY NAME SELECT * FROM read_json($1, format = 'newline_delimited',"
             f" maximum_object_size = {LINE_BYTES}, columns = {{{columns}}})",
             [str(self._batch)],
         )
 
-    # -- what was read
-
-    def positions(self) -> dict[int, tuple[int, int | None, int | None]]:
-        """Per partition the next offset to read, and offset and digest of the last record that was read."""
-        return {one[0]: one[1:] for one in self.run("SELECT * FROM positions")}
+    def positions(self) -> dict[int, ReadPosition]:
+        """Partition -> its read position."""
+        rows = self.execute("SELECT partition, next_place, last_place, last_digest FROM positions")
+        return {partition: (following, last, checksum) for partition, following, last, checksum in rows}
 
     def add(
         self,
-        rows: list[Row],
-        unreadable: list[tuple[int, int]],
-        positions: Mapping[int, tuple[int, int | None, int | None]],
+        rows: Sequence[EventRow],
+        unreadable: Iterable[tuple[int, int]],
+        positions: Mapping[int, ReadPosition],
         after: str | None = None,
-        erasures: Iterable[Erased] = (),
+        erasures: Sequence[ErasureRow] = (),
     ) -> None:
-        """Take over what was read, with the positions behind it, all or nothing.
+        """Add rows and the positions behind them in one transaction.
 
-        `after` is the key to go on behind, where rows are read and not records.
+        `unreadable` contains (partition, offset). `after` is the primary key to continue after, if MySQL rows are read.
         """
-        self.run("BEGIN")
+        self.execute("BEGIN")
         self.load("events", rows)
-        self.load("erasures", list(erasures))
-        self.load("unreadable", [{"partition": partition, "place": place} for partition, place in unreadable])
-        for partition, values in positions.items():
-            self.run("INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)", [partition, *values])
+        self.load("erasures", erasures)
+        self.load("unreadable", [{"partition": partition, "place": offset} for partition, offset in unreadable])
+        for partition, position in positions.items():
+            self.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)", [partition, *position])
         if after is not None:
-            self.run("UPDATE about SET after = ?", [after])
-        self.run("COMMIT")
+            self.execute("UPDATE about SET after = ?", [after])
+        self.execute("COMMIT")
 
 
-def digest(key: bytes | None, value: bytes | None) -> int:
-    """By which a record is known again."""
+def record_checksum(key: bytes | None, value: bytes | None) -> int:
+    """CRC-32 of a record, to recognize it later."""
     return zlib.crc32(value or b"", zlib.crc32(key or b""))
 
 
-def _first(exc: Exception) -> str:
+def _delete(path: Path) -> None:
+    for file in (path, Path(f"{path}.wal")):
+        file.unlink(missing_ok=True)
+
+
+def _first_line(exc: Exception) -> str:
     return str(exc).partition("\n")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,64 +22,71 @@ if TYPE_CHECKING:
 
 @click.group()
 def report() -> None:
-    """Count what was bought, by the log of all events or by MySQL: sales, products, payments, customers."""
+    """Count purchases from the event log or from MySQL: sales, products, payments, customers."""
 
 
-def _options(*options: Callable) -> Callable:
-    def add(command: Callable) -> Callable:
-        for one in reversed(options):
-            command = one(command)
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+
+def _options(*options: Decorator) -> Decorator:
+    """Combine options into one decorator."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
         return command
 
-    return add
+    return decorate
 
 
 _output_options = _options(
     click.option("--format", "form", type=click.Choice(["table", "csv", "json", "html"]), default=None,
-                 help="Default: that of the end of --out, or table."),
-    click.option("--out", type=click.Path(path_type=Path), default=None, help="The file to write; default: print it."),
-    click.option("--force", is_flag=True, help="Replace a file that is there."),
+                 help="Default: the extension of --out, or table."),
+    click.option("--out", type=click.Path(path_type=Path), default=None,
+                 help="File to write; default: standard output."),
+    click.option("--force", is_flag=True, help="Replace an existing file."),
 )  # fmt: skip
 
 _check_options = _options(
     click.option("--check/--no-check", default=None,
-                 help="Compare the log with the live tables; default: if a worker runs and there is no --as-of."),
+                 help="Compare the log with the live tables; default: if a worker runs and --as-of is not set."),
     worker_option,
     click.option("--memory-mb", type=click.IntRange(64), default=128, show_default=True,
-                 help="Memory for counting, MiB; what does not fit goes to disk."),
-    click.option("--idle", is_flag=True, help="Take only processor time that nobody else wants: for a report in the "
+                 help="Memory for counting, MiB; larger data spills to disk."),
+    click.option("--idle", is_flag=True, help="Use only idle processor time: for a report in the "
                  "session, container or cgroup of a worker."),
 )  # fmt: skip
 
 _span_options = _options(
-    click.option("--from", "since", required=True, help="The first day, or moment, such as 2026-01-31T08:00:00Z."),
-    click.option("--to", "until", required=True, help="The day, or moment, before which it ends."),
-    click.option("--tz", default="UTC", show_default=True, help="The time zone of days, such as Europe/Berlin."),
+    click.option("--from", "since", required=True, help="First day, or first moment, such as 2026-01-31T08:00:00Z."),
+    click.option("--to", "until", required=True, help="Day or moment of the end, exclusive."),
+    click.option("--tz", default="UTC", show_default=True, help="Time zone of days, such as Europe/Berlin."),
     click.option("--source", type=click.Choice(["log", "mysql"]), default="log", show_default=True,
-                 help="The log of all events, or the shop's table as it is now."),
+                 help="The event log, or the current rows of the shop's table."),
     click.option("--as-of", default=None,
-                 help="A position in the log as reports print it, or a moment; default: its end now."),
+                 help="Position in the log, as printed by a report, or a moment; default: its current end."),
     click.option("--compare", type=click.Path(path_type=Path), default=None,
-                 help="An earlier report of the same in JSON: says what was restated since."),
+                 help="Earlier JSON report with the same parameters: adds the changes since then."),
     _output_options,
     _check_options,
 )  # fmt: skip
 
 _by_option = click.option("--by", type=click.Choice(["hour", "day", "week"]), default="day", show_default=True,
-                   help="What a row is about; weeks begin on Monday.")  # fmt: skip
+                   help="Unit of a row; weeks begin on Monday.")  # fmt: skip
 
 _ranking_options = _options(
-    click.option("--by", type=click.Choice(["hour", "day", "week"]), default=None, help="One list for each of these."),
+    click.option("--by", type=click.Choice(["hour", "day", "week"]), default=None, help="One list per unit."),
     click.option("--rank", type=click.Choice(["revenue", "purchases"]), default="revenue", show_default=True,
-                 help="What comes first."),
-    click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Rows of a list."),
+                 help="Order of the rows."),
+    click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Rows of each list."),
 )  # fmt: skip
 
 
 @report.command("sales")
 @_by_option
 @_span_options
-def sales(**options: object) -> None:
+def sales(**options: Any) -> None:
     """Orders, purchases and revenue by hour, day or week."""
     _report("sales", **options)
 
@@ -87,24 +94,24 @@ def sales(**options: object) -> None:
 @report.command("products")
 @_ranking_options
 @_span_options
-def products(**options: object) -> None:
-    """The products that were bought most."""
+def products(**options: Any) -> None:
+    """Products with the most purchases or revenue."""
     _report("products", **options)
 
 
 @report.command("payments")
 @_ranking_options
 @_span_options
-def payments(**options: object) -> None:
-    """How it was paid."""
+def payments(**options: Any) -> None:
+    """Payment methods."""
     _report("payments", **options)
 
 
 @report.command("customers")
 @_by_option
 @_span_options
-def customers(**options: object) -> None:
-    """New and returning customers, and how many placed two orders or more."""
+def customers(**options: Any) -> None:
+    """New and returning customers, and customers with two orders or more."""
     _report("customers", **options)
 
 
@@ -112,7 +119,7 @@ def customers(**options: object) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @_output_options
 def show(file: Path, form: str | None, out: Path | None, force: bool) -> None:
-    """Show a report that was kept as JSON, in any format."""
+    """Show a stored JSON report in any format."""
     form = _output_format(form, out, force)
     _write_report(_read_stored(file), form, out, force)
 
@@ -122,7 +129,7 @@ def show(file: Path, form: str | None, out: Path | None, force: bool) -> None:
 @click.argument("later", type=click.Path(path_type=Path))
 @_output_options
 def diff(earlier: Path, later: Path, form: str | None, out: Path | None, force: bool) -> None:
-    """Show what differs between two reports of the same that were kept as JSON; exit 3 if anything does."""
+    """Show the differences between two stored JSON reports with equal parameters; exit 3 if there are any."""
     from commands.report import restatement
 
     form = _output_format(form, out, force)
@@ -136,35 +143,37 @@ def diff(earlier: Path, later: Path, form: str | None, out: Path | None, force: 
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def list_(folder: Path | None, as_json: bool) -> None:
-    """List the reports that were kept as JSON in FOLDER, by default LATELY_REPORT_DIR."""
+    """List the JSON reports in FOLDER, by default LATELY_REPORT_DIR."""
     from commands.report import archive
 
-    for path, found in archive.stored_reports(folder or Path(Settings.from_env().report_dir)):
-        click.echo(archive.summary_json(path, found) if as_json else archive.summary_line(path, found))
+    for path, stored in archive.stored_reports(folder or Path(Settings.from_env().report_dir)):
+        click.echo(archive.summary_json(path, stored) if as_json else archive.summary_line(path, stored))
 
 
 @report.command("daily")
-@click.option("--day", default=None, help="The day, such as 2026-01-31; default: yesterday.")
-@click.option("--tz", default=None, help="The time zone of the day; default LATELY_REPORT_TZ.")
+@click.option("--day", default=None, help="Day, such as 2026-01-31; default: yesterday.")
+@click.option("--tz", default=None, help="Time zone of the day; default LATELY_REPORT_TZ.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=None, help="Default LATELY_REPORT_DIR.")
 @_check_options
 def daily(
     day: str | None, tz: str | None, folder: Path | None, check: bool | None, worker: str | None, memory_mb: int,
     idle: bool,
 ) -> None:  # fmt: skip
-    """Keep all reports of one day as JSON and as pages; files that are there already stay as they are."""
-    from commands.report import daily as days
+    """Write all reports of one day as JSON and HTML; existing files are not changed."""
+    from commands.report.daily import write_daily_reports
 
     lower_priority(idle)
     settings = Settings.from_env()
-    made, paths = asyncio.run(
-        days.write_daily_reports(settings, day, tz or settings.report_tz, folder or Path(settings.report_dir), check is not False,
-                  worker, memory_mb, ProgressLine("events"))
+    result, paths = asyncio.run(
+        write_daily_reports(
+            settings, day, tz or settings.report_tz, folder or Path(settings.report_dir), check is not False,
+            worker, memory_mb, ProgressLine("events"),
+        )
     )  # fmt: skip
     for path in paths:
         click.echo(path)
-    if made is not None:
-        _print_comparison(made, check)
+    if result is not None:
+        _print_comparison(result, check)
 
 
 def _report(
@@ -177,35 +186,35 @@ def _report(
     from commands.report.build import ReportQuery
 
     if source != "log" and as_of is not None:
-        raise click.UsageError("--as-of needs --source log: a table of the shop is as it is now")
+        raise click.UsageError("--as-of requires --source log: a table of the shop has only its current rows")
     if source != "log" and check:
-        raise click.UsageError("--check needs --source log; `lately verify` compares with MySQL")
+        raise click.UsageError("--check requires --source log; `lately verify` compares with MySQL")
     settings, form = Settings.from_env(), _output_format(form, out, force)
     zone = calendar.zone(tz)
-    begins, ends = calendar.span(since, until, zone)
-    asked = ReportQuery(name, begins, ends, by, zone, tz, rank, limit, source)
-    calendar.buckets(begins, ends, by, zone)
+    start, end = calendar.span(since, until, zone)
+    query = ReportQuery(name, start, end, by, zone, tz, rank, limit, source)
+    calendar.buckets(start, end, by, zone)
     earlier = None if compare is None else _read_stored(compare)
     lower_priority(idle)
     checks = source == "log" and (as_of is None if check is None else check)
-    made = asyncio.run(
+    result = asyncio.run(
         reports.run(
-            settings, [asked], as_of, checks, worker, memory_mb, ProgressLine("events" if source == "log" else "rows")
+            settings, [query], as_of, checks, worker, memory_mb, ProgressLine("events" if source == "log" else "rows")
         )
     )
-    (report,) = made.reports
-    _write_report(report if earlier is None else restatement.restate(report, earlier), form, out, force)
+    (current,) = result.reports
+    _write_report(current if earlier is None else restatement.restate(current, earlier), form, out, force)
     if checks:
-        _print_comparison(made, check)
+        _print_comparison(result, check)
 
 
 def _output_format(form: str | None, out: Path | None, force: bool) -> str:
-    """The format to write; what can be seen to be wrong about the file is said before anything is read."""
+    """Choose the output format, and check the output file before anything is read."""
     from commands.report import atomic_file, formats
 
     if form is None:
-        ending = "" if out is None else out.suffix.removeprefix(".")
-        form = ending if ending in formats.FORMATS else formats.TABLE
+        extension = "" if out is None else out.suffix.removeprefix(".")
+        form = extension if extension in formats.FORMATS else formats.TABLE
     if out is not None:
         atomic_file.require_writable(out, force)
     return form
@@ -226,14 +235,15 @@ def _read_stored(path: Path) -> Report:
     return archive.read(path)
 
 
-def _print_comparison(made: ReportResult, check: bool | None) -> None:
-    """Say on stderr how the log and the live tables compare, so that it is no part of the report."""
-    if isinstance(made.compared, str):
+def _print_comparison(result: ReportResult, check: bool | None) -> None:
+    """Print the comparison with the live tables to stderr, so that it is no part of the report."""
+    comparison = result.comparison
+    if isinstance(comparison, str):
         if check:
-            raise ServerAway(f"the log was not compared with the live tables: {made.compared}")
-        click.echo(f"not compared with the live tables: {made.compared}", err=True)
+            raise ServerAway(f"the log was not compared with the live tables: {comparison}")
+        click.echo(f"not compared with the live tables: {comparison}", err=True)
         return
-    for line in made.compared.lines():
+    for line in comparison.lines():
         click.echo(line, err=True)
-    if made.compared.different:
+    if comparison.different:
         raise SystemExit(EX_DIFFERENT)

@@ -1,11 +1,11 @@
--- The purchases at one position: what domain/purchases.py makes of the same events.
+-- The purchases at one position: the same rule as domain/purchases.py.
 
--- Of each partition the first offset that does not count.
+-- First offset of each partition that is not counted.
 CREATE TEMP TABLE upto (partition INTEGER, place BIGINT);
 
--- Of each purchase the newest version counts. Of equal versions a repair replaces what was before it, and of the others
--- the greater content counts: a removal first, then each field as text, where there is one; the category would be the
--- last of them, but no report has it. As in the tables, a purchase is known within its partition.
+-- The newest version of a purchase is valid. Among equal versions a repair replaces earlier events, and otherwise the
+-- greater content is valid: first a removal, then each field as text (the category would be the last one, but no report
+-- contains it). As in the tables, a purchase belongs to one partition.
 CREATE TEMP VIEW erased AS
 SELECT partition, user_id, max(version) AS version
 FROM erasures JOIN upto USING (partition)
@@ -32,13 +32,13 @@ WHERE rank = 1 AND live AND version > coalesce(
     (SELECT erased.version FROM erased WHERE erased.partition = newest.partition AND erased.user_id = newest.user_id), -1
 );
 
--- On disk, in a file that lives as long as the command: a temporary table would take most of the memory.
+-- In a file that exists as long as the command: a temporary table would take most of the memory.
 CREATE TABLE scratch.purchases (
     partition INTEGER, user_id VARCHAR, order_id VARCHAR, product_name VARCHAR, ordered_at BIGINT,
     price DECIMAL(28, 10), payment_method VARCHAR
 );
 
--- What a report is about: from `since` until before `until`.
+-- The spans of a report: from `since` until before `until`.
 CREATE TEMP TABLE buckets (number INTEGER, since BIGINT, until BIGINT);
 
 CREATE TEMP VIEW picked AS

@@ -1,4 +1,4 @@
-"""Do the live tables say the same as the log? The totals by product of both, at the same position."""
+"""Compares the totals by product of the live tables with those of the log, at one position."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from urllib.parse import urlsplit
 from app.errors import BadSetting, ServerAway
 from app.settings import Settings
 from commands.report import build
-from commands.report.cache import Cache
-from commands.report.position import Position, show
-from commands.worker_client import workers
+from commands.report.cache import EventCache
+from commands.report.position import Position, format_position
+from commands.worker_client import open_worker_client
 from domain.errors import UnknownFormat
 from domain.totals import Totals
 from domain.values import EXACT, money
 
-#: How long a worker may take to show its totals; a report does not wait for one that recovers.
+#: Longest time for reading the totals of the workers; a report does not wait for a recovery.
 PATIENCE_S = 15
 CONNECT_S = 2
-SHOWN = 20
+MAX_LISTED = 20
 
 #: Partition of `orders` and product -> totals.
 ByProduct = dict[tuple[int, str], Totals]
 
 
-class Live(NamedTuple):
-    """The totals of the workers at a position of `orders`."""
+class LiveTotals(NamedTuple):
+    """Totals of the workers at a position of `orders`."""
 
     position: Position
     totals: ByProduct
 
 
-class Compared(NamedTuple):
-    """What the log and the live tables say in all, and the products of which they do not say the same."""
+class TotalsComparison(NamedTuple):
+    """Sums of the log and of the live tables, and the products with different totals."""
 
     position: Position
     log: Totals
@@ -41,77 +41,81 @@ class Compared(NamedTuple):
     different: dict[tuple[int, str], tuple[Totals, Totals]]
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Format the comparison for people, one line each."""
         revenue = EXACT.subtract(self.live.revenue, self.log.revenue)
-        said = [
-            f"live tables at {show(self.position)}: {self.live.purchases} purchases, {money(self.live.revenue)}; "
-            f"the log: {self.log.purchases} purchases, {money(self.log.revenue)}; "
+        lines = [
+            f"live tables at {format_position(self.position)}: {self.live.purchases} purchases, "
+            f"{money(self.live.revenue)}; the log: {self.log.purchases} purchases, {money(self.log.revenue)}; "
             f"difference: {self.live.purchases - self.log.purchases} purchases, {money(revenue)}"
         ]
-        for (partition, product), (log, live) in sorted(self.different.items())[:SHOWN]:
-            said.append(
+        for (partition, product), (log, live) in sorted(self.different.items())[:MAX_LISTED]:
+            lines.append(
                 f"different in partition {partition}: {product!r} has {log.purchases} purchases, {money(log.revenue)} "
                 f"in the log, and {live.purchases}, {money(live.revenue)} in the live tables"
             )
-        if len(self.different) > SHOWN:
-            said.append(f"and {len(self.different) - SHOWN} more")
-        return said
+        if len(self.different) > MAX_LISTED:
+            lines.append(f"and {len(self.different) - MAX_LISTED} more")
+        return lines
 
 
-async def totals(settings: Settings, worker: str | None) -> Live | str:
-    """What the workers have, or why that cannot be told."""
+async def read_live_totals(settings: Settings, worker: str | None) -> LiveTotals | str:
+    """Read the totals of the workers, or return the reason why they are unavailable."""
     if not settings.by_product:
         return "LATELY_BY_PRODUCT is 0, so there are no totals by product"
     url = worker or f"http://{settings.web_host}:{settings.web_port}"
-    if not await _listens(url):
+    if not await _is_listening(url):
         return f"no worker at {url}"
     try:
-        async with workers(settings, url) as tables:
-            found = await asyncio.wait_for(tables.product_partials(), PATIENCE_S)
+        async with open_worker_client(settings, url) as tables:
+            totals_of = await asyncio.wait_for(tables.read_product_partials(), PATIENCE_S)
     except asyncio.TimeoutError:
         return f"the worker at {url} did not show its totals at one position within {PATIENCE_S} s"
     except (ServerAway, BadSetting, UnknownFormat) as exc:
         return str(exc)
-    return Live(
-        {partition: position for partition, (position, _) in found.items()},
-        {(partition, product): one for partition, (_, known) in found.items() for product, one in known.items()},
+    return LiveTotals(
+        {partition: position for partition, (position, _) in totals_of.items()},
+        {
+            (partition, product): totals
+            for partition, (_, products) in totals_of.items()
+            for product, totals in products.items()
+        },
     )
 
 
-def compare(cache: Cache, live: Live) -> Compared:
-    """The comparison; the purchases have to be folded at the position of `live`."""
-    rows = cache.run(
+def compare(cache: EventCache, live: LiveTotals) -> TotalsComparison:
+    """Compare with purchases that are folded to the position of `live`."""
+    rows = cache.execute(
         "SELECT partition, product_name, count(*), sum(price) FROM scratch.purchases GROUP BY partition, product_name"
     )
     log = {(partition, product): Totals(count, revenue) for partition, product, count, revenue in rows}
-    nothing = Totals()
-    pairs = {key: (log.get(key, nothing), live.totals.get(key, nothing)) for key in {*log, *live.totals}}
-    return Compared(
+    zero = Totals()
+    pairs = {key: (log.get(key, zero), live.totals.get(key, zero)) for key in {*log, *live.totals}}
+    return TotalsComparison(
         live.position,
-        sum(log.values(), nothing),
-        sum(live.totals.values(), nothing),
+        sum(log.values(), zero),
+        sum(live.totals.values(), zero),
         {key: pair for key, pair in pairs.items() if pair[0] != pair[1]},
     )
 
 
-def same_place(cache: Cache, one: Position, other: Position) -> bool:
-    """Whether no event lies between two positions."""
+def have_equal_events(cache: EventCache, first: Position, second: Position) -> bool:
+    """Return True if no event is between two positions."""
     return not any(
-        cache.run(
+        cache.execute(
             "SELECT 1 FROM events WHERE partition = ? AND place >= ? AND place < ? LIMIT 1",
-            [partition, min(one[partition], other[partition]), max(one[partition], other[partition])],
+            [partition, min(first[partition], second[partition]), max(first[partition], second[partition])],
         )
-        for partition in one
+        for partition in first
     )
 
 
-def fold(cache: Cache, live: Live) -> Compared:
-    """Fold at the position of `live`, and compare."""
-    build.fold(cache, live.position)
+def fold_and_compare(cache: EventCache, live: LiveTotals) -> TotalsComparison:
+    """Fold to the position of `live`, and compare."""
+    build.fold_to(cache, live.position)
     return compare(cache, live)
 
 
-async def _listens(url: str) -> bool:
+async def _is_listening(url: str) -> bool:
     parts = urlsplit(url)
     try:
         connecting = asyncio.open_connection(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))

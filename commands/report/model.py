@@ -1,4 +1,4 @@
-"""What a report is: a header, columns, rows and a total. JSON is its whole form; the others are made of it."""
+"""A report: header, columns, rows and a total. JSON contains all of it; the other formats derive from it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from app.errors import BadReport
 
 TEXT, COUNT, MONEY, RATE = "text", "count", "money", "rate"
 
-#: A field of a row: text or a count as it is, money and rates as decimal text; None where there is none.
-Value = str | int | None
-Row = list[Value]
+#: A cell: text or a count, money and ratios as decimal text; None if there is no value.
+CellValue = str | int | None
+Cells = list[CellValue]
 
 
-class Column(NamedTuple):
-    """The name of a field, and of which kind its values are."""
+class ReportColumn(NamedTuple):
+    """Name of a column and kind of its values."""
 
     name: str
     kind: str
 
 
 class Header(msgspec.Struct, frozen=True, rename={"since": "from", "until": "to"}):
-    """What was asked for, and of what it was made; nothing in it depends on when that was done.
+    """Query and input of a report, independent of the time of its creation.
 
-    Moments are RFC 3339 in `tz`. `as_of` is the position in `orders`, None with the source mysql. `events` and
-    `unreadable` are records below it, in all; `purchases` are those in the span, `rows` those of the table.
+    Moments are RFC 3339 in `tz`. `as_of` is the position in `orders`, None for the source mysql. `events` and
+    `unreadable` count all records below the position, `purchases` those in the span, `rows` the rows of the report.
     """
 
     report: str
@@ -47,13 +47,13 @@ class Header(msgspec.Struct, frozen=True, rename={"since": "from", "until": "to"
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A report; each row and the total have a value for each column."""
+    """A report; each row and the total have one cell per column."""
 
     format: int
     header: Header
-    columns: list[Column]
-    rows: list[Row]
-    total: Row
+    columns: list[ReportColumn]
+    rows: list[Cells]
+    total: Cells
 
 
 FORMAT = 1
@@ -61,44 +61,44 @@ _KINDS = {TEXT, COUNT, MONEY, RATE}
 
 
 def encode(report: Report) -> bytes:
-    """The JSON document."""
+    """Encode the JSON document."""
     fields = {
         "format": report.format,
         "header": report.header,
-        "columns": [{"name": one.name, "kind": one.kind} for one in report.columns],
-        "rows": [_named(report, row) for row in report.rows],
-        "total": _named(report, report.total),
+        "columns": [{"name": column.name, "kind": column.kind} for column in report.columns],
+        "rows": [_cells_by_name(report, row) for row in report.rows],
+        "total": _cells_by_name(report, report.total),
     }
     return msgspec.json.format(msgspec.json.encode(fields), indent=1) + b"\n"
 
 
 def decode(document: bytes, name: str) -> Report:
-    """The same, read. Raises BadReport with `name`, where the document came from."""
+    """Decode a JSON document. Raises BadReport with `name`, the origin of the document."""
     try:
         fields = msgspec.json.decode(document)
-        columns = [Column(one["name"], one["kind"]) for one in fields["columns"]]
-        names = [one.name for one in columns]
+        columns = [ReportColumn(column["name"], column["kind"]) for column in fields["columns"]]
+        names = [column.name for column in columns]
         rows = [[row[name] for name in names] for row in fields["rows"]]
         total = [fields["total"][name] for name in names]
         report = msgspec.convert({**fields, "columns": columns, "rows": rows, "total": total}, Report)
-        if not ({one.kind for one in columns} <= _KINDS and {"purchases", "revenue"} <= set(names)):
-            raise LookupError("its columns are not known")
+        if not ({column.kind for column in columns} <= _KINDS and {"purchases", "revenue"} <= set(names)):
+            raise LookupError("its columns are unknown")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError) as exc:
-        raise BadReport(f"{name} is no report in JSON ({exc}): give one that was made with --format json") from None
+        raise BadReport(f"{name} is no report in JSON ({exc}): use a file created with --format json") from None
     if report.format != FORMAT:
-        raise BadReport(f"{name} has format {report.format}, this version knows {FORMAT}: make it anew")
+        raise BadReport(f"{name} has format {report.format}, this version reads {FORMAT}: create the report again")
     return report
 
 
-def place(report: Report, name: str) -> int:
-    """Where a column stands."""
-    return [one.name for one in report.columns].index(name)
+def column_index(report: Report, name: str) -> int:
+    """Index of the column `name`."""
+    return [column.name for column in report.columns].index(name)
 
 
-def rate(part: int, whole: int) -> str:
-    """A part of a whole with four decimals; 0 of nothing."""
-    return str((Decimal(part) / whole if whole else Decimal(0)).quantize(Decimal("0.0001")))
+def ratio(part: int, total: int) -> str:
+    """Format part / total with four decimals; 0 if total is 0."""
+    return str((Decimal(part) / total if total else Decimal(0)).quantize(Decimal("0.0001")))
 
 
-def _named(report: Report, row: Row) -> dict[str, Value]:
+def _cells_by_name(report: Report, row: Cells) -> dict[str, CellValue]:
     return {column.name: value for column, value in zip(report.columns, row, strict=True)}

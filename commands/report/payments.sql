@@ -1,4 +1,4 @@
--- Of each bucket the $1 payment methods that come first by revenue or, with $2, by purchases.
+-- The first $1 payment methods of each bucket by revenue or, with $2, by purchases.
 WITH orders AS (
     SELECT bucket, payment_method, user_id, order_id, count(*) AS purchases, sum(price) AS revenue
     FROM picked GROUP BY bucket, payment_method, user_id, order_id

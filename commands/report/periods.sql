@@ -1,5 +1,5 @@
--- Of each bucket its orders, purchases, revenue and customers; new ones never bought before it, repeating ones placed
--- two orders or more in it.
+-- Orders, purchases, revenue and customers of each bucket; new customers never bought before it, repeating customers
+-- placed two orders or more in it.
 WITH first AS (
     SELECT user_id, min(ordered_at) AS ordered_at FROM scratch.purchases GROUP BY user_id
 ), orders AS (

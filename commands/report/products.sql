@@ -1,4 +1,4 @@
--- Of each bucket the $1 products that come first by revenue or, with $2, by purchases.
+-- The first $1 products of each bucket by revenue or, with $2, by purchases.
 WITH customers AS (
     SELECT bucket, product_name, user_id, count(*) AS purchases, sum(price) AS revenue
     FROM picked GROUP BY bucket, product_name, user_id

@@ -1,4 +1,4 @@
-"""The topic `orders` as the source of a report: what is not in the cache yet is read into it."""
+"""Reads the events of the topic `orders` that the cache lacks."""
 
 from __future__ import annotations
 
@@ -11,173 +11,187 @@ from faust.types import TP
 
 from app.errors import BadReport, BadTopic, ServerAway
 from app.kafka.admin import missing_topics
-from app.kafka.consume import consuming
+from app.kafka.consume import open_consumer
 from app.settings import Settings
 from app.topics import Topics
-from chunks.chunk import Run
-from chunks.fetch import fetch
-from commands.report.cache import BATCH_ROWS, Cache, Erased, Row, digest, row
+from chunks import RecordRange, fetch_ranges
+from commands.report.cache import (
+    BATCH_ROWS,
+    ErasureRow,
+    EventCache,
+    EventRow,
+    ReadPosition,
+    event_row,
+    record_checksum,
+)
 from commands.report.position import Position
 from domain.errors import UnreadableEvent
-from domain.events import ERASED, read_event
+from domain.events import UserErased, read_event
 
-#: How long Kafka may bring nothing; a transaction that is open holds up what is behind it.
-SILENT_S = 60
+#: Longest time without records from Kafka; an open transaction blocks the records behind it.
+MAX_SILENCE_S = 60
 FETCH_RECORDS = 5_000
 
 
-class Log:
-    """The topic, open for reading; a record of an open or aborted transaction is none."""
+class OrderLogReader:
+    """Reader of the topic `orders`, committed records only."""
 
     def __init__(self, settings: Settings, consumer: AIOKafkaConsumer) -> None:
         self._consumer, self.topic = consumer, Topics(settings).orders.name
         self._tps = [TP(self.topic, number) for number in range(settings.partitions)]
 
     async def end(self) -> Position:
-        """Where the topic ends now."""
+        """Current end of the topic."""
         return {tp.partition: offset for tp, offset in (await self._consumer.end_offsets(self._tps)).items()}
 
     async def at(self, moment: int) -> Position:
-        """Where it was at a moment (microseconds since 1970), by the time that Kafka notes with each record."""
+        """Position at a moment (microseconds since 1970), by the timestamps that Kafka stores with records."""
         ends = await self.end()
-        found = await self._consumer.offsets_for_times({tp: -(-moment // 1000) for tp in self._tps})
+        first_later = await self._consumer.offsets_for_times({tp: -(-moment // 1000) for tp in self._tps})
         return {
-            tp.partition: ends[tp.partition] if found.get(tp) is None else found[tp].offset for tp in self._tps
-        }  # fmt: skip
+            tp.partition: ends[tp.partition] if first_later.get(tp) is None else first_later[tp].offset
+            for tp in self._tps
+        }
 
     async def require(self, position: Position) -> None:
-        """Raise BadReport for a position that the topic has not reached."""
+        """Raise BadReport for a position beyond the end of the topic."""
         for partition, offset in (await self.end()).items():
             if position[partition] > offset:
                 raise BadReport(
-                    f"--as-of: {self.topic}[{partition}] ends at {offset}, so it was never at {position[partition]}"
+                    f"--as-of: {self.topic}[{partition}] ends at {offset}, so {position[partition]} is beyond its end"
                 )
 
-    async def fill(self, cache: Cache, upto: Mapping[int, int], progress: Callable[[int, int], None]) -> None:
-        """Read into the cache all below `upto` that it lacks; it can be stopped at any time and goes on from there.
+    async def fill(self, cache: EventCache, upto: Mapping[int, int], progress: Callable[[int, int], None]) -> None:
+        """Read the missing records below `upto` into the cache; a stopped read continues later.
 
-        Raises BadReport when the beginning of the topic was deleted, ServerAway when Kafka falls silent.
+        Raises BadReport if the beginning of the topic was deleted, ServerAway if Kafka sends no records.
         """
         earliest = await self._consumer.beginning_offsets(self._tps)
         if await self._is_another_topic(cache, earliest):
             cache.wipe()
-        known = cache.positions()
-        starts = {tp: known[tp.partition][0] if tp.partition in known else 0 for tp in self._tps}
+        positions = cache.positions()
+        starts = {tp: positions[tp.partition][0] if tp.partition in positions else 0 for tp in self._tps}
         for tp, start in starts.items():
             if start < min(earliest[tp], upto[tp.partition]):
-                raise _forgotten(tp, earliest[tp])
-        left = {tp for tp in self._tps if starts[tp] < upto[tp.partition]}
-        if not left:
+                raise _deleted_events_error(tp, earliest[tp])
+        pending = {tp for tp in self._tps if starts[tp] < upto[tp.partition]}
+        if not pending:
             return
-        total = sum(upto[tp.partition] - starts[tp] for tp in left)
-        self._consumer.assign(sorted(left))
-        for tp in left:
-            self._consumer.seek(tp, starts[tp])
-        batch, at = _Batch(cache), dict(starts)
-        async for tp, run in self._runs(left):
-            if run.first > at[tp]:
-                raise _forgotten(tp, run.first)
-            batch.take(tp.partition, run)
-            at[tp] = run.next
-            if run.next >= upto[tp.partition]:
-                left.discard(tp)
-            progress(min(total, sum(at[tp] - starts[tp] for tp in at)), total)
-            if not left:
+        total = sum(upto[tp.partition] - starts[tp] for tp in pending)
+        self._assign({tp: starts[tp] for tp in pending})
+        batch, offsets = _EventBatch(cache), dict(starts)
+        async for tp, record_range in self._ranges(pending):
+            if record_range.first > offsets[tp]:
+                raise _deleted_events_error(tp, record_range.first)
+            batch.add(tp.partition, record_range)
+            offsets[tp] = record_range.next
+            if record_range.next >= upto[tp.partition]:
+                pending.discard(tp)
+            progress(min(total, sum(offsets[tp] - starts[tp] for tp in offsets)), total)
+            if not pending:
                 break
         batch.flush()
 
-    async def _runs(self, left: set[TP]) -> AsyncIterator[tuple[TP, Run]]:
-        heard = time.monotonic()
+    def _assign(self, starts: Mapping[TP, int]) -> None:
+        self._consumer.assign(sorted(starts))
+        for tp, offset in starts.items():
+            self._consumer.seek(tp, offset)
+
+    async def _ranges(self, pending: set[TP]) -> AsyncIterator[tuple[TP, RecordRange]]:
+        received_at = time.monotonic()
         while True:
-            found = await fetch(self._consumer, left, 1.0, FETCH_RECORDS)
-            for tp, runs in found.items():
-                for run in runs:
-                    yield tp, run
-            if found:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > SILENT_S:
+            fetched = await fetch_ranges(self._consumer, pending, 1.0, FETCH_RECORDS)
+            for tp, record_ranges in fetched.items():
+                for record_range in record_ranges:
+                    yield tp, record_range
+            if fetched:
+                received_at = time.monotonic()
+            elif time.monotonic() - received_at > MAX_SILENCE_S:
                 raise ServerAway(
-                    f"Kafka has brought nothing of {self.topic} for {SILENT_S} s: the same command goes on from here"
+                    f"Kafka has sent no records of {self.topic} for {MAX_SILENCE_S} s: "
+                    "repeat the command; it continues from here"
                 )
 
-    async def _is_another_topic(self, cache: Cache, earliest: Mapping[TP, int]) -> bool:
-        """Whether it was deleted and made anew: then there are other records where the cache has read its last ones."""
-        known, ends = cache.positions(), await self.end()
-        if any(following > ends[partition] for partition, (following, _, _) in known.items()):
+    async def _is_another_topic(self, cache: EventCache, earliest: Mapping[TP, int]) -> bool:
+        """Return True if the topic was created again: its records differ from the last ones that the cache has read."""
+        positions, ends = cache.positions(), await self.end()
+        if any(following > ends[partition] for partition, (following, _, _) in positions.items()):
             return True
-        marks = {TP(self.topic, partition): known[partition][1:] for partition in known}
-        left = {tp for tp, (last, _) in marks.items() if last is not None and last >= earliest[tp]}
-        if not left:
+        last_records = {
+            TP(self.topic, partition): (offset, checksum)
+            for partition, (_, offset, checksum) in positions.items()
+            if offset is not None and offset >= earliest[TP(self.topic, partition)]
+        }
+        pending = set(last_records)
+        if not pending:
             return False
-        self._consumer.assign(sorted(left))
-        for tp in left:
-            self._consumer.seek(tp, marks[tp][0])
-        async for tp, run in self._runs(set(left)):
-            if tp not in left or not run.records:
+        self._assign({tp: offset for tp, (offset, _) in last_records.items()})
+        async for tp, record_range in self._ranges(set(pending)):
+            if tp not in pending or not record_range.records:
                 continue
-            offset, key, value = run.records[0]
-            if (offset, digest(key, value)) != marks[tp]:
+            offset, key, value = record_range.records[0]
+            if (offset, record_checksum(key, value)) != last_records[tp]:
                 return True
-            left.discard(tp)
-            if not left:
+            pending.discard(tp)
+            if not pending:
                 break
         return False
 
 
-def _forgotten(tp: TP, begin: int) -> BadReport:
+def _deleted_events_error(tp: TP, begin: int) -> BadReport:
     return BadReport(
-        f"{tp.topic}[{tp.partition}] begins at {begin}: what was before it was deleted, so its purchases are not "
-        "known; `lately report … --source mysql` counts what the database has"
+        f"{tp.topic}[{tp.partition}] begins at {begin}: older events were deleted, so their purchases are unknown; "
+        "`lately report … --source mysql` counts the rows of the database"
     )
 
 
-class _Batch:
-    """What was read and is not in the cache yet."""
+class _EventBatch:
+    """Records that are read but not in the cache yet."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: EventCache) -> None:
         self._cache = cache
         self._clear()
 
     def _clear(self) -> None:
-        self._rows: list[Row] = []
-        self._erasures: list[Erased] = []
+        self._rows: list[EventRow] = []
+        self._erasures: list[ErasureRow] = []
         self._unreadable: list[tuple[int, int]] = []
-        self._positions: dict[int, tuple[int, int | None, int | None]] = {}
-        self._known = self._cache.positions()
+        self._positions: dict[int, ReadPosition] = {}
+        self._cached = self._cache.positions()
 
-    def take(self, partition: int, run: Run) -> None:
-        """Add the records of a run."""
-        for offset, key, value in run.records:
+    def add(self, partition: int, record_range: RecordRange) -> None:
+        """Add the records of a range, and write the batch if it is full."""
+        for offset, key, value in record_range.records:
             try:
                 event = read_event(key, value)
             except UnreadableEvent:
                 self._unreadable.append((partition, offset))
                 continue
-            if event.type == ERASED:
-                self._erasures.append(Erased(partition, offset, event.data.user_id, event.data.version))
+            if isinstance(event, UserErased):
+                self._erasures.append(ErasureRow(partition, offset, event.data.user_id, event.data.version))
             else:
-                self._rows.append(row(partition, offset, event.type, event.data))
-        if run.records:
-            offset, key, value = run.records[-1]
-            last = (offset, digest(key, value))
+                self._rows.append(event_row(partition, offset, event.type, event.data))
+        if record_range.records:
+            offset, key, value = record_range.records[-1]
+            self._positions[partition] = (record_range.next, offset, record_checksum(key, value))
         else:
-            last = (self._positions.get(partition) or self._known.get(partition, (0, None, None)))[1:]
-        self._positions[partition] = (run.next, *last)
+            _, last, checksum = self._positions.get(partition) or self._cached.get(partition, (0, None, None))
+            self._positions[partition] = (record_range.next, last, checksum)
         if len(self._rows) + len(self._unreadable) >= BATCH_ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Write it all."""
+        """Write the batch to the cache."""
         if self._positions:
             self._cache.add(self._rows, self._unreadable, self._positions, erasures=self._erasures)
         self._clear()
 
 
 @asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[Log]:
-    """The topic `orders`. Raises ServerAway, BadTopic."""
+async def open_order_log(settings: Settings) -> AsyncIterator[OrderLogReader]:
+    """Open the topic `orders`. Raises ServerAway, BadTopic."""
     name = Topics(settings).orders.name
     if name in await missing_topics(settings):
-        raise BadTopic(f"there is no topic {name}: set LATELY_TOPIC_PREFIX as the workers have it")
-    async with consuming(settings) as consumer:
-        yield Log(settings, consumer)
+        raise BadTopic(f"the topic {name} does not exist: set the LATELY_TOPIC_PREFIX of the workers")
+    async with open_consumer(settings) as consumer:
+        yield OrderLogReader(settings, consumer)

@@ -1,4 +1,4 @@
--- One row: what the file is. `began` and `after` are those of a table that is read in chunks of its primary key.
+-- One row that describes the file. `began` and `after` belong to a table that is read in chunks of its primary key.
 CREATE TABLE about (format INTEGER, source VARCHAR, began DOUBLE, after VARCHAR, done BOOLEAN);
 
 CREATE TABLE positions (
@@ -15,11 +15,11 @@ CREATE TABLE events (
     live BOOLEAN NOT NULL,
     repaired BOOLEAN NOT NULL,
     ordered_at BIGINT NOT NULL,     -- microseconds since 1970 UTC
-    price VARCHAR NOT NULL,         -- as it was written: of equal versions the greater text counts
+    price VARCHAR NOT NULL,         -- original text: among equal versions the greater text is valid
     payment_method VARCHAR
 );
 
--- All of a user that is not newer than the version is forgotten, be it read before or after.
+-- Events of a user that are not newer than the version are erased, whether read before or after.
 CREATE TABLE erasures (partition INTEGER NOT NULL, place BIGINT NOT NULL, user_id VARCHAR NOT NULL, version BIGINT NOT NULL);
 
 CREATE TABLE unreadable (partition INTEGER NOT NULL, place BIGINT NOT NULL);

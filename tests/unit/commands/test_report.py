@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from app.errors import BadReport, FolderInUse
 from commands.report import build, calendar
-from commands.report.build import CUSTOMERS, MYSQL, PAYMENTS, PRODUCTS, PURCHASES, SALES, Asked
-from commands.report.cache import Cache, Damaged, Erased, row
+from commands.report.build import CUSTOMERS, MYSQL, PAYMENTS, PRODUCTS, PURCHASES, SALES, ReportQuery
+from commands.report.cache import DamagedCache, ErasureRow, EventCache, event_row
 from domain import purchases as folds
 from domain.errors import LatelyError
 from domain.events import CHANGED, ERASED, PLACED, REMOVED, REPAIRED, SNAPSHOT, Event
@@ -56,23 +56,23 @@ def histories(draw: st.DrawFn) -> list[Event]:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventCache]:
     """A cache that each example empties."""
-    one = Cache(tmp_path_factory.mktemp("report"), "log", "topic orders", 96)
+    one = EventCache(tmp_path_factory.mktemp("report"), "log", "topic orders", 96)
     yield one
     one.close()
 
 
-def fill(cache: Cache, history: list[Event]) -> None:
+def fill(cache: EventCache, history: list[Event]) -> None:
     """The events at offsets that leave holes, as markers of transactions do."""
     for table in ("events", "erasures", "unreadable", "positions"):
-        cache.run(f"DELETE FROM {table}")
+        cache.execute(f"DELETE FROM {table}")
     places = [(PARTITIONS.get(one.data.user_id, 0), 2 * number, one) for number, one in enumerate(history)]
-    rows = [row(partition, place, one.type, one.data) for partition, place, one in places if one.type != ERASED]
-    erasures = [Erased(partition, place, one.data.user_id, one.data.version)
+    rows = [event_row(partition, place, one.type, one.data) for partition, place, one in places if one.type != ERASED]
+    erasures = [ErasureRow(partition, place, one.data.user_id, one.data.version)
                 for partition, place, one in places if one.type == ERASED]  # fmt: skip
     cache.add(rows, [(0, 1)], {0: (2 * len(history), None, None)}, erasures=erasures)
-    build.fold(cache, END)
+    build.fold_to(cache, END)
 
 
 def folded(history: list[Event]) -> list[tuple]:
@@ -88,7 +88,8 @@ def folded(history: list[Event]) -> list[tuple]:
             )
             continue
         values[user] = folds.apply_event(
-            user.encode(), values.get(user), one, 0, others.get, others.__setitem__, max_entries=2, trim_to=1, price_changes=[]
+            user.encode(), values.get(user), one, 0, others.get, others.__setitem__, max_entries=2, trim_to=1,
+            price_changes=[],
         )  # fmt: skip
     found = []
     for user, value in values.items():
@@ -101,9 +102,9 @@ def folded(history: list[Event]) -> list[tuple]:
     return sorted(found, key=repr)
 
 
-def counted(cache: Cache) -> list[tuple]:
+def counted(cache: EventCache) -> list[tuple]:
     """The purchases of the cache, in the same shape."""
-    found = cache.run(
+    found = cache.execute(
         "SELECT user_id, order_id, product_name, ordered_at, price, payment_method FROM scratch.purchases"
     )
     return sorted(
@@ -136,26 +137,26 @@ EQUAL = [
 @example([event(version=1), erasure(1), event(version=1), event(order_id="o-2", version=2), erasure(0)])
 @example([event(REPAIRED, version=1, price="1"), event(REMOVED, version=1), event(PLACED, version=2, price="3")])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_at_every_position_the_purchases_are_those_of_the_tables_there(cache: Cache, history: list[Event]):
+def test_at_every_position_the_purchases_are_those_of_the_tables_there(cache: EventCache, history: list[Event]):
     fill(cache, history)
     for number in {*range(0, len(history), 5), len(history)}:
-        build.fold(cache, dict.fromkeys(PARTITIONS.values(), 2 * number))
+        build.fold_to(cache, dict.fromkeys(PARTITIONS.values(), 2 * number))
         assert shape(counted(cache)) == shape(folded(history[:number]))
 
 
-def asked(report: str, by: str | None = None, span: tuple[int, int] = DAY, tz: ZoneInfo = UTC, **fields) -> Asked:
-    return Asked(report, *span, by, tz, str(tz), **fields)
+def asked(report: str, by: str | None = None, span: tuple[int, int] = DAY, tz: ZoneInfo = UTC, **fields) -> ReportQuery:
+    return ReportQuery(report, *span, by, tz, str(tz), **fields)
 
 
 END = {0: 2**40, 1: 2**40}
 
 
-def make(cache: Cache, wanted: Asked, position: dict[int, int] | None = None) -> dict:
+def make(cache: EventCache, wanted: ReportQuery, position: dict[int, int] | None = None) -> dict:
     """A report as its header, rows and total by name; without a position of what was folded last."""
     if position is not None:
-        build.fold(cache, position)
+        build.fold_to(cache, position)
     position = position or END
-    report = build.make(cache, wanted, position)
+    report = build.build_report(cache, wanted, position)
     names = [column.name for column in report.columns]
     return {
         "header": report.header,
@@ -166,7 +167,7 @@ def make(cache: Cache, wanted: Asked, position: dict[int, int] | None = None) ->
 
 @given(histories())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_the_reports_of_a_day_are_sums_of_its_purchases(cache: Cache, history: list[Event]):
+def test_the_reports_of_a_day_are_sums_of_its_purchases(cache: EventCache, history: list[Event]):
     fill(cache, history)
     everything = folded(history)
     inside = [one for one in everything if DAY[0] <= one[3] < DAY[1]]
@@ -200,7 +201,7 @@ def test_the_reports_of_a_day_are_sums_of_its_purchases(cache: Cache, history: l
     )  # fmt: skip
 
 
-def test_orders_count_once_and_customers_by_what_they_did_before(cache: Cache):
+def test_orders_count_once_and_customers_by_what_they_did_before(cache: EventCache):
     day = timedelta(days=1)
     fill(
         cache,
@@ -237,7 +238,7 @@ def test_orders_count_once_and_customers_by_what_they_did_before(cache: Cache):
     ]  # fmt: skip
 
 
-def test_an_empty_span_and_an_empty_log_are_reports_without_purchases(cache: Cache):
+def test_an_empty_span_and_an_empty_log_are_reports_without_purchases(cache: EventCache):
     fill(cache, [])
     for name, by in ((SALES, "day"), (CUSTOMERS, "day"), (PRODUCTS, None), (PAYMENTS, "week")):
         for span in (DAY, (DAY[0], DAY[0])):
@@ -246,7 +247,7 @@ def test_an_empty_span_and_an_empty_log_are_reports_without_purchases(cache: Cac
             assert len(made["rows"]) == (1 if span == DAY and name in (SALES, CUSTOMERS) else 0)
 
 
-def test_a_day_is_that_of_its_zone(cache: Cache):
+def test_a_day_is_that_of_its_zone(cache: EventCache):
     berlin = ZoneInfo("Europe/Berlin")
     # The clocks are put back in the night to 2026-10-25: 22:00 UTC is its midnight, 23:00 UTC that of the next day.
     times = [(24, 21, 59), (24, 22, 0), (25, 0, 30), (25, 1, 30), (25, 22, 59), (25, 23, 0)]
@@ -268,14 +269,14 @@ def test_a_day_is_that_of_its_zone(cache: Cache):
     assert hours["header"].since == "2026-10-25T00:00:00+02:00"
 
 
-def test_money_is_exact_to_the_last_digit(cache: Cache):
+def test_money_is_exact_to_the_last_digit(cache: EventCache):
     most = "999999999999999999.9999999999"
     fill(cache, [event(order_id=str(number), price=most) for number in range(1_000)])
     revenue = make(cache, asked(SALES, "day"))["total"]["revenue"]
     assert revenue == money(Decimal(most) * 1_000) == "999999999999999999999.9999999"
 
 
-def test_what_was_counted_depends_on_the_position_alone(cache: Cache):
+def test_what_was_counted_depends_on_the_position_alone(cache: EventCache):
     fill(cache, [event(version=1, price="1"), event(CHANGED, version=2, price="2"), event(REMOVED, version=3)])
     seen = [make(cache, asked(SALES, "day"), {0: place, 1: 0}) for place in (0, 1, 2, 3, 4, 5)]
     assert [one["total"]["revenue"] for one in seen] == ["0.00", "1.00", "1.00", "2.00", "2.00", "0.00"]
@@ -286,26 +287,26 @@ def test_what_was_counted_depends_on_the_position_alone(cache: Cache):
     assert make(cache, asked(SALES, "day", source=MYSQL))["header"].as_of is None
 
 
-def events(cache: Cache) -> int:
-    return cache.run("SELECT count(*) FROM events")[0][0]
+def events(cache: EventCache) -> int:
+    return cache.execute("SELECT count(*) FROM events")[0][0]
 
 
 def test_a_cache_goes_on_and_is_made_anew_where_it_does_not_fit(tmp_path: Path):
-    def opened(of: str = "topic orders") -> Cache:
-        return Cache(tmp_path, "log", of, 96)
+    def opened(of: str = "topic orders") -> EventCache:
+        return EventCache(tmp_path, "log", of, 96)
 
     one = opened()
-    one.add([row(0, 0, PLACED, event().data)], [], {0: (1, 0, 42)})
+    one.add([event_row(0, 0, PLACED, event().data)], [], {0: (1, 0, 42)})
     one.close()
     again = opened()
     assert (events(again), again.positions()) == (1, {0: (1, 0, 42)})
     again.close()
     other = opened("topic of another shop")
     assert (events(other), other.positions()) == (0, {})
-    other.run("UPDATE about SET format = format + 1")
+    other.execute("UPDATE about SET format = format + 1")
     other.close()
     newer = opened("topic of another shop")
-    newer.add([row(0, 0, PLACED, event().data)], [], {0: (1, 0, 42)})
+    newer.add([event_row(0, 0, PLACED, event().data)], [], {0: (1, 0, 42)})
     newer.close()
     (tmp_path / "log.duckdb").write_bytes(b"no database" * 1000)
     mended = opened("topic of another shop")
@@ -320,34 +321,34 @@ def test_a_cache_goes_on_and_is_made_anew_where_it_does_not_fit(tmp_path: Path):
 
 
 def test_what_was_read_is_kept_whole_or_not_at_all(tmp_path: Path):
-    cache = Cache(tmp_path, "log", "topic orders", 96)
-    with pytest.raises(Damaged):
-        cache.add([row(0, 0, PLACED, event().data)], [], {0: ("no offset", None, None)})
+    cache = EventCache(tmp_path, "log", "topic orders", 96)
+    with pytest.raises(DamagedCache):
+        cache.add([event_row(0, 0, PLACED, event().data)], [], {0: ("no offset", None, None)})
     cache.close()
-    again = Cache(tmp_path, "log", "topic orders", 96)
+    again = EventCache(tmp_path, "log", "topic orders", 96)
     assert (events(again), again.positions()) == (0, {})
     again.close()
 
 
 def test_two_reports_at_once_are_told_from_a_damaged_file(tmp_path: Path):
     code = (
-        "import pathlib, sys; from commands.report.cache import Cache; "
-        "cache = Cache(pathlib.Path(sys.argv[1]), 'log', 'topic orders', 96); print('open', flush=True); "
+        "import pathlib, sys; from commands.report.cache import EventCache; "
+        "cache = EventCache(pathlib.Path(sys.argv[1]), 'log', 'topic orders', 96); print('open', flush=True); "
         "sys.stdin.read()"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "open\n"
         with pytest.raises(FolderInUse, match=f"is in use by another report with process id {other.pid}: wait for"):
-            Cache(tmp_path, "log", "topic orders", 96)
+            EventCache(tmp_path, "log", "topic orders", 96)
         other.stdin.close()
-    Cache(tmp_path, "log", "topic orders", 96).close()
+    EventCache(tmp_path, "log", "topic orders", 96).close()
 
 
-def test_a_query_that_needs_more_memory_says_so(cache: Cache, tmp_path: Path):
-    one = Cache(tmp_path, "log", "topic orders", 64)
+def test_a_query_that_needs_more_memory_says_so(cache: EventCache, tmp_path: Path):
+    one = EventCache(tmp_path, "log", "topic orders", 64)
     with pytest.raises(LatelyError, match="--memory-mb"):
-        one.run("SELECT list(range) FROM range(100000000)")
+        one.execute("SELECT list(range) FROM range(100000000)")
     one.close()
 
 
@@ -357,6 +358,6 @@ def test_a_query_that_needs_more_memory_says_so(cache: Cache, tmp_path: Path):
 def test_a_position_names_each_partition_once(text: str):
     from commands.report import position
 
-    assert position.parse(position.show({1: 7, 0: 12}), 2) == {0: 12, 1: 7}
+    assert position.parse_position(position.format_position({1: 7, 0: 12}), 2) == {0: 12, 1: 7}
     with pytest.raises(BadReport, match="--as-of"):
-        position.parse(text, 2)
+        position.parse_position(text, 2)

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import EX_USAGE, BadReport
-from commands.report.calendar import DAY, HOUR, UNITS, WEEK, buckets, is_moment, moment, shown, span, zone
+from commands.report.calendar import (
+    DAY,
+    HOUR,
+    UNITS,
+    WEEK,
+    buckets,
+    format_moment,
+    is_date_or_moment,
+    moment,
+    span,
+    zone,
+)
 from domain.values import microseconds
 
 UTC, BERLIN = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")
@@ -86,8 +97,8 @@ def test_moments_are_dates_of_the_zone_or_name_their_own():
     assert moment("2026-01-31T08:00:00.5Z", UTC, "--from") == eight + 500_000
     assert moment("2026-01-31T08:00:00.000001Z", UTC, "--from") == eight + 1
     assert moment("2026-01-31", BERLIN, "--from") == eight - 9 * HOUR_US
-    assert shown(eight, BERLIN) == "2026-01-31T09:00:00+01:00"
-    assert shown(eight + 5, UTC) == "2026-01-31T08:00:00.000005Z"
+    assert format_moment(eight, BERLIN) == "2026-01-31T09:00:00+01:00"
+    assert format_moment(eight + 5, UTC) == "2026-01-31T08:00:00.000005Z"
 
 
 @pytest.mark.parametrize(
@@ -111,5 +122,5 @@ def test_a_span_that_ends_before_it_begins_an_unknown_zone_and_too_many_rows_are
             zone(name)
     with pytest.raises(BadReport, match="--by day"):
         buckets(*span("1990-01-01", "2026-01-01", UTC), HOUR, UTC)
-    assert is_moment("2026-01-31")
-    assert not is_moment("0:12,1:3")
+    assert is_date_or_moment("2026-01-31")
+    assert not is_date_or_moment("0:12,1:3")

@@ -39,7 +39,7 @@ SPAN = ("--from", "2026-01-30", "--to", "2026-02-03")
         (("daily", "--day", "2026-02-30"), "--day"),
         (("show", "missing.json"), "cannot be read"),
         (("diff", "there", "there"), "no report"),
-        (("list", "nowhere"), "no folder"),
+        (("list", "nowhere"), "the folder nowhere does not exist"),
     ],
 )
 def test_a_wrong_question_is_refused_with_its_cause_and_nothing_is_written(

@@ -14,18 +14,18 @@ from click.testing import CliRunner
 from app.errors import BadReport
 from commands.report import archive, atomic_file, formats, model
 from commands.report.command import report as command
-from commands.report.model import COUNT, MONEY, TEXT, Column, Header, Report
-from commands.report.restatement import changes, restated
+from commands.report.model import COUNT, MONEY, TEXT, Header, Report, ReportColumn
+from commands.report.restatement import only_changes, restate
 
 NASTY = '<script>alert("x")</script>,#\x1b[31m\x00'
 
 
 def report(rows: list[list], *, limit: int | None = 3, by: str | None = None, as_of: str = "0:9", **fields) -> Report:
     """A report of products or, without a limit, of payment methods; rows are name, purchases, revenue."""
-    columns = [Column("product_name" if limit else "payment_method", TEXT), Column("purchases", COUNT),
-               Column("revenue", MONEY)]  # fmt: skip
+    columns = [ReportColumn("product_name" if limit else "payment_method", TEXT), ReportColumn("purchases", COUNT),
+               ReportColumn("revenue", MONEY)]  # fmt: skip
     if by:
-        columns.insert(0, Column(by, TEXT))
+        columns.insert(0, ReportColumn(by, TEXT))
     header = Header(
         report="products" if limit else "payments", since="2026-01-31T00:00:00Z", until="2026-02-01T00:00:00Z",
         tz="UTC", by=by, rank="revenue" if limit else None, limit=limit, source="log", as_of=as_of, events=12,
@@ -92,7 +92,7 @@ def test_the_same_report_gives_the_same_bytes(form: str):
 def test_what_was_restated_is_the_difference_to_the_earlier_report():
     then = report([["tea", 3, "30.00"], ["pot", 1, "9.00"]], limit=None, as_of="0:5")
     now = report([["tea", 2, "25.50"], ["cup", 1, "1.00"]], limit=None)
-    made = restated(now, then)
+    made = restate(now, then)
     assert made.rows == [
         ["tea", 2, "25.50", -1, "-4.50"],
         ["cup", 1, "1.00", 1, "1.00"],
@@ -101,15 +101,15 @@ def test_what_was_restated_is_the_difference_to_the_earlier_report():
     assert made.total == [None, 3, "26.50", -1, "-12.50"]
     assert (made.header.as_of, made.header.compared_with, made.header.rows) == ("0:9", "0:5", 3)
     # What was restated can be compared again.
-    again = restated(now, restated(now, then))
+    again = restate(now, restate(now, then))
     assert [row[-2:] for row in again.rows] == [[0, "0.00"]] * 2 + [[0, "0.00"]]
-    assert changes(again).rows == []
+    assert only_changes(again).rows == []
 
 
 def test_behind_a_limit_nothing_is_said_of_what_the_other_report_may_have_had():
     cut = report([["a", 3, "3.00"], ["b", 2, "2.00"]], limit=2)
     other = report([["a", 3, "3.00"], ["c", 2, "2.50"]], limit=2)
-    assert restated(other, cut).rows == [
+    assert restate(other, cut).rows == [
         ["a", 3, "3.00", 0, "0.00"], ["c", 2, "2.50", None, None], ["b", 0, "0.00", None, None],
     ]  # fmt: skip
 
@@ -117,15 +117,15 @@ def test_behind_a_limit_nothing_is_said_of_what_the_other_report_may_have_had():
 def test_what_is_gone_stands_in_its_own_day():
     then = report([["2026-01-31", "a", 1, "1.00"], ["2026-02-01", "a", 1, "1.00"]], by="day")
     now = report([["2026-02-01", "a", 1, "1.00"]], by="day")
-    assert [row[:2] + row[-2:] for row in restated(now, then).rows] == [
+    assert [row[:2] + row[-2:] for row in restate(now, then).rows] == [
         ["2026-01-31", "a", -1, "-1.00"], ["2026-02-01", "a", 0, "0.00"],
     ]  # fmt: skip
 
 
 def test_reports_of_different_things_are_not_compared():
     other = msgspec.structs.replace(ONE, header=msgspec.structs.replace(ONE.header, tz="Europe/Berlin"))
-    with pytest.raises(BadReport, match="tz was Europe/Berlin in the earlier, and is UTC"):
-        restated(ONE, other)
+    with pytest.raises(BadReport, match="differ in tz: Europe/Berlin in the earlier one, UTC in the later one"):
+        restate(ONE, other)
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path):
@@ -148,7 +148,7 @@ def test_kept_reports_are_listed_shown_and_compared(tmp_path: Path):
     two = report([["tea", 2, "20.00"], [NASTY, 2, "5.0000000001"]], as_of="0:11")
     (tmp_path / "two.json").write_bytes(formats.encode(two, "json"))
     (tmp_path / "other.json").write_text("{}")
-    assert [path.name for path, _ in archive.reports(tmp_path)] == ["one.json", "two.json"]
+    assert [path.name for path, _ in archive.stored_reports(tmp_path)] == ["one.json", "two.json"]
 
     def run(*words: object) -> tuple[int, str]:
         done = CliRunner().invoke(command, [str(word) for word in words])
