@@ -33,6 +33,14 @@ def rfc3339(microseconds: int) -> str:
     return f"{utc_datetime(microseconds).isoformat()[:-6]}Z"
 
 
+def parse_rfc3339(text: str) -> datetime:
+    """Parse RFC 3339 text with Z or an offset; the result has no time zone if the text has none.
+
+    A fraction must have three or six digits. Raises ValueError.
+    """
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 def money(amount: Decimal) -> str:
     """Format an amount with at least two decimals, without further trailing zeros."""
     integer, _, decimals = format(amount, "f").partition(".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from aiokafka.structs import ConsumerRecord
 
@@ -13,7 +12,7 @@ from domain import purchases
 from domain.errors import UnknownFormat, UnreadableEvent
 from domain.events import Event, read_event
 from domain.purchases import Purchase
-from domain.values import microseconds
+from domain.values import microseconds, parse_rfc3339
 
 #: Maximum number of changelog records to read after the time at which an event was published.
 MAX_RECORDS = 20_000
@@ -51,7 +50,7 @@ async def read_stages(
     event = None if record is None else decode_event(record.key, record.value)
     if record is None or event is None:
         return PurchaseStages()
-    captured_at = microseconds(datetime.fromisoformat(event.time.replace("Z", "+00:00")))
+    captured_at = microseconds(parse_rfc3339(event.time))
     captured = OrderStage(
         CAPTURED, captured_at, {"event_id": event.id, "type": event.type, "traceparent": event.traceparent}
     )

@@ -16,6 +16,7 @@ from app.errors import BadSource
 from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
+from domain.values import parse_rfc3339
 from source import guarantee, snapshot, triggers, watermark
 from source.columns import quote
 from source.mysql import Connection, connect, execute, fetch_row
@@ -151,7 +152,7 @@ def parse_since(since: str, now: datetime | None = None) -> str:
         if age:
             moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])})
         else:
-            moment = datetime.fromisoformat(since.replace("Z", "+00:00"))
+            moment = parse_rfc3339(since)
             if moment.tzinfo is None:
                 raise ValueError(since)
         utc = moment.astimezone(timezone.utc).replace(tzinfo=None)
