@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +35,6 @@ from web.application import VIEWS
 from web.context import WebContext
 from web.http.dispatch import mount
 from web.http.server import create_runner, prepare
-from web.worker import Ownership
 
 T = TypeVar("T")
 
@@ -101,12 +100,14 @@ class FixedWorkerState:
 class WebServer(HttpClient):
     """Serves the views of a worker from a thread of its own, with real stores, readers and connections."""
 
-    def __init__(self, folder: Path, settings: Settings, ownership: Ownership) -> None:
+    def __init__(self, folder: Path, settings: Settings, ownership: FixedOwnership) -> None:
         super().__init__(find_free_port())
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"web server {self.port}", daemon=True)
         self._thread.start()
-        self._folder, self._settings, self._ownership = folder, settings, ownership
+        self.ownership = ownership
+        self._folder, self._settings = folder, settings
+        self._thawed = threading.Event()
         self.log = _ErrorLog()
         self.run(self._start())
 
@@ -127,6 +128,19 @@ class WebServer(HttpClient):
 
         self.run(apply())
 
+    def stop_listening(self) -> None:
+        """Close the port and all connections."""
+        self.run(self._runner.cleanup())
+
+    def freeze(self) -> None:
+        """Block the event loop until `thaw`: connections are accepted, and nothing is answered."""
+        self._thawed.clear()
+        self._loop.call_soon_threadsafe(self._thawed.wait)
+
+    def thaw(self) -> None:
+        """End `freeze`."""
+        self._thawed.set()
+
     def stop(self) -> None:
         """Stop the server and close the tables."""
         self.run(self._stop())
@@ -142,7 +156,7 @@ class WebServer(HttpClient):
         context = WebContext(
             settings=settings,
             topics=topics,
-            ownership=self._ownership,
+            ownership=self.ownership,
             worker=FixedWorkerState(self.address, self.tables),
             by_user=ByUserReader(readers["by_user"], source_status),
             by_product=ByProductReader(readers["by_product"]),
@@ -180,13 +194,12 @@ class _ErrorLog(logging.Handler):
 
 
 @contextmanager
-def serve(folder: Path, settings: Settings | None = None, ownership: Ownership | None = None) -> Iterator[WebServer]:
+def serve(
+    folder: Path, settings: Settings | None = None, ownership: FixedOwnership | None = None
+) -> Iterator[WebServer]:
     """A running web server; by default with the default settings, and the owner of all partitions."""
     server = WebServer(folder, settings or Settings(), ownership or FixedOwnership())
     try:
         yield server
     finally:
         server.stop()
-
-
-ServeFunction = Callable[..., WebServer]

@@ -104,13 +104,3 @@ def test_any_of_two_workers_answers_for_any_user_and_survives_the_other(stack: S
     running.process.kill()
     stack.insert(("o2", "Computer", "user-1", "1.00", NOW, None))
     eventually(lambda: stack.assert_equal_to_sql(second, users), within=60)
-
-
-def test_a_request_that_was_forwarded_once_is_not_forwarded_again(stack: Stack, running: Worker):
-    second = stack.worker("second").start().wait_ready()
-    eventually(lambda: running.get("/readyz").status == 200, within=60)
-    users = [f"user-{number}" for number in range(40)]
-    answers = [second.get(f"/v1/users/{user}/purchases", Lately_Hop="1") for user in users]
-    refused = [answer for answer in answers if answer.status != 200]
-    assert refused, "one worker cannot own all partitions"
-    assert {(answer.status, answer.json["code"]) for answer in refused} == {(508, "routing-loop")}
