@@ -12,7 +12,7 @@ ALL = ("mariadbd", "mariadb-install-db", "my_print_defaults")
 
 
 @pytest.mark.parametrize(
-    ("there", "used"),
+    ("programs", "used"),
     [
         ((), None),
         (ALL, "mariadbd"),
@@ -24,9 +24,9 @@ ALL = ("mariadbd", "mariadb-install-db", "my_print_defaults")
     ],
 )
 def test_a_server_on_the_path_is_used_only_with_all_that_it_needs(
-    there: tuple[str, ...], used: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    programs: tuple[str, ...], used: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in there:
+    for name in programs:
         (tmp_path / name).touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert installed_database() == (tmp_path / used if used else None)

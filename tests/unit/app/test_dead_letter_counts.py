@@ -26,15 +26,17 @@ def settling(offset: int, of: bytes) -> ConsumerRecord:
     return record(offset, ("lately.settled", of), ("lately.done", b"dropped"))
 
 
-def told(*records: ConsumerRecord) -> DeadLetterCounts:
+def counts_after(*records: ConsumerRecord) -> DeadLetterCounts:
     letters = DeadLetterCounts(Settings(), Topics(Settings()))
-    for one in records:
-        letters.apply(one)
+    for applied in records:
+        letters.apply(applied)
     return letters
 
 
 def test_what_is_settled_is_not_open_and_the_oldest_of_the_others_counts():
-    letters = told(letter(0, "empty", 5_000), letter(1, "empty", 3_000), letter(2, "wrong-key"), settling(3, b"1"))
+    letters = counts_after(
+        letter(0, "empty", 5_000), letter(1, "empty", 3_000), letter(2, "wrong-key"), settling(3, b"1")
+    )
     assert letters.by_reason == [("empty", 1, 5.0), ("wrong-key", 1, 1.0)]
     letters.apply(settling(4, b"2"))
     assert letters.by_reason == [("empty", 1, 5.0), ("wrong-key", 0, math.inf)]
@@ -42,13 +44,13 @@ def test_what_is_settled_is_not_open_and_the_oldest_of_the_others_counts():
 
 def test_headers_of_any_kind_do_no_harm():
     reason = f"{HEADER_PREFIX}exception"
-    letters = told(record(0), record(1, (reason, None)), record(2, (reason, b"\xff")), settling(3, b""),
+    letters = counts_after(record(0), record(1, (reason, None)), record(2, (reason, b"\xff")), settling(3, b""),
                    settling(4, b"-1"), settling(5, b"99"), settling(6, b"0"))  # fmt: skip
-    assert [one.records for one in letters.by_reason] == [1, 1]
+    assert [count.records for count in letters.by_reason] == [1, 1]
 
 
 def test_memory_and_reasons_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(dead_letter_counts, "MAX_OPEN_LETTERS", 100)
-    letters = told(*(letter(number, f"reason {number}") for number in range(150)))
+    letters = counts_after(*(letter(number, f"reason {number}") for number in range(150)))
     assert len(letters.by_reason) == dead_letter_counts.MAX_REASONS + 1
-    assert (sum(one.records for one in letters.by_reason), letters.is_truncated) == (100, True)
+    assert (sum(count.records for count in letters.by_reason), letters.is_truncated) == (100, True)

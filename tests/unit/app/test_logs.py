@@ -39,21 +39,21 @@ def test_values_that_an_error_quotes_are_masked_and_names_are_not(text, masked):
     assert mask_values(text) == masked
 
 
-def said(settings: Settings, *args: object, **more: object) -> str:
+def logged(settings: Settings, *args: object, **options: object) -> str:
     stream, logger = io.StringIO(), logging.Logger("orders")
     logger.addHandler(logging.StreamHandler(stream))
     configure_handlers(logger, settings)
-    logger.warning(*args, **more)
+    logger.warning(*args, **options)
     return stream.getvalue()
 
 
 def test_a_line_of_json_has_what_is_known_of_the_event():
     extra = event_fields("o-1", TRACE, topic="orders", partition=2, offset=7)
-    line = said(Settings(log="json"), "row %d: Duplicate entry '%s'", 3, "ann", extra=extra)
-    one = json.loads(line)
+    line = logged(Settings(log="json"), "row %d: Duplicate entry '%s'", 3, "ann", extra=extra)
+    fields = json.loads(line)
     assert line.count("\n") == 1
-    assert one.pop("time").endswith("Z")
-    assert one == {
+    assert fields.pop("time").endswith("Z")
+    assert fields == {
         "level": "warning", "logger": "orders", "message": "row 3: Duplicate entry '***'", "topic": "orders",
         "partition": 2, "offset": 7, "order_id": "o-1", "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }  # fmt: skip
@@ -63,15 +63,15 @@ def test_a_failure_is_one_line_of_json_too_and_masked():
     try:
         raise ValueError("Duplicate entry 'ann'")
     except ValueError as exc:
-        line = said(Settings(log="json"), "failed", exc_info=exc)
+        line = logged(Settings(log="json"), "failed", exc_info=exc)
     assert line.count("\n") == 1
     assert "test_logs.py" in json.loads(line)["exception"]
     assert "ann'" not in line
 
 
 def test_whoever_asks_for_personal_data_gets_it_and_text_is_masked_as_well():
-    assert "'ann'" in said(Settings(log_pii=True), "Duplicate entry 'ann'")
-    assert said(Settings(), "Duplicate entry 'ann'") == "Duplicate entry '***'\n"
+    assert "'ann'" in logged(Settings(log_pii=True), "Duplicate entry 'ann'")
+    assert logged(Settings(), "Duplicate entry 'ann'") == "Duplicate entry '***'\n"
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"data":1}', b'{"data":{"order_id":[]}}', b"\xff"])
@@ -126,9 +126,9 @@ def test_of_one_wording_the_first_complaints_are_told_apart_and_the_others_count
     clock.now += REPEAT_AFTER_S
     for partition in range(1_100):
         logger.warning("Got error on %s", partition)
-    again = re.findall(r"and ([0-9,]+) times more", stream.getvalue())
-    assert len(again) == 21
-    assert sum(int(number.replace(",", "")) for number in again) == 100 * 1_100 - 21
+    repeated = re.findall(r"and ([0-9,]+) times more", stream.getvalue())
+    assert len(repeated) == 21
+    assert sum(int(number.replace(",", "")) for number in repeated) == 100 * 1_100 - 21
 
 
 def test_complaints_that_differ_each_time_are_held_back_too():
@@ -162,9 +162,9 @@ def test_in_json_the_number_of_times_is_a_field():
         logger.error("no")
     clock.now += REPEAT_AFTER_S
     logger.error("no")
-    first, again = map(json.loads, stream.getvalue().splitlines())
+    first, repeated = map(json.loads, stream.getvalue().splitlines())
     assert "again" not in first
-    assert again["again"] == 2
+    assert repeated["again"] == 2
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ def test_a_partition_is_what_murmur2_says(key, partitions):
 
 def test_known_keys_have_the_hashes_that_java_gives_them():
     # From org.apache.kafka.common.utils.UtilsTest.
-    known = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536,
+    hashes = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536,
              b"a-little-bit-longer-string": -1486304829, b"abc": 479470107}  # fmt: skip
-    assert {key: partition_of(key, 2**31) for key in known} == {key: one & 0x7FFFFFFF for key, one in known.items()}
+    assert {key: partition_of(key, 2**31) for key in hashes} == {
+        key: value & 0x7FFFFFFF for key, value in hashes.items()
+    }

@@ -20,19 +20,19 @@ LOGIN = {
 }  # fmt: skip
 
 
-def beside(name: str, pems: dict[str, str]) -> dict[str, str]:
-    """What has to be set for a setting to be allowed, itself included where it names a file."""
+def required_with(name: str, pems: dict[str, str]) -> dict[str, str]:
+    """Return the settings that a setting requires, itself included if it is the name of a file."""
     if name == "auth":
         return {"token_secret": SECRET}
     if name.startswith("kafka_s"):
         return LOGIN
-    server, _, what = name.partition("_")
+    server, _, pem = name.partition("_")
     mode = {"kafka": {"kafka_security": "SSL"}, "mysql": {"mysql_tls": "VERIFY_CA"}}
-    return {**mode[server], **{f"{server}_{one}": path for one, path in pems.items()}} if what in pems else {}
+    return {**mode[server], **{f"{server}_{kind}": path for kind, path in pems.items()}} if pem in pems else {}
 
 
 def read(**variables: str) -> Settings:
-    """The settings that these variables make."""
+    """Return the settings of these variables."""
     return Settings.from_env(variables)
 
 
@@ -62,16 +62,16 @@ def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
         "report_tz": "Europe/Berlin",
         "away_exit_s": "301",
     }
-    others = beside(field.name, pems)
+    required = required_with(field.name, pems)
     text = special.get(field.name, "77" if field.name in NUMBERS else "x:1")
     text = (get_args(TYPES[field.name]) or [text])[-1]
     text = pems.get(field.name.partition("_")[2], text)
 
-    settings = read(**{f"LATELY_{name.upper()}": value for name, value in {**others, field.name: text}.items()})
+    settings = read(**{f"LATELY_{name.upper()}": value for name, value in {**required, field.name: text}.items()})
 
     value = int(text) if field.name in NUMBERS else text
     follows = {"fallback_per_s": FALLBACK_PER_S} if field.name == "mysql_host" else {}
-    assert settings == dataclasses.replace(Settings(), **{**others, **follows, field.name: value})
+    assert settings == dataclasses.replace(Settings(), **{**required, **follows, field.name: value})
 
 
 def test_mysql_is_asked_for_want_of_a_table_only_by_a_worker_that_was_told_where_it_is():
@@ -144,11 +144,11 @@ def test_a_number_below_the_least_is_refused(name):
         "away_s",
         "away_exit_s",
     )
-    least = 0 if name in zero else 1
+    minimum = 0 if name in zero else 1
 
-    assert getattr(read(**{f"LATELY_{name.upper()}": str(least)}), name) == least
-    message = refusal(**{f"LATELY_{name.upper()}": str(least - 1)})
-    assert message.startswith(f"LATELY_{name.upper()}: '{least - 1}' is not a whole number from {least} ")
+    assert getattr(read(**{f"LATELY_{name.upper()}": str(minimum)}), name) == minimum
+    message = refusal(**{f"LATELY_{name.upper()}": str(minimum - 1)})
+    assert message.startswith(f"LATELY_{name.upper()}: '{minimum - 1}' is not a whole number from {minimum} ")
 
 
 @pytest.mark.parametrize(
@@ -238,12 +238,12 @@ def test_an_unknown_column_is_refused_with_the_nearest_name(columns, nearest):
 
 
 def test_secrets_are_masked_when_settings_are_shown():
-    shown = read(LATELY_MYSQL_PASSWORD="hunter2", LATELY_MYSQL_USER="lately").to_display()
+    displayed = read(LATELY_MYSQL_PASSWORD="hunter2", LATELY_MYSQL_USER="lately").to_display()
 
-    assert shown["mysql_password"] == "***"
-    assert shown["mysql_user"] == "lately"
-    assert "hunter2" not in str(shown)
-    assert list(shown) == [f.name for f in FIELDS]
+    assert displayed["mysql_password"] == "***"
+    assert displayed["mysql_user"] == "lately"
+    assert "hunter2" not in str(displayed)
+    assert list(displayed) == [f.name for f in FIELDS]
 
 
 def test_a_secret_that_is_not_set_is_not_masked():
@@ -289,14 +289,15 @@ def test_a_secret_is_read_from_a_file_without_the_line_end(tmp_path, name, end):
     file = tmp_path / "secret"
     file.write_bytes(f" {SECRET} ü\n{end}".encode())
 
-    others = {key: text for key, text in beside(name, {}).items() if key != name}
+    required = {key: text for key, text in required_with(name, {}).items() if key != name}
 
     settings = read(
-        **{f"LATELY_{key.upper()}": text for key, text in others.items()}, **{f"LATELY_{name.upper()}_FILE": str(file)}
+        **{f"LATELY_{key.upper()}": text for key, text in required.items()},
+        **{f"LATELY_{name.upper()}_FILE": str(file)},
     )
 
     # Only one line end is an editor's; anything else belongs to the secret.
-    assert settings == dataclasses.replace(Settings(), **others, **{name: f" {SECRET} ü" + ("\n" if end else "")})
+    assert settings == dataclasses.replace(Settings(), **required, **{name: f" {SECRET} ü" + ("\n" if end else "")})
     assert settings.to_display()[name] == "***"
     assert list(settings.to_display()) == [f.name for f in FIELDS]
 

@@ -17,12 +17,12 @@ from app.services.stall_detector import (
 )
 from app.settings import Settings
 
-OWN, OTHERS = StallLimits(60, 180), StallLimits(300, 0)
+WORKER_LIMITS, OTHER_LIMITS = StallLimits(60, 180), StallLimits(300, 0)
 
 
-def looks(detector: StallDetector, *seen: tuple[float, WorkState]) -> list[list[Stall]]:
-    """What is found of one work at each time."""
-    return [detector.observe(now, {"orders[0]": work}) for now, work in seen]
+def observe_all(detector: StallDetector, *observations: tuple[float, WorkState]) -> list[list[Stall]]:
+    """Return the stalls of one work at each time."""
+    return [detector.observe(now, {"orders[0]": work}) for now, work in observations]
 
 
 def partition(token: int, is_pending: bool = True, reason: str = NO_PROGRESS, grace_s: float = 0.0) -> WorkState:
@@ -30,32 +30,43 @@ def partition(token: int, is_pending: bool = True, reason: str = NO_PROGRESS, gr
 
 
 def test_work_that_does_not_move_is_stuck_at_the_first_limit_and_overdue_at_the_second():
-    seen = looks(StallDetector(OWN, OTHERS), *((now, partition(5)) for now in (1000, 1059, 1060, 1179, 1180)))
-    assert [[one.is_overdue for one in found] for found in seen] == [[], [], [False], [False], [True]]
-    assert str(seen[2][0]) == "orders[0] stands at 5 for 60 s"
+    results = observe_all(
+        StallDetector(WORKER_LIMITS, OTHER_LIMITS), *((now, partition(5)) for now in (1000, 1059, 1060, 1179, 1180))
+    )
+    assert [[stall.is_overdue for stall in stalls] for stalls in results] == [[], [], [False], [False], [True]]
+    assert str(results[2][0]) == "orders[0] stands at 5 for 60 s"
 
 
 def test_work_that_moves_however_slowly_is_never_stuck():
-    seen = looks(StallDetector(OWN, OTHERS), *((now, partition(now // 50)) for now in range(0, 3_600, 5)))
-    assert not any(seen)
+    results = observe_all(
+        StallDetector(WORKER_LIMITS, OTHER_LIMITS), *((now, partition(now // 50)) for now in range(0, 3_600, 5))
+    )
+    assert not any(results)
 
 
 def test_nothing_to_do_is_not_stuck_and_does_not_count():
-    seen = looks(
-        StallDetector(OWN, OTHERS), (0, partition(5, is_pending=False)), (3_600, partition(5)), (3_659, partition(5))
+    results = observe_all(
+        StallDetector(WORKER_LIMITS, OTHER_LIMITS),
+        (0, partition(5, is_pending=False)),
+        (3_600, partition(5)),
+        (3_659, partition(5)),
     )
-    assert not any(seen)
+    assert not any(results)
 
 
 def test_what_moves_again_is_not_stuck_any_more():
-    seen = looks(
-        StallDetector(OWN, OTHERS), (0, partition(5)), (100, partition(5)), (101, partition(6)), (160, partition(6))
+    results = observe_all(
+        StallDetector(WORKER_LIMITS, OTHER_LIMITS),
+        (0, partition(5)),
+        (100, partition(5)),
+        (101, partition(6)),
+        (160, partition(6)),
     )
-    assert [bool(found) for found in seen] == [False, True, False, False]
+    assert [bool(stalls) for stalls in results] == [False, True, False, False]
 
 
 def test_what_was_not_looked_at_meanwhile_begins_anew():
-    detector = StallDetector(OWN, OTHERS)
+    detector = StallDetector(WORKER_LIMITS, OTHER_LIMITS)
     detector.observe(0, {"orders[0]": partition(5)})
     detector.observe(50, {})
     assert detector.observe(100, {"orders[0]": partition(5)}) == []
@@ -64,31 +75,35 @@ def test_what_was_not_looked_at_meanwhile_begins_anew():
 
 def test_patience_is_added_to_both_limits():
     group = partition(1, reason=RECOVERY_STALLED, grace_s=70)
-    seen = looks(StallDetector(OWN, OTHERS), *((now, group) for now in (0, 129, 130, 249, 250)))
-    assert [[one.is_overdue for one in found] for found in seen] == [[], [], [False], [False], [True]]
+    results = observe_all(
+        StallDetector(WORKER_LIMITS, OTHER_LIMITS), *((now, group) for now in (0, 129, 130, 249, 250))
+    )
+    assert [[stall.is_overdue for stall in stalls] for stalls in results] == [[], [], [False], [False], [True]]
 
 
 @pytest.mark.parametrize("reason", [KAFKA_AWAY, SOURCE_SILENT])
 def test_what_others_are_to_blame_for_has_limits_of_its_own(reason: str):
     away = partition(1, reason=reason)
-    seen = looks(StallDetector(OWN, OTHERS), *((now, away) for now in (0, 299, 300, 86_400)))
-    assert [[one.is_overdue for one in found] for found in seen] == [[], [], [False], [False]]
-    seen = looks(StallDetector(OWN, StallLimits(0, 3_600)), *((now, away) for now in (0, 3_599, 3_600)))
-    assert [[one.is_overdue for one in found] for found in seen] == [[], [], [True]]
+    results = observe_all(StallDetector(WORKER_LIMITS, OTHER_LIMITS), *((now, away) for now in (0, 299, 300, 86_400)))
+    assert [[stall.is_overdue for stall in stalls] for stalls in results] == [[], [], [False], [False]]
+    results = observe_all(
+        StallDetector(WORKER_LIMITS, StallLimits(0, 3_600)), *((now, away) for now in (0, 3_599, 3_600))
+    )
+    assert [[stall.is_overdue for stall in stalls] for stalls in results] == [[], [], [True]]
 
 
 def test_no_limit_is_no_limit():
-    seen = looks(StallDetector(StallLimits(0, 0), StallLimits(0, 0)), (0, partition(5)), (1e9, partition(5)))
-    assert not any(seen)
+    results = observe_all(StallDetector(StallLimits(0, 0), StallLimits(0, 0)), (0, partition(5)), (1e9, partition(5)))
+    assert not any(results)
 
 
 def test_of_more_than_one_the_workers_own_is_named_first():
     detector, works = (
-        StallDetector(OWN, StallLimits(60, 0)),
+        StallDetector(WORKER_LIMITS, StallLimits(60, 0)),
         {"source": partition(1, reason=SOURCE_SILENT), "x": partition(1)},
     )
     detector.observe(0, works)
-    assert [one.reason for one in detector.observe(60, works)] == [NO_PROGRESS, SOURCE_SILENT]
+    assert [stall.reason for stall in detector.observe(60, works)] == [NO_PROGRESS, SOURCE_SILENT]
 
 
 @pytest.mark.parametrize("kind", ["STUCK", "AWAY"])

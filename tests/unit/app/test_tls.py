@@ -100,7 +100,7 @@ def test_what_does_not_go_together_is_refused_with_the_cause_and_the_next_step(v
 @both
 @pytest.mark.parametrize("name", ["CA", "CERT", "KEY"])
 def test_a_file_that_is_missing_is_named(secured, prefix, name, pems, tmp_path):
-    paths = {f"{prefix}_{one.upper()}": path for one, path in pems.items()}
+    paths = {f"{prefix}_{kind.upper()}": path for kind, path in pems.items()}
     missing = tmp_path / "x.pem"
 
     message = refusal({**secured, **paths, f"{prefix}_{name}": str(missing)})
@@ -109,10 +109,10 @@ def test_a_file_that_is_missing_is_named(secured, prefix, name, pems, tmp_path):
 
 
 @both
-@pytest.mark.parametrize(("given", "missing"), [("CERT", "KEY"), ("KEY", "CERT")])
-def test_a_certificate_needs_its_key(secured, prefix, given, missing, pems):
-    assert refusal({**secured, f"{prefix}_{given}": pems[given.lower()]}) == (
-        f"{prefix}_{given} is set without {prefix}_{missing}: set both, or neither"
+@pytest.mark.parametrize(("present", "missing"), [("CERT", "KEY"), ("KEY", "CERT")])
+def test_a_certificate_needs_its_key(secured, prefix, present, missing, pems):
+    assert refusal({**secured, f"{prefix}_{present}": pems[present.lower()]}) == (
+        f"{prefix}_{present} is set without {prefix}_{missing}: set both, or neither"
     )
 
 
@@ -128,7 +128,7 @@ def test_a_key_of_another_certificate_is_refused(secured, prefix, pems, tmp_path
 @pytest.mark.parametrize("content", ["", "no certificate", "\x00\xff"])
 def test_a_file_that_is_no_pem_is_refused(secured, prefix, name, content, pems, tmp_path):
     (tmp_path / "x.pem").write_text(content)
-    paths = {f"{prefix}_{one.upper()}": path for one, path in pems.items()}
+    paths = {f"{prefix}_{kind.upper()}": path for kind, path in pems.items()}
 
     message = refusal({**secured, **paths, f"{prefix}_{name}": str(tmp_path / "x.pem")})
 
@@ -186,9 +186,9 @@ def test_faust_and_the_engine_are_told_what_all_other_clients_are(protocol):
     sasl = {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_user": "lately", "kafka_sasl_password": "hunter2"}
     settings = Settings(kafka_security=protocol, **(sasl if protocol.startswith("SASL") else {}))
 
-    told = credentials_to_aiokafka_auth(core._credentials(settings))
+    options = credentials_to_aiokafka_auth(core._credentials(settings))
 
-    assert {name: value for name, value in told.items() if value is not None} == tls.kafka_options(settings)
+    assert {name: value for name, value in options.items() if value is not None} == tls.kafka_options(settings)
     assert "hunter2" not in repr(core._credentials(settings))
 
 
@@ -209,56 +209,62 @@ def test_a_login_that_is_refused_for_long_is_said_now_and_then_with_what_to_do(c
     for exc in [SaslAuthenticationFailed("bad"), SaslAuthenticationFailed("bad"), OSError("away"), OSError("away")]:
         log.error("Unable connect to node with id %s: %s", 1, exc)
 
-    first, *others = [record.getMessage() for record in caplog.records]
+    first, *further = [record.getMessage() for record in caplog.records]
     assert "bad: set LATELY_KAFKA_SASL_PASSWORD" in first
-    assert others == ["Unable connect to node with id 1: away"] * 2
+    assert further == ["Unable connect to node with id 1: away"] * 2
 
 
-#: What makes a connection; the modules that may do it by themselves.
+#: Functions and classes that create connections, and the modules that may call them directly.
 KAFKA_MAKERS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient", "create_conn"}
 MYSQL_MAKERS = {"connect", "MySQLConnection", "MySQLConnectionPool", "CMySQLConnection"}
 KAFKA, MYSQL = {"app/kafka/client.py", "app/tls.py", "chunks/client.py"}, {"source/mysql.py"}
-OTHERS = {"confluent_kafka", "kafka", "pymysql", "MySQLdb", "aiomysql"}
-TOLD = {"bootstrap_servers", "security_protocol", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password"}
+OTHER_CLIENTS = {"confluent_kafka", "kafka", "pymysql", "MySQLdb", "aiomysql"}
+SECURITY_OPTIONS = {
+    "bootstrap_servers",
+    "security_protocol",
+    "sasl_mechanism",
+    "sasl_plain_username",
+    "sasl_plain_password",
+}
 
 
-def past(path: str, text: str) -> tuple[int, list[str]]:
-    """How many clients of Kafka a module makes, and what in it goes past the one place that secures
-    clients.
-    """
-    made, found = 0, []
+def find_violations(path: str, text: str) -> tuple[int, list[str]]:
+    """Return the number of Kafka clients that a module creates, and its insecure or direct connections."""
+    clients, violations = 0, []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
-            if {module.split(".")[0] for module in modules} & OTHERS:
-                found.append(f"{path}:{node.lineno} uses another client")
+            if {module.split(".")[0] for module in modules} & OTHER_CLIENTS:
+                violations.append(f"{path}:{node.lineno} uses another client")
             if modules[0].startswith("mysql.") and MYSQL_MAKERS & set(names) and path not in MYSQL:
-                found.append(f"{path}:{node.lineno} makes connections by itself")
+                violations.append(f"{path}:{node.lineno} makes connections by itself")
         elif isinstance(node, ast.Attribute) and path not in MYSQL:
             if node.attr in MYSQL_MAKERS and ast.unparse(node.value).startswith("mysql."):
-                found.append(f"{path}:{node.lineno} makes connections by itself")
+                violations.append(f"{path}:{node.lineno} makes connections by itself")
         elif isinstance(node, ast.Call) and path not in KAFKA:
             name = ast.unparse(node.func).rpartition(".")[2]
-            given = {ast.unparse(one.value).partition("(")[0] for one in node.keywords if one.arg is None}
+            expanded = {
+                ast.unparse(keyword.value).partition("(")[0] for keyword in node.keywords if keyword.arg is None
+            }
             if name in KAFKA_MAKERS:
-                made += 1
-                if not given & {"client", "client_options"}:
-                    found.append(f"{path}:{node.lineno} makes {name} without **client_options(...)")
-                if TOLD & {one.arg for one in node.keywords}:
-                    found.append(f"{path}:{node.lineno} says by itself where Kafka is or how it is secured")
-    return made, found
+                clients += 1
+                if not expanded & {"client", "client_options"}:
+                    violations.append(f"{path}:{node.lineno} makes {name} without **client_options(...)")
+                if SECURITY_OPTIONS & {keyword.arg for keyword in node.keywords}:
+                    violations.append(f"{path}:{node.lineno} says by itself where Kafka is or how it is secured")
+    return clients, violations
 
 
 def test_no_module_makes_a_client_past_the_one_place_that_secures_it():
-    made, found = 0, []
+    clients, violations = 0, []
     for folder in ("app", "agents", "chunks", "commands", "domain", "source", "tables", "web"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            some, wrong = past(str(path.relative_to(ROOT)), path.read_text())
-            made += some
-            found += wrong
-    assert found == []
-    assert made >= 11, "the search finds no clients any more"
+            module_clients, module_violations = find_violations(str(path.relative_to(ROOT)), path.read_text())
+            clients += module_clients
+            violations += module_violations
+    assert violations == []
+    assert clients >= 11, "the search finds no clients any more"
 
 
 @pytest.mark.parametrize(
@@ -276,4 +282,4 @@ def test_no_module_makes_a_client_past_the_one_place_that_secures_it():
     ],
 )
 def test_a_client_past_that_place_would_be_found(text):
-    assert past("web/x.py", text)[1]
+    assert find_violations("web/x.py", text)[1]

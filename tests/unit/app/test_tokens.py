@@ -24,8 +24,8 @@ def test_a_token_names_whom_it_was_made_for(user, operator, days):
     token = tokens.create_token(SECRET, user=user, operator=operator, days=days)
     caller = tokens.read_token(SECRET, token)
     assert caller == Caller(user, operator, caller.expires_at)
-    left = None if caller.expires_at is None else round((caller.expires_at - time.time()) / 86_400)
-    assert left == days
+    days_to_expiry = None if caller.expires_at is None else round((caller.expires_at - time.time()) / 86_400)
+    assert days_to_expiry == days
     with pytest.raises(BadToken):
         tokens.read_token(SECRET[::-1], token)
 

@@ -39,9 +39,9 @@ def output(code: str, *arguments: str) -> list[str]:
 
 
 def test_the_composition_root_starts_these_services_and_no_others():
-    services, others = output(SERVICES)
+    services, functions = output(SERVICES)
     assert services.split() == ["DeadLetterCounts", "ReadProgress", "SourceStatus", "Watchdog"]
-    assert others.split() == ["LostStateHandler.handle_loss", "FreezeGuard.check", "Throttle"]
+    assert functions.split() == ["LostStateHandler.handle_loss", "FreezeGuard.check", "Throttle"]
 
 
 @pytest.mark.parametrize("package", ["tables", "agents", "web", "source", "app.services", "app.kafka", "app.control"])
