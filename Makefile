@@ -1,10 +1,12 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Tests wait more than they compute: twice as many processes as a small machine has cores.
+TEST_PROCESSES ?= 4
 
-.PHONY: help setup demo test check audit crash faults soak bench screenshots
+.PHONY: help setup demo test test-slow check audit crash faults soak bench screenshots
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.installed ## install Lately and its tools into .venv
 
@@ -13,7 +15,10 @@ demo: setup ## run everything on this machine, with a shop that places orders; C
 
 test: setup check ## install what is missing and run every test against real servers
 	@sh local/browser.sh
-	@$(RUN) -m pytest -n 2 --dist loadfile
+	@$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+
+test-slow: setup ## run what waits for timeouts or tries more of everything (see tests/README.md)
+	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m slow
 
 crash: setup ## run workers into every kind of failure and compare all tables after each (some 20 minutes)
 	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest tests/crash/matrix.py

@@ -1,27 +1,41 @@
-"""Real servers for the tests, started once; the end of every log when a test fails."""
+"""Servers and shops that all tests of a run share, the order of the tests, and what a run leaves behind."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kit.stack import ROOT, Servers, Stack, scrubbed
+from local.process import LocalServer
+from tests.kit import shared
+from tests.kit.stack import ROOT, Servers, Stack, remove_settings
 
-_GIVEN = {name: os.environ[name] for name in os.environ if name.startswith("LATELY_")}
-_LOGS = pytest.StashKey[list[Path]]()
+#: The variables of whoever runs the tests: servers of their own, for example.
+SETTINGS = {name: os.environ[name] for name in os.environ if name.startswith("LATELY_")}
+_LOG_FOLDERS = pytest.StashKey[list[Path]]()
 _TAIL_LINES = 40
+#: The folders in which programs leave files on purpose.
+_CACHES = {".hypothesis", ".lately", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+_FILES = pytest.StashKey[set[Path]]()
+#: Servers that outlive this process.
+_started: list[LocalServer] = []
 
-scrubbed()
+os.environ.setdefault(shared.RUN_VARIABLE, uuid.uuid4().hex)
+remove_settings()
+
+
+# -- servers
 
 
 @pytest.fixture(scope="session")
-def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the servers of this run keep their data and logs."""
-    return tmp_path_factory.mktemp("servers")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of this run have in common."""
+    return shared.run_folder(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -33,32 +47,38 @@ def artifacts():
 
 
 @pytest.fixture(scope="session")
-def kafka(server_folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of a real broker: LATELY_KAFKA, or one of our own."""
-    if "LATELY_KAFKA" in _GIVEN:
-        yield _GIVEN["LATELY_KAFKA"]
-        return
+def kafka(run_folder: Path, request: pytest.FixtureRequest) -> str:
+    """The address of a real broker: LATELY_KAFKA, or the one of this run."""
+    if "LATELY_KAFKA" in SETTINGS:
+        return SETTINGS["LATELY_KAFKA"]
     from local.kafka import start_kafka
 
-    with start_kafka(request.getfixturevalue("artifacts"), server_folder) as broker:
-        yield broker.address
+    def start(folder: Path) -> dict:
+        broker = start_kafka(request.getfixturevalue("artifacts"), folder)
+        _started.append(broker)
+        return {"address": broker.address}
+
+    return shared.start_once(run_folder, "kafka", start)["address"]
 
 
 @pytest.fixture(scope="session")
-def database(server_folder: Path, request: pytest.FixtureRequest) -> Iterator[dict]:
-    """How to reach a real MySQL or MariaDB: LATELY_MYSQL_*, or one of our own."""
-    if "LATELY_MYSQL_HOST" in _GIVEN:
-        yield {
-            "host": _GIVEN["LATELY_MYSQL_HOST"],
-            "port": int(_GIVEN.get("LATELY_MYSQL_PORT", 3306)),
-            "user": _GIVEN.get("LATELY_MYSQL_USER", "root"),
-            "password": _GIVEN.get("LATELY_MYSQL_PASSWORD", ""),
+def database(run_folder: Path, request: pytest.FixtureRequest) -> dict:
+    """How to reach a real MySQL or MariaDB: LATELY_MYSQL_*, or the one of this run."""
+    if "LATELY_MYSQL_HOST" in SETTINGS:
+        return {
+            "host": SETTINGS["LATELY_MYSQL_HOST"],
+            "port": int(SETTINGS.get("LATELY_MYSQL_PORT", 3306)),
+            "user": SETTINGS.get("LATELY_MYSQL_USER", "root"),
+            "password": SETTINGS.get("LATELY_MYSQL_PASSWORD", ""),
         }
-        return
     from local.mariadb import start_mariadb
 
-    with start_mariadb(request.getfixturevalue("artifacts"), server_folder) as server:
-        yield {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+    def start(folder: Path) -> dict:
+        server = start_mariadb(request.getfixturevalue("artifacts"), folder)
+        _started.append(server)
+        return {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+
+    return shared.start_once(run_folder, "mariadb", start)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +88,7 @@ def servers(kafka: str, database: dict) -> Servers:
 
 
 @pytest.fixture(scope="session")
-def unpacked_servers(kafka: str, server_folder: Path) -> Iterator[Servers]:
+def unpacked_servers(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Both servers, the database being the one that Maven brings, also where another one is on the PATH."""
     from local import artifacts
     from local.mariadb import start_mariadb
@@ -76,44 +96,108 @@ def unpacked_servers(kafka: str, server_folder: Path) -> Iterator[Servers]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artifacts, "installed_database", lambda: None)
         unpacked = artifacts.resolve(ROOT / ".lately")
-    with start_mariadb(unpacked, server_folder / "unpacked") as server:
+    with start_mariadb(unpacked, tmp_path_factory.mktemp("unpacked")) as server:
         yield Servers(kafka, server.host, server.port, server.user, server.password)
 
 
 @pytest.fixture
 def stack(servers: Servers, tmp_path: Path) -> Iterator[Stack]:
     """A shop of its own for one test."""
-    with Stack(servers, tmp_path) as one:
-        yield one
+    with Stack(servers, tmp_path) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser; without it the tests of the pages are skipped, and fail where CI=true."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        reason = "no chromium on the PATH: install it to test the pages"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+# -- the order of the tests
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let one process run all tests that share a fixture of their module, and begin with what takes longest."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None and _uses_module_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    costs: dict[str, float] = {}
+    for item in items:
+        costs[_unit(item)] = costs.get(_unit(item), 0) + _cost(item)
+    items.sort(key=lambda item: (-costs[_unit(item)], _unit(item)))
+
+
+def _uses_module_fixture(item: pytest.Item) -> bool:
+    definitions = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
+    return any(definition.scope == "module" for fixtures in definitions for definition in fixtures)
+
+
+def _unit(item: pytest.Item) -> str:
+    """What one process runs as a whole: the tests of a group, or one test."""
+    group = item.get_closest_marker("xdist_group")
+    return group.args[0] if group else item.nodeid
+
+
+def _cost(item: pytest.Item) -> float:
+    """About how many seconds a test takes: what it is marked with, or what tests in its folder take."""
+    mark = item.get_closest_marker("cost")
+    if mark:
+        return mark.args[0]
+    return {"system": 5, "real": 1}.get(item.path.parent.name, 0)
+
+
+# -- what a failure shows, and what a run leaves behind
 
 
 @pytest.fixture(autouse=True)
 def _logs_of_failures(request: pytest.FixtureRequest) -> None:
-    if "tmp_path" in request.fixturenames:
-        folders = [request.getfixturevalue("tmp_path")]
-        if "servers" in request.fixturenames:
-            folders.append(request.getfixturevalue("server_folder"))
-        request.node.stash[_LOGS] = folders
+    folders = [request.getfixturevalue("tmp_path")] if "tmp_path" in request.fixturenames else []
+    if "servers" in request.fixturenames:
+        folders += (request.getfixturevalue("run_folder") / shared.FOLDER).glob("*/")
+    request.node.stash[_LOG_FOLDERS] = folders
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
     if report.failed:
-        for folder in item.stash.get(_LOGS, []):
+        for folder in item.stash.get(_LOG_FOLDERS, []):
             for log in sorted(folder.glob("*.log")):
                 lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
                 report.sections.append((f"end of {log.name}", "\n".join(lines)))
     return report
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The browser; without it the tests of the pages are skipped, and fail where CI=true."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        reason = "no chromium on the PATH: install it to test the pages"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember what lies in the working tree; SIGTERM ends a run as orderly as Ctrl-C does."""
+    session.config.stash[_FILES] = _files()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the shared services, and fail where a test has left a process or a file behind."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    shared.kill_shared(session.config._tmp_path_factory.getbasetemp())
+    left = [f"process {process}: {command}" for process, command in shared.kill_processes_of_run().items()]
+    left += [f"file {path}" for path in sorted(_files() - session.config.stash[_FILES])]
+    if left and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.config.get_terminal_writer().line("\nLeft behind by the tests:\n" + "\n".join(left), red=True)
+
+
+def _files() -> set[Path]:
+    """What lies at the top of the working tree, and of what the servers keep there."""
+    return {path for folder in (ROOT, ROOT / ".lately") if folder.exists() for path in folder.iterdir()} - {
+        ROOT / name for name in _CACHES
+    }

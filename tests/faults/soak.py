@@ -24,7 +24,7 @@ from tests.faults.breaking import Breaking
 from tests.faults.chart import svg
 from tests.faults.fault_setup import Rig
 from tests.faults.samples import BOUNDS, EVERY_S, Samples, Watched
-from tests.kit.stack import ROOT, scrubbed
+from tests.kit.stack import ROOT, remove_settings
 
 PER_S = 40
 #: So many orders the shop has at most, so that what follows from their number does not grow.
@@ -36,7 +36,7 @@ def main() -> int:
     """Run it; the exit code."""
     minutes = float(os.environ.get("SOAK_MINUTES", "30"))
     seed = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))
-    scrubbed()
+    remove_settings()
     say(f"soak: {minutes:g} min, SOAK_SEED={seed}")
     folder, artifacts = Path(tempfile.mkdtemp(prefix="soak-")), resolve(ROOT / ".lately")
     with ExitStack() as exits:

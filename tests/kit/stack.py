@@ -65,12 +65,13 @@ class Worker(HttpClient):
 
 
 class Stack:
-    """One shop's database, its topics, and the processes a test starts; all gone at the end of the test."""
+    """One shop's database, its topics, and the processes a test starts; processes and database end with the test."""
 
-    def __init__(self, servers: Servers, folder: Path) -> None:
+    def __init__(self, servers: Servers, folder: Path, name: str | None = None) -> None:
+        """A new stack, or (with `name`) one that another process of the same run has entered."""
         self.servers = servers
         self.folder = folder
-        self.name = f"t{uuid.uuid4().hex[:10]}"
+        self.name = name or f"t{uuid.uuid4().hex[:10]}"
         self.processes: list[LocalProcess] = []
         self.env = {
             "LATELY_ID": self.name,
@@ -93,7 +94,7 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self.processes):
-            process.stop()
+            process.kill()
         self.execute(f"DROP DATABASE `{self.name}`", database=None)
 
     def connect(self, database: str | None = "") -> mysql.connector.MySQLConnection:
@@ -294,7 +295,7 @@ class Stack:
         return self.select("SELECT COUNT(*) FROM purchase_outbox") == [(0,)]
 
 
-def scrubbed() -> None:
+def remove_settings() -> None:
     """Forget the LATELY_* variables of whoever runs the tests."""
     for name in [name for name in os.environ if name.startswith(("LATELY_", "F_", "SHOP_"))]:
         del os.environ[name]
