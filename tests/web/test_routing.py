@@ -20,7 +20,8 @@ from tests.kit.streams import open_stream, order_ids
 from tests.kit.web import WebServer, serve
 
 NOW = datetime(2026, 1, 31, 12)
-SETTINGS = replace(Settings(), heartbeat_s=1, fallback_per_s=0)
+#: Both workers share the machine with other tests: forwarding may take long.
+SETTINGS = replace(Settings(), heartbeat_s=1, fallback_per_s=0, forward_ms=10_000)
 USERS = [f"user-{number}" for number in range(40)]
 PRODUCTS = [f"Phone-{number}" for number in range(40)]
 #: The partitions of the second worker; the first owns the others.
