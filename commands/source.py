@@ -161,7 +161,7 @@ def _serve_metrics(settings: Settings) -> None:
 
     from app import metrics
 
-    for metric in metrics.OF_WORKERS:
+    for metric in metrics.WORKER_ONLY:
         REGISTRY.unregister(metric)
     if settings.source_metrics_port:
         try:

@@ -260,7 +260,7 @@ class SourceService(Service):
         record = build_record(row, name, self.topics, self.settings)
         if record.topic == self.topics.orders_dead.name:
             headers = dict(record.headers)
-            shared_metrics.DEAD.labels(headers[f"{dead_letters.HEADER_PREFIX}exception"].decode()).inc()
+            shared_metrics.DEAD_LETTERS.labels(headers[f"{dead_letters.HEADER_PREFIX}exception"].decode()).inc()
             reason = headers[f"{dead_letters.HEADER_PREFIX}message"].decode()
             order_id, _ = read_references(record.value)
             extra = event_fields(order_id, row.traceparent, topic=record.topic)
@@ -274,7 +274,7 @@ class SourceService(Service):
         """Write the status of this source to Kafka, for the next leader and for the workers."""
         now = await asyncio.to_thread(read_server_time, connection)
         oldest_s = 0.0 if capture.oldest is None else max(0.0, (now - capture.oldest) / 1e6)
-        shared_metrics.OLDEST.set(oldest_s)
+        shared_metrics.OLDEST_PENDING_CHANGE.set(oldest_s)
         level = assessment.level
         if isinstance(capture, Watermark):
             metrics.WATERMARK_AGE.set(capture.age_s)
