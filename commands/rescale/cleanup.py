@@ -1,4 +1,4 @@
-"""`lately rescale --cleanup` and `--abandon`: the topics of a generation that nobody needs any more are deleted."""
+"""`lately rescale --cleanup` and `--abandon`: delete the topics of an unused generation."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from app.kafka.groups import committed_offsets, list_groups, workers_of_group
 from app.polling import poll_until
 from app.settings import Settings
 from app.topics import Topics
-from commands.rescale.next_generation import require_unused, write_down
+from commands.rescale.next_generation import require_unused, write_states
 from domain.values import rfc3339
 
-#: How long the broker may need to delete topics, s.
-PATIENCE_S = 60
-AGAIN_AFTER_S = 0.2
-#: Errors of Kafka: it is deleted already.
+#: Longest time in which the broker deletes topics, s.
+DELETE_TIMEOUT_S = 60
+POLL_INTERVAL_S = 0.2
+#: Kafka's error code for a topic that is deleted already.
 UNKNOWN_TOPIC = 3
 
 
-class Deleted(NamedTuple):
-    """Which generation was deleted, or would be, and its topics."""
+class DeletedGeneration(NamedTuple):
+    """The deleted generation and its topics; for a dry run, what would be deleted."""
 
     generation: int
     topics: list[str]
 
 
-async def cleanup(settings: Settings, dry_run: bool = False) -> Deleted:
-    """Delete the generation before this one, which has to count and be verified; repeating it changes nothing.
+async def cleanup(settings: Settings, dry_run: bool = False) -> DeletedGeneration:
+    """Delete the previous generation. This one must be active and verified. It can be repeated.
 
-    1. See that `lately verify` found no difference since the switch, and that no group reads the old topics. 2. Delete
-    them all but source-state, which goes on telling processes with the settings of before that they are late. 3. Write
-    down that there is no generation before.
+    1. Check that `lately verify` found no difference since the cutover, and that no group reads the old topics.
+    2. Delete all of them except source-state, which stops later processes with the old settings. 3. Record that there
+    is no previous generation.
 
     Raises WrongGeneration, StillRunning, ServerAway, BadTopic.
     """
-    known = await source_state.read(settings)
-    generation.require_active(settings, known)
-    at = generation.current_layout(settings, known)
-    if at.predecessor is None:
+    states = await source_state.read(settings)
+    generation.require_active(settings, states)
+    layout = generation.current_layout(settings, states)
+    if layout.predecessor is None:
         raise WrongGeneration(f"there is no generation before {settings.generation}: nothing to clean up")
-    old = dataclasses.replace(settings, generation=at.predecessor[0], partitions=at.predecessor[1])
+    old = dataclasses.replace(settings, generation=layout.predecessor[0], partitions=layout.predecessor[1])
     # 1.
-    _require_verified(at, known.verified)
+    _require_verified(layout, states.verified)
     async with admin_client(settings) as admin:
         names = await _existing(admin, old)
         await _require_unread(admin, names)
@@ -60,16 +60,16 @@ async def cleanup(settings: Settings, dry_run: bool = False) -> Deleted:
             # 2.
             await _delete(admin, names)
             # 3.
-            await write_down(settings, msgspec.structs.replace(at, predecessor=None))
-    return Deleted(old.generation, names)
+            await write_states(settings, msgspec.structs.replace(layout, predecessor=None))
+    return DeletedGeneration(old.generation, names)
 
 
-async def abandon(settings: Settings, dry_run: bool = False) -> Deleted:
-    """Delete the generation after this one, which does not count yet. Raises as `cleanup` does.
+async def abandon(settings: Settings, dry_run: bool = False) -> DeletedGeneration:
+    """Delete the next generation, which is not active yet. Raises as `cleanup`.
 
-    1. See that it was not switched to, and that no group reads it. 2. Write down that it is given up: a copy of which
-    half is deleted must not be gone on with. 3. Delete it, source-state last: as long as that is there, nobody begins
-    anew, and this can be repeated.
+    1. Check that it is not active, and that no group reads it. 2. Record that it is abandoned: a partly deleted copy
+    must not be continued. 3. Delete it, source-state last: while it exists, no new rescale can begin, and this command
+    can be repeated.
     """
     # 1.
     generation.require_active(settings, await source_state.read(settings))
@@ -78,44 +78,45 @@ async def abandon(settings: Settings, dry_run: bool = False) -> Deleted:
     if begun is None:
         await require_unused(new)
     elif begun.active_since is not None:
-        raise WrongGeneration(f"generation {new.generation} of the topics counts already: it is not to be given up")
+        raise WrongGeneration(f"generation {new.generation} of the topics is active already: it cannot be abandoned")
     async with admin_client(settings) as admin:
         names = await _existing(admin, new)
         if not names:
-            raise WrongGeneration("no rescale is under way: nothing to give up")
+            raise WrongGeneration("no rescale was begun: nothing to abandon")
         await _require_unread(admin, names)
         if not dry_run:
             # 2.
             if begun is not None:
-                await write_down(new, msgspec.structs.replace(begun, is_abandoned=True))
+                await write_states(new, msgspec.structs.replace(begun, is_abandoned=True))
             # 3.
             last = Topics(new).source_state.name
             await _delete(admin, [name for name in names if name != last])
             await _delete(admin, [last])
-    return Deleted(new.generation, names)
+    return DeletedGeneration(new.generation, names)
 
 
-def _require_verified(at: TopicLayout, verified: source_state.VerifyResult | None) -> None:
-    if verified is None or verified.began_at < at.active_since or verified.clean_at != verified.began_at:
+def _require_verified(layout: TopicLayout, verified: source_state.VerifyResult | None) -> None:
+    active_since = layout.active_since or 0
+    if verified is None or verified.began_at < active_since or verified.clean_at != verified.began_at:
         raise WrongGeneration(
-            f"the tables were not compared with MySQL since the switch ({rfc3339(at.active_since)}), or differed: "
-            "`lately verify` first, and `lately verify --repair` where it finds differences"
+            f"the tables were not compared with MySQL since the cutover ({rfc3339(active_since)}), or differed: "
+            "first run `lately verify`, and `lately verify --repair` if it finds differences"
         )
 
 
 async def _existing(admin: AIOKafkaAdminClient, settings: Settings) -> list[str]:
-    there = set(await admin.list_topics())
-    return sorted(topic.name for topic in Topics(settings).all if topic.name in there)
+    existing = set(await admin.list_topics())
+    return sorted(topic.name for topic in Topics(settings).all if topic.name in existing)
 
 
 async def _require_unread(admin: AIOKafkaAdminClient, names: list[str]) -> None:
-    """Raise StillRunning when a group with members has read one of these topics."""
+    """Raise StillRunning if a group with members has read one of these topics."""
     for group in await list_groups(admin):
-        reads = {tp.topic for tp in await committed_offsets(admin, group)} & set(names)
-        if reads and (found := await workers_of_group(admin, group)):
+        topics = {tp.topic for tp in await committed_offsets(admin, group)} & set(names)
+        if topics and (workers := await workers_of_group(admin, group)):
             raise StillRunning(
-                f"the group {group} still reads {', '.join(sorted(reads))}: stop {', '.join(found)}; one that was "
-                "killed counts until LATELY_SESSION_TIMEOUT_S has passed"
+                f"the group {group} still reads {', '.join(sorted(topics))}: stop {', '.join(workers)}; a killed "
+                "worker counts until LATELY_SESSION_TIMEOUT_S has passed"
             )
 
 
@@ -130,5 +131,5 @@ async def _delete(admin: AIOKafkaAdminClient, names: list[str]) -> None:
     async def remaining() -> set[str]:
         return set(names) & set(await admin.list_topics())
 
-    if await poll_until(remaining, PATIENCE_S, AGAIN_AFTER_S, is_done=operator.not_):
-        raise ServerAway(f"Kafka still lists deleted topics after {PATIENCE_S} s: run this again")
+    if await poll_until(remaining, DELETE_TIMEOUT_S, POLL_INTERVAL_S, is_done=operator.not_):
+        raise ServerAway(f"Kafka still lists deleted topics after {DELETE_TIMEOUT_S} s: repeat the command")

@@ -1,7 +1,7 @@
-"""Whether the tables of two generations of the topics say the same, read from their changelogs.
+"""Compares the tables of two generations, read from their changelogs.
 
-Everything is compared once while orders flow, which finds the users who differ or change. Only these are looked at
-again at the switch, when nothing is published for a moment.
+All users are compared once while orders arrive, which finds the users who may differ. Only these are compared again
+during the cutover, when nothing is published.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.settings import Settings
 from chunks import RESERVED_PREFIX, Store
 from commands.changelogs import ChangelogReader
 from commands.repair import merge_by_user
-from commands.tables.dump import Stores
+from commands.tables.dump import TemporaryStores
 from domain import purchases
 from domain.differences import PurchaseDifference, find_differences
 from domain.partitioning import partition_of
@@ -24,39 +24,40 @@ from domain.purchases import Purchase
 from domain.totals import Totals, decode_totals
 
 
-class _Copied(Store):
-    """A copy that notes which users are touched, where it has a set for them."""
+class _TrackedCopy(Store):
+    """A copy of a table partition that records the changed users, if `touched` is set."""
 
     touched: set[bytes] | None = None
 
-    def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int) -> None:
+    def apply(self, records: Iterable[tuple[bytes, bytes | None]], offset: int, markers: int = 0) -> None:
         records = list(records)
         if self.touched is not None:
             self.touched |= {key.partition(b"\x00")[0] for key, _ in records if not key.startswith(RESERVED_PREFIX)}
-        super().apply(records, offset)
+        super().apply(records, offset, markers)
 
     def wipe(self) -> None:
-        """Forget all: the changelog begins anew, so whoever was there is touched."""
+        """Delete everything: the changelog begins again, so all users are changed."""
         if self.touched is not None:
             self.touched |= {key.partition(b"\x00")[0] for key, _ in self.scan()}
         super().wipe()
 
 
-class _Side:
-    """The tables of one generation, as of the last time that they were copied."""
+class _GenerationTables:
+    """The tables of one generation at the last copy."""
 
-    def __init__(self, settings: Settings, logs: ChangelogReader, stores: Stores) -> None:
-        self._settings, self._logs, self._make = settings, logs, stores.make
-        self._stores: dict[tuple[str, int], _Copied] = {}
+    def __init__(self, settings: Settings, logs: ChangelogReader, stores: TemporaryStores) -> None:
+        self._settings, self._logs, self._temporary_stores = settings, logs, stores
+        self._stores: dict[tuple[str, int], _TrackedCopy] = {}
 
     async def catch_up(self) -> set[bytes]:
-        """Copy what there is as of now; the users who were touched since the last time."""
+        """Copy the current state, and return the users who changed since the last copy."""
         touched: set[bytes] = set()
         for table in ("by_user", "product_partials") if self._settings.by_product else ("by_user",):
             for partition in range(self._settings.partitions):
                 store = self._stores.get((table, partition))
                 if store is None:
-                    store = self._make(f"{self._settings.group}-{table}", partition, _Copied)
+                    name = f"{self._settings.group}-{table}"
+                    store = self._temporary_stores.create(name, partition, _TrackedCopy)
                     self._stores[table, partition] = store
                 else:
                     store.open()
@@ -66,26 +67,26 @@ class _Side:
         return touched
 
     @contextmanager
-    def opened(self) -> Iterator[_Side]:
-        """Its stores, open to be read."""
+    def open_stores(self) -> Iterator[_GenerationTables]:
+        """Open the stores for reading."""
         with ExitStack() as stack:
             for store in self._stores.values():
                 stack.enter_context(closing(store.open()))
             yield self
 
     def users(self) -> Iterator[tuple[bytes, list[Purchase]]]:
-        """All users in the order of their ids' bytes, each with all that is known of their purchases."""
+        """Iterate over all users in the order of their ids' bytes, with all their purchases, removed ones too."""
         scans = [store.scan() for (table, _), store in self._stores.items() if table == "by_user"]
         for user, pairs in groupby(heapq.merge(*scans), lambda pair: pair[0].partition(b"\x00")[0]):
-            yield user, [one for key, value in pairs for one in purchases.entry_purchases(key, value)]
+            yield user, [purchase for key, value in pairs for purchase in purchases.entry_purchases(key, value)]
 
-    def registers(self, user: bytes) -> list[Purchase]:
-        """All that is known of one user's purchases."""
+    def purchases_of(self, user: bytes) -> list[Purchase]:
+        """All purchases of a user, removed ones too."""
         store = self._stores["by_user", partition_of(user, self._settings.partitions)]
         return purchases.all_purchases(store.get(user), [value for _, value in store.scan(user + b"\x00")])
 
     def totals(self) -> dict[str, Totals]:
-        """Product -> how often it was bought and for how much; none that nobody has."""
+        """Product -> its totals, for products with purchases."""
         sums: dict[str, Totals] = {}
         for (table, _), store in self._stores.items():
             for product, value in store.scan() if table == "product_partials" else ():
@@ -94,45 +95,50 @@ class _Side:
         return {name: totals for name, totals in sums.items() if totals.purchases}
 
 
-class Audit:
+class GenerationComparison:
     """The comparison of an old generation with a new one."""
 
     def __init__(
-        self, old: Settings, old_logs: ChangelogReader, new: Settings, new_logs: ChangelogReader, stores: Stores
-    ) -> None:
-        self._old, self._new = _Side(old, old_logs, stores), _Side(new, new_logs, stores)
+        self, old: Settings, old_logs: ChangelogReader, new: Settings, new_logs: ChangelogReader,
+        stores: TemporaryStores,
+    ) -> None:  # fmt: skip
+        self._old, self._new = _GenerationTables(old, old_logs, stores), _GenerationTables(new, new_logs, stores)
         self._suspects: set[bytes] = set()
-        #: How many users there are.
+        #: Number of users.
         self.users = 0
 
     async def compare_all(self) -> None:
-        """Compare what there is as of now; who differs may be in the middle of a change."""
+        """Compare the current state; a user who differs may be in the middle of a change."""
         for side in (self._old, self._new):
             await side.catch_up()
-        with self._old.opened() as old, self._new.opened() as new:
-            async for user, wanted, known in merge_by_user(old.users(), _each(new.users())):
+        with self._old.open_stores() as old, self._new.open_stores() as new:
+            async for user, old_purchases, new_purchases in merge_by_user(old.users(), _yield_regularly(new.users())):
                 self.users += 1
-                if _differences(user, wanted, known):
+                if _differences(user, old_purchases, new_purchases):
                     self._suspects.add(user.encode())
 
-    async def decide(self) -> tuple[list[PurchaseDifference], list[str]]:
-        """The purchases and the products that differ, once both have applied the same."""
+    async def find_differences(self) -> tuple[list[PurchaseDifference], list[str]]:
+        """The purchases and products that differ, after both sides have applied the same events."""
         for side in (self._old, self._new):
             self._suspects |= await side.catch_up()
-        with self._old.opened() as old, self._new.opened() as new:
-            found: list[PurchaseDifference] = []
+        with self._old.open_stores() as old, self._new.open_stores() as new:
+            differences: list[PurchaseDifference] = []
             for user in sorted(self._suspects):
-                found += _differences(user.decode(), old.registers(user), new.registers(user))
-            was, now = old.totals(), new.totals()
-        return found, sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+                differences += _differences(user.decode(), old.purchases_of(user), new.purchases_of(user))
+            old_totals, new_totals = old.totals(), new.totals()
+        products = old_totals.keys() | new_totals.keys()
+        return differences, sorted(name for name in products if old_totals.get(name) != new_totals.get(name))
 
 
-def _differences(user: str, wanted: Iterable[Purchase], known: Iterable[Purchase]) -> list[PurchaseDifference]:
-    return find_differences(user, [one for one in wanted if one.live], known, None)
+def _differences(user: str, expected: Iterable[Purchase], actual: Iterable[Purchase]) -> list[PurchaseDifference]:
+    return find_differences(user, [purchase for purchase in expected if purchase.live], actual, None)
 
 
-async def _each(users: Iterable[tuple[bytes, list[Purchase]]]) -> AsyncIterator[tuple[bytes, list[Purchase]]]:
-    for number, one in enumerate(users):
+async def _yield_regularly(
+    users: Iterable[tuple[bytes, list[Purchase]]],
+) -> AsyncIterator[tuple[bytes, list[Purchase]]]:
+    """Give the event loop a turn after every 1,000 users."""
+    for number, user in enumerate(users):
         if not number % 1_000:
             await asyncio.sleep(0)
-        yield one
+        yield user

@@ -1,4 +1,4 @@
-"""Waiting for the workers of two generations of the topics, and switching from the one to the other."""
+"""Waits for the workers of two generations of the topics, and switches from one to the other."""
 
 from __future__ import annotations
 
@@ -16,92 +16,90 @@ from app.kafka.lag import LagReader
 from app.polling import poll_until
 from app.settings import Settings
 from commands.rescale.log_copy import LogCopy
-from commands.rescale.next_generation import write_down
-from commands.rescale.source_handover import Lead
+from commands.rescale.next_generation import write_states
+from commands.rescale.source_handover import HeldLocks
 
-#: How long the workers may need to apply what was published last, once nothing more comes.
-PATIENCE_S = 60
-AGAIN_AFTER_S = 0.5
-#: Workers that need no longer than this to apply what there was when it began are up to date, s.
-MOMENT_S = 5.0
+#: Longest time in which the workers apply the last events after publishing has stopped.
+APPLY_TIMEOUT_S = 60
+POLL_INTERVAL_S = 0.5
+#: Workers that apply all current events within this time are up to date, s.
+UP_TO_DATE_S = 5.0
 
 
-class Switch:
-    """The steps of `lately rescale` that need both generations: waiting for their workers, and the switch itself."""
+class Cutover:
+    """The steps of `lately rescale` that need both generations: waiting for their workers, and the cutover."""
 
-    def __init__(
-        self, old: Settings, new: Settings, copy: LogCopy, old_behind: LagReader, new_behind: LagReader
-    ) -> None:
+    def __init__(self, old: Settings, new: Settings, copy: LogCopy, old_lag: LagReader, new_lag: LagReader) -> None:
         self._old, self._new, self._copy = old, new, copy
-        self._old_behind, self._new_behind = old_behind, new_behind
+        self._old_lag, self._new_lag = old_lag, new_lag
 
-    async def wait_for_workers(self, within_s: int, say: Callable[[str], None]) -> None:
-        """Copy on until workers of the new generation have applied all that there was a moment ago."""
-        began = marked = time.monotonic()
-        told, ends = False, await self._new_behind.end_offsets()
+    async def wait_for_workers(self, within_s: int, report: Callable[[str], None]) -> None:
+        """Continue the copy until workers of the new generation are up to date."""
+        started_at = ends_read_at = time.monotonic()
+        is_reported, ends = False, await self._new_lag.end_offsets()
         while True:
             await self._copy.catch_up()
-            workers, left = len(await self._new_behind.list_workers()), await self._new_behind.count_unread(ends)
-            if workers and not left:
-                if time.monotonic() - marked < MOMENT_S:
+            workers, unread = len(await self._new_lag.list_workers()), await self._new_lag.count_unread(ends)
+            if workers and not unread:
+                if time.monotonic() - ends_read_at < UP_TO_DATE_S:
                     return
-                marked, ends = time.monotonic(), await self._new_behind.end_offsets()
+                ends_read_at, ends = time.monotonic(), await self._new_lag.end_offsets()
                 continue
-            if not told:
-                start = (
+            if not is_reported:
+                instruction = (
                     f"start its workers and sources with LATELY_GENERATION={self._new.generation} "
                     f"LATELY_PARTITIONS={self._new.partitions} beside the old ones; "
                 )
-                say(
-                    f"{self._copy.copied.events:,} events are in generation {self._new.generation}; "
-                    f"{'' if workers else start}waiting for its workers to read all"
+                report(
+                    f"{self._copy.progress.events:,} events are in generation {self._new.generation}; "
+                    f"{'' if workers else instruction}waiting until its workers have read all"
                 )
-                told = True
-            if within_s and time.monotonic() - began > within_s:
+                is_reported = True
+            if within_s and time.monotonic() - started_at > within_s:
                 raise ServerAway(
-                    f"{workers} workers of generation {self._new.generation} run, and {left} records are left to be "
-                    "read: run this again, it goes on"
+                    f"{workers} workers of generation {self._new.generation} run, and {unread} records are unread: "
+                    "repeat the command; it continues"
                 )
-            await asyncio.sleep(AGAIN_AFTER_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def settle(self) -> None:
-        """Copy the rest, and wait until the workers of both generations have applied all of it."""
+        """Copy the rest, and wait until the workers of both generations have applied it."""
         await self._copy.catch_up()
-        for settings, one in ((self._old, self._old_behind), (self._new, self._new_behind)):
+        for settings, lag_reader in ((self._old, self._old_lag), (self._new, self._new_lag)):
 
-            async def count_unread(settings: Settings = settings, reader: LagReader = one) -> int:
+            async def count_unread(settings: Settings = settings, reader: LagReader = lag_reader) -> int:
                 unread = await reader.count_unread()
                 if unread and not await reader.list_workers():
                     raise ServerAway(
-                        f"no worker of generation {settings.generation} runs, and {unread} records are left to be "
-                        "read: start one, then run this again"
+                        f"no worker of generation {settings.generation} runs, and {unread} records are unread: "
+                        "start one, then repeat the command"
                     )
                 return unread
 
-            unread = await poll_until(count_unread, PATIENCE_S, AGAIN_AFTER_S, is_done=operator.not_)
+            unread = await poll_until(count_unread, APPLY_TIMEOUT_S, POLL_INTERVAL_S, is_done=operator.not_)
             if unread:
                 raise ServerAway(
-                    f"the workers of generation {settings.generation} have {unread} records left to read, "
-                    f"{PATIENCE_S} s after the last was published: see that they run, then run this again"
+                    f"the workers of generation {settings.generation} have {unread} unread records "
+                    f"{APPLY_TIMEOUT_S} s after the last publication: check that they run, then repeat the command"
                 )
 
-    async def finish(self, lead: Lead) -> None:
-        """The steps 6 to 9 of `run`."""
-        await lead.require()
+    async def finish(self, source_locks: HeldLocks) -> None:
+        """Steps 6 to 9 of `rescale.run`."""
+        await source_locks.require()
         # 6.
-        at = generation.current_layout(self._old, await source_state.read(self._old))
+        layout = generation.current_layout(self._old, await source_state.read(self._old))
         successor = Generation(self._new.generation, self._new.partitions)
-        await write_down(self._old, msgspec.structs.replace(at, successor=successor))
-        # 7. Whoever leads from now on sees it, and nobody leads who began before; so this is the end of the topic.
-        await lead.require()
-        await self._copy.catch_up(unreadable=True)
+        await write_states(self._old, msgspec.structs.replace(layout, successor=successor))
+        # 7. Every later leader reads the layout, and no earlier leader is left: the end of the topic is final.
+        await source_locks.require()
+        await self._copy.catch_up(include_unreadable=True)
         # 8.
-        await self._copy.copy_letters()
-        known = await source_state.read(self._old)
-        kept = [state for state in (known.snapshot, known.watermark) if state is not None]
+        await self._copy.copy_dead_letters()
+        states = await source_state.read(self._old)
+        copied = [state for state in (states.snapshot, states.watermark) if state is not None]
         # 9.
-        now = await lead.require()
-        before = Generation(self._old.generation, self._old.partitions)
-        await write_down(
-            self._new, *kept, TopicLayout(partitions=self._new.partitions, predecessor=before, active_since=now)
+        now = await source_locks.require()
+        predecessor = Generation(self._old.generation, self._old.partitions)
+        await write_states(
+            self._new, *copied, TopicLayout(partitions=self._new.partitions, predecessor=predecessor, active_since=now)
         )

@@ -1,7 +1,7 @@
-"""Copying `orders` into the topics of another generation, exactly once, while it is written to.
+"""Copies `orders` to the topics of another generation, exactly once, while new events arrive.
 
-What is copied and how far that is are one transaction, so a copy that was killed goes on without a repeat. Events keep
-key, value, headers and time; in a partition they lie in the order of their times, as far as they did before.
+Events and progress are one transaction, so a copy continues after a kill without repeats. Events keep key, value,
+headers and timestamp; the events of a new partition are in the order of their timestamps, if the old ones were.
 """
 
 from __future__ import annotations
@@ -33,107 +33,113 @@ from domain.events import read_event
 from domain.partitioning import partition_of
 
 #: Events of one transaction.
-AT_ONCE = 5_000
+BATCH_EVENTS = 5_000
 
 
 class LogCopy:
-    """The copy of one generation's events in another one."""
+    """Copies the events of one generation to another one."""
 
     def __init__(
-        self, old: Settings, new: Settings, consumer: AIOKafkaConsumer, heads: AIOKafkaConsumer,
-        producer: AIOKafkaProducer, copied: CopyProgress,
+        self, old: Settings, new: Settings, consumer: AIOKafkaConsumer, end_consumer: AIOKafkaConsumer,
+        producer: AIOKafkaProducer, progress: CopyProgress,
     ) -> None:  # fmt: skip
-        self._old, self._new, self._consumer, self._heads, self._producer = old, new, consumer, heads, producer
+        self._old, self._new, self._producer = old, new, producer
+        self._consumer, self._end_consumer = consumer, end_consumer
         self._source, self._target = Topics(old), Topics(new)
-        self.copied = copied
+        self.progress = progress
 
     async def catch_up(
-        self, progress: Callable[[int, int], None] = lambda done, total: None, unreadable: bool = False
+        self, progress: Callable[[int, int], None] = lambda done, total: None, include_unreadable: bool = False
     ) -> None:
-        """Copy what there is as of now. What cannot be read is a dead letter already; it is copied if that is said.
+        """Copy up to the current high watermark; unreadable records are dead letters already.
 
-        That goes up to the high watermark: where a transaction is open, its end is awaited, and what lies behind it is
-        not passed over.
+        If a transaction is open, its end is awaited, so no later record is skipped.
         """
         tps = [TopicPartition(self._source.orders.name, number) for number in range(self._old.partitions)]
-        firsts, ends = await self._heads.beginning_offsets(tps), await self._heads.end_offsets(tps)
+        starts = await self._end_consumer.beginning_offsets(tps)
+        ends = await self._end_consumer.end_offsets(tps)
         self._consumer.assign(tps)
         for tp in tps:
-            self._consumer.seek(tp, max(firsts[tp], self.copied.offsets.get(tp.partition, 0)))
-        waiting: list[ConsumerRecord] = []
+            self._consumer.seek(tp, max(starts[tp], self.progress.offsets.get(tp.partition, 0)))
+        batch: list[ConsumerRecord] = []
         total = sum(ends.values())
-        async for record in in_order(self._consumer, ends):
-            waiting.append(record)
-            if len(waiting) == AT_ONCE:
-                await self._write(waiting, unreadable)
-                waiting = []
-                progress(sum(self.copied.offsets.values()), total)
-        if waiting:
-            await self._write(waiting, unreadable)
+        async for record in merge_by_time(self._consumer, ends):
+            batch.append(record)
+            if len(batch) == BATCH_EVENTS:
+                await self._write(batch, include_unreadable)
+                batch = []
+                progress(sum(self.progress.offsets.values()), total)
+        if batch:
+            await self._write(batch, include_unreadable)
 
-    async def copy_letters(self) -> None:
-        """Copy the open dead letters, once: each as it was, and to be retried into the partition of its key now."""
-        if self.copied.has_dead_letters:
+    async def copy_dead_letters(self) -> None:
+        """Copy the open dead letters once; a retry will use the new partition of the key."""
+        if self.progress.has_dead_letters:
             return
         letters = await dead_letter_topic.find_records(self._old, lambda letter: True)
         async with self._transaction():
-            for one in letters:
-                topic, headers = self._target.orders_dead.name, self._headers(one)
-                await self._producer.send(topic, one.value, one.key, self._partition(one.key), headers=headers)
-            await self._remember(msgspec.structs.replace(self.copied, has_dead_letters=True))
+            for letter in letters:
+                topic, headers = self._target.orders_dead.name, self._headers(letter)
+                await self._producer.send(topic, letter.value, letter.key, self._partition(letter.key), headers=headers)
+            await self._write_progress(msgspec.structs.replace(self.progress, has_dead_letters=True))
 
     def _headers(self, letter: ConsumerRecord) -> list[tuple[str, bytes]]:
-        said = dict(letter.headers)
-        if said.get(f"{HEADER_PREFIX}topic") == self._source.orders.name.encode():
-            said[f"{HEADER_PREFIX}topic"] = self._target.orders.name.encode()
-            said[f"{HEADER_PREFIX}partition"] = b"%d" % self._partition(letter.key)
-            # It was not copied, so it has no place there.
-            said.pop(f"{HEADER_PREFIX}offset", None)
-        return list(said.items())
+        headers = dict(letter.headers)
+        if headers.get(f"{HEADER_PREFIX}topic") == self._source.orders.name.encode():
+            headers[f"{HEADER_PREFIX}topic"] = self._target.orders.name.encode()
+            headers[f"{HEADER_PREFIX}partition"] = b"%d" % self._partition(letter.key)
+            # The unreadable record was not copied, so it has no offset there.
+            headers.pop(f"{HEADER_PREFIX}offset", None)
+        return list(headers.items())
 
-    async def _write(self, records: list[ConsumerRecord], unreadable: bool) -> None:
-        offsets = self.copied.offsets | {one.partition: one.offset + 1 for one in records}
-        chosen = [one for one in records if unreadable or _readable(one)]
+    async def _write(self, records: list[ConsumerRecord], include_unreadable: bool) -> None:
+        offsets = self.progress.offsets | {record.partition: record.offset + 1 for record in records}
+        copied = [record for record in records if include_unreadable or _is_readable(record)]
         async with self._transaction():
             batches: dict[int, list[ConsumerRecord]] = {}
-            for one in chosen:
-                batches.setdefault(self._partition(one.key), []).append(one)
-            sent = [await self._send(number, some) for number, some in batches.items()]
+            for record in copied:
+                batches.setdefault(self._partition(record.key), []).append(record)
+            sent = [await self._send(partition, batch) for partition, batch in batches.items()]
             await asyncio.gather(*(future for futures in sent for future, _ in futures))
-            events = self.copied.events + len(chosen)
-            await self._remember(msgspec.structs.replace(self.copied, offsets=offsets, events=events))
+            events = self.progress.events + len(copied)
+            await self._write_progress(msgspec.structs.replace(self.progress, offsets=offsets, events=events))
 
     async def _send(
-        self, number: int, records: Iterable[ConsumerRecord]
+        self, partition: int, records: Iterable[ConsumerRecord]
     ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
         messages: Iterable[Message] = (
-            {"timestamp": one.timestamp, "key": one.key, "value": one.value, "headers": list(one.headers)}
-            for one in records
+            {
+                "timestamp": record.timestamp,
+                "key": record.key,
+                "value": record.value,
+                "headers": list(record.headers),
+            }
+            for record in records
         )
-        return await send_batches(self._producer, self._target.orders.name, number, messages)
+        return await send_batches(self._producer, self._target.orders.name, partition, messages)
 
-    async def _remember(self, copied: CopyProgress) -> None:
-        key, value = source_state.encode(copied)
+    async def _write_progress(self, progress: CopyProgress) -> None:
+        key, value = source_state.encode(progress)
         await self._producer.send_and_wait(self._target.source_state.name, value, key, partition=0)
-        self.copied = copied
+        self.progress = progress
 
     def _partition(self, key: bytes | None) -> int:
         return partition_of(key or b"", self._new.partitions)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
-        before = self.copied
+        before = self.progress
         try:
             async with self._producer.transaction():
                 yield
         except BaseException as exc:
-            self.copied = before
+            self.progress = before
             if isinstance(exc, ProducerFenced | InvalidProducerEpoch):
-                raise StillRunning("another `lately rescale` has begun meanwhile, and goes on with this one") from None
+                raise StillRunning("another `lately rescale` has started and continues this one") from None
             raise
 
 
-def _readable(record: ConsumerRecord) -> bool:
+def _is_readable(record: ConsumerRecord) -> bool:
     try:
         read_event(record.key, record.value)
     except UnreadableEvent:
@@ -141,30 +147,32 @@ def _readable(record: ConsumerRecord) -> bool:
     return True
 
 
-async def in_order(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
-    """The records of assigned partitions up to `ends`: those of a partition in their order, all by their times."""
-    waiting: dict[TopicPartition, deque[ConsumerRecord]] = {tp: deque() for tp in ends}
+async def merge_by_time(
+    consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[ConsumerRecord]:
+    """Read the assigned partitions up to `ends`, merged by timestamp; each partition keeps its order."""
+    queues: dict[TopicPartition, deque[ConsumerRecord]] = {tp: deque() for tp in ends}
     while True:
-        empty = [tp for tp, queue in waiting.items() if not queue and await consumer.position(tp) < ends[tp]]
+        empty = [tp for tp, queue in queues.items() if not queue and await consumer.position(tp) < ends[tp]]
         if empty:
             for tp, records in (await consumer.getmany(*empty, timeout_ms=500)).items():
-                waiting[tp].extend(one for one in records if one.offset < ends[tp])
+                queues[tp].extend(record for record in records if record.offset < ends[tp])
             continue
-        heads = [(queue[0].timestamp, tp.partition, queue) for tp, queue in waiting.items() if queue]
+        heads = [(queue[0].timestamp, tp.partition, queue) for tp, queue in queues.items() if queue]
         if not heads:
             return
         heapq.heapify(heads)
         while True:
-            _, number, queue = heads[0]
+            _, partition, queue = heads[0]
             yield queue.popleft()
             if not queue:
                 break
-            heapq.heapreplace(heads, (queue[0].timestamp, number, queue))
+            heapq.heapreplace(heads, (queue[0].timestamp, partition, queue))
 
 
 @asynccontextmanager
-async def copying(old: Settings, new: Settings) -> AsyncIterator[LogCopy]:
-    """The copy, from where it is; whoever else was at it can commit nothing more. Raises ServerAway, StillRunning."""
+async def open_log_copy(old: Settings, new: Settings) -> AsyncIterator[LogCopy]:
+    """Open the copy at its progress, and fence any other copy. Raises ServerAway, StillRunning."""
     producer = AIOKafkaProducer(
         **client_options(old),
         transactional_id=f"{new.prefix}rescale",
@@ -173,10 +181,11 @@ async def copying(old: Settings, new: Settings) -> AsyncIterator[LogCopy]:
         max_request_size=MAX_REQUEST_BYTES,
     )
     uncommitted = open_consumer(old, isolation_level="read_uncommitted")
-    async with explain_errors(old), open_consumer(old) as consumer, uncommitted as heads:
+    async with explain_errors(old), open_consumer(old) as consumer, uncommitted as end_consumer:
         try:
             await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
-            known = await source_state.read(new)
-            yield LogCopy(old, new, consumer, heads, producer, known.copy_progress or CopyProgress())
+            states = await source_state.read(new)
+            progress = states.copy_progress or CopyProgress()
+            yield LogCopy(old, new, consumer, end_consumer, producer, progress)
         finally:
             await asyncio.shield(producer.stop())

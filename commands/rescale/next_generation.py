@@ -1,4 +1,4 @@
-"""The generation of the topics that a `lately rescale` fills: its settings, whether it may begin, and its topics."""
+"""The new generation of a `lately rescale`: its settings, its preconditions and its topics."""
 
 from __future__ import annotations
 
@@ -18,72 +18,70 @@ from source.publisher import open_publisher
 
 
 def next_generation(settings: Settings, partitions: int) -> Settings:
-    """The settings of the generation after this one. Raises BadSetting where the number stays the same."""
+    """The settings of the next generation. Raises BadSetting if the number of partitions stays the same."""
     if partitions == settings.partitions:
-        raise BadSetting(
-            f"--partitions {partitions}: LATELY_PARTITIONS is {partitions} already, so nothing would change"
-        )
+        raise BadSetting(f"--partitions {partitions}: LATELY_PARTITIONS is {partitions} already: choose another number")
     return dataclasses.replace(settings, partitions=partitions, generation=settings.generation + 1)
 
 
-async def stands(old: Settings, new: Settings) -> tuple[bool, TopicLayout | None]:
-    """Whether the old generation is a former one already, and where the new one stands, if it was begun.
+async def read_layouts(old: Settings, new: Settings) -> tuple[bool, TopicLayout | None]:
+    """Return whether the old generation is superseded, and the layout of the new one, None if it was not begun.
 
-    Raises WrongGeneration, BadSetting, BadTopic, ServerAway where a rescale from one to the other cannot go on.
+    Raises WrongGeneration, BadSetting, BadTopic, ServerAway if the rescale cannot continue.
     """
-    known = await source_state.read(old)
-    at = generation.current_layout(old, known)
-    former = at.successor == (new.generation, new.partitions)
-    if not former:
-        generation.require_active(old, known)
-        if at.predecessor is not None:
+    states = await source_state.read(old)
+    layout = generation.current_layout(old, states)
+    is_superseded = layout.successor == (new.generation, new.partitions)
+    if not is_superseded:
+        generation.require_active(old, states)
+        if layout.predecessor is not None:
             raise WrongGeneration(
-                f"generation {at.predecessor[0]} of the topics is still there: `lately rescale --cleanup` first"
+                f"generation {layout.predecessor[0]} of the topics still exists: first run `lately rescale --cleanup`"
             )
     missing = await missing_topics(old)
     if missing:
-        raise BadTopic(f"there is nothing to rescale, topics are missing: {', '.join(missing)}; look at LATELY_ID")
-    known = await source_state.read(new)
-    if known.layout is None:
-        return former, None
-    begun = generation.current_layout(new, known)
+        raise BadTopic(f"nothing to rescale, these topics do not exist: {', '.join(missing)}; check LATELY_ID")
+    new_states = await source_state.read(new)
+    if new_states.layout is None:
+        return is_superseded, None
+    begun = generation.current_layout(new, new_states)
     if begun.partitions != new.partitions:
         raise BadSetting(
-            f"a rescale to {begun.partitions} partitions is under way: go on with --partitions {begun.partitions}, "
-            "or give it up with --abandon"
+            f"a rescale to {begun.partitions} partitions was begun: continue it with --partitions {begun.partitions}, "
+            "or delete it with --abandon"
         )
-    return former, begun
+    return is_superseded, begun
 
 
-async def begin(old: Settings, new: Settings) -> None:
-    """Make the topics of a new generation, and write down what it is. To repeat it is harmless.
+async def begin_generation(old: Settings, new: Settings) -> None:
+    """Create the topics of a new generation and record its layout. It can be repeated.
 
-    Raises BadTopic where topics of these names were there before, and ServerAway.
+    Raises BadTopic if topics with these names exist already, and ServerAway.
     """
     await require_unused(new)
     try:
         await ensure_topics(new)
     except BadTopic as exc:
-        raise BadTopic(f"a rescale was begun before ({exc}): `lately rescale --abandon` gives that up") from None
-    await write_down(
+        raise BadTopic(f"another rescale was begun ({exc}): `lately rescale --abandon` deletes it") from None
+    await write_states(
         new, TopicLayout(partitions=new.partitions, predecessor=Generation(old.generation, old.partitions))
     )
 
 
 async def require_unused(settings: Settings) -> None:
-    """Raise BadTopic where a topic of this generation, which nobody has begun, holds records: it is somebody else's."""
+    """Raise BadTopic if a topic of this generation contains records although no rescale was begun."""
     async with open_consumer(settings) as consumer:
-        there = await consumer.topics()
-        for name in sorted({topic.name for topic in Topics(settings).all} & there):
+        existing = await consumer.topics()
+        for name in sorted({topic.name for topic in Topics(settings).all} & existing):
             tps = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
             if any((await consumer.end_offsets(tps)).values()):
                 raise BadTopic(
-                    f"topic {name} holds records, but no rescale of these settings was begun: "
-                    "it is somebody else's, and LATELY_TOPIC_PREFIX or LATELY_ID has to be another one"
+                    f"topic {name} holds records, but no rescale was begun with these settings: "
+                    "another application uses it; choose another LATELY_TOPIC_PREFIX or LATELY_ID"
                 )
 
 
-async def write_down(settings: Settings, *states: source_state.State) -> None:
-    """Write states to the source-state of a generation. Raises ServerAway."""
+async def write_states(settings: Settings, *states: source_state.State) -> None:
+    """Write states to the topic source-state of a generation. Raises ServerAway."""
     async with explain_errors(settings), open_publisher(settings, Topics(settings)) as publisher:
         await publisher.write_states(*states)

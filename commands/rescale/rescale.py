@@ -1,6 +1,6 @@
 """`lately rescale`: another number of partitions, in a new generation of topics and tables beside the old one.
 
-The argument why nothing is lost or doubled is in docs/decisions/013-another-generation.md.
+docs/decisions/013-another-generation.md explains why nothing is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -17,112 +17,112 @@ from app.kafka.lag import open_lag_reader
 from app.settings import Settings
 from app.topics import Topics
 from commands.changelogs import open_changelogs
-from commands.rescale.compare_generations import Audit
-from commands.rescale.cutover import Switch
-from commands.rescale.log_copy import copying
-from commands.rescale.next_generation import begin, next_generation, stands
-from commands.rescale.source_handover import leading
-from commands.tables.dump import folder
+from commands.rescale.compare_generations import GenerationComparison
+from commands.rescale.cutover import Cutover
+from commands.rescale.log_copy import open_log_copy
+from commands.rescale.next_generation import begin_generation, next_generation, read_layouts
+from commands.rescale.source_handover import hold_source_locks
+from commands.tables.dump import temporary_stores
 from domain.differences import PurchaseDifference
 
 
 @dataclass
-class Outcome:
-    """What a rescale has done: `paused_s` is for how long the source had to wait, `already` that nothing was left."""
+class RescaleResult:
+    """Result of a rescale. `paused_s` is the pause of the source; `was_done`: the new generation was active before."""
 
     generation: int
     partitions: int
     events: int = 0
     users: int = 0
-    found: list[PurchaseDifference] = field(default_factory=list)
-    products: list[str] = field(default_factory=list)
+    differences: list[PurchaseDifference] = field(default_factory=list)
+    different_totals: list[str] = field(default_factory=list)
     switched: bool = False
-    already: bool = False
+    was_done: bool = False
     paused_s: float = 0.0
 
-    def shown(self) -> dict[str, object]:
-        """The same for people and programs."""
+    def to_dict(self) -> dict[str, object]:
+        """Fields of the JSON output."""
         return {
             "generation": self.generation, "partitions": self.partitions, "events": self.events, "users": self.users,
-            "differences": len(self.found) + len(self.products), "switched": self.switched,
-            "already": self.already,
+            "differences": len(self.differences) + len(self.different_totals), "switched": self.switched,
+            "already": self.was_done,
             "paused_s": round(self.paused_s, 1),
         }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How long to wait for the new workers (s, 0: for ever), and whether to switch despite differences."""
+class RescaleOptions:
+    """Longest wait for the new workers (s, 0: no limit), and permission to switch in spite of differences."""
 
     within_s: int = 0
-    anyway: bool = False
+    ignore_differences: bool = False
 
 
 async def dry_run(settings: Settings, partitions: int) -> tuple[Settings, int]:
-    """The settings of the new generation, and how many offsets would be copied. Raises BadSetting, ServerAway."""
+    """The settings of the new generation and the number of offsets to copy. Raises BadSetting, ServerAway."""
     new = next_generation(settings, partitions)
-    await stands(settings, new)
+    await read_layouts(settings, new)
     async with open_consumer(settings) as consumer:
         tps = [TopicPartition(Topics(settings).orders.name, number) for number in range(settings.partitions)]
-        firsts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-    return new, sum(ends[tp] - firsts[tp] for tp in tps)
+        starts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+    return new, sum(ends[tp] - starts[tp] for tp in tps)
 
 
 async def run(
     settings: Settings,
     partitions: int,
-    asked: Asked,
-    say: Callable[[str], None],
+    options: RescaleOptions,
+    report: Callable[[str], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Outcome:
-    """Fill a new generation, wait for its workers, compare and switch; killed anywhere, it goes on when it is repeated.
+) -> RescaleResult:
+    """Fill a new generation, wait for its workers, compare and switch. After a kill, a repetition continues.
 
-    1. Make the new topics. 2. Copy the events, as long as the new workers are not up to date. 3. Compare the tables.
+    1. Create the new topics. 2. Copy the events until the new workers are up to date. 3. Compare the tables.
     4. Hold the leader's lock: nobody publishes, changes wait in the database. 5. Copy the rest, wait until both
-    generations have applied it, and compare what may differ. 6. Write down that the old generation is a former one.
-    7. Copy what came before that was written. 8. Copy the open dead letters and what the source knows of itself.
-    9. Write down that the new generation counts; its sources begin to publish.
+    generations have applied it, and compare the users that may differ. 6. Record the successor of the old generation.
+    7. Copy the events that arrived before step 6. 8. Copy the open dead letters and the state of the source.
+    9. Record that the new generation is active; its sources begin to publish.
 
-    Until 6 the old source takes over again when this ends; from then on only the new one does, once 9 is done.
+    If this ends before 6, the old source continues; after 6 only the new one can publish, once 9 is done.
     Raises BadSetting, WrongGeneration, StillRunning, ServerAway, BadTopic, BadSource.
     """
     new = next_generation(settings, partitions)
-    outcome = Outcome(new.generation, new.partitions)
-    former, begun = await stands(settings, new)
+    result = RescaleResult(new.generation, new.partitions)
+    is_superseded, begun = await read_layouts(settings, new)
     if begun is not None and begun.active_since is not None:
-        outcome.switched = outcome.already = True
-        return outcome
+        result.switched = result.was_done = True
+        return result
     # 1.
     if begun is None:
-        await begin(settings, new)
+        await begin_generation(settings, new)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        copy, old_behind, new_behind = [
-            await enter(one) for one in (copying(settings, new), open_lag_reader(settings), open_lag_reader(new))
-        ]
-        switch = Switch(settings, new, copy, old_behind, new_behind)
+        copy = await enter(open_log_copy(settings, new))
+        old_lag, new_lag = await enter(open_lag_reader(settings)), await enter(open_lag_reader(new))
+        cutover = Cutover(settings, new, copy, old_lag, new_lag)
         # 2.
-        await copy.catch_up(progress, unreadable=former)
-        audit = None
-        if not former:
-            await switch.wait_for_workers(asked.within_s, say)
+        await copy.catch_up(progress, include_unreadable=is_superseded)
+        comparison = None
+        if not is_superseded:
+            await cutover.wait_for_workers(options.within_s, report)
             # 3.
-            logs = [await enter(open_changelogs(one)) for one in (settings, new)]
-            audit = Audit(settings, logs[0], new, logs[1], stack.enter_context(folder(settings)))
-            await audit.compare_all()
-            outcome.users = audit.users
-            # What came meanwhile, so that 5 has little left to do.
-            await switch.wait_for_workers(asked.within_s, say)
+            old_logs, new_logs = await enter(open_changelogs(settings)), await enter(open_changelogs(new))
+            stores = stack.enter_context(temporary_stores(settings))
+            comparison = GenerationComparison(settings, old_logs, new, new_logs, stores)
+            await comparison.compare_all()
+            result.users = comparison.users
+            # Apply the events of the meantime now, so that step 5 is short.
+            await cutover.wait_for_workers(options.within_s, report)
         # 4.
-        lead = await enter(leading(settings))
-        began = time.monotonic()
+        source_locks = await enter(hold_source_locks(settings))
+        paused_at = time.monotonic()
         # 5.
-        if audit is not None:
-            await switch.settle()
-            await lead.require()
-            outcome.found, outcome.products = await audit.decide()
-        if asked.anyway or not (outcome.found or outcome.products):
-            await switch.finish(lead)
-            outcome.switched = True
-        outcome.events, outcome.paused_s = copy.copied.events, time.monotonic() - began
-    return outcome
+        if comparison is not None:
+            await cutover.settle()
+            await source_locks.require()
+            result.differences, result.different_totals = await comparison.find_differences()
+        if options.ignore_differences or not (result.differences or result.different_totals):
+            await cutover.finish(source_locks)
+            result.switched = True
+        result.events, result.paused_s = copy.progress.events, time.monotonic() - paused_at
+    return result

@@ -1,4 +1,4 @@
-"""Standing in for the leading source: for a moment nobody publishes, and changes wait in the database."""
+"""Holds the lock of the leading source: for a moment nobody publishes, and changes wait in the database."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ from app.settings import Settings
 from source import locks
 from source.mysql import Connection, connect, read_server_time
 
-#: How long a lock is waited for without a pause in which this can be stopped, and how often, for the leader's.
-WITHIN_S, TIMES = 5, 12
-#: After so many seconds without a word from here the server gives the locks to others: this may be frozen, or gone.
+#: Duration of one attempt to take a lock, which cannot be interrupted, and attempts for the leader's lock.
+LOCK_TIMEOUT_S, LOCK_ATTEMPTS = 5, 12
+#: The server frees the locks after this time without a statement: this process may be frozen or dead.
 IDLE_S = 180
 
 
-class Lead:
-    """The leader's lock and the lock of snapshots, held here."""
+class HeldLocks:
+    """The leader's lock and the snapshot lock, held by this process."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection, self._settings = connection, settings
 
     async def require(self) -> int:
-        """The server's clock (microseconds), while the locks are still held. Raises ServerAway."""
-        held = [await asyncio.to_thread(locks.is_owned, self._connection, lock) for lock in _locks(self._settings)]
-        if not all(held):
-            raise ServerAway("the connection that kept the source waiting was lost: run this again, it goes on")
+        """Return the server's clock (microseconds) if the locks are still held. Raises ServerAway."""
+        owned = [await asyncio.to_thread(locks.is_owned, self._connection, lock) for lock in _locks(self._settings)]
+        if not all(owned):
+            raise ServerAway("the connection with the locks was lost: repeat the command; it continues")
         return await asyncio.to_thread(read_server_time, self._connection)
 
 
 @asynccontextmanager
-async def leading(settings: Settings) -> AsyncIterator[Lead]:
-    """Ask the source to make way, and hold its lock. Raises StillRunning when it does not, ServerAway, BadSource."""
+async def hold_source_locks(settings: Settings) -> AsyncIterator[HeldLocks]:
+    """Make the source stop publishing, and hold its lock. Raises StillRunning if it does not, ServerAway, BadSource."""
     connection = await asyncio.to_thread(connect, settings)
     try:
         with connection.cursor() as cursor:
             cursor.execute(f"SET SESSION wait_timeout = {IDLE_S}")
-        leaders, snapshots = _locks(settings)
-        if not await asyncio.to_thread(locks.acquire, connection, locks.handover_lock(settings), WITHIN_S):
-            raise StillRunning("another `lately rescale` is switching: wait for its end, or stop it")
-        if not await asyncio.to_thread(locks.acquire, connection, snapshots, WITHIN_S):
-            raise StillRunning("a snapshot is running: wait for its end, or stop it; then run this again")
-        for _ in range(TIMES):
-            if await asyncio.to_thread(locks.acquire, connection, leaders, WITHIN_S):
+        leader_lock, snapshot_lock = _locks(settings)
+        if not await asyncio.to_thread(locks.acquire, connection, locks.handover_lock(settings), LOCK_TIMEOUT_S):
+            raise StillRunning("another `lately rescale` holds the lock: wait for its end, or stop it")
+        if not await asyncio.to_thread(locks.acquire, connection, snapshot_lock, LOCK_TIMEOUT_S):
+            raise StillRunning("a snapshot is running: wait for its end, or stop it; then repeat the command")
+        for _ in range(LOCK_ATTEMPTS):
+            if await asyncio.to_thread(locks.acquire, connection, leader_lock, LOCK_TIMEOUT_S):
                 break
         else:
-            raise StillRunning(f"the source did not make way within {WITHIN_S * TIMES} s: stop it, and run this again")
-        yield Lead(connection, settings)
+            raise StillRunning(
+                f"the source did not stop publishing within {LOCK_TIMEOUT_S * LOCK_ATTEMPTS} s: "
+                "stop it, and repeat the command"
+            )
+        yield HeldLocks(connection, settings)
     except mysql.connector.Error as exc:
-        raise ServerAway(f"MySQL did not answer ({exc}): run this again, it goes on") from None
+        raise ServerAway(f"MySQL did not answer ({exc}): repeat the command; it continues") from None
     finally:
         await asyncio.to_thread(connection.close)
 

@@ -1,4 +1,4 @@
-"""`lately tables digest`: whether two workers, or a worker and a dump, hold the same."""
+"""Digests of the workers' tables, for `lately tables digest`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from app.settings import Settings
 from commands.worker_client import WorkerDigest, open_worker_client
 
 
-async def run(settings: Settings, tables: Iterable[str], worker: str | None) -> list[WorkerDigest]:
-    """The digest of each partition of these tables, each at one moment. Raises ServerAway, BadSetting."""
-    async with open_worker_client(settings, worker) as asked:
+async def read_digests(settings: Settings, tables: Iterable[str], worker: str | None) -> list[WorkerDigest]:
+    """Read the digest of each partition, each at one moment. Raises ServerAway, BadSetting."""
+    async with open_worker_client(settings, worker) as client:
         return [
-            await asked.read_digest(table, partition) for table in tables for partition in range(settings.partitions)
+            await client.read_digest(table, partition) for table in tables for partition in range(settings.partitions)
         ]

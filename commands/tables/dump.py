@@ -1,7 +1,8 @@
-"""`lately tables dump`: all tables as they were at one moment, in one file, while orders flow or with no worker at all.
+"""`lately tables dump`: all tables at one moment in one file, with or without running workers.
 
-The changelogs are read, and a table that is fed by another one is read before it: then the other one lacks nothing of
-what it contains. What was on its way between them goes into the file too (docs/decisions/011-a-dump-is-one-moment.md).
+It reads the changelogs, each table before the table that sends its input: the sender then contains everything that the
+receiver contains. Records in transit between two tables go into the file too
+(docs/decisions/011-a-dump-is-one-moment.md).
 """
 
 from __future__ import annotations
@@ -23,74 +24,87 @@ from app.settings import Settings
 from app.topics import ORIGIN, TABLES, Topics
 from chunks import RESTORING_KEY, Store
 from commands.changelogs import ChangelogReader, open_changelogs
-from commands.tables.dump_file import FORMAT, FRAME_BYTES, Head, Pairs, Part, Record, Records, Writer, writing
+from commands.tables.dump_file import (
+    FORMAT,
+    FRAME_BYTES,
+    DumpHead,
+    DumpRecord,
+    DumpWriter,
+    PairsFrame,
+    PartitionSummary,
+    RecordsFrame,
+    open_dump,
+)
 from domain.digests import PartitionDigest
 from domain.values import rfc3339
 
-#: In this order they are read: a table that is fed by another one before that.
+#: Order of reading: a table before the table that sends its input.
 DOWNSTREAM_FIRST = ("similar", "baskets", "by_product", "by_user", "product_partials")
-#: A topic between two tables, the table that it feeds, and the one that is written with it.
-BETWEEN = {"purchase_changes": ("baskets", "by_user"), "co_purchases": ("similar", "baskets")}
+#: Topic between two tables -> (receiving table, sending table).
+INTERMEDIATE_TOPICS = {"purchase_changes": ("baskets", "by_user"), "co_purchases": ("similar", "baskets")}
 
-T = TypeVar("T", bound=tuple)
+PairT = TypeVar("PairT", bound="tuple[bytes, bytes | None] | tuple[bytes, bytes]")
+StoreT = TypeVar("StoreT", bound=Store)
 Progress = Callable[[int, int], None]
 
 
-class Copied(NamedTuple):
-    """A partition of a table, copied; the store is closed.
+class TableCopy(NamedTuple):
+    """Copy of a table partition in a closed store.
 
-    `sure` is the changelog offset up to which that of product_partials is of the same moment as by_user.
+    `decided_offset` is the offset of the changelog of product_partials that corresponds to the same moment.
     """
 
     store: Store
     position: int | None
-    sure: int = 0
+    decided_offset: int = 0
 
 
-Copies = dict[tuple[str, int], Copied]
+TableCopies = dict[tuple[str, int], TableCopy]
 
 
-async def run(settings: Settings, path: Path, progress: Progress = lambda done, total: None) -> Head:
-    """Write all tables to `path`; what is in the file. Raises ServerAway, BadTopic, LatelyError."""
+async def run(settings: Settings, path: Path, progress: Progress = lambda done, total: None) -> DumpHead:
+    """Write all tables to `path`, and return its head. Raises ServerAway, BadTopic, LatelyError."""
     missing = await missing_topics(settings)
     if missing:
-        raise BadTopic(f"there is nothing to dump, topics are missing: {', '.join(missing)}; look at LATELY_ID")
-    with folder(settings) as stores:
+        raise BadTopic(f"nothing to dump, these topics do not exist: {', '.join(missing)}; check LATELY_ID")
+    with temporary_stores(settings) as stores:
         async with open_changelogs(settings) as logs:
-            copies: Copies = {}
+            copies: TableCopies = {}
             for table in DOWNSTREAM_FIRST:
                 for partition in range(settings.partitions):
                     copies[table, partition] = await _copy(logs, stores, table, partition, copies)
-            head = _head(settings, copies)
-            with writing(path) as writer:
+            head = _summarize(settings, copies)
+            with open_dump(path) as writer:
                 writer.put(head)
                 done = 0
-                for one in head.parts:
-                    for frame in _pairs(one, copies[one.table, one.partition].store):
+                for part in head.parts:
+                    for frame in _pairs_frames(part, copies[part.table, part.partition].store):
                         writer.put(frame)
                         done += len(frame.pairs)
                         progress(done, head.keys)
-                await _on_the_way(settings, logs, writer, head)
+                await _write_records_in_transit(settings, logs, writer, head)
     return head
 
 
-async def _copy(logs: ChangelogReader, stores: Stores, table: str, partition: int, copies: Copies) -> Copied:
-    sure = 0
+async def _copy(
+    logs: ChangelogReader, stores: TemporaryStores, table: str, partition: int, copies: TableCopies
+) -> TableCopy:
+    decided_offset = 0
     if table == "by_user":
-        sure = await logs.decided_offset(logs.tp("product_partials", partition))
-    with closing(stores.make(table, partition)) as store:
+        decided_offset = await logs.decided_offset(logs.tp("product_partials", partition))
+    with closing(stores.create(table, partition, Store)) as store:
         if table == "product_partials":
-            # It is written by the transactions that write by_user, and has to end with the same one.
+            # The transactions of by_user also write this table: both copies must end with the same transaction.
             _, until, below = copies["by_user", partition]
             position = await logs.copy(table, partition, store, until or 0, below)
         else:
             position = await logs.copy(table, partition, store)
         if store.get(RESTORING_KEY) is not None:
-            raise BadTopic(f"{table} {partition} is half restored: run `lately tables restore` to its end first")
-    return Copied(store, position, sure)
+            raise BadTopic(f"{table} {partition} is half restored: first repeat `lately tables restore` until it ends")
+    return TableCopy(store, position, decided_offset)
 
 
-def _head(settings: Settings, copies: Copies) -> Head:
+def _summarize(settings: Settings, copies: TableCopies) -> DumpHead:
     parts = []
     for table in TABLES:
         for partition in range(settings.partitions):
@@ -99,75 +113,80 @@ def _head(settings: Settings, copies: Copies) -> Head:
             with closing(store.open()):
                 for pair in store.scan():
                     digest.add(*pair)
-            parts.append(Part(table, partition, position, digest.keys, digest.hexdigest()))
-    return Head(FORMAT, settings.group, settings.partitions, rfc3339(time.time_ns() // 1000), parts)
+            parts.append(PartitionSummary(table, partition, position, digest.keys, digest.hexdigest()))
+    return DumpHead(FORMAT, settings.group, settings.partitions, rfc3339(time.time_ns() // 1000), parts)
 
 
-def _pairs(part: Part, store: Store) -> Iterator[Pairs]:
+def _pairs_frames(part: PartitionSummary, store: Store) -> Iterator[PairsFrame]:
     with closing(store.open()):
-        for some in grouped(store.scan()):
-            yield Pairs(part.table, part.partition, some)
+        for pairs in group_by_size(store.scan()):
+            yield PairsFrame(part.table, part.partition, pairs)
 
 
-async def _on_the_way(settings: Settings, logs: ChangelogReader, writer: Writer, head: Head) -> None:
-    """Write what the tables of the dump have sent, and those that it was sent to do not contain."""
-    for name, (table, sender) in BETWEEN.items():
+async def _write_records_in_transit(
+    settings: Settings, logs: ChangelogReader, writer: DumpWriter, head: DumpHead
+) -> None:
+    """Write the records that a table of the dump has sent and the receiving table does not contain."""
+    for name, (table, sender) in INTERMEDIATE_TOPICS.items():
         topic, read, sent = getattr(Topics(settings), name).name, head.positions(table), head.positions(sender)
         for partition in range(settings.partitions):
             tp = TP(topic, partition)
-            waiting: list[Record] = []
+            records: list[DumpRecord] = []
             size = 0
             async for record in logs.read_between(tp, read[partition], await logs.end_offset(tp)):
                 source, position = _origin(record)
                 if position <= sent.get(source, 0):
-                    waiting.append((record.key, record.value, list(record.headers)))
+                    records.append((record.key, record.value, list(record.headers)))
                     size += len(record.key or b"") + len(record.value or b"")
                     if size >= FRAME_BYTES:
-                        writer.put(Records(name, partition, waiting))
-                        waiting, size = [], 0
-            if waiting:
-                writer.put(Records(name, partition, waiting))
+                        writer.put(RecordsFrame(name, partition, records))
+                        records, size = [], 0
+            if records:
+                writer.put(RecordsFrame(name, partition, records))
 
 
 def _origin(record: ConsumerRecord) -> tuple[int, int]:
-    """The source partition and position that a record follows from; those of versions before did not say it."""
-    said = dict(record.headers).get(ORIGIN, b"0@0")
-    partition, _, position = said.partition(b"@")
+    """Source partition and position of the input of a record; older versions wrote no header."""
+    header = dict(record.headers).get(ORIGIN, b"0@0")
+    partition, _, position = header.partition(b"@")
     return int(partition), int(position)
 
 
-def grouped(pairs: Iterable[T]) -> Iterator[list[T]]:
-    """Keys and values (or None) in lists of about FRAME_BYTES."""
-    some, size = [], 0
+def group_by_size(pairs: Iterable[PairT]) -> Iterator[list[PairT]]:
+    """Group pairs of key and value (or None) into lists of about FRAME_BYTES."""
+    group: list[PairT] = []
+    size = 0
     for pair in pairs:
-        some.append(pair)
+        group.append(pair)
         size += len(pair[0]) + len(pair[1] or b"")
         if size >= FRAME_BYTES:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
-class Stores:
-    """Stores in a folder, for copies of changelogs."""
+class TemporaryStores:
+    """Creates stores for copies of changelogs in a folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def make(self, table: str, partition: int, kind: type[Store] = Store) -> Store:
-        """An empty store; not many should be written to at once, each takes memory."""
-        return kind(self._path / f"{table}-{partition}").open()
+    def create(self, table: str, partition: int, store_type: type[StoreT]) -> StoreT:
+        """Create an empty store; each store that is being written needs memory."""
+        store = store_type(self._path / f"{table}-{partition}")
+        store.open()
+        return store
 
 
 @contextmanager
-def folder(settings: Settings) -> Iterator[Stores]:
-    """Room for copies beside the worker's tables, gone at the end."""
+def temporary_stores(settings: Settings) -> Iterator[TemporaryStores]:
+    """Provide temporary stores beside the worker's tables; they are deleted at the end."""
     path = Path(f"{settings.folder}-tables")
     with lock_folder(path, "another dump, restore or rescale", "wait for its end, or stop it"):
         copies = path / "copies"
-        shutil.rmtree(copies, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(copies, ignore_errors=True)  # left by a killed process
         try:
-            yield Stores(copies)
+            yield TemporaryStores(copies)
         finally:
             shutil.rmtree(path)

@@ -1,7 +1,7 @@
-"""The file of a dump: gzip of frames, each four bytes of length and a msgpack array that begins with its kind.
+"""File format of a dump: gzip of frames, each four bytes of length and a msgpack array that begins with its kind.
 
-`head` first, then for each partition of each table its `pairs` in the order of the keys, then the `records` that were
-on their way between two tables, and last `end` with a digest of all frames before it.
+The order is: `head`; `pairs` of each table partition in the order of the keys; `records` in transit between two tables;
+`end` with a digest of all previous frames.
 """
 
 from __future__ import annotations
@@ -13,29 +13,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from app.errors import BadDump
-from domain.digests import Digest
+from domain.digests import PartitionDigest
 from domain.errors import LatelyError
 
 FORMAT = 1
 HEAD, PAIRS, RECORDS, END = "head", "pairs", "records", "end"
 
-#: A frame is ended when it has reached the first size; none has the second.
+#: A frame ends when it reaches the first size; every frame is smaller than the second.
 FRAME_BYTES, MAX_FRAME_BYTES = 2**20, 2**26
-#: More costs several times as long and saves a tenth.
+#: A higher level takes several times as long and saves a tenth.
 COMPRESSION = 3
 
-Pair = tuple[bytes, bytes]
+KeyValue = tuple[bytes, bytes]
 #: Key, value and headers.
-Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+DumpRecord = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 
 
-class Part(msgspec.Struct, frozen=True):
-    """A partition of a table: all below the offset `position` of its source topic, None: nothing was read yet."""
+class PartitionSummary(msgspec.Struct, frozen=True):
+    """A table partition up to the offset `position` of its source topic (exclusive); None if nothing was read yet."""
 
     table: str
     partition: int
@@ -44,89 +43,89 @@ class Part(msgspec.Struct, frozen=True):
     digest: str
 
 
-class Head(msgspec.Struct, frozen=True):
-    """What a dump is of; `made_at` is RFC 3339."""
+class DumpHead(msgspec.Struct, frozen=True):
+    """Origin and content of a dump; `made_at` is RFC 3339."""
 
     format: int
     app_id: str
     partitions: int
     made_at: str
-    parts: list[Part]
+    parts: list[PartitionSummary]
 
     @property
     def keys(self) -> int:
-        """Keys in all."""
-        return sum(one.keys for one in self.parts)
+        """Number of keys of all partitions."""
+        return sum(part.keys for part in self.parts)
 
     def positions(self, table: str) -> dict[int, int]:
-        """Partition -> the position of the source topic."""
-        return {one.partition: one.position or 0 for one in self.parts if one.table == table}
+        """Partition -> position in the source topic."""
+        return {part.partition: part.position or 0 for part in self.parts if part.table == table}
 
 
-class Pairs(msgspec.Struct, frozen=True):
-    """Some keys and values of a partition of a table, in the order of the keys."""
+class PairsFrame(msgspec.Struct, frozen=True):
+    """Keys and values of a table partition, in the order of the keys."""
 
     table: str
     partition: int
-    pairs: list[Pair]
+    pairs: list[KeyValue]
 
 
-class Records(msgspec.Struct, frozen=True):
-    """Some records of a partition of a topic, named as in app.topics.Topics."""
+class RecordsFrame(msgspec.Struct, frozen=True):
+    """Records of a topic partition; `topic` is an attribute name of app.topics.Topics."""
 
     topic: str
     partition: int
-    records: list[Record]
+    records: list[DumpRecord]
 
 
-class End(msgspec.Struct, frozen=True):
-    """The digest of all frames before."""
+class EndFrame(msgspec.Struct, frozen=True):
+    """Digest of all previous frames."""
 
     digest: str
 
 
-_KINDS = {HEAD: Head, PAIRS: Pairs, RECORDS: Records, END: End}
+_KINDS = {HEAD: DumpHead, PAIRS: PairsFrame, RECORDS: RecordsFrame, END: EndFrame}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
-Frame = Head | Pairs | Records | End
+Frame = DumpHead | PairsFrame | RecordsFrame | EndFrame
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw]).decode
 
 
-class Writer:
-    """Writes frames."""
+class DumpWriter:
+    """Writes frames to a dump."""
 
     def __init__(self, file: gzip.GzipFile, path: Path) -> None:
         self._file, self._path, self._hash = file, path, blake2b(digest_size=16)
 
     def put(self, frame: Frame) -> None:
-        """Write one frame. Raises LatelyError when the file cannot be written."""
+        """Write one frame. Raises LatelyError if the file cannot be written."""
         content = _encode((_NAMES[type(frame)], frame))
         content = len(content).to_bytes(4, "big") + content
         self._hash.update(content)
-        with _writable(self._path):
+        with _explain_write_errors(self._path):
             self._file.write(content)
 
     def end(self) -> None:
-        """Write the last one."""
-        self.put(End(self._hash.hexdigest()))
+        """Write the last frame."""
+        self.put(EndFrame(self._hash.hexdigest()))
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Writer]:
-    """A dump that is at `path` when all of it is written, and not before. Only its owner may read it.
+def open_dump(path: Path) -> Iterator[DumpWriter]:
+    """Write a dump to a temporary file that only its owner can read, and rename it to `path` at the end.
 
-    Raises LatelyError when the file cannot be written.
+    Raises LatelyError if the file cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
-    with _writable(path):
+    with _explain_write_errors(path):
         raw = open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
     try:
         with raw:
             file = gzip.GzipFile("", "wb", COMPRESSION, raw)
-            writer = Writer(file, path)
+            writer = DumpWriter(file, path)
             yield writer
             writer.end()
-            with _writable(path):
+            with _explain_write_errors(path):
                 file.close()
                 raw.flush()
                 os.fsync(raw.fileno())
@@ -136,63 +135,67 @@ def writing(path: Path) -> Iterator[Writer]:
 
 
 @contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def _explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise LatelyError(f"{path} cannot be written ({exc.strerror}): make room, or name another file") from None
+        raise LatelyError(
+            f"{path} cannot be written ({exc.strerror}): free disk space, or choose another file"
+        ) from None
 
 
-def frames(path: Path) -> Iterator[Frame]:
-    """All frames, whole or not at all: the digest at the end is checked. Raises BadDump."""
+def read_frames(path: Path) -> Iterator[Frame]:
+    """Iterate over the frames, and check the digest at the end. Raises BadDump."""
     hash_ = blake2b(digest_size=16)
     try:
         with gzip.open(path, "rb") as file:
-            while content := _frame(file):
+            while content := _read_frame(file):
                 kind, raw = _decode(content[4:])
                 frame = msgspec.msgpack.decode(raw, type=_KINDS[kind])
-                if isinstance(frame, End):
+                if isinstance(frame, EndFrame):
                     if frame.digest != hash_.hexdigest() or file.read(1):
-                        raise BadDump(f"{path} is damaged: its digest is not that of its content; take another dump")
+                        raise BadDump(f"{path} is damaged: its digest differs from its content; use another dump")
                     yield frame
                     return
                 hash_.update(content)
                 yield frame
-        raise BadDump(f"{path} is cut off: its end is missing; take another dump")
+        raise BadDump(f"{path} is cut off: its end is missing; use another dump")
     except FileNotFoundError:
-        raise BadDump(f"there is no file {path}") from None
+        raise BadDump(f"the file {path} does not exist") from None
     except (EOFError, OSError, zlib.error, msgspec.DecodeError, UnicodeDecodeError, KeyError, ValueError) as exc:
-        raise BadDump(f"{path} is damaged, or no dump of tables ({exc}); take another dump") from None
+        raise BadDump(f"{path} is damaged, or not a dump of tables ({exc}); use another dump") from None
 
 
-def _frame(file: BinaryIO) -> bytes:
+def _read_frame(file: gzip.GzipFile) -> bytes:
     length = file.read(4)
     if not length:
         return b""
     size = int.from_bytes(length, "big")
     if size >= MAX_FRAME_BYTES or len(content := file.read(size)) < size:
-        raise EOFError("a frame is not whole")
+        raise EOFError("a frame is incomplete")
     return length + content
 
 
-def verify(path: Path) -> Head:
-    """Read all of a dump and compare it with what it says of itself. Raises BadDump."""
-    found = frames(path)
-    head = next(found)
-    if not isinstance(head, Head) or head.format != FORMAT:
-        raise BadDump(f"{path} was written by another version of Lately: restore it with that one")
-    digests = {(one.table, one.partition): Digest(one.table) for one in head.parts}
+def verify_dump(path: Path) -> DumpHead:
+    """Read a whole dump, compare its content with its head, and return the head. Raises BadDump."""
+    frames = read_frames(path)
+    head = next(frames)
+    if not isinstance(head, DumpHead) or head.format != FORMAT:
+        raise BadDump(f"{path} was written by another version of Lately: restore it with that version")
+    digests = {(part.table, part.partition): PartitionDigest(part.table) for part in head.parts}
     expected = list(digests)
-    for frame in found:
-        if isinstance(frame, Pairs):
+    for frame in frames:
+        if isinstance(frame, PairsFrame):
             while expected and expected[0] != (frame.table, frame.partition):
                 expected.pop(0)
             if not expected:
-                raise BadDump(f"{path} has a partition that it does not name there: take another dump")
+                raise BadDump(f"{path} contains a partition that is missing in its head: use another dump")
             for pair in frame.pairs:
                 digests[frame.table, frame.partition].add(*pair)
-    for one in head.parts:
-        digest = digests[one.table, one.partition]
-        if (one.keys, one.digest) != (digest.keys, digest.hexdigest()):
-            raise BadDump(f"{path}: partition {one.partition} of {one.table} is not what the file says of it")
+    for part in head.parts:
+        digest = digests[part.table, part.partition]
+        if (part.keys, part.digest) != (digest.keys, digest.hexdigest()):
+            raise BadDump(
+                f"{path}: partition {part.partition} of {part.table} differs from its digest; use another dump"
+            )
     return head

@@ -1,4 +1,4 @@
-"""Taking the partitions of an app without a worker: who has their transactional ids is the only one who can write."""
+"""Takes over all partitions without a worker: the owner of their transactional ids is the only writer."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from app.settings import Settings
 from app.topics import Topics
 from chunks import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS, transactional_id
 
-#: Where to, key, value and headers.
-Message = tuple[TP, bytes | None, bytes | None, list[tuple[str, bytes]]]
-#: Writes messages in one transaction of the producer that a source partition's owner has.
-Write = Callable[[TP, list[Message]], Awaitable[None]]
+#: Topic partition, key, value and headers.
+TopicMessage = tuple[TP, bytes | None, bytes | None, list[tuple[str, bytes]]]
+#: Writes messages in one transaction of the producer of a source partition.
+WriteTransaction = Callable[[TP, list[TopicMessage]], Awaitable[None]]
 
 
-async def demand_no_worker(settings: Settings) -> None:
-    """Raise StillRunning when a group of this app has members; ServerAway."""
+async def require_no_worker(settings: Settings) -> None:
+    """Raise StillRunning if a group of this app has members. Raises ServerAway."""
     async with admin_client(settings) as admin:
-        found = sorted(one for some in (await groups.workers_by_group(admin, settings)).values() for one in some)
-    if found:
+        by_group = await groups.workers_by_group(admin, settings)
+    workers = sorted(worker for members in by_group.values() for worker in members)
+    if workers:
         raise StillRunning(
-            f"{len(found)} workers of {settings.group} are running: {', '.join(found)}; stop them, and wait "
-            f"LATELY_SESSION_TIMEOUT_S ({settings.session_timeout_s} s) for those that were killed"
+            f"{len(workers)} workers of {settings.group} are running: {', '.join(workers)}; stop them, and wait "
+            f"LATELY_SESSION_TIMEOUT_S ({settings.session_timeout_s} s) for killed ones"
         )
 
 
 @asynccontextmanager
-async def writing(settings: Settings, dry_run: bool) -> AsyncIterator[Write]:
-    """A way to write, while nobody else can; with `dry_run` nothing is taken over and nothing written.
+async def open_exclusive_writer(settings: Settings, dry_run: bool) -> AsyncIterator[WriteTransaction]:
+    """Take over all partitions and yield a function that writes; with `dry_run` neither happens.
 
-    Raises StillRunning when somebody takes the partitions back.
+    Raises StillRunning if another process takes the partitions back.
     """
     producers: dict[TP, AIOKafkaProducer] = {}
 
-    async def write(source: TP, messages: list[Message]) -> None:
+    async def write(source: TP, messages: list[TopicMessage]) -> None:
         if dry_run or not messages:
             return
         producer = producers[source]
@@ -55,7 +56,7 @@ async def writing(settings: Settings, dry_run: bool) -> AsyncIterator[Write]:
             await asyncio.gather(*sent)
 
     try:
-        for topic in dict.fromkeys(Topics(settings).feeding.values() if not dry_run else ()):
+        for topic in dict.fromkeys(Topics(settings).source_topics.values() if not dry_run else ()):
             for partition in range(settings.partitions):
                 source = TP(topic, partition)
                 producers[source] = AIOKafkaProducer(
@@ -65,11 +66,11 @@ async def writing(settings: Settings, dry_run: bool) -> AsyncIterator[Write]:
                     max_batch_size=BATCH_BYTES,
                     max_request_size=MAX_REQUEST_BYTES,
                 )
-        await asyncio.gather(*(one.start() for one in producers.values()))
+        await asyncio.gather(*(producer.start() for producer in producers.values()))
         yield write
     except (ProducerFenced, InvalidProducerEpoch):
         raise StillRunning(
-            "a worker or another restore has begun meanwhile, and ended this one: stop it, and run the restore again"
+            "a worker or another restore has started and ended this one: stop it, and repeat the restore"
         ) from None
     finally:
-        await asyncio.gather(*(one.stop() for one in producers.values()))
+        await asyncio.gather(*(producer.stop() for producer in producers.values()))

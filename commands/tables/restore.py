@@ -1,8 +1,7 @@
-"""`lately tables restore`: the changelogs get the values of a dump, as if all since then had not happened yet.
+"""`lately tables restore`: writes the values of a dump to the changelogs.
 
-What was published after the dump is still in `orders`, and is read again by the workers. What followed from it in the
-topics between two tables is passed over, because it will be sent again
-(docs/decisions/011-a-dump-is-one-moment.md).
+Events since the dump are still in `orders`, and the workers read them again. Their output in the topics between two
+tables is skipped, because the workers will send it again (docs/decisions/011-a-dump-is-one-moment.md).
 """
 
 from __future__ import annotations
@@ -21,22 +20,30 @@ from app.errors import BadDump
 from app.kafka.admin import ensure_topics, missing_topics
 from app.settings import Settings
 from app.topics import Topics
-from chunks.store import BEGINNING_KEY, RESTORING_KEY, position_key
-from commands.changelogs import Changelogs, changelogs
-from commands.tables.dump import folder, grouped
-from commands.tables.dump_file import Head, Pair, Pairs, Part, Records, frames, verify
-from commands.tables.exclusive_writer import Message, Write, demand_no_worker, writing
+from chunks import BEGINNING_KEY, RESTORING_KEY, Store, position_key
+from commands.changelogs import ChangelogReader, open_changelogs
+from commands.tables.dump import group_by_size, temporary_stores
+from commands.tables.dump_file import (
+    DumpHead,
+    KeyValue,
+    PairsFrame,
+    PartitionSummary,
+    RecordsFrame,
+    read_frames,
+    verify_dump,
+)
+from commands.tables.exclusive_writer import TopicMessage, WriteTransaction, open_exclusive_writer, require_no_worker
 from domain.codec import encode
 from domain.partitioning import partition_of
-from domain.totals import decode_totals, partial
+from domain.totals import decode_totals, encode_partial
 
 Change = tuple[bytes, bytes | None]
 
 
-class Outcome(NamedTuple):
-    """What was written, or would be: values and tombstones of tables, and records between two tables."""
+class RestoreResult(NamedTuple):
+    """Written values and tombstones of tables, and records between two tables; for a dry run, what would be written."""
 
-    head: Head
+    head: DumpHead
     values: int
     tombstones: int
     records: int
@@ -44,155 +51,159 @@ class Outcome(NamedTuple):
 
 async def run(
     settings: Settings, path: Path, dry_run: bool = False, progress: Callable[[int, int], None] = lambda *_: None
-) -> Outcome:
-    """Write a dump to the changelogs; stopped in the middle, it is repeated, and no worker starts before its end.
+) -> RestoreResult:
+    """Write a dump to the changelogs. It can be repeated after a kill, and no worker starts before its end.
 
-    1. Read the whole file; then whether it fits. 2. See that no worker runs. 3. Become the only one who can write, as
-    a new owner of all partitions does. 4. Mark every changelog as half restored. 5. Write the values that differ,
-    and tombstones for keys that the dump does not have. 6. Send again what was on its way between two tables.
-    7. For each source partition, in one transaction, write the positions and take the mark away.
+    1. Read and check the whole file. 2. Check that no worker runs. 3. Become the only writer, as a new owner of all
+    partitions does. 4. Mark every changelog as half restored. 5. Write the values that differ, and tombstones for keys
+    that the dump does not contain. 6. Send the records again that were in transit between two tables. 7. For each
+    source partition, write the positions and remove the mark in one transaction.
 
-    Raises BadDump, StillRunning, ServerAway; nothing is written then, or the mark stays.
+    Raises BadDump, StillRunning, ServerAway; then nothing is written, or the mark remains.
     """
     # 1.
-    head = verify(path)
+    head = verify_dump(path)
     if head.partitions != settings.partitions:
         raise BadDump(
-            f"{path} is of {head.partitions} partitions, LATELY_PARTITIONS is {settings.partitions}: "
-            "a dump can only be restored to as many"
+            f"{path} has {head.partitions} partitions, LATELY_PARTITIONS is {settings.partitions}: "
+            "a dump can only be restored to the same number"
         )
     if dry_run and await missing_topics(settings):
-        return Outcome(head, head.keys, 0, 0)
+        return RestoreResult(head, head.keys, 0, 0)
     await require_startable_generation(settings)
     await ensure_topics(settings)
-    async with changelogs(settings) as logs:
-        await _demand_orders(settings, logs, head)
+    async with open_changelogs(settings) as logs:
+        await _require_same_orders(settings, logs, head)
         # 2.
-        await demand_no_worker(settings)
+        await require_no_worker(settings)
         # 3.
-        async with writing(settings, dry_run) as write:
-            restoring = _Restoring(settings, logs, head, write)
+        async with open_exclusive_writer(settings, dry_run) as write:
+            restoring = _Restore(settings, logs, head, write)
             # 4.
-            await restoring.mark()
+            await restoring.mark_restoring()
             # 5.
             await restoring.fill(path, progress)
             # 6.
-            await restoring.send_again(path)
+            await restoring.resend_records(path)
             # 7.
-            await restoring.end()
-    return Outcome(head, restoring.values, restoring.tombstones, restoring.records)
+            await restoring.write_positions()
+    return RestoreResult(head, restoring.values, restoring.tombstones, restoring.records)
 
 
-class _Restoring:
-    def __init__(self, settings: Settings, logs: Changelogs, head: Head, write: Write) -> None:
+class _Restore:
+    def __init__(self, settings: Settings, logs: ChangelogReader, head: DumpHead, write: WriteTransaction) -> None:
         self._settings, self._logs, self._head, self._write = settings, logs, head, write
         self._topics = Topics(settings)
         self._ends: dict[TP, int] = {}
         self.values = self.tombstones = self.records = 0
 
-    async def mark(self) -> None:
-        """Mark every changelog, and remember where the topics that feed the tables end."""
+    async def mark_restoring(self) -> None:
+        """Mark every changelog, and store the end offsets of the source topics."""
         for source, tables in self._sources():
-            await self._write(source, [(self._logs.tp(one, source.partition), RESTORING_KEY, b"1", []) for one in tables])
-            self._ends[source] = await self._logs.end(source)
+            await self._write(
+                source, [(self._logs.tp(table, source.partition), RESTORING_KEY, b"1", []) for table in tables]
+            )
+            self._ends[source] = await self._logs.end_offset(source)
 
     async def fill(self, path: Path, progress: Callable[[int, int], None]) -> None:
-        """Make the changelogs hold what the dump holds."""
-        pairs = (frame for frame in frames(path) if isinstance(frame, Pairs))
-        parts = groupby(pairs, lambda frame: (frame.table, frame.partition))
+        """Make the content of the changelogs equal to the dump."""
+        pairs = (frame for frame in read_frames(path) if isinstance(frame, PairsFrame))
+        frames_by_part = groupby(pairs, lambda frame: (frame.table, frame.partition))
         done = 0
-        with folder(self._settings) as stores:
+        with temporary_stores(self._settings) as stores:
             for part in self._head.parts:
-                wanted = (pair for frame in next(parts)[1] for pair in frame.pairs) if part.keys else iter(())
-                with closing(stores.make(part.table, part.partition)) as store:
+                expected: Iterator[KeyValue] = (
+                    (pair for frame in next(frames_by_part)[1] for pair in frame.pairs) if part.keys else iter(())
+                )
+                with closing(stores.create(part.table, part.partition, Store)) as store:
                     await self._logs.copy(part.table, part.partition, store)
                     if store.get(BEGINNING_KEY) is None:
-                        await self._begin(part)
-                    await self._replace(part, changes(wanted, store.scan()))
+                        await self._write_beginning(part)
+                    await self._replace(part, diff_pairs(expected, store.scan()))
                 done += part.keys
                 progress(done, max(1, self._head.keys))
 
-    async def _begin(self, part: Part) -> None:
-        """A changelog that was never written, or was emptied, counts only from a beginning on; the mark lies before."""
+    async def _write_beginning(self, part: PartitionSummary) -> None:
+        """Write a beginning to an empty changelog, which is valid only from there on, and repeat the mark after it."""
         source, changelog = self._source(part.table, part.partition), self._logs.tp(part.table, part.partition)
         beginning = uuid.uuid4().hex.encode()
         await self._write(source, [(changelog, BEGINNING_KEY, beginning, []), (changelog, RESTORING_KEY, b"1", [])])
 
-    async def _replace(self, part: Part, differing: Iterator[Change]) -> None:
+    async def _replace(self, part: PartitionSummary, differing: Iterator[Change]) -> None:
         source, changelog = self._source(part.table, part.partition), self._logs.tp(part.table, part.partition)
-        for some in grouped(differing):
-            await self._write(source, [(changelog, key, value, []) for key, value in some])
-            self.tombstones += sum(value is None for _, value in some)
-            self.values += sum(value is not None for _, value in some)
+        for pairs in group_by_size(differing):
+            await self._write(source, [(changelog, key, value, []) for key, value in pairs])
+            self.tombstones += sum(value is None for _, value in pairs)
+            self.values += sum(value is not None for _, value in pairs)
 
-    async def send_again(self, path: Path) -> None:
-        """Send what was on its way between two tables: all totals by product, and the records of the dump."""
-        for frame in frames(path):
-            if isinstance(frame, Records):
+    async def resend_records(self, path: Path) -> None:
+        """Send the records again that were in transit: all totals by product, and the records of the dump."""
+        for frame in read_frames(path):
+            if isinstance(frame, RecordsFrame):
                 tp = TP(getattr(self._topics, frame.topic).name, frame.partition)
                 await self._write(tp, [(tp, *record) for record in frame.records])
                 self.records += len(frame.records)
-            elif isinstance(frame, Pairs) and frame.table == "product_partials":
+            elif isinstance(frame, PairsFrame) and frame.table == "product_partials":
                 await self._write(self._source(frame.table, frame.partition), list(self._partials(frame)))
 
-    def _partials(self, frame: Pairs) -> Iterator[Message]:
-        # Of the records of this topic the one with the greatest position counts: sending too many changes nothing.
+    def _partials(self, frame: PairsFrame) -> Iterator[TopicMessage]:
+        # The record with the greatest position is valid: extra records have no effect.
         topic, position = self._topics.product_partials.name, self._head.positions(frame.table)[frame.partition]
         for product, value in frame.pairs:
             tp = TP(topic, partition_of(product, self._settings.partitions))
             key = encode((product, frame.partition))
             totals = decode_totals(value)
-            yield tp, key, partial(product.decode(), frame.partition, position, totals), []
+            yield tp, key, encode_partial(product.decode(), frame.partition, position, totals), []
 
-    async def end(self) -> None:
-        """Write the positions and take the marks away, together for the tables of each source partition."""
+    async def write_positions(self) -> None:
+        """Write the positions and remove the marks, in one transaction per source partition."""
         for source, tables in self._sources():
-            written: list[Message] = []
+            messages: list[TopicMessage] = []
             for table in tables:
-                # What lies in a topic between two tables follows from orders that will be read again.
-                between = source.topic != self._topics.orders.name
-                position = self._ends[source] if between else self._head.positions(table)[source.partition]
+                # Records in a topic between two tables result from orders that will be read again.
+                is_intermediate = source.topic != self._topics.orders.name
+                position = self._ends[source] if is_intermediate else self._head.positions(table)[source.partition]
                 changelog = self._logs.tp(table, source.partition)
-                written.append((changelog, RESTORING_KEY, None, []))
-                written.append((changelog, position_key(source.topic), b"%d" % position, []))
-            await self._write(source, written)
+                messages.append((changelog, RESTORING_KEY, None, []))
+                messages.append((changelog, position_key(source.topic), b"%d" % position, []))
+            await self._write(source, messages)
 
     def _source(self, table: str, partition: int) -> TP:
-        return TP(self._topics.feeding[table], partition)
+        return TP(self._topics.source_topics[table], partition)
 
     def _sources(self) -> Iterator[tuple[TP, list[str]]]:
-        """Each partition that feeds tables, and which."""
-        for topic in dict.fromkeys(self._topics.feeding.values()):
-            tables = [table for table, feeding in self._topics.feeding.items() if feeding == topic]
+        """Each source partition with its tables."""
+        for topic in dict.fromkeys(self._topics.source_topics.values()):
+            tables = [table for table, source_topic in self._topics.source_topics.items() if source_topic == topic]
             for partition in range(self._settings.partitions):
                 yield TP(topic, partition), tables
 
 
-def changes(wanted: Iterable[Pair], found: Iterable[Pair]) -> Iterator[Change]:
-    """What makes `found` to `wanted`, both in the order of their keys; None deletes a key."""
-    found = iter(found)
-    other = next(found, None)
-    for key, value in wanted:
-        while other is not None and other[0] < key:
-            yield other[0], None
-            other = next(found, None)
-        if other is None or other[0] != key:
+def diff_pairs(expected: Iterable[KeyValue], actual: Iterable[KeyValue]) -> Iterator[Change]:
+    """Yield the changes that turn `actual` into `expected`, both ordered by key; the value None deletes a key."""
+    rest = iter(actual)
+    pair = next(rest, None)
+    for key, value in expected:
+        while pair is not None and pair[0] < key:
+            yield pair[0], None
+            pair = next(rest, None)
+        if pair is None or pair[0] != key:
             yield key, value
             continue
-        if other[1] != value:
+        if pair[1] != value:
             yield key, value
-        other = next(found, None)
-    while other is not None:
-        yield other[0], None
-        other = next(found, None)
+        pair = next(rest, None)
+    while pair is not None:
+        yield pair[0], None
+        pair = next(rest, None)
 
 
-async def _demand_orders(settings: Settings, logs: Changelogs, head: Head) -> None:
+async def _require_same_orders(settings: Settings, logs: ChangelogReader, head: DumpHead) -> None:
     topic = Topics(settings).orders.name
     for partition, position in head.positions("by_user").items():
-        end = await logs.end(TP(topic, partition))
+        end = await logs.end_offset(TP(topic, partition))
         if position > end:
             raise BadDump(
-                f"the dump contains what lay in {topic}[{partition}] below {position}, but that ends at {end}: "
-                "it is of another topic, or the topic was made anew; build the tables from orders instead"
+                f"the dump contains {topic}[{partition}] up to {position}, but that partition ends at {end}: "
+                "the dump is of another topic, or the topic was created again; rebuild the tables from orders instead"
             )

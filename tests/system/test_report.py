@@ -214,7 +214,7 @@ def test_a_reading_of_the_shop_that_was_interrupted_goes_on(stack: Stack, monkey
 
 
 def test_a_report_of_no_topic_or_of_a_position_that_never_was_is_refused_and_one_of_no_orders_is_empty(stack: Stack):
-    with pytest.raises(BadTopic, match="there is no topic"):
+    with pytest.raises(BadTopic, match="does not exist: set the LATELY_TOPIC_PREFIX of the workers"):
         made(stack, asked("sales", "day"))
     asyncio.run(ensure_topics(Settings.from_env(stack.env)))
     for text in ("0:1", "nonsense", "0:0,1:0,2:0,3:5"):

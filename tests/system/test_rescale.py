@@ -17,7 +17,7 @@ from app.kafka.admin import ensure_topics
 from app.kafka.consume import open_consumer, read_until
 from app.settings import Settings
 from app.topics import Topics
-from commands.rescale.next_generation import write_down
+from commands.rescale.next_generation import write_states
 from domain import purchases as folds
 from domain.partitioning import partition_of
 from tests.kit.co_purchases import PRODUCTS, also_bought, assert_all_equal_to_sql, trading
@@ -207,7 +207,7 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
 
 
 def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_nothing(stack: Stack):
-    assert "nothing to rescale, topics are missing" in refused(stack, "rescale", "--partitions", "6")
+    assert "nothing to rescale, these topics do not exist" in refused(stack, "rescale", "--partitions", "6")
     stack.create_numbered_orders()
     stack.setup()
     source = stack.source()
@@ -216,23 +216,23 @@ def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_
 
     # As if killed when the topics were made and nothing was written down yet.
     asyncio.run(ensure_topics(settings(stack, **NEW)))
-    assert "`lately rescale --abandon` gives that up" in refused(stack, "rescale", "--partitions", "8")
+    assert "`lately rescale --abandon` deletes it" in refused(stack, "rescale", "--partitions", "8")
     (given_up,) = rescale(stack, "--abandon")
     assert given_up["generation"] == 2
     assert not {name for name in topics(stack) if "g2-" in name}
 
     # As if killed in the middle of --abandon: the half that is left is not gone on with.
     rescale(stack, "--partitions", "3", "--within", "1", code=75)
-    assert "a rescale to 3 partitions is under way" in refused(stack, "rescale", "--partitions", "8")
+    assert "a rescale to 3 partitions was begun" in refused(stack, "rescale", "--partitions", "8")
     three = settings(stack, LATELY_GENERATION="2", LATELY_PARTITIONS="3")
-    asyncio.run(write_down(three, TopicLayout(partitions=3, predecessor=(1, 4), is_abandoned=True)))
+    asyncio.run(write_states(three, TopicLayout(partitions=3, predecessor=(1, 4), is_abandoned=True)))
     assert "is abandoned" in refused(stack, "rescale", "--partitions", "3")
     rescale(stack, "--abandon")
     assert not {name for name in topics(stack) if "g2-" in name}
 
     # As if killed just after it was written down that the old generation is a former one, with a source that leads.
     rescale(stack, "--partitions", "6", "--within", "1", code=75)
-    asyncio.run(write_down(settings(stack), TopicLayout(partitions=4, active_since=0, successor=(2, 6))))
+    asyncio.run(write_states(settings(stack), TopicLayout(partitions=4, active_since=0, successor=(2, 6))))
     stack.insert(*[(f"late-{number}", "Phone", f"user-{number}", "2.50", NOW, "card") for number in range(9)])
     stack.publish("orders", UNREADABLE_RECORDS[0])
     eventually(lambda: stack.high_watermark("orders") == 100)

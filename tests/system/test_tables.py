@@ -42,7 +42,7 @@ def refused(stack: Stack, *words: str) -> str:
 def digests(where: Worker | Path) -> dict[tuple, tuple]:
     """Table and partition -> keys and digest."""
     if isinstance(where, Path):
-        said = [msgspec.structs.asdict(one) for one in dump_file.verify(where).parts]
+        said = [msgspec.structs.asdict(one) for one in dump_file.verify_dump(where).parts]
     else:
         said = [where.get(f"/v1/tables/{table}/{number}/digest").json for table in TABLES for number in range(4)]
     return {(one["table"], one["partition"]): (one["keys"], one["digest"]) for one in said}
@@ -109,7 +109,7 @@ def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stac
     # What is damaged, or does not fit, writes nothing.
     before, whole, damaged = ends(stack), early.read_bytes(), tmp_path / "damaged.dump"
     damaged.write_bytes(whole[: len(whole) // 2])
-    assert "take another dump" in refused(stack, "restore", str(damaged))
+    assert "use another dump" in refused(stack, "restore", str(damaged))
     stack.env["LATELY_PARTITIONS"] = "5"
     assert "4 partitions" in refused(stack, "restore", str(early))
     stack.env["LATELY_PARTITIONS"] = "4"

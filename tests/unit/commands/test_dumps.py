@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import BadDump
-from commands.tables.dump import grouped
-from commands.tables.dump_file import FORMAT, Head, Pairs, Part, Records, frames, verify, writing
-from commands.tables.restore import changes
+from commands.tables.dump import group_by_size
+from commands.tables.dump_file import (
+    FORMAT,
+    DumpHead,
+    PairsFrame,
+    PartitionSummary,
+    RecordsFrame,
+    open_dump,
+    read_frames,
+    verify_dump,
+)
+from commands.tables.restore import diff_pairs
 from domain.digests import PartitionDigest
 from domain.errors import LatelyError
 from domain.totals import Totals, decode_partial, encode_partial, merge_partials
@@ -31,19 +40,20 @@ def digest(table: str, pairs: list[tuple[bytes, bytes]]) -> str:
 
 def dump(path: Path, pairs: list = PAIRS, keys: int = 2, number: int = FORMAT, table: str = "by_user") -> Path:
     """A dump of one partition, that says it has `keys`."""
-    with writing(path) as writer:
-        part = Part("by_user", 0, 7, keys, digest("by_user", PAIRS))
-        writer.put(Head(number, "shop", 1, "2026-01-31T00:00:00Z", [part]))
-        writer.put(Pairs(table, 0, pairs))
-        writer.put(Records("purchase_changes", 0, [(None, b"x", [("name", b"1")])]))
+    with open_dump(path) as writer:
+        part = PartitionSummary("by_user", 0, 7, keys, digest("by_user", PAIRS))
+        writer.put(DumpHead(number, "shop", 1, "2026-01-31T00:00:00Z", [part]))
+        writer.put(PairsFrame(table, 0, pairs))
+        writer.put(RecordsFrame("purchase_changes", 0, [(None, b"x", [("name", b"1")])]))
     return path
 
 
 def test_what_is_written_is_read(tmp_path: Path):
     path = dump(tmp_path / "dump")
-    assert verify(path).positions("by_user") == {0: 7}
-    assert [one.pairs for one in frames(path) if isinstance(one, Pairs)] == [PAIRS]
-    assert [one.records for one in frames(path) if isinstance(one, Records)] == [[(None, b"x", [("name", b"1")])]]
+    assert verify_dump(path).positions("by_user") == {0: 7}
+    assert [one.pairs for one in read_frames(path) if isinstance(one, PairsFrame)] == [PAIRS]
+    records = [frame.records for frame in read_frames(path) if isinstance(frame, RecordsFrame)]
+    assert records == [[(None, b"x", [("name", b"1")])]]
     assert (path.stat().st_mode & 0o777, [one.name for one in tmp_path.iterdir()]) == (0o600, ["dump"])
 
 
@@ -57,21 +67,21 @@ def test_every_bit_and_every_length_counts(tmp_path: Path):
     damaged += [gzip.compress(plain + b"\x00", 1), b"no dump", bytes(1000)]
     for content in damaged:
         broken.write_bytes(content)
-        with pytest.raises(BadDump, match=r"take another dump|another version"):
-            verify(broken)
+        with pytest.raises(BadDump, match=r"use another dump|another version"):
+            verify_dump(broken)
 
 
 def test_a_dump_that_is_not_what_it_says_is_refused(tmp_path: Path):
-    with pytest.raises(BadDump, match="not what the file says"):
-        verify(dump(tmp_path / "dump", keys=3))
-    with pytest.raises(BadDump, match="not what the file says"):
-        verify(dump(tmp_path / "dump", PAIRS[::-1]))
-    with pytest.raises(BadDump, match="does not name there"):
-        verify(dump(tmp_path / "dump", table="baskets"))
+    with pytest.raises(BadDump, match="differs from its digest"):
+        verify_dump(dump(tmp_path / "dump", keys=3))
+    with pytest.raises(BadDump, match="differs from its digest"):
+        verify_dump(dump(tmp_path / "dump", PAIRS[::-1]))
+    with pytest.raises(BadDump, match="contains a partition that is missing in its head"):
+        verify_dump(dump(tmp_path / "dump", table="baskets"))
     with pytest.raises(BadDump, match="another version"):
-        verify(dump(tmp_path / "dump", number=FORMAT + 1))
-    with pytest.raises(BadDump, match="no file"):
-        verify(tmp_path / "nothing")
+        verify_dump(dump(tmp_path / "dump", number=FORMAT + 1))
+    with pytest.raises(BadDump, match="nothing does not exist"):
+        verify_dump(tmp_path / "nothing")
     with pytest.raises(LatelyError, match="cannot be written"):
         dump(tmp_path / "nowhere" / "dump")
 
@@ -79,14 +89,14 @@ def test_a_dump_that_is_not_what_it_says_is_refused(tmp_path: Path):
 def test_a_dump_that_fails_in_the_middle_leaves_the_one_before(tmp_path: Path):
     path = dump(tmp_path / "dump")
     before = path.read_bytes()
-    with pytest.raises(KeyError), writing(path) as writer:
+    with pytest.raises(KeyError), open_dump(path) as writer:
         writer.put(object())
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (before, [path])
 
 
 @given(contents, contents)
 def test_a_restore_writes_what_differs_and_nothing_else(wanted, found):
-    written = list(changes(iter(sorted(wanted.items())), sorted(found.items())))
+    written = list(diff_pairs(iter(sorted(wanted.items())), sorted(found.items())))
     after = {**found, **dict(written)}
     assert {key: value for key, value in after.items() if value is not None} == wanted
     assert len(written) == len(set(wanted.items()) ^ set(found.items())) - len(
@@ -116,4 +126,4 @@ def test_totals_by_product_are_the_same_at_whatever_offsets_they_were_told():
 
 @given(st.lists(st.tuples(st.binary(max_size=3), st.none() | st.binary(max_size=3))))
 def test_groups_hold_all_in_order(pairs):
-    assert [pair for some in grouped(pairs) for pair in some] == pairs
+    assert [pair for some in group_by_size(pairs) for pair in some] == pairs

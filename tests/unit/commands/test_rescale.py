@@ -18,7 +18,7 @@ from app.settings import Settings
 from app.topics import Topics
 from commands.rescale.cleanup import _require_verified
 from commands.rescale.command import rescale
-from commands.rescale.log_copy import in_order
+from commands.rescale.log_copy import merge_by_time
 from commands.rescale.next_generation import next_generation
 from source import locks
 
@@ -97,7 +97,7 @@ def test_a_former_generation_says_which_settings_to_use():
     [None, VerifyResult(began_at=9), VerifyResult(began_at=9, clean_at=8), VerifyResult(began_at=6, clean_at=6)],
 )
 def test_what_was_not_verified_since_the_switch_is_not_cleaned_up(verified: VerifyResult | None):
-    with pytest.raises(WrongGeneration, match="`lately verify` first"):
+    with pytest.raises(WrongGeneration, match="first run `lately verify`"):
         _require_verified(TopicLayout(partitions=6, active_since=7), verified)
 
 
@@ -144,7 +144,7 @@ def test_events_are_copied_each_once_in_their_partitions_order_and_by_time(times
 
     async def read() -> list[Record]:
         ends = {TopicPartition("orders", number): len(some) for number, some in enumerate(partitions)}
-        return [one async for one in in_order(Reader(more), ends)]
+        return [one async for one in merge_by_time(Reader(more), ends)]
 
     found = asyncio.run(read())
     assert [[one for one in found if one.partition == number] for number in range(len(times))] == partitions
