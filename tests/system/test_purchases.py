@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from tests.kit.eventually import eventually
+from tests.kit.shared_shop import SharedShop
 from tests.kit.stack import Stack, Worker
 from tests.kit.streams import open_stream, order_ids
 
@@ -206,25 +207,25 @@ def test_every_page_group_and_filter_equals_sql_after_a_random_history(stack: St
 @pytest.mark.parametrize(("group_by", "names"), [(None, ("order_id", "product_name")), ("order", ("order_id",)),
                                                  ("product", ("product_name",))])  # fmt: skip
 def test_while_orders_arrive_no_page_repeats_or_skips_what_was_there_at_the_first(
-    stack: Stack, group_by: str | None, names: tuple[str, ...]
+    small_shop: SharedShop, group_by: str | None, names: tuple[str, ...]
 ):
-    worker = begin(stack, **SMALL)
-    dice = random.Random(7)
+    stack, worker = small_shop.stack, small_shop.worker
+    ann, dice = small_shop.name("ann"), random.Random(7)
 
     def some(kind: str, count: int) -> list[tuple]:
         return [
-            (f"{kind}{number:03}", f"Phone {dice.randrange(12)}", "ann", "1.00",
+            (small_shop.name(f"{kind}{number:03}"), f"Phone {dice.randrange(12)}", ann, "1.00",
              NOW + timedelta(minutes=dice.randrange(30)), "card")
             for number in range(count)
         ]  # fmt: skip
 
     stack.insert(*some("first", 30))
-    eventually(lambda: len(worker.purchases("ann", 100)) == 30)
+    eventually(lambda: len(worker.purchases(ann, 100)) == 30)
     grouped = {"group_by": group_by} if group_by else {}
     rows = {None: "purchases", "order": "orders", "product": "products"}[group_by]
     with closing(Reader(worker)) as reader:
-        whole = reader.get(path("ann", limit=100, **grouped))[rows]
-        following, seen, count = path("ann", limit=2, **grouped), [], 30
+        whole = reader.get(path(ann, limit=100, **grouped))[rows]
+        following, seen, count = path(ann, limit=2, **grouped), [], 30
         while following is not None:
             page = reader.get(following)
             seen += page[rows]
@@ -232,7 +233,7 @@ def test_while_orders_arrive_no_page_repeats_or_skips_what_was_there_at_the_firs
             if count < 60:
                 stack.insert(*some(f"later{count}", 3))
                 count += 3
-                eventually(lambda count=count: len(worker.purchases("ann", 100)) == count)
+                eventually(lambda count=count: len(worker.purchases(ann, 100)) == count)
     said = [tuple(row[name] for name in names) for row in seen]
     assert len(said) == len(set(said)), "shown twice"
     assert {tuple(row[name] for name in names) for row in whole} <= set(said), "skipped"
@@ -241,41 +242,45 @@ def test_while_orders_arrive_no_page_repeats_or_skips_what_was_there_at_the_firs
 # --- read your own order -------------------------------------------------------------------------------------
 
 
-def test_an_answer_waits_for_the_order_it_shall_contain(stack: Stack, running: Worker):
-    asked = path("ann", after_order="mine", wait_ms=5000)
+def test_an_answer_waits_for_the_order_it_shall_contain(shared_shop: SharedShop):
+    stack, worker = shared_shop.stack, shared_shop.worker
+    ann, other, mine = shared_shop.names("ann", "other", "mine")
+    asked = path(ann, after_order=mine, wait_ms=5000)
     with ThreadPoolExecutor() as pool:
-        answers = [pool.submit(running.get, asked) for _ in range(3)]
-        stack.insert(("other", "Phone", "ann", "1.00", NOW, None))
-        stack.insert(("mine", "Phone", "ann", "1.00", NOW, None))
+        answers = [pool.submit(worker.get, asked) for _ in range(3)]
+        stack.insert((other, "Phone", ann, "1.00", NOW, None))
+        stack.insert((mine, "Phone", ann, "1.00", NOW, None))
         for answer in answers:
             assert answer.result().status == 200
-            assert "mine" in [row["order_id"] for row in answer.result().json["purchases"]]
-    assert running.get(path("ann", after_order="mine")).status == 200
-    assert running.get(path("ann", after_order="mine", consistency="source")).status == 200
-    stack.execute("DELETE FROM orders WHERE order_id = 'mine'")
-    eventually(lambda: [line[0] for line in running.purchases("ann")] == ["other"])
-    assert running.get(path("ann", after_order="mine")).status == 200, "it has arrived, and is removed since"
+            assert mine in [row["order_id"] for row in answer.result().json["purchases"]]
+    assert worker.get(path(ann, after_order=mine)).status == 200
+    assert worker.get(path(ann, after_order=mine, consistency="source")).status == 200
+    stack.execute("DELETE FROM orders WHERE order_id = %s", (mine,))
+    eventually(lambda: [line[0] for line in worker.purchases(ann)] == [other])
+    assert worker.get(path(ann, after_order=mine)).status == 200, "it has arrived, and is removed since"
 
 
-def test_an_order_that_does_not_arrive_in_time_is_said_to_be_missing(stack: Stack, running: Worker):
-    stack.insert(("o1", "Phone", "bob", "1.00", NOW, None))
-    eventually(lambda: len(running.purchases("bob")) == 1)
+def test_an_order_that_does_not_arrive_in_time_is_said_to_be_missing(shared_shop: SharedShop):
+    ann, bob, o1 = shared_shop.names("ann", "bob", "o1")
+    shared_shop.stack.insert((o1, "Phone", bob, "1.00", NOW, None))
+    eventually(lambda: len(shared_shop.worker.purchases(bob)) == 1)
     for user, asked in (
-        ("ann", {"after_order": "o1"}),
-        ("ann", {"after_order": "o1", "wait_ms": 50}),
-        ("ann", {"after_order": "o1", "consistency": "source"}),
-        ("bob", {"after_order": "1"}),
+        (ann, {"after_order": o1}),
+        (ann, {"after_order": o1, "wait_ms": 50}),
+        (ann, {"after_order": o1, "consistency": "source"}),
+        (bob, {"after_order": "1"}),
     ):
-        answer = running.get(path(user, **asked))
+        answer = shared_shop.worker.get(path(user, **asked))
         assert (answer.status, answer.json["code"]) == (503, "not-up-to-position"), asked
         assert answer.headers["Retry-After"] == "1"
 
 
-def test_an_answer_that_may_be_too_old_is_refused(running: Worker):
-    eventually(lambda: running.get(path("ann", max_lag_ms=10**18)).status == 200)
-    answer = running.get(path("ann", max_lag_ms=0))
+def test_an_answer_that_may_be_too_old_is_refused(shared_shop: SharedShop):
+    ann, worker = shared_shop.name("ann"), shared_shop.worker
+    eventually(lambda: worker.get(path(ann, max_lag_ms=10**18)).status == 200)
+    answer = worker.get(path(ann, max_lag_ms=0))
     assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "too-stale", "1")
-    assert running.get(path("ann", max_lag_ms=0, consistency="source")).status == 200
+    assert worker.get(path(ann, max_lag_ms=0, consistency="source")).status == 200
 
 
 def test_what_mysql_says_is_as_of_the_moment_before_it_was_read(stack: Stack, running: Worker):
@@ -293,13 +298,14 @@ def test_what_mysql_says_is_as_of_the_moment_before_it_was_read(stack: Stack, ru
 # --- live ----------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_tells_of_purchases_that_are_kept_beside_the_newest(stack: Stack):
-    worker = begin(stack, **SMALL)
-    stack.insert(*[(f"o{number}", "Phone", "ann", "1.00", NOW + timedelta(days=number), None) for number in range(9)])
-    eventually(lambda: len(worker.purchases("ann")) == 9)
-    with open_stream(worker, query="?limit=9&group_by=product") as live:
+def test_a_stream_tells_of_purchases_that_are_kept_beside_the_newest(small_shop: SharedShop):
+    stack, worker, ann = small_shop.stack, small_shop.worker, small_shop.name("ann")
+    orders = small_shop.names(*(f"o{number}" for number in range(9)))
+    stack.insert(*[(order, "Phone", ann, "1.00", NOW + timedelta(days=day), None) for day, order in enumerate(orders)])
+    eventually(lambda: len(worker.purchases(ann)) == 9)
+    with open_stream(worker, ann, "?limit=9&group_by=product") as live:
         assert live.event()[1]["products"][0]["spent"] == "9.00"
-        stack.execute("UPDATE orders SET price = 5 WHERE order_id = 'o0'")
+        stack.execute("UPDATE orders SET price = 5 WHERE order_id = %s", (orders[0],))
         assert live.event()[1]["products"][0]["spent"] == "13.00"
 
 

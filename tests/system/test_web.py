@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 
 from tests.kit.eventually import eventually
+from tests.kit.shared_shop import SharedShop
 from tests.kit.stack import Stack, Worker
 
 NOW = datetime(2026, 1, 31, 12)
@@ -21,19 +22,21 @@ def running(stack: Stack) -> Worker:
     return stack.worker().start().wait_ready()
 
 
-def test_an_order_is_visible_everywhere_soon_after_its_commit(stack: Stack, running: Worker):
-    stack.insert(("o1", "Phone", "ann", "19.90", NOW, "card"), ("o1", "Case", "ann", "5.00", NOW, "card"))
-    eventually(lambda: len(running.purchases("ann")) == 2)
-    eventually(lambda: running.get("/v1/users/ann/purchases").json["meta"]["as_of"] is not None)
-    answer = running.get("/v1/users/ann/purchases").json
+def test_an_order_is_visible_everywhere_soon_after_its_commit(shared_shop: SharedShop):
+    worker = shared_shop.worker
+    ann, o1, phone, case = shared_shop.names("ann", "o1", "Phone", "Case")
+    shared_shop.stack.insert((o1, phone, ann, "19.90", NOW, "card"), (o1, case, ann, "5.00", NOW, "card"))
+    eventually(lambda: len(worker.purchases(ann)) == 2)
+    eventually(lambda: worker.get(f"/v1/users/{ann}/purchases").json["meta"]["as_of"] is not None)
+    answer = worker.get(f"/v1/users/{ann}/purchases").json
     as_of, lag_ms = answer["meta"].pop("as_of"), answer["meta"].pop("lag_ms")
     assert as_of.endswith("Z")
     assert lag_ms >= 0
     assert answer == {
-        "user_id": "ann",
+        "user_id": ann,
         "purchases": [
             {
-                "order_id": "o1",
+                "order_id": o1,
                 "product_name": product,
                 "price": price,
                 "ordered_at": "2026-01-31T12:00:00Z",
@@ -41,33 +44,35 @@ def test_an_order_is_visible_everywhere_soon_after_its_commit(stack: Stack, runn
                 "category": None,
                 "position": position,
             }
-            for position, (product, price) in enumerate([("Phone", "19.90"), ("Case", "5.00")], 1)
+            for position, (product, price) in enumerate([(phone, "19.90"), (case, "5.00")], 1)
         ],
         "meta": {
             "limit": 20,
             "complete": True,
             "role": "active",
-            "worker": f"http://127.0.0.1:{running.port}",
+            "worker": f"http://127.0.0.1:{worker.port}",
             "guarantee": "proven",
             "unseen": [],
             "verified_at": None,
         },
     }
-    eventually(lambda: running.totals("Phone") == (1, "19.90"))
-    page = running.get("/users/ann")
+    eventually(lambda: worker.totals(phone) == (1, "19.90"))
+    page = worker.get(f"/users/{ann}")
     assert page.status == 200
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    for text in ("Phone", "19.90", "2026-01-31 12:00:00 UTC", "paid by card"):
+    for text in (phone, "19.90", "2026-01-31 12:00:00 UTC", "paid by card"):
         assert text in page.text
-    assert running.get("/v1/users/ann/purchases?limit=1").json["purchases"][0]["product_name"] == "Phone"
+    assert worker.get(f"/v1/users/{ann}/purchases?limit=1").json["purchases"][0]["product_name"] == phone
 
 
-def test_any_user_id_comes_back_as_it_was_stored(stack: Stack, running: Worker):
+def test_any_user_id_comes_back_as_it_was_stored(shared_shop: SharedShop):
+    # As they are: a prefix would change what is special about them. No other test uses them in this shop.
     users = ["a/b", "50%", "ünï 😀", "dot.", "a+b", "a?b#c", "..a", "x" * 128]
-    stack.insert(*[("o1", f"Phone {number}", user, "1.00", NOW, "card") for number, user in enumerate(users)])
+    o1 = shared_shop.name("o1")
+    shared_shop.stack.insert(*[(o1, f"Phone {number}", user, "1.00", NOW, "card") for number, user in enumerate(users)])
     for number, user in enumerate(users):
-        line = ("o1", f"Phone {number}", "1.00", "2026-01-31T12:00:00Z", "card")
-        eventually(lambda user=user, line=line: running.purchases(user) == [line])
+        line = (o1, f"Phone {number}", "1.00", "2026-01-31T12:00:00Z", "card")
+        eventually(lambda user=user, line=line: shared_shop.worker.purchases(user) == [line])
 
 
 def test_while_tables_recover_the_answer_is_503_and_never_an_empty_list(stack: Stack, running: Worker):
