@@ -67,6 +67,13 @@ def test_a_module_imports_only_packages_that_its_package_may_import(module: str)
     assert not imports(module) & (ROOTS - {"app"}), f"{module} imports the composition root"
 
 
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("web.http.")))
+def test_the_http_package_knows_no_view_and_no_purchase(module: str):
+    allowed = ("app", "web.http", "web.pages", "domain.codec", "domain.events", "domain.values")
+    others = {name for name in imports(module) if not name.startswith(allowed)}
+    assert not others, f"{module} imports {', '.join(sorted(others))}"
+
+
 def test_no_import_cycle_connects_two_modules():
     graph = {module: imports(module) - {module} for module in sorted(set(MODULES) - {"app"})}
     done: set[str] = set()

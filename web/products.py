@@ -23,7 +23,7 @@ from web.schemas import (
     ProductPurchase,
     ProductPurchases,
     ProductPurchasesMeta,
-    ProductSales,
+    ProductTotals,
     SalesHistory,
 )
 from web.similar import require_similar, unknown_product
@@ -34,7 +34,7 @@ DEFAULT_LIMIT = 20
 @Route(
     "/v1/products/{product_name}",
     "Number of purchases and revenue of a product",
-    response=ProductSales,
+    response=ProductTotals,
     headers=("ETag",),
     parameters=(PRODUCT,),
     problems=("invalid-product-name", "unknown-parameter", "unknown-product", *ROUTED),
@@ -44,11 +44,11 @@ def get_product_sales(context: WebContext, request: Request) -> ViewResult:
     parameters.require_known(request)
     name = read_product_name(request, 3)
 
-    def read_table(partition: int) -> ProductSales:
+    def read_table(partition: int) -> ProductTotals:
         totals = context.by_product.totals(name, partition)
         if totals is None:
             raise unknown_product()
-        sales = ProductSales(name, totals.purchases, money(totals.revenue))
+        sales = ProductTotals(name, totals.purchases, money(totals.revenue))
         if context.settings.similar:
             # Another worker may own the partition of the other table.
             with suppress(ClosedPartition):

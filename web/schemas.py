@@ -194,7 +194,7 @@ class SalesHistory(Struct):
     by_day: list[PeriodSales]
 
 
-class ProductSales(Struct):
+class ProductTotals(Struct):
     """The sales of a product.
 
     `sales` is missing with LATELY_SIMILAR=0, and if the agent similar runs in another process.
