@@ -24,6 +24,7 @@ from aiohttp.web import (
     Server,
     StreamResponse,
 )
+from faust.web import View
 
 from app import metrics, otel
 from app.settings import Settings
@@ -70,17 +71,20 @@ class Web(driver.Web):
         """Replaces the creation of a CORS configuration: other sites get no access."""
         return True
 
-    def route(self, pattern: str, handler: Any, cors_options: object = None) -> None:
+    def route(self, pattern: str, handler: Callable[..., Any], cors_options: object = None) -> None:
         """Serve a Faust view (`@app.page`) to operators; it has no declared route."""
+        if not isinstance(handler, View):
+            raise TypeError(f"{handler} is not a Faust view")
         methods = handler.get_methods()
         for method in methods if "GET" in methods else methods - {"HEAD"}:
-            view = handler.methods["get" if method == "HEAD" else method.lower()]
-            add_endpoint(self.web_app, method, pattern, Endpoint(UNLISTED, _from_faust(view)))
+            function = handler.methods["get" if method == "HEAD" else method.lower()]
+            add_endpoint(self.web_app, method, pattern, Endpoint(UNLISTED, _from_faust(function)))
 
 
-def _from_faust(view: Callable[..., HandlerResult]) -> Handler:
+def _from_faust(function: Callable[..., Any]) -> Handler:
     def handle(request: Request) -> HandlerResult:
-        return view(request, **request.match_info)
+        result: HandlerResult = function(request, **request.match_info)
+        return result
 
     return handle
 

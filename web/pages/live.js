@@ -1,6 +1,7 @@
-// Updates the page without a reload. It fetches the page again and patches the parts that changed: after each event of
-// the stream that the page names, or at a fixed interval in milliseconds. A hidden page closes its stream and fetches
-// nothing, because a browser opens at most six connections to a server.
+// Updates the page without a reload. It fetches the page again and patches the parts that changed:
+// after each event of the stream that the page names, or at a fixed interval in milliseconds.
+// A hidden page closes its stream and fetches nothing, because a browser opens at most six
+// connections to a server.
 "use strict";
 
 const MIN_PAUSE_MS = 1000, MAX_PAUSE_MS = 30000, TIMEOUT_MS = 15000;
