@@ -1,1 +1,1 @@
-"""Lately side by side with its peers, on one broker and one topic: `python -m bench` writes bench/results.md."""
+"""Benchmarks of Lately and its peers: `python -m bench` writes bench/results.md."""

@@ -1,7 +1,8 @@
-"""`make bench`: Lately beside its peers on this machine, written to bench/results.md.
+"""`make bench`: measures Lately and its peers on this machine, and writes bench/results.md.
 
-`python -m bench` runs every part, `python -m bench compare|growth|recovery|queries|source|history|elastic|pause|flow|
-kept|partitions` one of them, `python -m bench capacity` the last three.
+`python -m bench` runs all parts; `python -m bench PART` runs one of compare, growth, recovery,
+queries, source, history, elastic, pause, flow, kept and partitions; `python -m bench capacity` runs
+the last three.
 """
 
 from __future__ import annotations
@@ -27,90 +28,98 @@ from local.process import ServerFailed, remove_pid_file, running_pid, stop_lefto
 PARTS = (
     "compare", "growth", "recovery", "queries", "source", "history", "elastic", "pause", "flow", "kept", "partitions",
 )  # fmt: skip
-SEVERAL = {"all": PARTS, "capacity": PARTS[-3:]}
-PID = FOLDER.with_name("bench.pid")
+PART_GROUPS = {"all": PARTS, "capacity": PARTS[-3:]}
+PID_FILE = FOLDER.with_name("bench.pid")
 
 
-def options() -> argparse.Namespace:
-    """What was asked for on the command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=(*SEVERAL, *PARTS), default="all")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many rounds (3)")
-    parser.add_argument("--quick", action="store_true", help="one round with few orders, to try it all out")
+    parser.add_argument("part", nargs="?", choices=(*PART_GROUPS, *PARTS), default="all")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the results are medians (3)")
+    parser.add_argument("--quick", action="store_true", help="one round with few orders, as a trial")
     parser.add_argument("--orders", type=int, help="orders of compare (1,000,000), and before pause (100,000)")
     parser.add_argument("--users", type=int, default=200_000, help="users of compare (200,000)")
     parser.add_argument(
-        "--only", action="append", help="compare, pause: only the sides with this in their name; repeatable"
+        "--only", action="append", help="compare, pause: only the sides whose name contains this text; repeatable"
     )
     parser.add_argument("--patience", type=float, default=120, help="seconds a side may take for one data set (120)")
     parser.add_argument("--results", type=Path, help="the file to write (bench/results.md, or .lately/bench/quick.md)")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.orders, asked.users, asked.rounds = 50_000, 10_000, 1
-    # Numbers of a trial run must never land among those that count.
-    asked.results = asked.results or (FOLDER / "quick.md" if asked.quick else ROOT / "bench" / "results.md")
-    return asked
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.orders, arguments.users, arguments.rounds = 50_000, 10_000, 1
+    # The numbers of a trial run must not replace those of a full run.
+    arguments.results = arguments.results or (FOLDER / "quick.md" if arguments.quick else ROOT / "bench" / "results.md")
+    return arguments
 
 
-def run(asked: argparse.Namespace) -> None:
-    """Start the broker, run the parts and write each section as soon as it is known."""
-    parts = SEVERAL.get(asked.part, (asked.part,))
+def run(arguments: argparse.Namespace) -> None:
+    """Start the broker, run the parts, and write each section when its part has finished."""
+    parts = PART_GROUPS.get(arguments.part, (arguments.part,))
     if {"compare", "recovery"} & set(parts):
-        say("getting the peers, once …")
+        log("downloading the peers (only once) …")
         streams_class_path(FOLDER)
         quix_python(FOLDER)
-    data = DataSet(asked.orders or 1_000_000, asked.users)
-    everyone = DataSet(50_000, 50_000) if asked.quick else DataSet(1_000_000, 1_000_000)
-    # Not those of another part: orders are added to it.
-    many = DataSet(60_000, 20_000) if asked.quick else DataSet(5_000_000, 500_000)
-    several = DataSet(50_000, 10_000) if asked.quick else DataSet(2_000_000, 1_000_000)
-    with start_kafka(resolve(ROOT / ".lately", say), FOLDER / "broker", full_jit=True) as kafka:
-        bench = Bench(kafka, asked.patience, say)
+    data = DataSet(arguments.orders or 1_000_000, arguments.users)
+    recovery_data = DataSet(50_000, 50_000) if arguments.quick else DataSet(1_000_000, 1_000_000)
+    # A data set of its own, because this part adds orders to the topic.
+    history_data = DataSet(60_000, 20_000) if arguments.quick else DataSet(5_000_000, 500_000)
+    query_data = DataSet(50_000, 10_000) if arguments.quick else DataSet(2_000_000, 1_000_000)
+    with start_kafka(resolve(ROOT / ".lately", log), FOLDER / "broker", full_jit=True) as kafka:
+        bench = Bench(kafka, arguments.patience, log)
         work = {
-            "compare": (compare.HEADING, lambda: compare.compare(bench, data, asked.rounds, asked.only)),
-            "growth": (growth.HEADING, lambda: growth.growth(bench, asked.rounds, asked.quick)),
-            "recovery": (recovery.HEADING, lambda: recovery.recovery(bench, everyone, asked.rounds)),
+            "compare": (compare.HEADING, lambda: compare.compare(bench, data, arguments.rounds, arguments.only)),
+            "growth": (growth.HEADING, lambda: growth.growth(bench, arguments.rounds, arguments.quick)),
+            "recovery": (recovery.HEADING, lambda: recovery.recovery(bench, recovery_data, arguments.rounds)),
             "queries": (
                 queries.HEADING,
-                lambda: queries.queries(bench, several, asked.rounds, 3 if asked.quick else 10),
+                lambda: queries.queries(bench, query_data, arguments.rounds, 3 if arguments.quick else 10),
             ),
-            "source": (source.HEADING, lambda: source.source(bench, asked.rounds, asked.quick)),
-            "history": (history.HEADING, lambda: history.history(bench, many)),
-            "elastic": (elastic.HEADING, lambda: elastic.elastic(bench, 5 if asked.quick else 20)),
+            "source": (source.HEADING, lambda: source.source(bench, arguments.rounds, arguments.quick)),
+            "history": (history.HEADING, lambda: history.history(bench, history_data)),
+            "elastic": (elastic.HEADING, lambda: elastic.elastic(bench, 5 if arguments.quick else 20)),
             "pause": (
                 pause.HEADING,
-                lambda: pause.pause(bench, asked.orders or 100_000, 5 if asked.quick else 15, asked.only),
+                lambda: pause.pause(bench, arguments.orders or 100_000, 5 if arguments.quick else 15, arguments.only),
             ),
-            "flow": (capacity.FLOW_HEADING, lambda: capacity.on_the_way(bench, asked.quick)),
-            "kept": (capacity.KEPT_HEADING, lambda: capacity.left_behind(bench, asked.quick)),
-            "partitions": (capacity.SPREAD_HEADING, lambda: capacity.partitions(bench, asked.quick)),
+            "flow": (capacity.PATH_COST_HEADING, lambda: capacity.path_cost_section(bench, arguments.quick)),
+            "kept": (capacity.FOOTPRINT_HEADING, lambda: capacity.footprint_section(bench, arguments.quick)),
+            "partitions": (
+                capacity.PARTITION_COST_HEADING,
+                lambda: capacity.partition_cost_section(bench, arguments.quick),
+            ),
         }
         for part in parts:
             heading, measure = work[part]
-            write_section(asked.results, heading, measure())
-            say(f"wrote {heading!r} to {asked.results}")
-    # Gigabytes of orders; after a failure they stay. The logs of the sides always do, until the next run.
+            write_section(arguments.results, heading, measure())
+            log(f"wrote {heading!r} to {arguments.results}")
+    # Gigabytes of orders. They remain after a failure; the logs of the sides always remain until
+    # the next run.
     shutil.rmtree(FOLDER / "broker", ignore_errors=True)
 
 
 def main() -> int:
-    """Exit 0 when everything is measured, 1 when something failed, 2 when a tool is missing or it runs already."""
+    """Run the benchmark, and return the exit code.
+
+    0: all parts are measured. 1: a part failed. 2: a tool is missing, or the benchmark is running
+    already.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    asked = options()
+    arguments = parse_arguments()
     os.chdir(ROOT)
     for name in [name for name in os.environ if name.startswith(("LATELY_", "F_", "BENCH_"))]:
-        del os.environ[name]  # what is set for somebody's own worker would reach ours
-    other = running_pid(PID)
-    if other is not None:
-        print(f"bench: it is running already, as process {other}: stop that one first", file=sys.stderr)  # noqa: T201
+        del os.environ[name]  # not for the workers of the benchmark
+    running = running_pid(PID_FILE)
+    if running is not None:
+        print(f"bench: it is running already, as process {running}: stop that process first", file=sys.stderr)  # noqa: T201
         return 2
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
-        write_pid_file(PID, os.getpid())
+        write_pid_file(PID_FILE, os.getpid())
         for folder in (FOLDER / "broker", *{pid.parent for pid in (FOLDER / "run").rglob("*.pid")}):
             stop_leftovers(folder)
         clean_folder()
-        run(asked)
+        run(arguments)
     except MissingTool as exc:
         print(f"bench: {exc}", file=sys.stderr)  # noqa: T201
         return 2
@@ -120,13 +129,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        if running_pid(PID) == os.getpid():
-            remove_pid_file(PID)
+        if running_pid(PID_FILE) == os.getpid():
+            remove_pid_file(PID_FILE)
     return 0
 
 
-def say(line: str) -> None:
-    """One line of progress."""
+def log(line: str) -> None:
+    """Print a line of progress."""
     print(time.strftime("%H:%M:%S"), line, flush=True)  # noqa: T201
 
 

@@ -1,6 +1,6 @@
-"""The limit of what a Python process can answer: an aiohttp handler that sends what RocksDB has for the user, as it is.
+"""The limit of a Python process: an aiohttp handler that sends the bytes in RocksDB for a user.
 
-A process of its own: `python -m bench.bare_handler PORT FOLDER USERS PURCHASES`.
+Run it as a process: `python -m bench.bare_handler PORT FOLDER USERS PURCHASES`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bench.data import user_id
 BATCH = 10_000
 
 
-def fill(folder: Path, users: int, purchases: int) -> None:
-    """Write an answer for each user."""
+def write_answers(folder: Path, users: int, purchases: int) -> None:
+    """Write a response for each user."""
     rows = [
         {
             "order_id": f"o{number:07d}", "product_name": "Headset 17", "price": "89.90",
@@ -45,18 +45,18 @@ def fill(folder: Path, users: int, purchases: int) -> None:
 
 
 def serve(port: int, folder: Path) -> None:
-    """Answer until the process is killed."""
+    """Serve until the process is killed."""
     store = Rdict(str(folder), Options(raw_mode=True), access_type=AccessType.read_only())
 
     async def purchases(request: web.Request) -> web.Response:
-        found = store.get(request.match_info["user_id"].encode())
-        return web.Response(body=found, content_type="application/json")
+        body = store.get(request.match_info["user_id"].encode())
+        return web.Response(body=body, content_type="application/json")
 
-    served = web.Application()
-    served.router.add_get("/v1/users/{user_id}/purchases", purchases)
-    web.run_app(served, host="127.0.0.1", port=port, access_log=None, print=None)
+    application = web.Application()
+    application.router.add_get("/v1/users/{user_id}/purchases", purchases)
+    web.run_app(application, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
 if __name__ == "__main__":
-    fill(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    write_answers(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     serve(int(sys.argv[1]), Path(sys.argv[2]))

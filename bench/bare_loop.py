@@ -1,4 +1,4 @@
-"""The limit of a Python worker over aiokafka: fetch, decode, group by user, forget; no state and no output."""
+"""The limit of a Python worker with aiokafka: fetch, decode, group by user; no state, no output."""
 
 import asyncio
 import json
@@ -12,16 +12,16 @@ from domain.events import OrderEvent
 
 
 async def main() -> None:
-    """Read the topic to its end, then print orders and seconds, counted from the arrival of the first records."""
+    """Read the topic to its end, then print orders and seconds since the first records arrived."""
     topic, partitions = os.environ["BENCH_TOPIC"], int(os.environ["BENCH_PARTITIONS"])
     consumer = AIOKafkaConsumer(bootstrap_servers=os.environ["BENCH_KAFKA"], auto_offset_reset="earliest")
     await consumer.start()
     assigned = [TopicPartition(topic, number) for number in range(partitions)]
     consumer.assign(assigned)
-    left = sum((await consumer.end_offsets(assigned)).values())
+    remaining = sum((await consumer.end_offsets(assigned)).values())
     decode = msgspec.json.Decoder(OrderEvent).decode
     began, orders = None, 0
-    while left > 0:
+    while remaining > 0:
         chunks = await consumer.getmany(timeout_ms=1000)
         if began is None and chunks:
             began = time.monotonic()
@@ -30,9 +30,9 @@ async def main() -> None:
             for record in chunk:
                 by_user.setdefault(record.key, []).append(decode(record.value).data)
             orders += len(chunk)
-            left -= len(chunk)
+            remaining -= len(chunk)
     seconds = time.monotonic() - began
-    # The records are in the first answer when the clock starts, so all of them count.
+    # The clock starts when the first response contains its records, so all records count.
     print(json.dumps({"orders": orders, "seconds": seconds}), flush=True)  # noqa: T201
     await consumer.stop()
 

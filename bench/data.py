@@ -1,4 +1,4 @@
-"""The orders that all sides read: made up, the same at every run, and written to Kafka before anything is measured."""
+"""The orders that all sides read: generated, equal in every run, written before the measurement."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PAYMENTS = ("card", "paypal", "invoice", "transfer")
 MODELS = 50
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 WEEKS = timedelta(weeks=4)
-#: An order may be older than so many before it, as where several shops write at once.
+#: An order may be older than this number of orders before it, as if several shops wrote at once.
 DISORDER = 20
 FIRST_VERSION = 1_767_225_600_000_000
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """So many orders of so many users in one topic with so many partitions."""
+    """The size of a data set: orders, users, and partitions of its topic."""
 
     orders: int
     users: int
@@ -36,7 +36,7 @@ class DataSet:
 
     @property
     def prefix(self) -> str:
-        """What LATELY_TOPIC_PREFIX has to be for this data."""
+        """The value of LATELY_TOPIC_PREFIX for this data."""
         return f"d{self.orders}-u{self.users}-p{self.partitions}-"
 
     @property
@@ -48,20 +48,20 @@ class DataSet:
 
 
 def user_id(number: int) -> str:
-    """The name of the user with this number, from 0."""
+    """Return the id of the user with this number, from 0."""
     return f"user-{number:07d}"
 
 
-def records(data: DataSet) -> Iterator[tuple[bytes, bytes]]:
-    """Make all records (key, value), oldest first.
+def generate_records(data: DataSet) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all records (key, value), oldest first.
 
-    Users come in laps: each user once, in a new random order, before the next lap begins. So N orders of N users have
-    every user, and no side gains from a few users that are always in its cache.
+    Each user orders once, in a random sequence, before a user orders again. So N orders of N users
+    contain every user, and no side profits from a few users that are always in its cache.
     """
-    dice = random.Random(20260101)  # noqa: S311 - a benchmark wants numbers that repeat
+    dice = random.Random(20260101)  # noqa: S311 - a benchmark needs repeatable numbers
     names = [f"{kind} {model}" for model in range(1, MODELS + 1) for kind in KINDS]
     prices = [f"{dice.lognormvariate(4.5, 1.0):.2f}" for _ in names]
-    # The product of rank n sells 1/n as often as the first.
+    # The product of rank n sells 1/n as often as the first product.
     popularity = [1 / rank for rank in range(1, len(names) + 1)]
     step = WEEKS / data.orders
     users = list(range(data.users))
@@ -85,17 +85,17 @@ def records(data: DataSet) -> Iterator[tuple[bytes, bytes]]:
 
 
 class Feed:
-    """Writes the orders of a data set into its topic, which is made here, as many at a time as it is told to."""
+    """Creates the topic of a data set, and writes its orders into it step by step."""
 
     def __init__(self, kafka: str, data: DataSet) -> None:
         self.data = data
         self.written = 0
-        self._left = records(data)
-        self._lost: list[object] = []
+        self._records = generate_records(data)
+        self._failures: list[object] = []
         admin = AdminClient({"bootstrap.servers": kafka})
         config = {"cleanup.policy": "delete", "retention.ms": "-1"}
         admin.create_topics([NewTopic(data.topic, data.partitions, 1, config=config)])[data.topic].result()
-        # Murmur2, as every writer of this topic; batches of a size that a busy source would send.
+        # Murmur2, like every writer of this topic; batches of the size that a busy source sends.
         self._producer = Producer({
             "bootstrap.servers": kafka, "partitioner": "murmur2_random", "linger.ms": 20, "batch.size": 262_144,
             "queue.buffering.max.messages": 1_000_000, "enable.idempotence": True,
@@ -103,11 +103,11 @@ class Feed:
         })  # fmt: skip
 
     def write(self, count: int) -> None:
-        """Send the next so many orders."""
-        for key, value in islice(self._left, count):
+        """Send the next `count` orders."""
+        for key, value in islice(self._records, count):
             while True:
                 try:
-                    self._producer.produce(self.data.topic, value, key, headers=HEADERS, on_delivery=self._noted)
+                    self._producer.produce(self.data.topic, value, key, headers=HEADERS, on_delivery=self._on_delivery)
                     break
                 except BufferError:
                     self._producer.poll(0.1)
@@ -116,17 +116,17 @@ class Feed:
                 self._producer.poll(0)
 
     def flush(self) -> None:
-        """Return when Kafka has all of them."""
-        if self._producer.flush(120) or self._lost:
-            raise RuntimeError(f"Kafka did not take all orders of {self.data.topic}: {self._lost[:1]}")
+        """Return when Kafka has acknowledged all orders. Raises RuntimeError if it rejected one."""
+        if self._producer.flush(120) or self._failures:
+            raise RuntimeError(f"Kafka did not accept all orders of {self.data.topic}: {self._failures[:1]}")
 
-    def _noted(self, error: object, _message: object) -> None:
+    def _on_delivery(self, error: object, _message: object) -> None:
         if error is not None:
-            self._lost.append(error)
+            self._failures.append(error)
 
 
 def ensure_written(kafka: str, data: DataSet) -> None:
-    """Create the topic of `data` and fill it, unless an earlier part of this run has done so."""
+    """Create the topic of `data` and fill it, unless it exists already."""
     if data.topic in AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics:
         return
     feed = Feed(kafka, data)

@@ -1,4 +1,4 @@
-"""What readers and writers notice when workers join, leave, die and are restarted one by one."""
+"""Availability and freshness while workers join, leave, fail and are restarted one by one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import aiohttp
 
 from bench.data import user_id
 from bench.measure import Bench
-from bench.queries import part
-from bench.report import circumstances, keep_raw, table
+from bench.queries import quantile
+from bench.report import describe_run, store_raw_numbers, table
 from bench.sides import FOLDER, ROOT
-from bench.source import INSERT, Shop, answers
+from bench.source import INSERT, BenchShop, has_status_200
 from domain.partitioning import partition_of
 from local.artifacts import resolve
 from local.mariadb import MariaDB, start_mariadb
@@ -34,19 +34,21 @@ USERS, PRODUCTS, PARTITIONS = 5_000, 200, 4
 SECONDS_TO_START = 90
 SECONDS_TO_CATCH_UP = 60
 HOW = """\
-A shop commits {orders} orders a second, {batch} in a transaction, of {users} users; a client asks {reads} times a
-second for a random user's purchases at a random worker and, like any load balancer, another where nothing listens any
-more. Workers have all agents, a standby of each partition (`LATELY_STANDBY_REPLICAS=1`), the session timeout of 8 s,
-and know MySQL. "Failed": answers that were no 200, by their code. "Longest failure": the longest time in which all
-answers about the users of a partition failed. "Oldest answer": the largest `meta.lag_ms`, which grows while nobody
-reads the new orders of a partition. "Answered by": the roles of the answers, where not all were `active`. At the end
-all lists of all users and the totals of all products, asked of every worker, are compared with SQL."""
+A shop commits {orders} orders a second, {batch} in a transaction, of {users} users. A client sends
+{reads} requests a second for the purchases of a random user to a random worker and, like any load
+balancer, to another worker if the connection is refused. Workers run all agents, with a standby of
+each partition (`LATELY_STANDBY_REPLICAS=1`), a session timeout of 8 s, and access to MySQL.
+"Failed": responses other than 200, by problem code. "Longest failure": the longest time in which
+all responses about the users of a partition failed. "Oldest answer": the greatest `meta.lag_ms`,
+which grows while no worker reads the new orders of a partition. "Answered by": the roles of the
+responses, if they are not all `active`. At the end all lists of all users and the totals of all
+products, read from every worker, are compared with SQL."""
 
 
-class Seen(NamedTuple):
-    """One answer: when it was asked for (s), of which partition, how long it took, and what it said of itself."""
+class ReadSample(NamedTuple):
+    """One response: time of the request (s), partition, duration, and fields of the response."""
 
-    at: float
+    time: float
     partition: int
     took_ms: float
     status: int
@@ -56,15 +58,15 @@ class Seen(NamedTuple):
 
 
 class Fleet:
-    """The workers of a shop, and the ports that a load balancer would know."""
+    """The workers of a shop, and the ports that a load balancer would use."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: BenchShop) -> None:
         self._shop = shop
-        self.running: dict[str, LocalProcess] = {}
+        self.workers: dict[str, LocalProcess] = {}
         self.ports: dict[str, int] = {}
 
     def start(self, name: str) -> None:
-        """Start a worker, and use it once it is ready."""
+        """Start a worker, and add its port when it is ready."""
         port = self.ports.get(name) or find_free_port()
         folder = FOLDER / "run" / self._shop.name / name
         env = {
@@ -72,34 +74,34 @@ class Fleet:
             "LATELY_STANDBY_REPLICAS": "1", "LATELY_PARTITIONS": str(PARTITIONS),
         }  # fmt: skip
         command = [sys.executable, "-m", "app", "worker", "-l", "info"]
-        worker = self.running[name] = LocalProcess(name, command, folder, env=env, cwd=ROOT)
+        worker = self.workers[name] = LocalProcess(name, command, folder, env=env, cwd=ROOT)
         worker.start()
-        wait_ready(worker, lambda: answers(port, "/readyz"), SECONDS_TO_START, "200 of /readyz")
+        wait_ready(worker, lambda: has_status_200(port, "/readyz"), SECONDS_TO_START, "200 of /readyz")
         self.ports[name] = port
 
     def kill(self, name: str) -> None:
-        """Kill -9; whoever asks learns of it by himself."""
-        self.running.pop(name).kill()
+        """Kill a worker with SIGKILL, and remove its port."""
+        self.workers.pop(name).kill()
         del self.ports[name]
 
     def restart(self, name: str) -> None:
-        """SIGTERM, and start again."""
-        self.running.pop(name).stop(40)
+        """Stop a worker with SIGTERM, and start it again."""
+        self.workers.pop(name).stop(40)
         self.start(name)
 
     def stop(self) -> None:
-        """Kill all that run."""
-        for worker in self.running.values():
+        """Kill all workers."""
+        for worker in self.workers.values():
             worker.kill()
 
 
 class Reader:
-    """Asks at fixed times, in a thread of its own, and remembers every answer."""
+    """Sends requests at fixed times in a thread, and stores a sample of each response."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._stopping = False
-        self.seen: list[Seen] = []
+        self.samples: list[ReadSample] = []
         self._thread = threading.Thread(target=lambda: asyncio.run(self._read()))
 
     def __enter__(self) -> Reader:
@@ -111,43 +113,43 @@ class Reader:
         self._thread.join()
 
     async def _read(self) -> None:
-        dice = random.Random(7)  # noqa: S311 - a benchmark wants numbers that repeat
-        asked: set[asyncio.Task] = set()
+        dice = random.Random(7)  # noqa: S311 - a benchmark needs repeatable numbers
+        tasks: set[asyncio.Task] = set()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
             began, number = time.monotonic(), 0
             while not self._stopping:
                 ports = list(self._fleet.ports.values())
                 dice.shuffle(ports)
                 task = asyncio.create_task(self._ask(session, user_id(dice.randrange(USERS)), ports))
-                asked.add(task)
-                task.add_done_callback(asked.discard)
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
                 number += 1
                 await asyncio.sleep(max(0.0, began + number / READS_PER_S - time.monotonic()))
-            await asyncio.gather(*asked)
+            await asyncio.gather(*tasks)
 
     async def _ask(self, session: aiohttp.ClientSession, name: str, ports: list[int]) -> None:
-        began, status, told = time.monotonic(), 0, {}
+        began, status, body = time.monotonic(), 0, {}
         for port in ports:
             try:
                 async with session.get(f"http://127.0.0.1:{port}/v1/users/{name}/purchases") as answer:
-                    status, told = answer.status, await answer.json(content_type=None)
+                    status, body = answer.status, await answer.json(content_type=None)
                     break
             except (aiohttp.ClientConnectionError, asyncio.TimeoutError):
                 continue
-        about = told.get("meta", {})
+        meta = body.get("meta", {})
         took_ms = (time.monotonic() - began) * 1000
-        self.seen.append(
-            Seen(
+        self.samples.append(
+            ReadSample(
                 began, partition_of(name.encode(), PARTITIONS), took_ms, status,
-                about.get("role"), about.get("lag_ms"), None if status == 200 else told.get("code", "no answer"),
+                meta.get("role"), meta.get("lag_ms"), None if status == 200 else body.get("code", "no answer"),
             )
         )  # fmt: skip
 
 
 class Writer:
-    """Commits orders at a steady rate, in a thread of its own."""
+    """Commits orders at a steady rate in a thread."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: BenchShop) -> None:
         self._shop = shop
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._write)
@@ -181,25 +183,27 @@ class Writer:
 
 
 def elastic(bench: Bench, pause_s: float) -> str:
-    """Do all of it once, with so many seconds after each step, and return the text of the section."""
+    """Run all steps with pauses of `pause_s`, and return the text of the section."""
     folder = FOLDER / "run" / "database"
-    with start_mariadb(resolve(ROOT / ".lately", bench.say), folder) as server:
-        shop, steps, seen, wrote, differences, compared = measured(bench, server, pause_s)
+    with start_mariadb(resolve(ROOT / ".lately", bench.log), folder) as server:
+        shop, steps, samples, wrote, differences, compared = run_steps(bench, server, pause_s)
     for used in (folder, *(FOLDER / "run" / shop.name).glob("*/state")):
         shutil.rmtree(used, ignore_errors=True)
-    keep_raw("elastic", {"steps": steps, "seen": seen})
-    rows = [row(name, [one for one in seen if begins <= one.at < ends]) for name, begins, ends in steps]
+    store_raw_numbers("elastic", {"steps": steps, "seen": samples})
+    rows = [
+        step_row(name, [sample for sample in samples if begins <= sample.time < ends]) for name, begins, ends in steps
+    ]
     head = ["step", "answers", "failed", "longest failure s", "p50 ms", "p99 ms", "oldest answer s", "answered by"]
     return (
         f"{wrote}\n\n{table(head, rows)}\n\nCompared at the end: {compared}; {differences} differed.\n\n"
         f"{HOW.format(orders=f'{ORDERS_PER_S:,}', reads=READS_PER_S, batch=BATCH, users=f'{USERS:,}')}\n\n"
-        f"{circumstances()}"
+        f"{describe_run()}"
     )
 
 
-def measured(bench: Bench, server: MariaDB, pause_s: float) -> tuple:
-    """Run the steps; what they were, what was seen, and what differed from SQL at the end."""
-    shop = Shop(server, bench.kafka)
+def run_steps(bench: Bench, server: MariaDB, pause_s: float) -> tuple:
+    """Run the steps; return the steps, the samples, and the differences from SQL at the end."""
+    shop = BenchShop(server, bench.kafka)
     shop.env["LATELY_PARTITIONS"] = str(PARTITIONS)
     shop.run("source", "setup")
     fleet = Fleet(shop)
@@ -211,7 +215,7 @@ def measured(bench: Bench, server: MariaDB, pause_s: float) -> tuple:
         yield
         time.sleep(pause_s)
         steps.append((name, begins, time.monotonic()))
-        bench.say(f"elastic: {name}")
+        bench.log(f"elastic: {name}")
 
     try:
         fleet.start("a")
@@ -228,28 +232,28 @@ def measured(bench: Bench, server: MariaDB, pause_s: float) -> tuple:
                 with step("the others are restarted, one by one"):
                     fleet.restart("a")
                     fleet.restart("c")
-            caught_up(shop, fleet)
-            differences, compared = compare(shop, fleet)
+            wait_until_caught_up(shop, fleet)
+            differences, compared = compare_with_sql(shop, fleet)
     finally:
         fleet.stop()
     wrote = f"{writer.committed:,} orders in {writer.spent_s:.0f} s ({writer.committed / writer.spent_s:,.0f}/s)."
-    return shop, steps, reader.seen, wrote, differences, compared
+    return shop, steps, reader.samples, wrote, differences, compared
 
 
-def caught_up(shop: Shop, fleet: Fleet) -> None:
-    """Wait until the outbox is empty, and every worker has all that came out of it."""
+def wait_until_caught_up(shop: BenchShop, fleet: Fleet) -> None:
+    """Wait until the outbox is empty and every worker has applied all its rows."""
     until = time.monotonic() + SECONDS_TO_CATCH_UP
     while time.monotonic() < until:
         with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
             cursor.execute("SELECT COUNT(*) FROM purchase_outbox")
             waiting = cursor.fetchone()[0]
-        if not waiting and not compare(shop, fleet)[0]:
+        if not waiting and not compare_with_sql(shop, fleet)[0]:
             return
         time.sleep(1)
 
 
-def compare(shop: Shop, fleet: Fleet) -> tuple[int, str]:
-    """How many lists and totals differ from SQL, and what was compared."""
+def compare_with_sql(shop: BenchShop, fleet: Fleet) -> tuple[int, str]:
+    """Return the number of lists and totals that differ from SQL, and what was compared."""
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
         cursor.execute(
             "SELECT user_id, order_id FROM (SELECT user_id, order_id, ROW_NUMBER() OVER (PARTITION BY user_id"
@@ -273,12 +277,12 @@ async def _compare(ports: list[int], lists: dict[str, list[str]], totals: dict[s
             return await answer.json(content_type=None)
 
     async def check(session: aiohttp.ClientSession, port: int, name: str) -> bool:
-        told = await get(session, port, f"/v1/users/{name}/purchases?consistency=active")
-        return [one["order_id"] for one in told.get("purchases", ())] == lists[name]
+        body = await get(session, port, f"/v1/users/{name}/purchases?consistency=active")
+        return [purchase["order_id"] for purchase in body.get("purchases", ())] == lists[name]
 
     async def sums(session: aiohttp.ClientSession, port: int, name: str) -> bool:
-        told = await get(session, port, f"/v1/products/{name.replace(' ', '%20')}")
-        return (told.get("purchases"), told.get("revenue")) == totals[name]
+        body = await get(session, port, f"/v1/products/{name.replace(' ', '%20')}")
+        return (body.get("purchases"), body.get("revenue")) == totals[name]
 
     async with aiohttp.ClientSession() as session:
         for port in ports:
@@ -289,36 +293,39 @@ async def _compare(ports: list[int], lists: dict[str, list[str]], totals: dict[s
     return wrong
 
 
-def row(name: str, seen: list[Seen]) -> list[str]:
-    """One line of the table."""
-    good = [one for one in seen if one.status == 200]
-    bad = Counter(one.code for one in seen if one.status != 200)
-    roles = Counter(one.role for one in good)
-    times = sorted(one.took_ms for one in good)
-    lags = [one.lag_ms for one in good if one.lag_ms is not None]
+def step_row(name: str, samples: list[ReadSample]) -> list[str]:
+    """Return a row of the table."""
+    successes = [sample for sample in samples if sample.status == 200]
+    failures = Counter(sample.code for sample in samples if sample.status != 200)
+    roles = Counter(sample.role for sample in successes)
+    times = sorted(sample.took_ms for sample in successes)
+    lags = [sample.lag_ms for sample in successes if sample.lag_ms is not None]
     return [
         name,
-        f"{len(seen):,}",
-        ", ".join(f"{count} {code}" for code, count in bad.items()) or "0",
-        f"{max(longest_failure(seen, number) for number in range(PARTITIONS)):.2f}",
-        f"{part(times, 0.5):.1f}",
-        f"{part(times, 0.99):.1f}",
+        f"{len(samples):,}",
+        ", ".join(f"{count} {code}" for code, count in failures.items()) or "0",
+        f"{max(longest_failure(samples, number) for number in range(PARTITIONS)):.2f}",
+        f"{quantile(times, 0.5):.1f}",
+        f"{quantile(times, 0.99):.1f}",
         f"{max(lags, default=0) / 1000:.1f}",
         ", ".join(f"{count:,} {role}" for role, count in roles.most_common()) if len(roles) > 1 else "-",
     ]
 
 
-def longest_failure(seen: list[Seen], partition: int) -> float:
-    """The longest time (s) from a failed answer about a partition to the next good one, or to the last that failed."""
+def longest_failure(samples: list[ReadSample], partition: int) -> float:
+    """Return the longest time (s) from a failed response of a partition to its next success.
+
+    Without a later success it ends with the last failed response.
+    """
     longest, since = 0.0, None
-    for one in sorted(seen, key=lambda one: one.at):
-        if one.partition != partition:
+    for sample in sorted(samples, key=lambda sample: sample.time):
+        if sample.partition != partition:
             continue
-        if one.status == 200:
-            longest = max(longest, one.at - since) if since is not None else longest
+        if sample.status == 200:
+            longest = max(longest, sample.time - since) if since is not None else longest
             since = None
         elif since is None:
-            since = one.at
+            since = sample.time
         else:
-            longest = max(longest, one.at - since)
+            longest = max(longest, sample.time - since)
     return longest

@@ -1,4 +1,7 @@
-"""What orders leave behind when a worker with all agents has read them: topics, tables, memory, and its next start."""
+"""The footprint of orders after a worker with all agents has read them.
+
+It consists of the sizes of topics and tables, the memory, and the duration of the next start.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from bench.data import DataSet
 from bench.footprint import compact, table_bytes, topic_bytes
 from bench.measure import Bench
 from bench.observer import Observer
-from bench.recovery import RESTORED, SECONDS_TO_RECOVER, SECONDS_TO_STOP, serves, wait_until_empty
+from bench.recovery import RECOVERY_TIMEOUT_S, RESTORED_LINE, STOP_TIMEOUT_S, is_worker_ready, wait_until_empty
 from bench.report import rounded, table
-from bench.sides import Place, lately
-from bench.usage import Usage, cpu_s, status
+from bench.sides import RunContext, lately
+from bench.usage import Usage, cpu_s, read_status
 from local.process import LocalProcess, wait_ready
 
 MIB = 2**20
@@ -23,8 +26,8 @@ CHANGELOG = re.compile(r"-changelog$")
 
 
 @dataclass
-class Kept:
-    """What was seen of one data set."""
+class Footprint:
+    """The footprint of one data set."""
 
     data: DataSet
     rate: float
@@ -32,7 +35,8 @@ class Kept:
     broker_us: float
     peak_mib: float
     resident_mib: float
-    #: Bytes by topic as written, and of the changelogs after compaction; bytes by table on the worker's disk.
+    #: Bytes by topic as written, and of the changelogs after compaction; bytes by table on the
+    #: worker's disk.
     written: Counter[str]
     compacted: Counter[str]
     tables: Counter[str]
@@ -45,120 +49,146 @@ class Kept:
 
     @property
     def disk(self) -> int:
-        """Bytes of all tables."""
+        """The bytes of all tables."""
         return sum(self.tables.values())
 
 
-def all_agents(place: Place) -> LocalProcess:
-    """A worker as it is by default."""
-    return lately(place, by_product=True, similar=True)
+def worker_with_all_agents(context: RunContext) -> LocalProcess:
+    """Return a worker with the default agents."""
+    return lately(context, by_product=True, similar=True)
 
 
-def kept(bench: Bench, data: DataSet) -> Kept:
-    """Read all of it, look, start again with the disk and without, and compact."""
+def measure_footprint(bench: Bench, data: DataSet) -> Footprint:
+    """Read the data set, measure, start again with the disk and without, and compact."""
     bench.prepare(data)
-    place = bench.place(data)
-    worker = all_agents(place)
-    with bench.running(place, worker):
+    context = bench.create_context(data)
+    worker = worker_with_all_agents(context)
+    with bench.running(context, worker):
         broker_s = cpu_s(bench.broker.pid)
-        result = bench.ingest(worker, place)
+        result = bench.ingest(worker, context)
         orders = data.orders
-        seen = Kept(
+        footprint = Footprint(
             data, result.rate, result.cpu_s / orders * 1e6, (cpu_s(bench.broker.pid) - broker_s) / orders * 1e6,
-            result.peak_mib, status(worker.pid, "VmRSS") / 1024, named(topic_bytes(), place), Counter(), Counter(), {},
+            result.peak_mib, read_status(worker.pid, "VmRSS") / 1024, own_topics(topic_bytes(), context),
+            Counter(), Counter(), {},
         )  # fmt: skip
-        stop(bench, worker, place)
-        seen.tables = table_bytes(place.folder)
-        observer = Observer(bench.kafka, data, place.group)
-        seen.records = {short(name, place): count for name, count in observer.changelog_records().items()}
+        stop_worker(bench, worker, context)
+        footprint.tables = table_bytes(context.folder)
+        observer = Observer(bench.kafka, data, context.group)
+        footprint.records = {short_name(name, context): count for name, count in observer.changelog_records().items()}
         observer.close()
-        seen.with_disk_s = ready_after(worker, place)
-        # What every start takes is no part of an order.
-        seen.start_cpu_s = cpu_s(worker.pid)
-        seen.worker_us -= seen.start_cpu_s / orders * 1e6
-        stop(bench, worker, place)
-        shutil.rmtree(place.folder / "state")
-        seen.without_s = ready_after(worker, place)
-        restored = RESTORED.findall(worker.tail(1000))[-1]
-        seen.restored, seen.restore_s = int(restored[0]), float(restored[1])
-        stop(bench, worker, place)
-        compact(bench.kafka, [f"{place.group}-{name}" for name in seen.records])
-        seen.compacted = named(topic_bytes(), place)
-    bench.say(f"capacity: {data}: {rounded(seen.rate)} orders/s, {seen.disk / MIB:,.0f} MiB of tables")
-    return seen
+        footprint.with_disk_s = measure_start(worker, context)
+        # The processor time of a start does not belong to an order.
+        footprint.start_cpu_s = cpu_s(worker.pid)
+        footprint.worker_us -= footprint.start_cpu_s / orders * 1e6
+        stop_worker(bench, worker, context)
+        shutil.rmtree(context.folder / "state")
+        footprint.without_s = measure_start(worker, context)
+        restored = RESTORED_LINE.findall(worker.tail(1000))[-1]
+        footprint.restored, footprint.restore_s = int(restored[0]), float(restored[1])
+        stop_worker(bench, worker, context)
+        compact(bench.kafka, [f"{context.group}-{name}" for name in footprint.records])
+        footprint.compacted = own_topics(topic_bytes(), context)
+    bench.log(f"capacity: {data}: {rounded(footprint.rate)} orders/s, {footprint.disk / MIB:,.0f} MiB of tables")
+    return footprint
 
 
-def two_workers(bench: Bench, data: DataSet, start_cpu_s: float) -> tuple[float, float]:
-    """Orders/s of two workers that share the work, and the microseconds that both together compute for one."""
+def measure_two_workers(bench: Bench, data: DataSet, start_cpu_s: float) -> tuple[float, float]:
+    """Return orders/s of two workers together, and their microseconds of processor per order."""
     bench.prepare(data)
-    place = bench.place(data)
-    its_place = Place(place.kafka, data, place.group, name="second")
-    first, second = all_agents(place), all_agents(its_place)
-    with bench.running(place, first):
+    context = bench.create_context(data)
+    second_context = RunContext(context.kafka, data, context.group, name="second")
+    first, second = worker_with_all_agents(context), worker_with_all_agents(second_context)
+    with bench.running(context, first):
         try:
             second.start()
-            other = Usage(second.pid)
-            result = bench.ingest(first, place)
-            other.look()
+            second_usage = Usage(second.pid)
+            result = bench.ingest(first, context)
+            second_usage.sample()
         finally:
             second.kill()
-            shutil.rmtree(its_place.folder / "state", ignore_errors=True)
-    return result.rate, (result.cpu_s + other.cpu_s - 2 * start_cpu_s) / data.orders * 1e6
+            shutil.rmtree(second_context.folder / "state", ignore_errors=True)
+    return result.rate, (result.cpu_s + second_usage.cpu_s - 2 * start_cpu_s) / data.orders * 1e6
 
 
-def ready_after(worker: LocalProcess, place: Place) -> float:
-    """Seconds from the start of the process to the first 200 of /readyz."""
+def measure_start(worker: LocalProcess, context: RunContext) -> float:
+    """Return the seconds from the start of the process to the first 200 of /readyz."""
     began = time.monotonic()
     worker.start()
-    wait_ready(worker, lambda: serves(worker, place), SECONDS_TO_RECOVER, "readiness")
+    wait_ready(worker, lambda: is_worker_ready(worker, context), RECOVERY_TIMEOUT_S, "readiness")
     return time.monotonic() - began
 
 
-def stop(bench: Bench, worker: LocalProcess, place: Place) -> None:
-    """SIGTERM, which also flushes the tables."""
-    worker.stop(SECONDS_TO_STOP)
-    wait_until_empty(bench.kafka, place.group)
+def stop_worker(bench: Bench, worker: LocalProcess, context: RunContext) -> None:
+    """Stop the worker with SIGTERM, which also flushes the tables."""
+    worker.stop(STOP_TIMEOUT_S)
+    wait_until_empty(bench.kafka, context.group)
 
 
-def named(counted: Counter[str], place: Place) -> Counter[str]:
-    """The same for the topics of one run only, by their short names."""
-    ours = (place.data.prefix, f"{place.group}-")
-    return Counter({short(name, place): count for name, count in counted.items() if name.startswith(ours)})
+def own_topics(counts: Counter[str], context: RunContext) -> Counter[str]:
+    """Select the topics of one run, and shorten their names."""
+    ours = (context.data.prefix, f"{context.group}-")
+    return Counter({short_name(name, context): count for name, count in counts.items() if name.startswith(ours)})
 
 
-def short(topic: str, place: Place) -> str:
-    """A topic without what its name begins with."""
-    return topic.removeprefix(place.data.prefix).removeprefix(f"{place.group}-")
+def short_name(topic: str, context: RunContext) -> str:
+    """Return the name of a topic without its prefix."""
+    return topic.removeprefix(context.data.prefix).removeprefix(f"{context.group}-")
 
 
-def bytes_table(seen: list[Kept]) -> str:
-    """Bytes per order of every topic and table."""
-    heads = [f"{one.data.orders // one.data.users} per user" for one in seen]
+def bytes_table(footprints: list[Footprint]) -> str:
+    """Return a table of the bytes per order of every topic and table."""
+    heads = [f"{footprint.data.orders // footprint.data.users} per user" for footprint in footprints]
     rows = []
-    for topic in sorted({name for one in seen for name in one.written} - {"source-state", "orders-dead"}):
-        rows.append([f"topic `{topic}`", *(f"{one.written[topic] / one.data.orders:,.0f}" for one in seen)])
+    for topic in sorted(
+        {name for footprint in footprints for name in footprint.written} - {"source-state", "orders-dead"}
+    ):
+        rows.append(
+            [
+                f"topic `{topic}`",
+                *(f"{footprint.written[topic] / footprint.data.orders:,.0f}" for footprint in footprints),
+            ]
+        )
         if CHANGELOG.search(topic):
-            rows.append(["… compacted", *(f"{one.compacted[topic] / one.data.orders:,.0f}" for one in seen)])
-    for name in sorted({name for one in seen for name in one.tables}):
-        rows.append([f"table `{name}` on disk", *(f"{one.tables[name] / one.data.orders:,.0f}" for one in seen)])
-    rows.append(["all tables on disk", *(f"{one.disk / one.data.orders:,.0f}" for one in seen)])
-    rows.append(["all tables, bytes per user", *(f"{one.disk / one.data.users:,.0f}" for one in seen)])
+            rows.append(
+                [
+                    "… compacted",
+                    *(f"{footprint.compacted[topic] / footprint.data.orders:,.0f}" for footprint in footprints),
+                ]
+            )
+    for name in sorted({name for footprint in footprints for name in footprint.tables}):
+        rows.append(
+            [
+                f"table `{name}` on disk",
+                *(f"{footprint.tables[name] / footprint.data.orders:,.0f}" for footprint in footprints),
+            ]
+        )
+    rows.append(["all tables on disk", *(f"{footprint.disk / footprint.data.orders:,.0f}" for footprint in footprints)])
+    rows.append(
+        ["all tables, bytes per user", *(f"{footprint.disk / footprint.data.users:,.0f}" for footprint in footprints)]
+    )
     return table(["bytes per order", *heads], rows)
 
 
-def work_table(seen: list[Kept]) -> str:
-    """Speed, processor, memory and starts."""
-    heads = [str(one.data) for one in seen]
+def work_table(footprints: list[Footprint]) -> str:
+    """Return a table of speed, processor time, memory and starts."""
+    heads = [str(footprint.data) for footprint in footprints]
     rows = [
-        ["orders/s, until all agents are through", *(rounded(one.rate) for one in seen)],
-        ["seconds of processor of a start with its disk", *(f"{one.start_cpu_s:.1f}" for one in seen)],
-        ["worker, µs of processor per order without it", *(f"{one.worker_us:.0f}" for one in seen)],
-        ["broker, µs per order", *(f"{one.broker_us:.0f}" for one in seen)],
-        ["memory at the end, MiB", *(f"{one.resident_mib:,.0f}" for one in seen)],
-        ["its peak, MiB", *(f"{one.peak_mib:,.0f}" for one in seen)],
-        ["changelog records", *(f"{sum(one.records.values()):,}" for one in seen)],
-        ["ready after a start with its disk, s", *(f"{one.with_disk_s:.1f}" for one in seen)],
-        ["with an empty disk, s", *(f"{one.without_s:.1f}" for one in seen)],
-        ["records/s restored", *(rounded(one.restored / max(one.restore_s, 0.01)) for one in seen)],
+        ["orders/s, until all agents are through", *(rounded(footprint.rate) for footprint in footprints)],
+        [
+            "seconds of processor of a start with its disk",
+            *(f"{footprint.start_cpu_s:.1f}" for footprint in footprints),
+        ],
+        ["worker, µs of processor per order without it", *(f"{footprint.worker_us:.0f}" for footprint in footprints)],
+        ["broker, µs per order", *(f"{footprint.broker_us:.0f}" for footprint in footprints)],
+        ["memory at the end, MiB", *(f"{footprint.resident_mib:,.0f}" for footprint in footprints)],
+        ["its peak, MiB", *(f"{footprint.peak_mib:,.0f}" for footprint in footprints)],
+        ["changelog records", *(f"{sum(footprint.records.values()):,}" for footprint in footprints)],
+        ["ready after a start with its disk, s", *(f"{footprint.with_disk_s:.1f}" for footprint in footprints)],
+        ["with an empty disk, s", *(f"{footprint.without_s:.1f}" for footprint in footprints)],
+        [
+            "records/s restored",
+            *(rounded(footprint.restored / max(footprint.restore_s, 0.01)) for footprint in footprints),
+        ],
     ]
     return table(["what", *heads], rows)

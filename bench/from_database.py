@@ -1,7 +1,8 @@
-"""What a shop would write without Lately: an aiohttp service that asks its database for each request.
+"""The alternative without Lately: an aiohttp service that queries the database for each request.
 
-An indexed query, connections that stay open, in threads, because the connector has no other way. A process of its own:
-`python -m bench.from_database PORT DATABASE_PORT DATABASE pure|c`.
+It uses an indexed query and persistent connections in threads, because the connector is
+synchronous. Run it as a process: `python -m bench.from_database PORT DATABASE_PORT DATABASE
+pure|c`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ QUERY = (
 
 
 def serve(port: int, database_port: int, database: str, pure: bool) -> None:
-    """Answer until the process is killed."""
+    """Serve until the process is killed."""
     pool: queue.Queue[mysql.connector.MySQLConnection] = queue.Queue()
     for _ in range(CONNECTIONS):
         connection = mysql.connector.connect(
@@ -33,7 +34,7 @@ def serve(port: int, database_port: int, database: str, pure: bool) -> None:
         pool.put(connection)
     threads = ThreadPoolExecutor(CONNECTIONS)
 
-    def ask(user: str) -> list[tuple]:
+    def query(user: str) -> list[tuple]:
         connection = pool.get()
         try:
             cursor = connection.cursor()
@@ -44,8 +45,8 @@ def serve(port: int, database_port: int, database: str, pure: bool) -> None:
 
     async def purchases(request: web.Request) -> web.Response:
         user = request.match_info["user_id"]
-        rows = await asyncio.get_running_loop().run_in_executor(threads, ask, user)
-        shown = [
+        rows = await asyncio.get_running_loop().run_in_executor(threads, query, user)
+        purchase_rows = [
             {
                 "order_id": row[0], "product_name": row[1], "price": str(row[2]),
                 "ordered_at": f"{row[3].isoformat(timespec='microseconds')}Z", "payment_method": row[4],
@@ -54,12 +55,12 @@ def serve(port: int, database_port: int, database: str, pure: bool) -> None:
             for position, row in enumerate(rows, 1)
         ]  # fmt: skip
         return web.Response(
-            body=json.dumps({"user_id": user, "purchases": shown}).encode(), content_type="application/json"
+            body=json.dumps({"user_id": user, "purchases": purchase_rows}).encode(), content_type="application/json"
         )
 
-    served = web.Application()
-    served.router.add_get("/v1/users/{user_id}/purchases", purchases)
-    web.run_app(served, host="127.0.0.1", port=port, access_log=None, print=None)
+    application = web.Application()
+    application.router.add_get("/v1/users/{user_id}/purchases", purchases)
+    web.run_app(application, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What partitions cost, and workers that share them: starts, pauses, memory, connections, the record of the group.
+"""The cost of partitions and workers: starts, pauses, memory, connections, and the group record.
 
-`python -m bench.partition_cost` prints how large that record gets, without Kafka.
+`python -m bench.partition_cost` prints the sizes of the group record, without Kafka.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from faust.assignor.partition_assignor import PartitionAssignor
 from app.settings import Settings
 from app.topics import TABLES, Topics
 from bench.data import DataSet
-from bench.footprint_after import all_agents, ready_after, stop
+from bench.footprint_after import measure_start, stop_worker, worker_with_all_agents
 from bench.measure import Bench
 from bench.observer import Observer
 from bench.report import table
-from bench.sides import Place
-from bench.usage import cpu_s, status
+from bench.sides import RunContext
+from bench.usage import cpu_s, read_status
 from chunks import LocalOffset
 from chunks.assignor import Assignor
 from local.process import LocalProcess, ServerFailed
 
 IDLE_S = 5
-SECONDS_TO_JOIN = 120
-#: A group whose record fits has its partitions within this.
-SECONDS_TO_FORM = 10
+JOIN_TIMEOUT_S = 120
+#: A group whose record fits gets its partitions within these seconds.
+FORM_TIMEOUT_S = 10
 GROUP = "lately"
 #: Kafka's default for `max.message.bytes`, also of `__consumer_offsets`.
-LARGEST_RECORD = 1_048_588
+MAX_RECORD_BYTES = 1_048_588
 
 
 @dataclass
-class Spread:
-    """What was seen with so many partitions."""
+class PartitionCost:
+    """The measurements with one number of partitions."""
 
     partitions: int
     start_s: float
@@ -62,129 +62,138 @@ class Spread:
     record: int
 
 
-def spread(bench: Bench, data: DataSet) -> Spread:
-    """Start a worker, look at it, and let a second one join."""
+def measure_partitions(bench: Bench, data: DataSet) -> PartitionCost:
+    """Start a worker, measure it, and let a second worker join."""
     bench.prepare(data)
-    place = bench.place(data)
-    second = Place(place.kafka, data, place.group, name="second")
-    worker, other = all_agents(place), all_agents(second)
-    with bench.running(place, worker):
-        read(bench, place)
-        stop(bench, worker, place)
-        start_s = ready_after(worker, place)
+    context = bench.create_context(data)
+    second_context = RunContext(context.kafka, data, context.group, name="second")
+    worker, second_worker = worker_with_all_agents(context), worker_with_all_agents(second_context)
+    with bench.running(context, worker):
+        wait_until_read(bench, context)
+        stop_worker(bench, worker, context)
+        start_s = measure_start(worker, context)
         time.sleep(1)
         before = cpu_s(worker.pid), cpu_s(bench.broker.pid)
         time.sleep(IDLE_S)
         idle, broker_idle = (
             (cpu_s(pid) - was) / IDLE_S for pid, was in zip((worker.pid, bench.broker.pid), before, strict=True)
         )
-        opened = links(worker.pid)
-        seen = Spread(
-            data.partitions, start_s, status(worker.pid, "VmRSS") / 1024, len(opened),
-            sum(one.startswith("socket:") for one in opened), status(worker.pid, "Threads"), idle, broker_idle,
+        files = open_files(worker.pid)
+        partition_cost = PartitionCost(
+            data.partitions, start_s, read_status(worker.pid, "VmRSS") / 1024, len(files),
+            sum(path.startswith("socket:") for path in files), read_status(worker.pid, "Threads"), idle, broker_idle,
             0.0, 0.0, 0,
         )  # fmt: skip
         try:
-            seen.join_s, seen.pause_s = joined(worker, place, other, second)
-            seen.record = asyncio.run(record_of(bench.kafka, place.group))
+            partition_cost.join_s, partition_cost.pause_s = measure_join(worker, context, second_worker, second_context)
+            partition_cost.record = asyncio.run(group_record_bytes(bench.kafka, context.group))
         finally:
-            other.kill()
-            shutil.rmtree(second.folder / "state", ignore_errors=True)
-    bench.say(f"capacity: {data.partitions} partitions: a join stops the first worker for {seen.pause_s:.1f} s")
-    return seen
+            second_worker.kill()
+            shutil.rmtree(second_context.folder / "state", ignore_errors=True)
+    bench.log(
+        f"capacity: {data.partitions} partitions: a join stops the first worker for {partition_cost.pause_s:.1f} s"
+    )
+    return partition_cost
 
 
-def read(bench: Bench, place: Place) -> None:
-    """Wait until all agents are through."""
-    observer, until = Observer(bench.kafka, place.data, place.group), time.monotonic() + bench.patience_s
+def wait_until_read(bench: Bench, context: RunContext) -> None:
+    """Wait until all agents have read everything."""
+    observer, until = Observer(bench.kafka, context.data, context.group), time.monotonic() + bench.patience_s
     try:
-        while (look := observer.look()).committed < place.data.orders or look.behind:
+        while (sample := observer.sample()).committed < context.data.orders or sample.lag:
             if time.monotonic() > until:
-                raise ServerFailed(f"{place.data} were not read within {bench.patience_s:.0f} s")
+                raise ServerFailed(f"{context.data} were not read within {bench.patience_s:.0f} s")
             time.sleep(0.2)
     finally:
         observer.close()
 
 
-def links(pid: int) -> list[str]:
-    """What a process has open."""
-    found = []
+def open_files(pid: int) -> list[str]:
+    """Return the open files of a process."""
+    files = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):
-            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
-    return found
+            files.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return files
 
 
-def joined(first: LocalProcess, place: Place, second: LocalProcess, its_place: Place) -> tuple[float, float]:
-    """Seconds until a second worker is ready, and how long the first one was not meanwhile."""
+def measure_join(
+    first: LocalProcess, context: RunContext, second: LocalProcess, second_context: RunContext
+) -> tuple[float, float]:
+    """Return the seconds until the second worker is ready, and the pause of the first one."""
     began = time.monotonic()
     second.start()
     since, longest, ready = None, 0.0, 0.0
     while not ready or since is not None:
         now = time.monotonic()
-        if now - began > SECONDS_TO_JOIN or not (first.is_running and second.is_running):
+        if now - began > JOIN_TIMEOUT_S or not (first.is_running and second.is_running):
             raise RuntimeError(f"the second worker did not join:\n{second.tail()}")
-        if is_ready(place):
+        if is_ready(context):
             longest, since = max(longest, now - since) if since else longest, None
         else:
             since = since or now
-        if not ready and is_ready(its_place):
+        if not ready and is_ready(second_context):
             ready = now - began
         time.sleep(0.02)
     return ready, longest
 
 
-def is_ready(place: Place) -> bool:
-    """Whether a worker may answer."""
+def is_ready(context: RunContext) -> bool:
+    """Return True if a worker is ready."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{place.port}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{context.port}/readyz", timeout=5) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False
 
 
-async def record_of(kafka: str, group: str) -> int:
-    """Bytes that the members of a group have the coordinator keep: what they said of themselves, and what they were
-    given. A worker that said it before the last rebalance says more at the next one.
+async def group_record_bytes(kafka: str, group: str) -> int:
+    """Return the bytes of the group record: metadata and assignments of its members.
+
+    The metadata of a worker grows with the rebalance after the one in which it joined.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     try:
-        (answer,) = await admin.describe_consumer_groups([group])
-        return sum(len(said) + len(given) for one in answer.groups for *_, said, given in one[5])
+        (group_description,) = await admin.describe_consumer_groups([group])
+        return sum(
+            len(metadata) + len(assignment)
+            for group in group_description.groups
+            for *_, metadata, assignment in group[5]
+        )
     finally:
         await admin.close()
 
 
-# -- the record of a group, as the assignor makes it
+# -- the record of a group, simulated with the assignor
 
 
-def group_bytes(partitions: int, workers: int, kind: type[PartitionAssignor] = Assignor) -> int:
-    """Bytes of the same for so many workers with all agents, after they have been together for two rebalances."""
+def simulate_group_bytes(partitions: int, workers: int, assignor_type: type[PartitionAssignor] = Assignor) -> int:
+    """Simulate the bytes of the group record for workers with all agents, after two rebalances."""
     topics = Topics(Settings(id=GROUP, partitions=partitions))
     changelogs = {topics.changelog(name) for name in TABLES}
     read = {*topics.source_topics.values(), *changelogs}
     cluster = SimpleNamespace(partitions_for_topic=lambda _: set(range(partitions)))
-    members = {f"faust-{number:036d}": _member(kind, number, changelogs) for number in range(workers)}
+    members = {f"faust-{number:036d}": _member(assignor_type, number, changelogs) for number in range(workers)}
     for _ in range(3):
-        said = {name: one.metadata(read) for name, one in members.items()}
+        metadata = {name: member.metadata(read) for name, member in members.items()}
         leader = next(iter(members.values()))
-        given = leader._perform_assignment(cluster, said)  # noqa: SLF001 - `assign` wants the whole app
-        for name, one in members.items():
-            one.on_assignment(given[name])
-            _read_all(one)
-    return sum(len(said[name].encode()) + len(given[name].encode()) for name in members)
+        assignments = leader._perform_assignment(cluster, metadata)  # noqa: SLF001 - `assign` needs the complete app
+        for name, member in members.items():
+            member.on_assignment(assignments[name])
+            _read_all(member)
+    return sum(len(metadata[name].encode()) + len(assignments[name].encode()) for name in members)
 
 
-def _member(kind: type[PartitionAssignor], number: int, changelogs: set[str]) -> PartitionAssignor:
+def _member(assignor_type: type[PartitionAssignor], number: int, changelogs: set[str]) -> PartitionAssignor:
     tables = SimpleNamespace(changelog_topics=changelogs, data={}, local_offsets={}, changelog_ends={})
     address = f"http://lately-workers-{number}.lately:6066/"
     conf = SimpleNamespace(canonical_url=address, consumer_group_instance_id=None)
-    return kind(SimpleNamespace(tables=tables, tracer=None, conf=conf), replicas=0)
+    return assignor_type(SimpleNamespace(tables=tables, tracer=None, conf=conf), replicas=0)
 
 
 def _read_all(member: PartitionAssignor) -> None:
-    """The worker has what it was given on its disk, some ten million records of each."""
+    """Give the worker local offsets as if it had restored ten million records of each partition."""
     tables, now = member.app.tables, time.time()
     for tp in member.assigned_actives() | member.assigned_standbys():
         if tp.topic in tables.changelog_topics:
@@ -193,28 +202,28 @@ def _read_all(member: PartitionAssignor) -> None:
             tables.changelog_ends.setdefault(tp.topic, {})[tp.partition] = offset
 
 
-def most_workers(partitions: int, limit: int, kind: type[PartitionAssignor] = Assignor) -> int:
-    """With how many workers the record still fits the limit."""
+def max_workers(partitions: int, limit: int, assignor_type: type[PartitionAssignor] = Assignor) -> int:
+    """Return the greatest number of workers whose group record fits into the limit."""
     fits, too_many = 1, 2
-    while group_bytes(partitions, too_many, kind) <= limit:
+    while simulate_group_bytes(partitions, too_many, assignor_type) <= limit:
         fits, too_many = too_many, too_many * 2
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        if group_bytes(partitions, middle, kind) <= limit:
+        if simulate_group_bytes(partitions, middle, assignor_type) <= limit:
             fits = middle
         else:
             too_many = middle
     return fits
 
 
-# -- what the broker takes
+# -- the limit of the broker
 
 
-def talkative(size: int) -> type[AbstractPartitionAssignor]:
-    """An assignor whose members say so many bytes of themselves."""
+def padded_assignor(size: int) -> type[AbstractPartitionAssignor]:
+    """Return an assignor whose members have metadata of this size."""
 
-    class Talkative(AbstractPartitionAssignor):
-        name = "talkative"
+    class PaddedAssignor(AbstractPartitionAssignor):
+        name = "padded"
         version = 0
 
         @classmethod
@@ -229,27 +238,27 @@ def talkative(size: int) -> type[AbstractPartitionAssignor]:
         def on_assignment(cls, assignment):
             """Nothing is assigned."""
 
-    return Talkative
+    return PaddedAssignor
 
 
-async def forms(kafka: str, topic: str, members: int, size: int) -> bool:
-    """Whether a group comes about whose members say so many bytes each."""
-    group = f"talkative-{members}-{size}"
+async def try_form_group(kafka: str, topic: str, members: int, size: int) -> bool:
+    """Return True if a group forms whose members have metadata of this size."""
+    group = f"padded-{members}-{size}"
     consumers = [
         AIOKafkaConsumer(
-            topic, bootstrap_servers=kafka, group_id=group, partition_assignment_strategy=(talkative(size),)
+            topic, bootstrap_servers=kafka, group_id=group, partition_assignment_strategy=(padded_assignor(size),)
         )
         for _ in range(members)
     ]
     try:
-        await asyncio.wait_for(asyncio.gather(*(one.start() for one in consumers)), SECONDS_TO_FORM)
+        await asyncio.wait_for(asyncio.gather(*(consumer.start() for consumer in consumers)), FORM_TIMEOUT_S)
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
         await admin.start()
         try:
-            until = time.monotonic() + SECONDS_TO_FORM
+            until = time.monotonic() + FORM_TIMEOUT_S
             while time.monotonic() < until:
-                (answer,) = await admin.describe_consumer_groups([group])
-                if [(one[2], len(one[5])) for one in answer.groups] == [("Stable", members)]:
+                (group_description,) = await admin.describe_consumer_groups([group])
+                if [(group[2], len(group[5])) for group in group_description.groups] == [("Stable", members)]:
                     return True
                 await asyncio.sleep(0.2)
         finally:
@@ -257,41 +266,41 @@ async def forms(kafka: str, topic: str, members: int, size: int) -> bool:
     except (KafkaError, asyncio.TimeoutError):
         pass
     finally:
-        await asyncio.gather(*(one.stop() for one in consumers), return_exceptions=True)
+        await asyncio.gather(*(consumer.stop() for consumer in consumers), return_exceptions=True)
     return False
 
 
-def spread_table(seen: list[Spread]) -> str:
-    """A row for each number of partitions."""
+def partition_table(costs: list[PartitionCost]) -> str:
+    """Return a table with a row for each number of partitions."""
     head = ["partitions", "ready after a start, s", "memory, MiB", "open files", "of them sockets", "threads",
             "a core when idle", "the broker's", "a second is ready after, s", "the first was not ready for, s",
             "record of the group, bytes"]  # fmt: skip
     rows = [
-        [str(one.partitions), f"{one.start_s:.1f}", f"{one.resident_mib:,.0f}", f"{one.files:,}", f"{one.sockets:,}",
-         f"{one.threads}", f"{one.idle:.0%}", f"{one.broker_idle:.0%}", f"{one.join_s:.1f}", f"{one.pause_s:.1f}",
-         f"{one.record:,}"]
-        for one in seen
+        [str(cost.partitions), f"{cost.start_s:.1f}", f"{cost.resident_mib:,.0f}", f"{cost.files:,}",
+         f"{cost.sockets:,}", f"{cost.threads}", f"{cost.idle:.0%}", f"{cost.broker_idle:.0%}",
+         f"{cost.join_s:.1f}", f"{cost.pause_s:.1f}", f"{cost.record:,}"]
+        for cost in costs
     ]  # fmt: skip
     return table(head, rows)
 
 
 def group_table() -> str:
-    """How large the record gets, and with how many workers Faust's own assignor would reach the limit."""
+    """Return a table of the record sizes, and of the limit of workers with Faust's assignor."""
     workers = (4, 16, 64, 128)
     rows = []
     for partitions in (16, 64, 256):
-        sizes = [f"{group_bytes(partitions, one) / 1024:,.0f}" for one in workers]
-        rows.append([str(partitions), *sizes, str(most_workers(partitions, LARGEST_RECORD, PartitionAssignor))])
-    return table(["partitions", *(f"KiB with {one} workers" for one in workers), "most by Faust's own"], rows)
+        sizes = [f"{simulate_group_bytes(partitions, count) / 1024:,.0f}" for count in workers]
+        rows.append([str(partitions), *sizes, str(max_workers(partitions, MAX_RECORD_BYTES, PartitionAssignor))])
+    return table(["partitions", *(f"KiB with {count} workers" for count in workers), "most by Faust's own"], rows)
 
 
-def sizes_that_form(kafka: str, topic: str) -> list[list[str]]:
-    """Groups around the limit: members, bytes of each, and whether they came about."""
-    found = []
+def try_group_sizes(kafka: str, topic: str) -> list[list[str]]:
+    """Try groups around the limit; return rows of members, bytes of each, and the result."""
+    rows = []
     for members, size in ((1, 900_000), (2, 450_000), (2, 600_000), (1, 1_200_000)):
-        formed = asyncio.run(forms(kafka, topic, members, size))
-        found.append([str(members), f"{size:,}", "yes" if formed else "no"])
-    return found
+        is_formed = asyncio.run(try_form_group(kafka, topic, members, size))
+        rows.append([str(members), f"{size:,}", "yes" if is_formed else "no"])
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long processing stands still when workers join, die and are restarted: Lately, and stock Faust beside."""
+"""The pause of processing while workers join, fail and are restarted: Lately and stock Faust."""
 
 from __future__ import annotations
 
@@ -11,139 +11,142 @@ from dataclasses import dataclass
 from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 
-from bench.background_load import SECONDS_A_LOOK, Follower, Load, Machine, longest
+from bench.background_load import CHANGELOG_POLL_S, ChangelogFollower, OrderLoad, UsageSampler, longest_gap
 from bench.data import DataSet, Feed
-from bench.measure import SECONDS_BETWEEN_LOOKS, Bench
+from bench.measure import POLL_INTERVAL_S, Bench
 from bench.observer import Observer
-from bench.report import circumstances, keep_raw, median, table
-from bench.sides import BY_USER, STOCK, Place, lately, stock_faust
+from bench.report import describe_run, median, store_raw_numbers, table
+from bench.sides import BY_USER, STOCK, RunContext, lately, stock_faust
 from bench.usage import Usage
 from domain.purchases import decode_recent
 from local.process import LocalProcess
 
 HEADING = "The pause of a rebalance"
 ORDERS_PER_S, PARTITIONS = 2_000, 4
-#: So many that nobody gets more orders than the 20 that stock Faust keeps.
+#: So many users that no user gets more orders than the 20 that stock Faust stores.
 USERS = 100_000
-#: Before the first step: what wakes up is no standstill.
-SECONDS_TO_WARM_UP = 3
+#: The seconds before the first step, so that the start does not count as a pause.
+WARM_UP_S = 3
 SESSION_S, HEARTBEAT_S = 8, 1
-#: A partition that had nothing new for so long is not yet over the step.
-SECONDS_STILL = 1.0
-SECONDS_TO_STOP = 40
-SECONDS_TO_FILL = 240
-#: A step that is not over by then is a result, too, and ends the run of that side.
-SECONDS_TO_GO_ON = 60
-SECONDS_TO_CATCH_UP = 30
+#: A partition without a new record for this time is still paused.
+MAX_IDLE_S = 1.0
+STOP_TIMEOUT_S = 40
+FILL_TIMEOUT_S = 240
+#: A longer step is reported as not finished, and ends the run of its side.
+STEP_TIMEOUT_S = 60
+CATCH_UP_TIMEOUT_S = 30
 HOW = """\
-Both sides keep the purchases by user in RocksDB, with a standby of each partition on another worker
-(`LATELY_STANDBY_REPLICAS=1`; Faust's `table_standby_replicas=1`), a session timeout of {session} s and a heartbeat
-every {heartbeat} s: those are Lately's, the defaults of Faust are 60 and 3 s. Lately runs without totals by product
-and similar products (`LATELY_BY_PRODUCT=0 LATELY_SIMILAR=0`), which the other side does not have. One worker reads
-{fill:,} orders of {users:,} users first; then {rate:,} orders a second are written straight to the topic `orders`,
-of {partitions} partitions with equal shares, whatever becomes of them. The measure is taken from outside and is the
-same for both: a consumer that sees only what is committed reads the changelog of the table and looks every
-{look:.0f} ms. Each order makes a record there, so a partition stands still while none arrives. A step begins with
-the start, the kill or the SIGTERM of a worker. It ends when it is {pause:g} s old, the group is stable with all its
-members, and each partition had something new in the last second; or after {bound} s, and then the other steps are
-not tried. "Longest" is the partition that stood longest, "median" the median of all. "Orders behind": what the group
-had yet to commit at the end of the step (stock Faust commits every 0.5 s). "Elsewhere": the share of the machine
-that others had; where it is large, run again. When no more orders are written and all are read, or after {catch_up}
-s, the newest values of the changelog are compared with what was written. Stock Faust's lists are plain ones, where
-an order that is read again counts twice; Lately knows it by its version."""
+Both sides store the purchases by user in RocksDB, with a standby of each partition on another
+worker (`LATELY_STANDBY_REPLICAS=1`; Faust's `table_standby_replicas=1`), a session timeout of
+{session} s and a heartbeat every {heartbeat} s. These are the defaults of Lately; those of Faust
+are 60 and 3 s. Lately runs without totals by product and similar products (`LATELY_BY_PRODUCT=0
+LATELY_SIMILAR=0`), which the other side does not have. First one worker reads {fill:,} orders of
+{users:,} users. Then {rate:,} orders a second are written to the topic `orders`, equally to its
+{partitions} partitions, independently of the workers. The measurement is from outside and equal
+for both: a consumer that reads only committed records polls the changelog of the table every
+{look:.0f} ms. Each order creates a record there, so a partition is paused while no record arrives.
+A step starts with the start, the kill or the SIGTERM of a worker. It ends when it is at least
+{pause:g} s old, the group is stable with all its members, and each partition had a new record in
+the last second; or after {bound} s, and then the remaining steps are skipped. "Longest" is the
+partition with the longest pause, "median" the median of all partitions. "Orders behind": orders
+that the group had not committed at the end of the step (stock Faust commits every 0.5 s).
+"Elsewhere": the share of the machine that other processes used; if it is large, repeat the
+measurement. When no more orders are written and all are read, or after {catch_up} s, the newest
+values of the changelog are compared with the orders that were written. Stock Faust's lists are
+plain lists, in which an order that is read again counts twice; Lately detects it by its version."""
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One side: its table, how a worker is made, and the ids of the orders in a value of the changelog."""
+class PauseSide:
+    """A side: its table, its worker, and a function that reads order ids from a changelog value."""
 
     name: str
     table: str
-    make: Callable[[Place], LocalProcess]
+    create_process: Callable[[RunContext], LocalProcess]
     env: dict[str, str]
     orders: Callable[[bytes], Iterable[object]]
 
 
-CONTENDERS = (
-    Contender(
+PAUSE_SIDES = (
+    PauseSide(
         BY_USER,
         "by_user",
-        lambda place: lately(place, by_product=False),
+        lambda context: lately(context, by_product=False),
         {"LATELY_STANDBY_REPLICAS": "1", "LATELY_SESSION_TIMEOUT_S": str(SESSION_S)},
-        lambda value: (one.order_id for one in decode_recent(value).purchases),
+        lambda value: (purchase.order_id for purchase in decode_recent(value).purchases),
     ),
-    Contender(
+    PauseSide(
         STOCK,
         "recent",
         stock_faust,
         {"BENCH_SESSION_S": str(SESSION_S), "BENCH_HEARTBEAT_S": str(HEARTBEAT_S)},
-        lambda value: (one[0] for one in json.loads(value)),
+        lambda value: (order[0] for order in json.loads(value)),
     ),
 )
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was seen of one step: how long each partition stood still, what was wrong, and whether it came to an end."""
+class StepResult:
+    """The result of one step: the longest gap of each partition, the lag, and remarks."""
 
     step: str
-    still: list[float]
-    behind: int
-    elsewhere: float
+    gaps: list[float]
+    lag: int
+    foreign_share: float
     remarks: list[str]
-    over: bool
+    is_over: bool
 
 
 class Group:
-    """The workers of one side, all in one consumer group."""
+    """The workers of one side, in one consumer group."""
 
-    def __init__(self, side: Contender, place: Place) -> None:
-        self._side, self._place = side, place
-        self._admin = AdminClient({"bootstrap.servers": place.kafka, "log_level": 0})
+    def __init__(self, side: PauseSide, context: RunContext) -> None:
+        self._side, self._context = side, context
+        self._admin = AdminClient({"bootstrap.servers": context.kafka, "log_level": 0})
         self.running: dict[str, LocalProcess] = {}
-        #: Of all that were ever started.
+        #: The ids of all processes that were started.
         self.pids: set[int] = set()
-        self._made: dict[str, LocalProcess] = {}
+        self._workers: dict[str, LocalProcess] = {}
 
     def start(self, name: str) -> None:
-        """Start a worker; a restarted one has the disk and the port that it had."""
-        if name not in self._made:
-            # A place gives its worker a port of its own.
-            place = Place(self._place.kafka, self._place.data, self._place.group, name=name)
-            self._made[name] = self._side.make(place)
-            self._made[name].env |= self._side.env
-        self.running[name] = self._made[name]
+        """Start a worker; a restarted worker has its disk and port of before."""
+        if name not in self._workers:
+            # Each context has a port of its own.
+            worker_context = RunContext(self._context.kafka, self._context.data, self._context.group, name=name)
+            self._workers[name] = self._side.create_process(worker_context)
+            self._workers[name].env |= self._side.env
+        self.running[name] = self._workers[name]
         self.running[name].start()
         self.pids.add(self.running[name].pid)
 
     def kill(self, name: str) -> None:
-        """Kill -9."""
+        """Kill a worker with SIGKILL."""
         self.running.pop(name, None)
-        self._made[name].kill()
+        self._workers[name].kill()
 
     def restart(self, name: str) -> None:
-        """SIGTERM, and start again."""
-        self._made[name].stop(SECONDS_TO_STOP)
+        """Stop a worker with SIGTERM, and start it again."""
+        self._workers[name].stop(STOP_TIMEOUT_S)
         self.start(name)
 
-    def bury(self) -> list[str]:
-        """Which workers ended by themselves since this was asked last."""
-        dead = [name for name, process in self.running.items() if not process.is_running]
-        return [f"worker {name} ended with {self.running.pop(name).child.returncode}" for name in dead]
+    def remove_ended(self) -> list[str]:
+        """Remove the workers that ended by themselves, and return a remark about each."""
+        ended = [name for name, process in self.running.items() if not process.is_running]
+        return [f"worker {name} ended with {self.running.pop(name).child.returncode}" for name in ended]
 
-    def complete(self) -> bool:
-        """Whether the group has all that run, and no other, and is stable."""
-        told = self._admin.describe_consumer_groups([self._place.group])[self._place.group].result()
-        return told.state == ConsumerGroupState.STABLE and len(told.members) == len(self.running)
+    def is_complete(self) -> bool:
+        """Return True if the group is stable and has exactly the running workers as members."""
+        description = self._admin.describe_consumer_groups([self._context.group])[self._context.group].result()
+        return description.state == ConsumerGroupState.STABLE and len(description.members) == len(self.running)
 
     def stop(self) -> None:
-        """Kill all and remove their disks; their logs stay."""
-        for process in self._made.values():
+        """Kill all workers and remove their disks; their logs remain."""
+        for process in self._workers.values():
             process.kill()
             shutil.rmtree(process.folder / "state", ignore_errors=True)
 
 
-#: In this order; of three workers the one that came second is killed, and the oldest restarted.
+#: The steps: of three workers the second is killed, and the first is restarted.
 STEPS: tuple[tuple[str, Callable[[Group], None]], ...] = (
     ("one worker, nothing happens", lambda group: None),
     ("a second joins", lambda group: group.start("b")),
@@ -153,122 +156,137 @@ STEPS: tuple[tuple[str, Callable[[Group], None]], ...] = (
 )
 
 
-def within(seconds: float, check: Callable[[], bool]) -> bool:
-    """Wait until `check()`, but not for longer; whether it came true."""
+def wait_until(seconds: float, check: Callable[[], bool]) -> bool:
+    """Wait until `check()` is true; return False if it is not true within `seconds`."""
     until = time.monotonic() + seconds
     while not check():
         if time.monotonic() > until:
             return False
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_INTERVAL_S)
     return True
 
 
 class Trial:
-    """One side, taken through the steps once."""
+    """One run of all steps for one side."""
 
-    def __init__(self, bench: Bench, side: Contender, fill: int, pause_s: float) -> None:
-        # More orders than are ever written: a side that hangs is given up.
-        self._data = DataSet(fill + 10 * ORDERS_PER_S * SECONDS_TO_GO_ON, USERS, PARTITIONS)
+    def __init__(self, bench: Bench, side: PauseSide, fill: int, pause_s: float) -> None:
+        # More orders than a run can write before its timeouts.
+        self._data = DataSet(fill + 10 * ORDERS_PER_S * STEP_TIMEOUT_S, USERS, PARTITIONS)
         self._bench, self._side, self._fill, self._pause_s = bench, side, fill, pause_s
-        self._place = bench.place(self._data)
-        self._group = Group(side, self._place)
+        self._context = bench.create_context(self._data)
+        self._group = Group(side, self._context)
         self._feed = Feed(bench.kafka, self._data)
-        self._observer = Observer(bench.kafka, self._data, self._place.group)
-        self.seen: list[Seen] = []
+        self._observer = Observer(bench.kafka, self._data, self._context.group)
+        self.results: list[StepResult] = []
         self.end: dict[str, int] = {}
 
     def run(self) -> Trial:
-        """All of it; at the end nothing is left of the side."""
+        """Run the steps, and remove the side at the end."""
         try:
             self._feed.write(self._fill)
             self._feed.flush()
             began = time.monotonic()
             self._group.start("a")
-            if within(SECONDS_TO_FILL, lambda: self._behind() == 0):
-                self._bench.say(f"pause: {self._side.name} read the first in {time.monotonic() - began:.0f} s")
-                self._flow()
+            if wait_until(FILL_TIMEOUT_S, lambda: self._lag() == 0):
+                self._bench.log(f"pause: {self._side.name} read the first in {time.monotonic() - began:.0f} s")
+                self._run_steps()
             else:
-                remarks = [f"{self._behind():,} of the first orders were not read within {SECONDS_TO_FILL} s"]
-                self.seen.append(Seen("the first orders", [], self._behind(), 0.0, remarks, over=False))
+                remarks = [f"{self._lag():,} of the first orders were not read within {FILL_TIMEOUT_S} s"]
+                self.results.append(StepResult("the first orders", [], self._lag(), 0.0, remarks, is_over=False))
         finally:
             self._group.stop()
             self._observer.close()
-            self._bench.clear(self._place)
+            self._bench.clear(self._context)
         return self
 
-    def _flow(self) -> None:
-        changelog = f"{self._place.group}-{self._side.table}-changelog"
-        with Follower(self._bench.kafka, changelog, PARTITIONS) as follower:
-            within(SECONDS_TO_GO_ON, lambda: min(follower.idle_s()) > SECONDS_STILL)
-            with Load(self._feed, ORDERS_PER_S):
-                time.sleep(SECONDS_TO_WARM_UP)
+    def _run_steps(self) -> None:
+        changelog = f"{self._context.group}-{self._side.table}-changelog"
+        with ChangelogFollower(self._bench.kafka, changelog, PARTITIONS) as follower:
+            wait_until(STEP_TIMEOUT_S, lambda: min(follower.idle_s()) > MAX_IDLE_S)
+            with OrderLoad(self._feed, ORDERS_PER_S):
+                time.sleep(WARM_UP_S)
                 for name, act in STEPS:
-                    if not self.seen or self.seen[-1].over:
-                        self.seen.append(self._step(name, act, follower))
+                    if not self.results or self.results[-1].is_over:
+                        self.results.append(self._run_step(name, act, follower))
             self._feed.flush()
-            if within(SECONDS_TO_CATCH_UP, lambda: self._behind() == 0):
-                within(SECONDS_TO_CATCH_UP, lambda: min(follower.idle_s()) > SECONDS_STILL)
-            behind = self._behind()
+            if wait_until(CATCH_UP_TIMEOUT_S, lambda: self._lag() == 0):
+                wait_until(CATCH_UP_TIMEOUT_S, lambda: min(follower.idle_s()) > MAX_IDLE_S)
+            lag = self._lag()
         orders = [order for value in follower.newest.values() for order in self._side.orders(value)]
-        different = len(set(orders))
+        distinct = len(set(orders))
         self.end = {
-            "orders written": self._feed.written, "not read at the end": behind,
-            # At least: a side may have read more than it has committed.
-            "read and missing": max(0, self._feed.written - behind - different),
-            "counted twice": len(orders) - different,
+            "orders written": self._feed.written, "not read at the end": lag,
+            # A lower bound: a side may have read more than it has committed.
+            "read and missing": max(0, self._feed.written - lag - distinct),
+            "counted twice": len(orders) - distinct,
         }  # fmt: skip
 
-    def _step(self, name: str, act: Callable[[Group], None], follower: Follower) -> Seen:
+    def _run_step(self, name: str, act: Callable[[Group], None], follower: ChangelogFollower) -> StepResult:
         usage, remarks = Usage(self._bench.broker.pid, self._group.pids), []
 
         def over() -> bool:
-            remarks.extend(self._group.bury())
+            remarks.extend(self._group.remove_ended())
             aged = time.monotonic() > begins + self._pause_s
-            return aged and max(follower.idle_s()) < SECONDS_STILL and self._group.complete()
+            return aged and max(follower.idle_s()) < MAX_IDLE_S and self._group.is_complete()
 
-        with Machine(usage):
+        with UsageSampler(usage):
             begins = time.monotonic()
             act(self._group)
-            went_on = within(begins + SECONDS_TO_GO_ON - time.monotonic(), over)
+            is_over = wait_until(begins + STEP_TIMEOUT_S - time.monotonic(), over)
             ends = time.monotonic()
-        if not went_on:
-            standing = [str(number) for number, idle_s in enumerate(follower.idle_s()) if idle_s > SECONDS_STILL]
-            what = f"partitions {', '.join(standing)} stand" if standing else "the group is not complete"
-            remarks.append(f"{what} after {SECONDS_TO_GO_ON} s")
-        still = [longest(times, begins, ends) for times in follower.moved]
-        self._bench.say(f"pause: {self._side.name}, {name}: {max(still):.2f} s")
-        return Seen(name, still, self._behind(), usage.elsewhere, remarks, went_on)
+        if not is_over:
+            idle_partitions = [str(number) for number, idle_s in enumerate(follower.idle_s()) if idle_s > MAX_IDLE_S]
+            problem = (
+                f"partitions {', '.join(idle_partitions)} are paused"
+                if idle_partitions
+                else "the group is not complete"
+            )
+            remarks.append(f"{problem} after {STEP_TIMEOUT_S} s")
+        gaps = [longest_gap(times, begins, ends) for times in follower.activity]
+        self._bench.log(f"pause: {self._side.name}, {name}: {max(gaps):.2f} s")
+        return StepResult(name, gaps, self._lag(), usage.foreign_share, remarks, is_over)
 
-    def _behind(self) -> int:
-        return self._feed.written - self._observer.look().committed
+    def _lag(self) -> int:
+        return self._feed.written - self._observer.sample().committed
 
 
 def pause(bench: Bench, fill: int, pause_s: float, only: list[str] | None = None) -> str:
-    """Take the sides through the steps after so many orders, with so many seconds for each; the text of the section."""
-    sides = [one for one in CONTENDERS if not only or any(word.lower() in one.name.lower() for word in only)]
+    """Run all steps for each side, and return the text of the section.
+
+    `fill` is the number of orders before the first step, `pause_s` the minimum seconds of a step.
+    """
+    sides = [side for side in PAUSE_SIDES if not only or any(word.lower() in side.name.lower() for word in only)]
     trials = {side.name: Trial(bench, side, fill, pause_s).run() for side in sides}
-    keep_raw("pause", {name: {"steps": trial.seen, "end": trial.end} for name, trial in trials.items()})
-    how = HOW.format(
+    store_raw_numbers("pause", {name: {"steps": trial.results, "end": trial.end} for name, trial in trials.items()})
+    explanation = HOW.format(
         session=SESSION_S, heartbeat=HEARTBEAT_S, fill=fill, users=USERS, rate=ORDERS_PER_S, partitions=PARTITIONS,
-        look=SECONDS_A_LOOK * 1000, pause=pause_s, bound=SECONDS_TO_GO_ON, catch_up=SECONDS_TO_CATCH_UP,
+        look=CHANGELOG_POLL_S * 1000, pause=pause_s, bound=STEP_TIMEOUT_S, catch_up=CATCH_UP_TIMEOUT_S,
     )  # fmt: skip
-    return f"{shown(trials)}\n\n{how}\n\n{circumstances()}"
+    return f"{results_tables(trials)}\n\n{explanation}\n\n{describe_run()}"
 
 
-def shown(trials: dict[str, Trial]) -> str:
-    """The two tables: the steps of all sides, and what became of the orders."""
+def results_tables(trials: dict[str, Trial]) -> str:
+    """Return two tables: the steps of all sides, and the orders at the end."""
     head = ["side", "step", "longest s", "median s", "each partition s", "orders behind", "elsewhere", "remarks"]
-    rows = [row(name, seen) for name, trial in trials.items() for seen in trial.seen]
+    rows = [step_row(name, result) for name, trial in trials.items() for result in trial.results]
     for name, trial in trials.items():
-        reached = {seen.step for seen in trial.seen}
+        reached = {result.step for result in trial.results}
         rows += [[name, step, *["-"] * (len(head) - 3), "not tried"] for step, _ in STEPS if step not in reached]
     ends = [[name, *(f"{count:,}" for count in trial.end.values())] for name, trial in trials.items() if trial.end]
     counted = next((list(trial.end) for trial in trials.values() if trial.end), [])
     return f"{table(head, rows)}\n\n{table(['side', *counted], ends)}"
 
 
-def row(name: str, seen: Seen) -> list[str]:
-    """One line of the first table."""
-    told = [f"**{max(seen.still):.2f}**", f"{median(seen.still):.2f}"] if seen.still else ["-", "-"]
-    each = ", ".join(f"{one:.2f}" for one in sorted(seen.still)) or "-"
-    return [name, seen.step, *told, each, f"{seen.behind:,}", f"{seen.elsewhere:.0%}", "; ".join(seen.remarks) or "-"]
+def step_row(name: str, result: StepResult) -> list[str]:
+    """Return a row of the first table."""
+    cells = [f"**{max(result.gaps):.2f}**", f"{median(result.gaps):.2f}"] if result.gaps else ["-", "-"]
+    each = ", ".join(f"{gap_s:.2f}" for gap_s in sorted(result.gaps)) or "-"
+    return [
+        name,
+        result.step,
+        *cells,
+        each,
+        f"{result.lag:,}",
+        f"{result.foreign_share:.0%}",
+        "; ".join(result.remarks) or "-",
+    ]

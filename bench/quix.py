@@ -1,4 +1,4 @@
-"""The peer "Quix Streams": the last 20 purchases of each user in its RocksDB state; runs in a venv of its own."""
+"""The peer "Quix Streams": each user's last 20 purchases in RocksDB; runs in a separate venv."""
 
 import os
 
@@ -7,8 +7,8 @@ from quixstreams import Application, State
 KEEP = 20
 
 
-def remember(event: dict, state: State) -> None:
-    """Add one order to the list of its user: the state is that of the record's key."""
+def add_order(event: dict, state: State) -> None:
+    """Add an order to the list of its user; the state belongs to the key of the record."""
     order = event["data"]
     recent = state.get("recent", [])
     recent.append(
@@ -18,7 +18,7 @@ def remember(event: dict, state: State) -> None:
 
 
 def main() -> None:
-    """Read until killed."""
+    """Read until the process is killed."""
     app = Application(
         os.environ["BENCH_KAFKA"],
         consumer_group=os.environ["BENCH_GROUP"],
@@ -28,7 +28,7 @@ def main() -> None:
         use_changelog_topics=True,
     )
     orders = app.topic(os.environ["BENCH_TOPIC"], key_deserializer="bytes", value_deserializer="json")
-    app.dataframe(orders).update(remember, stateful=True)
+    app.dataframe(orders).update(add_order, stateful=True)
     app.run()
 
 

@@ -1,4 +1,4 @@
-"""The sides: for each the process to start, with settings that ask the same work of all."""
+"""The sides of the comparison: their processes, with settings for the same work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.artifacts import find_java
 from local.process import LocalProcess, find_free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Where everything is built, started and kept while it is measured.
+#: The folder for builds, working files and results of the benchmark.
 FOLDER = ROOT / ".lately" / "bench"
 
 BY_USER = "lately by user"
@@ -26,19 +26,19 @@ STREAMS = "Kafka Streams"
 QUIX = "Quix Streams"
 BARE = "bare loop"
 
-#: The heap of the JVM. Its own choice, a quarter of the machine, would say little about what the work needs.
+#: The heap of the JVM. Its default, a quarter of the memory, would not show the need of this work.
 HEAP = "1g"
 
 
 @dataclass
-class Place:
-    """Where one side runs once: the broker, the data, a group of its own and an empty folder of its own."""
+class RunContext:
+    """The context of one run: the broker, the data, a new consumer group and an empty folder."""
 
     kafka: str
     data: DataSet
     group: str
     port: int = field(default_factory=find_free_port)
-    #: Of several workers of one group, which one.
+    #: The name of the worker, if the group has several.
     name: str = ""
 
     @property
@@ -47,7 +47,7 @@ class Place:
 
     @property
     def env(self) -> dict[str, str]:
-        """What the programs in bench/ read."""
+        """The environment variables for the programs in bench/."""
         return {
             "BENCH_KAFKA": self.kafka,
             "BENCH_TOPIC": self.data.topic,
@@ -59,78 +59,82 @@ class Place:
 
 @dataclass(frozen=True)
 class Side:
-    """One side: how to start it, and whether it is too slow for all of the data or tells the time itself."""
+    """A side of the comparison.
+
+    `max_orders` limits the data of a slow side. A self-timed side measures its own time.
+    """
 
     name: str
-    make: Callable[[Place], LocalProcess]
-    bound: int | None = None
-    own_clock: bool = False
+    create_process: Callable[[RunContext], LocalProcess]
+    max_orders: int | None = None
+    is_self_timed: bool = False
 
 
-def lately(place: Place, by_product: bool, similar: bool = False) -> LocalProcess:
-    """Our worker, with what it keeps beside the purchases by user."""
+def lately(context: RunContext, by_product: bool, similar: bool = False) -> LocalProcess:
+    """Return a worker of Lately, with or without totals by product and similar products."""
     env = {
-        "LATELY_ID": place.group,
-        "LATELY_TOPIC_PREFIX": place.data.prefix,
-        "LATELY_KAFKA": place.kafka,
-        "LATELY_PARTITIONS": str(place.data.partitions),
-        "LATELY_WEB_PORT": str(place.port),
-        "LATELY_DATA_DIR": str(place.folder / "state"),
+        "LATELY_ID": context.group,
+        "LATELY_TOPIC_PREFIX": context.data.prefix,
+        "LATELY_KAFKA": context.kafka,
+        "LATELY_PARTITIONS": str(context.data.partitions),
+        "LATELY_WEB_PORT": str(context.port),
+        "LATELY_DATA_DIR": str(context.folder / "state"),
     }
-    for name, wanted in (("by_product", by_product), ("similar", similar)):
-        if can_leave_out(name):
-            env[f"LATELY_{name.upper()}"] = str(int(wanted))
+    for name, is_enabled in (("by_product", by_product), ("similar", similar)):
+        if has_setting(name):
+            env[f"LATELY_{name.upper()}"] = str(int(is_enabled))
     command = [sys.executable, "-m", "faust", "-A", "app", "worker", "-l", "info"]
-    return LocalProcess("lately", command, place.folder, env=env, cwd=ROOT)
+    return LocalProcess("lately", command, context.folder, env=env, cwd=ROOT)
 
 
-def stock_faust(place: Place) -> LocalProcess:
-    """Faust as it is."""
+def stock_faust(context: RunContext) -> LocalProcess:
+    """Return a worker of Faust without changes, bench/stock_faust.py."""
     command = [sys.executable, "-m", "faust", "-A", "bench.stock_faust", "worker", "-l", "info", "--without-web"]
-    return LocalProcess("stock-faust", command, place.folder, env=place.env, cwd=ROOT)
+    return LocalProcess("stock-faust", command, context.folder, env=context.env, cwd=ROOT)
 
 
-def kafka_streams(place: Place, threads: int) -> LocalProcess:
-    """The Java program in bench/streams."""
+def kafka_streams(context: RunContext, threads: int) -> LocalProcess:
+    """Return the Java program in bench/streams."""
     classes = streams_class_path(FOLDER)
     level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
     command = [str(find_java()), f"-Xmx{HEAP}", level, "-cp", classes, "RecentPurchases"]
-    env = {**place.env, "BENCH_THREADS": str(threads)}
-    return LocalProcess("kafka-streams", command, place.folder, env=env, cwd=ROOT)
+    env = {**context.env, "BENCH_THREADS": str(threads)}
+    return LocalProcess("kafka-streams", command, context.folder, env=env, cwd=ROOT)
 
 
-def quix_streams(place: Place) -> LocalProcess:
-    """bench/quix.py in the venv of Quix Streams."""
+def quix_streams(context: RunContext) -> LocalProcess:
+    """Return bench/quix.py in the venv of Quix Streams."""
     command = [str(quix_python(FOLDER)), "-m", "bench.quix"]
-    return LocalProcess("quix-streams", command, place.folder, env=place.env, cwd=ROOT)
+    return LocalProcess("quix-streams", command, context.folder, env=context.env, cwd=ROOT)
 
 
-def bare_loop(place: Place) -> LocalProcess:
-    """No framework and no state."""
+def bare_loop(context: RunContext) -> LocalProcess:
+    """Return bench/bare_loop.py: no framework and no state."""
     command = [sys.executable, "-m", "bench.bare_loop"]
-    return LocalProcess("bare-loop", command, place.folder, env=place.env, cwd=ROOT)
+    return LocalProcess("bare-loop", command, context.folder, env=context.env, cwd=ROOT)
 
 
-def can_leave_out(what: str) -> bool:
-    """Whether this Lately has a setting for `what`: "by_product", "similar". An older version always keeps the totals
-    by product, and never similar products.
+def has_setting(name: str) -> bool:
+    """Return True if this version of Lately has the setting `name`, "by_product" or "similar".
+
+    Older versions always count totals by product, and never similar products.
     """
-    return what in {one.name for one in dataclasses.fields(Settings)}
+    return name in {field.name for field in dataclasses.fields(Settings)}
 
 
-#: In the order of the table.
+#: All sides in the order of the table.
 SIDES = (
-    Side(BY_USER, lambda place: lately(place, by_product=False)),
-    Side(BY_BOTH, lambda place: lately(place, by_product=True)),
-    Side(ALL, lambda place: lately(place, by_product=True, similar=True)),
-    Side(STOCK, stock_faust, bound=60_000),
-    Side(f"{STREAMS}, 1 thread", lambda place: kafka_streams(place, 1)),
-    Side(f"{STREAMS}, 2 threads", lambda place: kafka_streams(place, 2)),
+    Side(BY_USER, lambda context: lately(context, by_product=False)),
+    Side(BY_BOTH, lambda context: lately(context, by_product=True)),
+    Side(ALL, lambda context: lately(context, by_product=True, similar=True)),
+    Side(STOCK, stock_faust, max_orders=60_000),
+    Side(f"{STREAMS}, 1 thread", lambda context: kafka_streams(context, 1)),
+    Side(f"{STREAMS}, 2 threads", lambda context: kafka_streams(context, 2)),
     Side(QUIX, quix_streams),
-    Side(BARE, bare_loop, own_clock=True),
+    Side(BARE, bare_loop, is_self_timed=True),
 )
 
 
-def side(name: str) -> Side:
-    """The side of this name."""
-    return next(one for one in SIDES if one.name == name)
+def find_side(name: str) -> Side:
+    """Return the side with this name."""
+    return next(side for side in SIDES if side.name == name)

@@ -1,4 +1,4 @@
-"""How fast the event source is: snapshots, live changes, and what the triggers cost the shop."""
+"""Speed of the event source: snapshots, live changes, and the cost of the triggers for the shop."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import mysql.connector
 from confluent_kafka import Consumer, TopicPartition
 
 from bench.measure import Bench
-from bench.queries import part
-from bench.report import circumstances, keep_raw, median, rounded, table
+from bench.queries import quantile
+from bench.report import describe_run, median, rounded, store_raw_numbers, table
 from bench.sides import FOLDER, ROOT
 from local.artifacts import resolve
 from local.mariadb import MariaDB, start_mariadb
@@ -30,35 +30,37 @@ from local.shop import TABLE
 
 HEADING = "Event source"
 LIVE_RATE = 500
-#: Seconds of a worker, and of a broker just started, that are told apart from those after them.
+#: The first seconds of a worker and of a broker, which are listed separately.
 FIRST_S = 5
-#: Of so many orders one is asked for over HTTP.
+#: One of this number of orders is queried over HTTP.
 ASK_EVERY = 25
-WRITERS, ROWS_PERINSERT = 4, 100
+WRITERS, ROWS_PER_INSERT = 4, 100
 USERS = 200_000
 HOW = """\
-Snapshot: `lately source snapshot --all`, the whole process, beside a plain `SELECT *` of the same table by the same
-connector. Live: a shop commits {rate} orders a second one by one; from the moment COMMIT has returned to the moment a
-consumer has the record; and, with a worker that has all its agents, of every {every}th order to the moment a client
-has the answer of `GET /v1/users/<user>/purchases?after_order=<order>`; the first seconds, in which a broker just
-started still compiles what transactions need, are told apart. Sustained: {writers} writers insert {rows} rows per
-transaction as fast as they can; rows per second from the first record to the last. The shop's own cost: single-row
-transactions over {writers} connections as fast as they can, without triggers (before and after), with them, and with
-them while the source publishes; and the time that the database server computes for one."""
+Snapshot: `lately source snapshot --all`, the whole process, compared with a plain `SELECT *` of the
+same table with the same connector. Live: a shop commits {rate} orders a second one by one. The
+first delay ends when a consumer has the record. The second delay, of every {every}th order and with
+a worker that runs all agents, ends when a client has the response of
+`GET /v1/users/<user>/purchases?after_order=<order>`. The first seconds are listed separately,
+because a new broker still compiles its code for transactions. Sustained: {writers} writers insert
+{rows} rows per transaction as fast as they can; rows per second from the first record to the last.
+Cost for the shop: transactions of one row over {writers} connections as fast as possible, without
+triggers (before and after), with triggers, and with triggers and a running source; and the
+processor time of the database server per transaction."""
 
 Row = tuple[str, str, str, str, str, str, str]
 INSERT = "INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)"
 
 
-class Cost(NamedTuple):
-    """Transactions per second, and microseconds that the server computes for one."""
+class TransactionCost(NamedTuple):
+    """Transactions per second, and microseconds of processor time of the server for one."""
 
     rate: float
     cpu_us: float
 
 
-class Shop:
-    """A database of its own with the demo shop's table, and Lately's settings for it."""
+class BenchShop:
+    """A new database with the table of the demo shop, and the settings of Lately for it."""
 
     def __init__(self, server: MariaDB, kafka: str) -> None:
         self.server = server
@@ -75,7 +77,7 @@ class Shop:
             cursor.execute(TABLE)
 
     def connect(self, database: str | None = "") -> mysql.connector.MySQLConnection:
-        """A connection of the shop, autocommit off."""
+        """Open a connection of the shop, without autocommit."""
         return mysql.connector.connect(
             host=self.server.host, port=self.server.port, user=self.server.user, password=self.server.password,
             database=self.name if database == "" else database, charset="utf8mb4",
@@ -83,7 +85,7 @@ class Shop:
         )  # fmt: skip
 
     def fill(self, rows: int) -> None:
-        """Orders of the past, made by the server."""
+        """Insert orders of the past in one statement."""
         with closing(self.connect()) as connection, closing(connection.cursor()) as cursor:
             cursor.execute(
                 "INSERT INTO orders SELECT CONCAT('19f3c-', seq), CONCAT('Product ', seq % 500),"
@@ -92,14 +94,14 @@ class Shop:
             )
             connection.commit()
 
-    def lately(self, *words: str) -> LocalProcess:
-        """`lately …`, not started yet."""
+    def lately_process(self, *words: str) -> LocalProcess:
+        """Return the process of a command of Lately, not started yet."""
         command = [sys.executable, "-m", "app", *words]
         return LocalProcess(f"{words[0]}-{words[-1]}", command, FOLDER / "run" / self.name, env=self.env, cwd=ROOT)
 
     def run(self, *words: str) -> float:
-        """Run `lately …` to its end; the seconds it took."""
-        process, begun = self.lately(*words), time.monotonic()
+        """Run a command of Lately until it ends, and return its seconds."""
+        process, begun = self.lately_process(*words), time.monotonic()
         process.start()
         if process.child.wait(600) != 0:
             raise RuntimeError(f"lately {' '.join(words)} failed:\n{process.tail()}")
@@ -107,78 +109,82 @@ class Shop:
 
     @contextmanager
     def publishing(self) -> Iterator[LocalProcess]:
-        """`lately source` runs."""
-        process = self.lately("source")
+        """Run `lately source`."""
+        process = self.lately_process("source")
         process.start()
         try:
-            wait_ready(process, lambda: "publishing" in process.tail(), 60, "line about what it publishes")
+            wait_ready(process, lambda: "publishing" in process.tail(), 60, "log line about publishing")
             yield process
         finally:
             process.stop()
 
-    def arrivals(self, stopping: threading.Event, expected: int) -> dict[str, float]:
-        """Order id -> when its record arrived, of all records of the topic from now on, until `expected` are there."""
-        found: dict[str, float] = {}
+    def collect_arrivals(self, stopping: threading.Event, expected: int) -> dict[str, float]:
+        """Return order id -> arrival time of its record, when `expected` orders have arrived."""
+        arrivals: dict[str, float] = {}
         topic = f"{self.name}-orders"
         settings = {"bootstrap.servers": self.env["LATELY_KAFKA"], "group.id": self.name, "fetch.wait.max.ms": 5}
         with closing(Consumer(settings)) as reader:
             reader.assign([TopicPartition(topic, number, 0) for number in range(4)])
-            while len(found) < expected and not stopping.is_set():
+            while len(arrivals) < expected and not stopping.is_set():
                 record = reader.poll(0.05)
                 if record is not None and not record.error():
                     now, value = time.time(), record.value()
                     at = value.index(b'"subject":"') + 11
-                    found[value[at : value.index(b'"', at)].decode()] = now
-        return found
+                    arrivals[value[at : value.index(b'"', at)].decode()] = now
+        return arrivals
 
 
-def row(number: int) -> Row:
-    """One order of now."""
+def order_row(number: int) -> Row:
+    """Return the row of a new order."""
     at = (datetime(2026, 11, 1) + timedelta(seconds=number)).isoformat(sep=" ")
     return (f"live-{number}", f"Product {number % 500}", f"user-{number * 7919 % USERS}", "19.90", at, "card", "phones")
 
 
 def source(bench: Bench, rounds: int, quick: bool) -> str:
-    """Measure all of it and return the text of the section."""
+    """Measure all rounds, and return the text of the section."""
     rows, live_s, burst, inserts = (50_000, 5, 10_000, 500) if quick else (1_000_000, 20, 100_000, 3_000)
     folder = FOLDER / "run" / "database"
     raw: dict[str, object] = {}
-    with start_mariadb(resolve(ROOT / ".lately", bench.say), folder) as server:
-        snapshots = raw["snapshot"] = [snapshot(Shop(server, bench.kafka), rows) for _ in range(rounds)]
-        bench.say(f"snapshot: {rounded(median(rate for _, rate in snapshots))} rows/s")
-        lives = raw["live"] = [live(Shop(server, bench.kafka), live_s) for _ in range(rounds)]
-        bench.say("live: done")
-        seen = raw["visible"] = [visible(Shop(server, bench.kafka), live_s) for _ in range(rounds)]
-        bench.say("visible: done")
-        full = raw["sustained"] = [sustained(Shop(server, bench.kafka), burst) for _ in range(rounds)]
-        bench.say(f"sustained: {rounded(median(full))} rows/s")
-        costs = raw["cost"] = [cost(Shop(server, bench.kafka), inserts) for _ in range(rounds)]
+    with start_mariadb(resolve(ROOT / ".lately", bench.log), folder) as server:
+        snapshots = raw["snapshot"] = [measure_snapshot(BenchShop(server, bench.kafka), rows) for _ in range(rounds)]
+        bench.log(f"snapshot: {rounded(median(rate for _, rate in snapshots))} rows/s")
+        live_results = raw["live"] = [measure_delays(BenchShop(server, bench.kafka), live_s) for _ in range(rounds)]
+        bench.log("live: done")
+        visibility = raw["visible"] = [
+            measure_visibility(BenchShop(server, bench.kafka), live_s) for _ in range(rounds)
+        ]
+        bench.log("visible: done")
+        throughputs = raw["sustained"] = [
+            measure_throughput(BenchShop(server, bench.kafka), burst) for _ in range(rounds)
+        ]
+        bench.log(f"sustained: {rounded(median(throughputs))} rows/s")
+        costs = raw["cost"] = [measure_cost(BenchShop(server, bench.kafka), inserts) for _ in range(rounds)]
     shutil.rmtree(folder, ignore_errors=True)
-    keep_raw("source", raw)
-    delays = sorted(delay for found, _ in lives for delay in found)
+    store_raw_numbers("source", raw)
+    delays = sorted(delay for delays_of_round, _ in live_results for delay in delays_of_round)
     first_s = min(FIRST_S, live_s // 2)
     first = first_s * LIVE_RATE // ASK_EVERY
-    at_first = sorted(one for found in seen for one in found[:first])
-    shown_after = sorted(one for found in seen for one in found[first:])
+    visible_first = sorted(delay for delays_of_round in visibility for delay in delays_of_round[:first])
+    visible_later = sorted(delay for delays_of_round in visibility for delay in delays_of_round[first:])
     plain, triggered, published = (
-        Cost(median(one[number].rate for one in costs), median(one[number].cpu_us for one in costs))
+        TransactionCost(median(cost[number].rate for cost in costs), median(cost[number].cpu_us for cost in costs))
         for number in range(3)
     )
-    shown = table(
+    results = table(
         ["what", "measured"],
         [
             [f"snapshot of {rows:,} rows, rows/s", rounded(median(rate for _, rate in snapshots))],
             ["the same rows by a plain SELECT, rows/s", rounded(median(rate for rate, _ in snapshots))],
-            [f"live at {LIVE_RATE} orders/s: commit to Kafka, p50 ms", f"{part(delays, 0.5) * 1000:.1f}"],
-            ["p99 ms", f"{part(delays, 0.99) * 1000:.1f}"],
-            ["most rows in the outbox meanwhile", f"{max(most for _, most in lives):,}"],
-            ["commit to the answer of a worker, p50 ms", f"{part(shown_after, 0.5) * 1000:.1f}"],
-            ["p99 ms", f"{part(shown_after, 0.99) * 1000:.1f}"],
+            [f"live at {LIVE_RATE} orders/s: commit to Kafka, p50 ms", f"{quantile(delays, 0.5) * 1000:.1f}"],
+            ["p99 ms", f"{quantile(delays, 0.99) * 1000:.1f}"],
+            ["most rows in the outbox meanwhile", f"{max(max_rows for _, max_rows in live_results):,}"],
+            ["commit to the answer of a worker, p50 ms", f"{quantile(visible_later, 0.5) * 1000:.1f}"],
+            ["p99 ms", f"{quantile(visible_later, 0.99) * 1000:.1f}"],
             [
                 f"of the first {first_s} s of a worker, p50 and p99 ms",
-                f"{part(at_first, 0.5) * 1000:.1f} and {part(at_first, 0.99) * 1000:.1f}",
+                f"{quantile(visible_first, 0.5) * 1000:.1f} and {quantile(visible_first, 0.99) * 1000:.1f}",
             ],
-            [f"sustained, {WRITERS} writers, rows/s", rounded(median(full))],
+            [f"sustained, {WRITERS} writers, rows/s", rounded(median(throughputs))],
             ["the shop's transactions/s, without triggers", rounded(plain.rate)],
             ["with triggers", f"{rounded(triggered.rate)} ({triggered.rate / plain.rate - 1:+.0%})"],
             [
@@ -189,12 +195,12 @@ def source(bench: Bench, rounds: int, quick: bool) -> str:
             ["with triggers", f"{triggered.cpu_us:.0f} ({triggered.cpu_us / plain.cpu_us - 1:+.0%})"],
         ],
     )
-    how = HOW.format(rate=LIVE_RATE, every=ASK_EVERY, writers=WRITERS, rows=ROWS_PERINSERT)
-    return f"Medians of {rounds}; times of all rounds together.\n\n{shown}\n\n{how}\n\n{circumstances()}"
+    how = HOW.format(rate=LIVE_RATE, every=ASK_EVERY, writers=WRITERS, rows=ROWS_PER_INSERT)
+    return f"Medians of {rounds}; times of all rounds together.\n\n{results}\n\n{how}\n\n{describe_run()}"
 
 
-def snapshot(shop: Shop, rows: int) -> tuple[float, float]:
-    """Rows per second of a plain SELECT, and of a snapshot."""
+def measure_snapshot(shop: BenchShop, rows: int) -> tuple[float, float]:
+    """Return the rows per second of a plain SELECT and of a snapshot."""
     shop.run("source", "setup")
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
         cursor.execute("DROP TRIGGER purchase_outbox_insert")
@@ -208,12 +214,12 @@ def snapshot(shop: Shop, rows: int) -> tuple[float, float]:
     return rows / plain, rows / shop.run("source", "snapshot", "--all")
 
 
-def live(shop: Shop, seconds: int) -> tuple[list[float], int]:
-    """The delay of every order in seconds, and the most rows that were in the outbox."""
+def measure_delays(shop: BenchShop, seconds: int) -> tuple[list[float], int]:
+    """Return the delay of every order in seconds, and the maximum of rows in the outbox."""
     shop.run("source", "setup")
-    count, most, stopping = LIVE_RATE * seconds, 0, threading.Event()
+    count, max_rows, stopping = LIVE_RATE * seconds, 0, threading.Event()
     with shop.publishing(), ThreadPoolExecutor() as pool, closing(shop.connect()) as connection:
-        arriving = pool.submit(shop.arrivals, stopping, count)
+        arriving = pool.submit(shop.collect_arrivals, stopping, count)
         committed = {}
         with closing(connection.cursor()) as cursor:
             begun = time.monotonic()
@@ -221,51 +227,51 @@ def live(shop: Shop, seconds: int) -> tuple[list[float], int]:
                 pause = begun + number / LIVE_RATE - time.monotonic()
                 if pause > 0:
                     time.sleep(pause)
-                cursor.execute(INSERT, row(number))
+                cursor.execute(INSERT, order_row(number))
                 connection.commit()
                 committed[f"live-{number}"] = time.time()
                 if number % LIVE_RATE == 0:
                     cursor.execute("SELECT COUNT(*) FROM purchase_outbox")
-                    most = max(most, cursor.fetchone()[0])
+                    max_rows = max(max_rows, cursor.fetchone()[0])
                     connection.rollback()
-        arrived = _all_of(arriving, stopping)
-    return [arrived[order] - committed[order] for order in committed], most
+        arrived = _await_arrivals(arriving, stopping)
+    return [arrived[order] - committed[order] for order in committed], max_rows
 
 
-def visible(shop: Shop, seconds: int) -> list[float]:
-    """Seconds from COMMIT to an answer of the worker that has the order, of some of the orders."""
+def measure_visibility(shop: BenchShop, seconds: int) -> list[float]:
+    """Return the seconds from COMMIT to a response with the order, for some orders."""
     shop.run("source", "setup")
     port = find_free_port()
     shop.env |= {"LATELY_WEB_PORT": str(port), "LATELY_DATA_DIR": str(FOLDER / "run" / shop.name / "state")}
-    worker = shop.lately("worker", "-l", "info")
+    worker = shop.lately_process("worker", "-l", "info")
     try:
         worker.start()
-        wait_ready(worker, lambda: answers(port, "/readyz"), 60, "200 of /readyz")
+        wait_ready(worker, lambda: has_status_200(port, "/readyz"), 60, "200 of /readyz")
         with shop.publishing(), ThreadPoolExecutor(32) as pool, closing(shop.connect()) as connection:
             with closing(connection.cursor()) as cursor:
-                asked, begun = [], time.monotonic()
+                delays, begun = [], time.monotonic()
                 for number in range(LIVE_RATE * seconds):
                     pause = begun + number / LIVE_RATE - time.monotonic()
                     if pause > 0:
                         time.sleep(pause)
-                    cursor.execute(INSERT, row(number))
+                    cursor.execute(INSERT, order_row(number))
                     connection.commit()
                     if number % ASK_EVERY == 0:
-                        asked.append(pool.submit(_seen, port, number, time.monotonic()))
-                return [one.result() for one in asked]
+                        delays.append(pool.submit(_measure_visible, port, number, time.monotonic()))
+                return [future.result() for future in delays]
     finally:
         worker.kill()
 
 
-def _seen(port: int, number: int, committed: float) -> float:
-    order, user = row(number)[0], row(number)[2]
-    if not answers(port, f"/v1/users/{user}/purchases?after_order={order}&wait_ms=5000"):
+def _measure_visible(port: int, number: int, committed: float) -> float:
+    order, user = order_row(number)[0], order_row(number)[2]
+    if not has_status_200(port, f"/v1/users/{user}/purchases?after_order={order}&wait_ms=5000"):
         raise RuntimeError(f"the order {order} was not visible within 5 s")
     return time.monotonic() - committed
 
 
-def answers(port: int, path: str) -> bool:
-    """Whether the worker's answer is a 200."""
+def has_status_200(port: int, path: str) -> bool:
+    """Return True if the status of the response is 200."""
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
             connection.request("GET", path)
@@ -274,64 +280,64 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
-def sustained(shop: Shop, rows: int) -> float:
-    """Rows per second from the first record to the last while writers insert as fast as they can."""
+def measure_throughput(shop: BenchShop, rows: int) -> float:
+    """Return the rows per second while writers insert at full speed."""
     shop.run("source", "setup")
     stopping = threading.Event()
     with shop.publishing(), ThreadPoolExecutor() as pool:
-        arriving = pool.submit(shop.arrivals, stopping, rows)
+        arriving = pool.submit(shop.collect_arrivals, stopping, rows)
         each = rows // WRITERS
-        for one in [pool.submit(insert_some, shop, number * each, each) for number in range(WRITERS)]:
-            one.result()
-        arrived = _all_of(arriving, stopping)
+        for future in [pool.submit(insert_orders, shop, number * each, each) for number in range(WRITERS)]:
+            future.result()
+        arrived = _await_arrivals(arriving, stopping)
     times = sorted(arrived.values())
     return len(times) / (times[-1] - times[0])
 
 
-def cost(shop: Shop, transactions: int) -> list[Cost]:
-    """What a transaction of the shop costs without triggers, with them, and while the source publishes."""
+def measure_cost(shop: BenchShop, transactions: int) -> list[TransactionCost]:
+    """Return the cost of a transaction without triggers, with them, and with a running source."""
     firsts = iter(range(0, 10 * transactions, transactions))
 
-    def measured() -> Cost:
+    def measure_inserts() -> TransactionCost:
         return _insert_singly(shop, next(firsts), transactions)
 
-    measured()  # a server just started is slow
-    before = measured()
+    measure_inserts()  # a new server is slow at first
+    before = measure_inserts()
     shop.run("source", "setup")
-    triggered = measured()
+    triggered = measure_inserts()
     with shop.publishing():
-        published = measured()
+        published = measure_inserts()
     shop.run("source", "teardown", "--force")
-    after = measured()
-    return [Cost((before.rate + after.rate) / 2, (before.cpu_us + after.cpu_us) / 2), triggered, published]
+    after = measure_inserts()
+    return [TransactionCost((before.rate + after.rate) / 2, (before.cpu_us + after.cpu_us) / 2), triggered, published]
 
 
-def _insert_singly(shop: Shop, first: int, count: int) -> Cost:
+def _insert_singly(shop: BenchShop, first: int, count: int) -> TransactionCost:
     each = count // WRITERS
     begun, computed = time.monotonic(), _cpu_s(shop.server.process.pid)
     with ThreadPoolExecutor(WRITERS) as pool:
-        for one in [pool.submit(insert_some, shop, first + number * each, each, 1) for number in range(WRITERS)]:
-            one.result()
+        for future in [pool.submit(insert_orders, shop, first + number * each, each, 1) for number in range(WRITERS)]:
+            future.result()
     spent = time.monotonic() - begun
-    return Cost(count / spent, (_cpu_s(shop.server.process.pid) - computed) / count * 1e6)
+    return TransactionCost(count / spent, (_cpu_s(shop.server.process.pid) - computed) / count * 1e6)
 
 
 def _cpu_s(pid: int) -> float:
-    """Seconds that a process has computed so far."""
+    """Return the seconds of processor time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def insert_some(shop: Shop, first: int, count: int, at_once: int = ROWS_PERINSERT) -> None:
-    """Let the shop commit these orders, so many in a transaction."""
+def insert_orders(shop: BenchShop, first: int, count: int, batch_rows: int = ROWS_PER_INSERT) -> None:
+    """Commit orders of the shop, `batch_rows` in a transaction."""
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
-        for start in range(first, first + count, at_once):
-            cursor.executemany(INSERT, [row(number) for number in range(start, start + at_once)])
+        for start in range(first, first + count, batch_rows):
+            cursor.executemany(INSERT, [order_row(number) for number in range(start, start + batch_rows)])
             connection.commit()
 
 
-def _all_of(arriving, stopping: threading.Event) -> dict[str, float]:
-    """What arrived, once it is all; gives up after a minute."""
+def _await_arrivals(arriving, stopping: threading.Event) -> dict[str, float]:
+    """Return the arrivals when all orders have arrived. Raises TimeoutError after a minute."""
     try:
         return arriving.result(60)
     finally:

@@ -1,4 +1,4 @@
-"""The peer "stock Faust": one agent, a table with each user's last 20 purchases, one table write per order."""
+"""The peer "stock Faust": each user's last 20 purchases in a table, one table write per order."""
 
 import os
 
@@ -27,7 +27,7 @@ decode = msgspec.json.Decoder(dict).decode
 
 
 @app.agent(orders)
-async def remember(stream):
+async def add_order(stream):
     """Add each order to its user's list."""
     async for user, value in stream.items():
         order = decode(value)["data"]

@@ -1,11 +1,11 @@
-"""`python -m pytest bench`: what is counted for the capacity is counted right."""
+"""`python -m pytest bench`: the measurements and formulas of the capacity page are correct."""
 
 from faust.assignor.partition_assignor import PartitionAssignor
 
 from bench import footprint
-from bench.footprint import counted, table_bytes, topic_bytes
-from bench.partition_cost import group_bytes, most_workers
-from bench.sizing import BUSY, CALM, Case, shown, size, time
+from bench.footprint import parse_traffic, table_bytes, topic_bytes
+from bench.partition_cost import max_workers, simulate_group_bytes
+from bench.sizing import BUSY, CALM, CapacityCase, capacity_table, format_size, format_time
 
 LISTED = """\
 ESTAB 0 0 127.0.0.1:41000 127.0.0.1:9092 users:(("python",pid=7,fd=9))
@@ -18,8 +18,8 @@ ESTAB 0 0 127.0.0.1:41004 127.0.0.1:9092 users:(("java",pid=8,fd=10))
 
 
 def test_the_bytes_of_all_connections_of_a_process_are_added():
-    assert counted(LISTED) == {7: {"sent": 100, "received": 23}, 8: {"sent": 9}}
-    assert counted("") == {}
+    assert parse_traffic(LISTED) == {7: {"sent": 100, "received": 23}, 8: {"sent": 9}}
+    assert parse_traffic("") == {}
 
 
 def test_logs_are_counted_by_topic_and_files_by_table(tmp_path, monkeypatch):
@@ -36,27 +36,27 @@ def test_logs_are_counted_by_topic_and_files_by_table(tmp_path, monkeypatch):
 
 
 def test_the_record_of_a_group_grows_with_partitions_and_faster_with_workers():
-    assert group_bytes(16, 2) < group_bytes(64, 2)
-    assert 4 * group_bytes(64, 4, PartitionAssignor) > group_bytes(64, 8, PartitionAssignor)
-    assert group_bytes(64, 8, PartitionAssignor) > 2 * group_bytes(64, 4, PartitionAssignor)
+    assert simulate_group_bytes(16, 2) < simulate_group_bytes(64, 2)
+    assert 4 * simulate_group_bytes(64, 4, PartitionAssignor) > simulate_group_bytes(64, 8, PartitionAssignor)
+    assert simulate_group_bytes(64, 8, PartitionAssignor) > 2 * simulate_group_bytes(64, 4, PartitionAssignor)
 
 
 def test_the_assignor_of_our_own_leaves_more_room_than_that_of_faust():
-    assert group_bytes(64, 8) < group_bytes(64, 8, PartitionAssignor)
+    assert simulate_group_bytes(64, 8) < simulate_group_bytes(64, 8, PartitionAssignor)
 
 
 def test_the_most_workers_are_those_whose_record_just_fits():
-    most = most_workers(16, 10_000)
-    assert group_bytes(16, most) <= 10_000 < group_bytes(16, most + 1)
+    workers = max_workers(16, 10_000)
+    assert simulate_group_bytes(16, workers) <= 10_000 < simulate_group_bytes(16, workers + 1)
 
 
 def test_a_shop_that_one_source_cannot_follow_is_counted_as_several():
-    assert Case(10**7, 13_000, 100).lines == 1
-    assert Case(10**7, 100_000, 100).lines == 8
+    assert CapacityCase(10**7, 13_000, 100).lines == 1
+    assert CapacityCase(10**7, 100_000, 100).lines == 8
 
 
 def test_a_small_shop_has_three_of_everything_and_a_larger_one_never_less_than_a_smaller():
-    small, large = Case(10**5, 100, 10), Case(10**7, 12_000, 3_000)
+    small, large = CapacityCase(10**5, 100, 10), CapacityCase(10**7, 12_000, 3_000)
     for ratios in (CALM, BUSY):
         assert small.workers(ratios) == small.machines(ratios) == small.brokers(ratios) == 3
         assert large.workers(ratios) > 3
@@ -65,17 +65,20 @@ def test_a_small_shop_has_three_of_everything_and_a_larger_one_never_less_than_a
 
 
 def test_the_table_has_two_numbers_only_where_the_ratios_differ():
-    rows = dict(line.strip("| ").split(" | ") for line in shown([Case(10**7, 100_000, 10_000)]).splitlines()[2:])
+    rows = dict(
+        line.strip("| ").split(" | ")
+        for line in capacity_table([CapacityCase(10**7, 100_000, 10_000)]).splitlines()[2:]
+    )
     assert rows["lines: a source, and a Lately"] == "8"
     assert " or " in rows["brokers"]
 
 
 def test_bytes_and_seconds_are_shown_for_people():
-    assert [size(one) for one in (999, 1_500, 25_000_000, 3.25e12, 4.8e13)] == [
+    assert [format_size(count) for count in (999, 1_500, 25_000_000, 3.25e12, 4.8e13)] == [
         "999 B",
         "1.5 kB",
         "25 MB",
         "3.2 TB",
         "48 TB",
     ]
-    assert [time(one) for one in (12, 119, 600, 9_000)] == ["12 s", "119 s", "10 min", "2.5 h"]
+    assert [format_time(seconds) for seconds in (12, 119, 600, 9_000)] == ["12 s", "119 s", "10 min", "2.5 h"]

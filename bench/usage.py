@@ -1,4 +1,4 @@
-"""What a process has used so far, and what others used of the machine at the same time, as the kernel counts it."""
+"""Memory and processor time of processes, as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Usage:
-    """Peak memory and processor time of the session of process `pid`; look() now and then.
+    """Peak memory and processor time of the session of process `pid`; call sample() repeatedly.
 
-    `known` are the sessions of the benchmark's other processes, and may grow: what neither they nor `pid` used is
-    somebody else's.
+    `other_sessions` are the other processes of the benchmark, and may grow. `foreign_share` is the
+    share of the machine that neither they nor `pid` used.
     """
 
-    def __init__(self, pid: int, known: Collection[int] = ()) -> None:
+    def __init__(self, pid: int, other_sessions: Collection[int] = ()) -> None:
         self.pid = pid
-        self.known = known
-        self._ours: dict[int, float] = {}
+        self.other_sessions = other_sessions
+        self._own_seconds: dict[int, float] = {}
         self.peaks: dict[int, int] = {}
         self.seconds: dict[int, float] = {}
-        self.began: tuple[float, float] | None = None
-        self.elsewhere = 0.0
+        self.first_sample: tuple[float, float] | None = None
+        self.foreign_share = 0.0
 
-    def look(self) -> None:
-        """Note the present numbers; those of a process that has ended stay as they were seen last."""
-        ours = {self.pid, *self.known, os.getsid(0)}
-        for pid, session, seconds in processes():
+    def sample(self) -> None:
+        """Read the current numbers; those of a process that has ended keep their last value."""
+        ours = {self.pid, *self.other_sessions, os.getsid(0)}
+        for pid, session, seconds in list_processes():
             if session in ours:
-                self._ours[pid] = seconds
+                self._own_seconds[pid] = seconds
             if session == self.pid:
                 self.seconds[pid] = seconds
                 self.peaks[pid] = max(self.peaks.get(pid, 0), peak_kib(pid))
-        now, others = time.monotonic(), busy_seconds() - sum(self._ours.values())
-        if self.began is None:
-            self.began = now, others
-        elif now > self.began[0]:
+        now, foreign_seconds = time.monotonic(), busy_seconds() - sum(self._own_seconds.values())
+        if self.first_sample is None:
+            self.first_sample = now, foreign_seconds
+        elif now > self.first_sample[0]:
             cores = os.cpu_count() or 1
-            self.elsewhere = max(0.0, (others - self.began[1]) / (now - self.began[0]) / cores)
+            self.foreign_share = max(
+                0.0, (foreign_seconds - self.first_sample[1]) / (now - self.first_sample[0]) / cores
+            )
 
     @property
     def peak_mib(self) -> float:
@@ -54,25 +56,25 @@ class Usage:
         return sum(self.seconds.values())
 
 
-def processes() -> list[tuple[int, int, float]]:
-    """All processes that live now: id, session (LocalProcess starts one for each), seconds of processor time."""
-    found = []
+def list_processes() -> list[tuple[int, int, float]]:
+    """Return id, session and seconds of processor time of all processes."""
+    listed = []
     for path in PROC.glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        found.append((int(path.parent.name), int(fields[3]), (int(fields[11]) + int(fields[12])) / TICKS))
-    return found
+        listed.append((int(path.parent.name), int(fields[3]), (int(fields[11]) + int(fields[12])) / TICKS))
+    return listed
 
 
 def peak_kib(pid: int) -> int:
-    """The peak resident memory of one process; 0 when it is gone."""
-    return status(pid, "VmHWM")
+    """Return the peak resident memory of a process; 0 if it has ended."""
+    return read_status(pid, "VmHWM")
 
 
-def status(pid: int, name: str) -> int:
-    """A number of the kernel's about one process, as VmRSS (KiB) and Threads; 0 when it is gone."""
+def read_status(pid: int, name: str) -> int:
+    """Return a number of /proc/<pid>/status, e.g. VmRSS (KiB) or Threads; 0 after its end."""
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -81,12 +83,12 @@ def status(pid: int, name: str) -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of processor time of the session of process `pid` so far."""
-    return sum(seconds for _, session, seconds in processes() if session == pid)
+    """Return the seconds of processor time of the session of process `pid`."""
+    return sum(seconds for _, session, seconds in list_processes() if session == pid)
 
 
 def busy_seconds() -> float:
-    """Seconds all cores together were busy, or taken from this machine by its host (steal), since it was started."""
+    """Return the busy seconds of all cores since the boot, including stolen time."""
     numbers = [int(number) for number in (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle, waiting = numbers[3], numbers[4]
     return (sum(numbers) - idle - waiting) / TICKS

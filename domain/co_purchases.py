@@ -290,13 +290,13 @@ class DeltaAccumulator(dict[str, ProductDelta]):
 
     def add_basket_change(self, before: dict[str, int], after: dict[str, int]) -> None:
         """Add the change of one user's basket: the products and their hours before and after."""
-        for products, others, sign in ((before, after, -1), (after, before, 1)):
+        for products, opposite, sign in ((before, after, -1), (after, before, 1)):
             for product, hour in products.items():
-                if others.get(product) == hour:
+                if opposite.get(product) == hour:
                     continue
                 delta = self[product]
                 delta.hours[hour] += sign
-                if product in others:
+                if product in opposite:
                     continue
                 delta.buyers += sign
                 self.pair_count += len(products)
@@ -305,7 +305,7 @@ class DeltaAccumulator(dict[str, ProductDelta]):
                         delta.neighbours[neighbour] += sign
                         # A neighbour that also enters or leaves the basket adds its side of the
                         # pair itself.
-                        if neighbour in others:
+                        if neighbour in opposite:
                             self[neighbour].neighbours[product] += sign
 
     def drain_records(self) -> Iterator[tuple[str, bytes]]:

@@ -9,7 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from app import metrics
 from app.settings import Settings
 from app.topics import Topics
-from bench.sizing import CASES, shown
+from bench.sizing import CASES, capacity_table
 from domain.events import TYPES
 from source import metrics as source_metrics
 from tests.kit.stack import ROOT
@@ -90,7 +90,7 @@ def test_every_test_in_the_table_of_faults_exists():
 
 
 def test_the_table_of_the_capacity_is_what_its_formulas_give():
-    assert shown(CASES) in (ROOT / "docs" / "capacity.md").read_text(), "`python -m bench.sizing` prints the new one"
+    assert capacity_table(CASES) in (ROOT / "docs" / "capacity.md").read_text(), "`python -m bench.sizing` prints the new one"
 
 
 def test_nothing_speaks_of_the_machine_it_was_written_on():

@@ -27,9 +27,9 @@ import org.apache.kafka.streams.processor.StateRestoreListener;
 import org.apache.kafka.streams.state.KeyValueStore;
 
 /**
- * The peer "Kafka Streams": the last 20 purchases of each user in a RocksDB store with a changelog. All settings are the
- * defaults (at least once, caching on) but the commit interval. A purchase is stored in a plain binary form, which is
- * faster than JSON.
+ * The peer "Kafka Streams": each user's last 20 purchases in a RocksDB store with a changelog. All
+ * settings except the commit interval are defaults (at least once, caching on). A purchase is
+ * stored in a plain binary format, which is faster than JSON.
  */
 public final class RecentPurchases {
   private static final int KEEP = 20;
@@ -53,7 +53,7 @@ public final class RecentPurchases {
     settings.put(StreamsConfig.STATE_DIR_CONFIG, System.getenv("BENCH_FOLDER"));
     settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, System.getenv("BENCH_THREADS"));
     settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 500);
-    // Else a restart waits 45 s until the broker misses the process that was stopped.
+    // Otherwise a restart waits 45 s for the session timeout of the stopped process.
     settings.put("internal.leave.group.on.close", true);
 
     StreamsBuilder builder = new StreamsBuilder();
@@ -69,13 +69,13 @@ public final class RecentPurchases {
 
     KafkaStreams streams = new KafkaStreams(builder.build(settings), settings);
     streams.setGlobalStateRestoreListener(new Restores());
-    // bench/recovery.py waits for the line about RUNNING, and reads that of Restores.
+    // bench/recovery.py waits for the line about RUNNING, and reads the line of Restores.
     streams.setStateListener((now, before) -> System.out.println("state " + now));
     Runtime.getRuntime().addShutdownHook(new Thread(() -> streams.close(Duration.ofSeconds(20))));
     streams.start();
   }
 
-  /** Says how many records have been restored so far, and in how many seconds since the first restore began. */
+  /** Prints the number of restored records, and the seconds since the first restore began. */
   private static final class Restores implements StateRestoreListener {
     private long began;
     private long records;
