@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class LogLevel(msgspec.Struct, forbid_unknown_fields=True):
-    """The level of a logger of this worker; without a name that of all loggers that have no level of their own."""
+    """The new level of a logger; the root logger's counts for all loggers without a level."""
 
     level: Literal["debug", "info", "warning", "error", "critical"]
     logger: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "root"

@@ -1,6 +1,7 @@
 """Everything that the web views use of the rest of the process.
 
-Each view receives it as a value, so a test can build a web application without Faust and without Kafka.
+Each view receives it as a value, so a test can build a web application without Faust and without
+Kafka.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from web.worker import Ownership, WorkerState
 
 @dataclass(frozen=True)
 class WebContext:
-    """The settings, the table readers and the services of one worker, and what the views derive from them."""
+    """Settings, table readers and services of one worker, and objects derived from them."""
 
     settings: Settings
     topics: Topics

@@ -1,7 +1,8 @@
-"""Further sources for the purchases of users whose partition no worker answers for: a standby copy, else MySQL.
+"""Further sources for purchases, in case that the owner of a partition does not respond.
 
-1. The copy of the partition on this worker, a standby or active until a moment ago, if it contains everything that any
-   client may have received. 2. MySQL, at most LATELY_FALLBACK_PER_S times a second, and not while it fails.
+1. The copy of the partition on this worker, a standby or active until a moment ago, if it contains
+   everything that any client may have received.
+2. MySQL, at most LATELY_FALLBACK_PER_S times a second, and not while it fails.
 """
 
 from __future__ import annotations
@@ -29,14 +30,18 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: The sources that are not the owner: roles of a response, and with NOBODY the labels of `lately_fallbacks_total`.
+#: The sources that are not the owner: roles of a response, and with NOBODY the labels of
+#: `lately_fallbacks_total`.
 STANDBY: Final = "standby"
 SOURCE: Final = "source"
 NOBODY: Final = "nobody"
 
 
 class Breaker:
-    """Blocks all calls for `pause_s` seconds after `max_failures` failures in a row; then it allows one call."""
+    """Blocks all calls for `pause_s` seconds after `max_failures` failures in a row.
+
+    Then it allows one call.
+    """
 
     def __init__(self, max_failures: int, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_failures, self._pause_s, self._clock = max_failures, pause_s, clock
@@ -65,8 +70,8 @@ class Breaker:
 class MySQLReads:
     """Reads of MySQL in threads of their own, at most LATELY_SOURCE_READS of each kind at once.
 
-    A read that a client requests waits for its turn. A read in place of a table never waits, is limited to
-    LATELY_FALLBACK_PER_S (0: none), and does not happen while MySQL fails.
+    A read that a client requests waits for its turn. A read in place of a table never waits, is
+    limited to LATELY_FALLBACK_PER_S (0: none), and does not happen while MySQL fails.
     """
 
     def __init__(self, max_reads: int, timeout_s: float, limiter: Limiter | None, breaker: Breaker) -> None:
@@ -83,7 +88,10 @@ class MySQLReads:
         return cls(settings.source_reads, settings.fallback_ms / 1000, limiter, breaker)
 
     async def read(self, read: Callable[[], T]) -> T:
-        """Return the result of `read`, which a client requests. Raises ServerAway, also after waiting for too long."""
+        """Return the result of `read`, which a client requests.
+
+        Raises ServerAway, also after waiting for too long.
+        """
         try:
             await asyncio.wait_for(self._requested_slots.acquire(), self._timeout_s)
         except asyncio.TimeoutError:
@@ -96,7 +104,8 @@ class MySQLReads:
     async def try_read(self, read: Callable[[], T]) -> T | None:
         """Return the result of `read` in place of a table; None if it is not allowed now, or fails.
 
-        A read that takes longer than the timeout counts as a failure, and occupies its slot until it ends.
+        A read that takes longer than the timeout counts as a failure, and occupies its slot until
+        it ends.
         """
         if self._limiter is None or self._fallback_slots.locked():
             return None
@@ -128,7 +137,7 @@ class Fallback:
         self._settings, self._ownership, self.mysql = settings, ownership, mysql
 
     async def read_standby(self, partition: int, read: Callable[[], T]) -> T | None:
-        """Return the result of `read`, which reads a partition of by_user; None if the copy may be incomplete.
+        """Return the result of `read` for a partition; None if the copy may be incomplete.
 
         `read` must not wait for anything. Raises Problem as `read` does.
         """
@@ -142,11 +151,17 @@ class Fallback:
         return result
 
     async def read_requested(self, users: list[str]) -> UserRows:
-        """Return the rows of users in MySQL, which the client requests. Raises ServerAway, BadSource."""
+        """Return the rows of users in MySQL, which the client requests.
+
+        Raises ServerAway, BadSource.
+        """
         return await self.mysql.read(lambda: read_user_rows(self._settings, users))
 
     async def read_mysql(self, request: Request, users: list[str]) -> UserRows | None:
-        """Return the rows of users in MySQL; None if the request may not read them or MySQL does not answer."""
+        """Return the rows of users in MySQL, in place of a table.
+
+        None if the request may not read MySQL, or MySQL does not answer.
+        """
         if HOP_HEADER in request.headers:
             return None  # the worker that forwarded the request reads MySQL
         rows = await self.mysql.try_read(lambda: read_user_rows(self._settings, users))

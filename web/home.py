@@ -1,4 +1,4 @@
-"""The home page of a user, and its content as JSON: GET /users/{user_id} and GET /v1/users/{user_id}/home."""
+"""The home page of a user (/users/{user_id}), and its content as JSON (/v1/users/{user_id}/home)."""
 
 from __future__ import annotations
 

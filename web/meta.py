@@ -1,4 +1,4 @@
-"""The object `meta` of a response about purchases: its freshness and completeness, and the worker that built it."""
+"""The object `meta` of a response about purchases: freshness, completeness and worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def build_meta(query: PurchaseQuery, page: AnyPage, freshness: Freshness, role: 
 
 
 def is_complete(query: PurchaseQuery, page: AnyPage, horizon: int | None) -> bool:
-    """Return whether no row of the page can be missing. Only rows ordered before `horizon` may be missing."""
+    """Return whether no row of the page can be missing.
+
+    Only rows ordered before `horizon` may be missing.
+    """
     if horizon is None or (query.filter.since is not None and query.filter.since >= horizon):
         return True
     if page.oldest_ordered_at is None or query.group_by is not None:

@@ -28,16 +28,16 @@ CHART_DAYS, CHART_HEIGHT = 30, 56
 
 
 class Bar(NamedTuple):
-    """One day in the chart of sales; `place` counts from 0."""
+    """One day in the chart of sales; `column` counts from 0."""
 
-    place: int
+    column: int
     day: str
     purchases: int
     height: float
 
 
 class ProductDetails(NamedTuple):
-    """What the agent similar counts for a product: the chart, the newest purchases and similar products."""
+    """The sections that need the agent similar: chart, newest purchases and similar products."""
 
     bars: list[Bar]
     purchases: list[tuple[str, str]]
@@ -67,7 +67,10 @@ def get_product_page(context: WebContext, request: Request) -> ViewResult:
     tags=("pages",),
 )
 def get_product_page_by_query(context: WebContext, request: Request) -> ViewResult:
-    """Show the page of a product with any name: a client removes the segments "." and ".." from a path."""
+    """Show the page of a product with any name.
+
+    A client removes the segments "." and ".." from a path.
+    """
     parameters.require_known(request, "name")
     return _respond(context, request, read_query_product_name(request, "name"))
 
@@ -101,13 +104,13 @@ async def _read_details(context: WebContext, name: str) -> ProductDetails | None
 
 
 def chart_bars(history: ProductHistory, today: int) -> list[Bar]:
-    """Return one bar for each of the last days until `today` (days since 1970); none if no day has a purchase."""
+    """Return one bar for each day until `today` (days since 1970); none without purchases."""
     days = range(today - CHART_DAYS + 1, today + 1)
     counts = [max(0, history.days.get(day, 0)) for day in days]
     maximum = max(counts)
     if not maximum:
         return []
     return [
-        Bar(place, rfc3339(day * DAY_US)[:10], count, round(CHART_HEIGHT * count / maximum, 1))
-        for place, (day, count) in enumerate(zip(days, counts, strict=True))
+        Bar(column, rfc3339(day * DAY_US)[:10], count, round(CHART_HEIGHT * count / maximum, 1))
+        for column, (day, count) in enumerate(zip(days, counts, strict=True))
     ]

@@ -15,9 +15,10 @@ AnyPage = PurchasesPage[Purchase] | PurchasesPage[PurchaseGroup]
 def build_content(
     user: str, query: PurchaseQuery, after: PagePosition | None, purchases: list[Purchase]
 ) -> tuple[PurchasesContent, AnyPage]:
-    """Return the content of the page that begins after a position, without its cursor, and the page.
+    """Return the page that begins after a position, and its content without the next cursor.
 
-    `purchases` are sorted, newest first: without grouping at least `limit` + 1 after the position, else all of them.
+    `purchases` are sorted, newest first: without grouping at least `limit` + 1 after the position,
+    else all of them.
     """
     if query.group_by is None:
         page = pages.paginate_purchases(purchases, after, query.limit)

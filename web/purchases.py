@@ -74,7 +74,10 @@ async def _respond_after_order(
 
 
 async def _wait_for_order(context: WebContext, user: str, partition: int, order_id: str, within_s: float) -> None:
-    """Wait until the table contains the order. Raises Problem 503 not-up-to-position, ClosedPartition."""
+    """Wait until the table contains the order.
+
+    Raises Problem 503 not-up-to-position, ClosedPartition.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     with context.by_user.watch(user, partition) as watch:

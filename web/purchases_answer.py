@@ -31,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class PurchasesAnswer(NamedTuple):
-    """The answer about one user: `body` is the JSON of `content` and `meta`, `etag` identifies the content."""
+    """The answer about one user; `body` is its JSON, and `etag` identifies its content."""
 
     content: PurchasesContent
     meta: PurchasesMeta
@@ -62,7 +62,7 @@ class PurchasesAnswerBuilder:
         if query.group_by is None:
             purchases = self._by_user.purchases(user, partition, query.filter, after, query.limit + 1)
         else:
-            # The newest purchase of a group decides its place, but the group also contains the others.
+            # A group is sorted by its newest purchase, but it also contains the others.
             purchases = self._by_user.purchases(user, partition, query.filter)
         return self._build(user, query, after, purchases, freshness, role)
 
@@ -119,7 +119,7 @@ class PurchasesAnswerBuilder:
 
 
 def compute_answer_etag(content: bytes, meta: PurchasesMeta) -> str:
-    """Return the ETag of an answer: without its freshness, which changes all the time, and its worker."""
+    """Return the ETag of an answer, which does not depend on its freshness and its worker."""
     return compute_etag(content + _encode_terms(meta.limit, meta.complete, meta.role))
 
 
@@ -129,7 +129,7 @@ def _encode_terms(limit: int, complete: bool, role: Role) -> bytes:
 
 
 class PurchasesFallback:
-    """The sources of one request for the case that no worker answers from the table: a standby copy, then MySQL."""
+    """The further sources of one request: a standby copy, then MySQL."""
 
     __slots__ = ("_after", "_builder", "_query", "_request", "_respond", "_user")
 

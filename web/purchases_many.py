@@ -34,7 +34,7 @@ _decode_part = msgspec.json.Decoder(UserPurchasesOrError).decode
 
 
 class UserPart(NamedTuple):
-    """The purchases of one user: their JSON, the ETag of the content, and whether no row can be missing."""
+    """The purchases of one user as JSON; `is_complete`: no row can be missing."""
 
     body: Raw
     etag: str
@@ -42,7 +42,7 @@ class UserPart(NamedTuple):
 
 
 class _Body(Struct):
-    """The same structure as ManyPurchases, with parts that are encoded already."""
+    """ManyPurchases with parts that are encoded already."""
 
     users: list[Raw]
     meta: ManyPurchasesMeta
@@ -71,7 +71,7 @@ Problems = dict[str, Problem]
 async def get_many_purchases(context: WebContext, request: Request) -> AnyResponse:
     """Return the newest purchases of up to 100 users; a user without a source has an error instead.
 
-    The sources are the same as for one user, but each of them is used for all remaining users at once:
+    The sources are those of one user, but each is used for all remaining users at once:
 
     1. the table of this worker, and the owners of the other partitions;
     2. the copies on this worker;
@@ -102,7 +102,7 @@ async def get_many_purchases(context: WebContext, request: Request) -> AnyRespon
 def _read_tables(
     context: WebContext, request: Request, users: list[str], query: PurchaseQuery
 ) -> tuple[Parts, Problems, dict[URL, list[str]]]:
-    """Read the users of this worker; return the others by the worker that owns them, or with their Problem."""
+    """Read the users of this worker; return the others by their owner, or with their Problem."""
     parts: Parts = {}
     problems: Problems = {}
     remote: dict[URL, list[str]] = {}
@@ -146,7 +146,7 @@ async def _read_standby(context: WebContext, partition: int, users: list[str], q
 async def _request_parts(context: WebContext, request: Request, owner: URL, users: list[str]) -> tuple[Parts, Problems]:
     """Request the parts of users from the worker that owns their partitions."""
     pairs = [(name, value) for name, value in request.query.items() if name != "user_id"]
-    # The same encoding as the client's: another one could exceed the maximum length of a request line.
+    # The encoding of the client is kept: another one could be longer than a request line may be.
     path = request.rel_url.with_query([*pairs, *(("user_id", user) for user in users)]).raw_path_qs
     try:
         response = await context.router.fetch(request, owner, path=path)

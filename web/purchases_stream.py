@@ -45,7 +45,10 @@ _HEARTBEAT = b":\n\n"
     problems=("invalid-user-id", *QUERY, *ROUTED, "too-many-streams"),
 )
 async def stream_purchases(context: WebContext, request: Request) -> ViewResponse:
-    """Send the response of GET …/purchases as an event: now, unless the client has it, and after each change."""
+    """Send the response of GET …/purchases as an event: now, and after each change.
+
+    The first event is omitted if the client has it.
+    """
     settings = context.settings
     user = parameters.read_user_id(request, 3)
     query = purchase_query.read(request, SELECTION_NAMES, settings.recent_limit)
@@ -64,9 +67,10 @@ async def stream_purchases(context: WebContext, request: Request) -> ViewRespons
 async def _send_events(
     context: WebContext, request: Request, user: str, query: PurchaseQuery, partition: int
 ) -> StreamResponse:
-    """Send events until the client closes the connection, its token expires, or the partition is closed.
+    """Send events until the client is gone, its token expires, or the partition is closed.
 
-    1. Watch the purchases. 2. Read them. 3. Send them. 4. Wait: a change that is committed after 2 ends the wait.
+    1. Watch the purchases. 2. Read them. 3. Send them. 4. Wait: a change that is committed after 2
+    ends the wait.
     """
     expiry = request.get(EXPIRES_AT, math.inf)
     # 1.

@@ -1,7 +1,8 @@
-"""Lists of products for a product or a user: products with common buyers, then of the same category, then bestsellers.
+"""Lists of products for a product or a user.
 
-All data is read from the tables of this worker. The functions raise ClosedPartition if it does not own a partition that
-they need.
+A list contains products with common buyers, then bestsellers of the same category, then of all
+categories. All data is read from the tables of this worker; if it does not own a partition that is
+needed, ClosedPartition is raised.
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ DEFAULT_LIMIT = 10
 MAX_NEIGHBOURS = 1_000
 #: The products of a user that the recommendations are derived from: the newest ones.
 MAX_SEEDS = 10
-#: Keys of one read. It takes some milliseconds; between two reads the event loop serves other requests.
+#: Keys of one read. It takes some milliseconds; between two reads the event loop serves other
+#: requests.
 READ_KEYS = 500
 #: Bestsellers of each window and of each category.
 MAX_BESTSELLERS = 200
 #: Window -> hours.
 WINDOWS: dict[Window, int] = {"1h": 1, "24h": 24, "7d": RETENTION_HOURS}
 LONGEST_WINDOW: Window = "7d"
-#: A request does not wait for a scan of all products that takes longer than SLOW_SCAN_S, unless the result of the
-#: previous scan is older than MAX_AGE_S.
+#: A request does not wait for a scan of all products that takes longer than SLOW_SCAN_S, unless the
+#: result of the previous scan is older than MAX_AGE_S.
 SLOW_SCAN_S, MAX_AGE_S = 0.05, 60.0
 #: Scores are integers of this unit, so that a sum does not depend on the order of its terms.
 SCORE_UNIT = 1_000_000
@@ -46,7 +48,7 @@ Ranking = list[tuple[str, int]]
 
 
 class Neighbour(NamedTuple):
-    """A product with buyers in common with another one: their similarity, and the number of common buyers."""
+    """A product that has buyers in common with another one, and their similarity."""
 
     score: int
     name: str
@@ -73,7 +75,10 @@ class OwnedPartitions:
         return partition
 
     def require_all(self, table: str) -> range:
-        """Return all partitions of a table. Raises ClosedPartition if this worker does not own all of them."""
+        """Return all partitions of a table.
+
+        Raises ClosedPartition if this worker does not own all of them.
+        """
         partitions = range(self._partitions)
         for partition in partitions:
             self.require(table, partition)
@@ -86,7 +91,7 @@ class OwnedPartitions:
 
 
 class BestsellerScan:
-    """Scans all products for the bestsellers, at most once a second, and for at most a twentieth of the time."""
+    """Scans all products for the bestsellers, at most once a second and 5 % of the time."""
 
     def __init__(self, owned: OwnedPartitions, similar: SimilarReader) -> None:
         self._owned, self._similar = owned, similar
@@ -95,7 +100,7 @@ class BestsellerScan:
         self._scan_task: asyncio.Task[None] | None = None
 
     async def read(self) -> Bestsellers:
-        """Return the bestsellers, of a new scan if it is due; of the previous one if scans are slow.
+        """Return the bestsellers; those of the previous scan if none is due, or if scans are slow.
 
         Raises ClosedPartition.
         """
@@ -168,11 +173,13 @@ class Recommender:
         complementary: bool = False,
         fallback: bool = True,
     ) -> list[Suggestion] | None:
-        """Return up to `limit` products with buyers in common with a product, best first; None if it has no sales.
+        """Return up to `limit` products that have buyers in common with a product, best first.
 
-        The list contains neither the product nor products of `for_user`, and with `complementary` no product of its
-        category. With `fallback` it is filled up with bestsellers of its category, then of all categories.
-        Raises ClosedPartition.
+        None if the product has no sales.
+
+        The list contains neither the product nor products of `for_user`, and with `complementary`
+        no product of its category. With `fallback` it is filled up with bestsellers of its
+        category, then of all categories. Raises ClosedPartition.
         """
         summary = self.read_summary(product_name)
         if summary is None:
@@ -195,10 +202,11 @@ class Recommender:
         return _fill_up(rows, limit, [] if complementary else [summary], excluded, bestsellers)
 
     async def recommend(self, user_id: str, limit: int, *, exclude_purchased: bool = True) -> list[Suggestion]:
-        """Return up to `limit` products that a user may like, best first; filled up as by `similar_products`.
+        """Return up to `limit` products that a user may like, best first.
 
-        The score of a product is the sum of its similarities to the newest products of the user, and its reason is the
-        most similar of these. Raises ClosedPartition.
+        The list is filled up as that of `similar_products`. The score of a product is the sum of
+        its similarities to the newest products of the user, and its reason is the most similar of
+        these. Raises ClosedPartition.
         """
         purchased = self.purchased_products(user_id)
         excluded = set(purchased) if exclude_purchased else set()
@@ -222,7 +230,10 @@ class Recommender:
         return _fill_up(rows, limit, seeds.values(), excluded, await self._bestsellers.read())
 
     async def popular_products(self, window: Window, limit: int, excluded: Collection[str] = ()) -> list[Suggestion]:
-        """Return up to `limit` products with the most buyers in a window. Raises ClosedPartition."""
+        """Return up to `limit` products with the most buyers in a window.
+
+        Raises ClosedPartition.
+        """
         return _popular(window, limit, excluded, await self._bestsellers.read())
 
     def purchased_products(self, user_id: str) -> list[str]:
@@ -234,13 +245,16 @@ class Recommender:
         return self._similar.summaries([product_name], self._owned.of_key("similar", product_name))[0]
 
     def read_history(self, product_name: str) -> ProductHistory:
-        """Return the newest purchases of a product and their counts over time. Raises ClosedPartition."""
+        """Return the newest purchases of a product and their counts over time.
+
+        Raises ClosedPartition.
+        """
         return self._similar.history(product_name, self._owned.of_key("similar", product_name))
 
     async def _read_neighbours(
         self, product_name: str, summary: SalesSummary, buyers: dict[str, int]
     ) -> list[Neighbour]:
-        """Return the neighbours of a product, in no order; `buyers` caches numbers of buyers by product."""
+        """Return the neighbours of a product, in no order; `buyers` is a cache by product."""
         pairs = await self._read_common_buyers(product_name)
         uncached = [name for name, _ in pairs if name not in buyers]
         summaries = await self._read_summaries(uncached)
@@ -296,7 +310,7 @@ class Recommender:
 def _fill_up(
     rows: list[Suggestion], limit: int, products: Iterable[SalesSummary], excluded: set[str], bestsellers: Bestsellers
 ) -> list[Suggestion]:
-    """Fill `rows` up to `limit`, with bestsellers of the categories of `products`, then of all categories."""
+    """Fill `rows` up to `limit`, with bestsellers of the products' categories, then of all."""
     if len(rows) >= limit:
         return rows
     excluded = excluded | {row.product_name for row in rows}

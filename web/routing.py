@@ -7,7 +7,8 @@ The sources of a response are tried in this order:
 3. standby: the copy of the partition on this worker;
 4. mysql: the shop's database.
 
-Not every route has the last two. If no source has the data, the response is 503 with Retry-After, never an empty list.
+Not every route has the last two. If no source has the data, the response is 503 with Retry-After,
+never an empty list.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ from web.worker import Ownership
 
 RETRY_AFTER_S = 1
 
-#: Header of a response without data because the worker does not have it: the worker that forwarded the request may use
-#: another source.
+#: Header of a response without data because the worker does not have it: the worker that forwarded
+#: the request may use another source.
 UNSERVED = "Lately-Unserved"
 
-#: Headers that a forwarded request keeps, and headers that its response keeps; the response also keeps Lately's own.
+#: Headers that a forwarded request keeps, and headers that its response keeps; the response also
+#: keeps Lately's own.
 _REQUEST_HEADERS = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID", "traceparent")
 _RESPONSE_HEADERS = (
     "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "WWW-Authenticate", "Content-Security-Policy",
@@ -46,11 +48,12 @@ _RESPONSE_HEADERS = (
 )  # fmt: skip
 _OWN_PREFIX = "lately-"
 
-#: Builds the response from the table of this worker, given the partition. Raises ClosedPartition, Problem.
+#: Builds the response for a partition from the table here. Raises ClosedPartition, Problem.
 LocalSource = Callable[[int], ViewResult]
 #: The same for a response that has to wait for something.
 WaitingSource = Callable[[int], Awaitable[ViewResponse]]
-#: Returns the response for a partition; None, or a Problem with the reason, if this source does not have the data.
+#: Returns the response for a partition; None, or a Problem with the reason, if this source does not
+#: have the data.
 AnswerSource = Callable[[int], Awaitable[ViewResponse | None]]
 Forward = Callable[[Request, URL], Coroutine[None, None, StreamResponse]]
 
@@ -69,7 +72,7 @@ def not_served(code: str) -> NotServed:
 
 
 def problem_from_owner(code: str) -> NotServed:
-    """Return the Problem for a response of another worker with this code in the header Lately-Unserved.
+    """Return the Problem for a code in the header Lately-Unserved of another worker.
 
     Two workers that disagree on the owner will soon agree: then the owner counts as away.
     """
@@ -79,7 +82,8 @@ def problem_from_owner(code: str) -> NotServed:
 async def first_answer(sources: Sequence[AnswerSource], partition: int, problem: Problem) -> ViewResponse:
     """Return the response of the first source that has the data.
 
-    Raises Problem if no source has it: the reason of the last source that gives one, else `problem`.
+    Raises Problem if no source has it: the reason of the last source that gives one, else
+    `problem`.
     """
     for source in sources:
         try:
@@ -113,10 +117,10 @@ class Router:
         self, request: Request, table: str, key: bytes, local: LocalSource,
         forward: Forward | None = None, fallbacks: Sequence[AnswerSource] = (),
     ) -> ViewResult:  # fmt: skip
-        """Return the response of the first source that has the data of a key: `local`, the owner, `fallbacks`.
+        """Respond from the first source that has the data: `local`, the owner, `fallbacks`.
 
-        `local` must read the table before it waits for anything. Raises Problem: 421 agent-elsewhere, 503 recovering
-        or owner-away, 508 routing-loop.
+        `local` must read the table before it waits for anything. Raises Problem: 421
+        agent-elsewhere, 503 recovering or owner-away, 508 routing-loop.
         """
         partition = partition_of(key, self._partitions)
         try:
@@ -135,7 +139,7 @@ class Router:
         self, request: Request, table: str, key: bytes, local: WaitingSource,
         forward: Forward | None = None, fallbacks: Sequence[AnswerSource] = (),
     ) -> ViewResponse:  # fmt: skip
-        """Do the same as `respond` for a `local` that waits before it reads the table, or between two reads."""
+        """Respond as `respond` does, for a `local` that waits before a read of the table."""
         partition = partition_of(key, self._partitions)
         try:
             owner = self.locate_owner(request, table, partition)
@@ -150,7 +154,7 @@ class Router:
         return await first_answer(fallbacks, partition, problem)
 
     def locate_owner(self, request: Request, table: str, partition: int) -> URL | None:
-        """Return the worker that owns a partition of a table; None if it is this worker and its tables are complete.
+        """Return the owner of a partition of a table; None if it is this worker and it is ready.
 
         Raises NotServed, Problem 421 agent-elsewhere, 508 routing-loop.
         """
@@ -163,14 +167,14 @@ class Router:
         self.require_table(table)
         if HOP_HEADER in request.headers:
             raise _routing_loop() if is_ready else not_served("recovering")
-        # During a rebalance the workers that have not noticed it yet go on answering for their partitions.
+        # During a rebalance the former owner responds until it receives the new assignment.
         owner = self._ownership.find_owner(table, partition)
         if owner is not None:
             return URL(owner)
         raise not_served("owner-away" if is_ready else "recovering")
 
     def require_table(self, table: str) -> None:
-        """Raise Problem 421 agent-elsewhere if this process does not run the agent that writes a table."""
+        """Raise Problem 421 agent-elsewhere if another process runs the agent that writes a table."""
         if not self._ownership.has_table(table):
             raise Problem(
                 421,
@@ -180,15 +184,18 @@ class Router:
             )
 
     async def forward(self, request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> StreamResponse:
-        """Respond as `owner` does to the request (or to one for `path`); it has `wait_ms` more time than usual.
+        """Respond as `owner` does to the request, or to one for `path`.
 
-        Raises Problem 503 owner-away.
+        `wait_ms` is added to the timeout. Raises Problem 503 owner-away.
         """
         response = await self.fetch(request, owner, wait_ms, path)
         return Response(body=response.body, status=response.status, headers=response.headers)
 
     async def fetch(self, request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> OwnerResponse:
-        """Return the response of `owner`, for arguments as those of `forward`. Raises Problem 503 owner-away."""
+        """Return the response of `owner`, for arguments as those of `forward`.
+
+        Raises Problem 503 owner-away.
+        """
         timeout = ClientTimeout(total=(self._forward_ms + wait_ms) / 1000)
         async with self.open_response(request, owner, timeout, path) as response:
             return OwnerResponse(response.status, forwarded_headers(response), await response.read())
@@ -197,7 +204,7 @@ class Router:
     async def open_response(
         self, request: Request, owner: URL, timeout: ClientTimeout, path: str | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send the request (or one for `path`) to `owner` and yield the response, whose body is not read yet.
+        """Send the request, or one for `path`, to `owner` and yield the response without its body.
 
         Raises Problem 503 owner-away, also while the body is read.
         """

@@ -115,7 +115,7 @@ def get_recommendations(context: WebContext, request: Request) -> ViewResult:
 
 
 def require_similar(context: WebContext) -> None:
-    """Raise Problem 404 not-found if no process counts co-purchases, 421 agent-elsewhere if this one does not."""
+    """Raise Problem 404 not-found with LATELY_SIMILAR=0, 421 agent-elsewhere without the agent."""
     if not context.settings.similar:
         raise Problem(404, "not-found", "this is switched off: LATELY_SIMILAR is 0")
     context.router.require_table("similar")

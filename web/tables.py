@@ -1,4 +1,4 @@
-"""The content of the tables, for commands that compare or count them: GET /v1/tables/{table}/{partition}, …/digest."""
+"""The content of the tables, for commands: GET /v1/tables/{table}/{partition}, and its digest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from web.schemas import TableDigest
 
 #: A page ends with the key that reaches one of these limits.
 PAGE_KEYS, PAGE_BYTES = 2_000, 2**19
-#: After this many keys of a digest the event loop serves other requests; and the extra time of the owner.
+#: After this many keys of a digest the event loop serves other requests; and the extra time of the
+#: owner.
 DIGEST_BATCH_KEYS, DIGEST_EXTRA_MS = 500, 600_000
 
 PARTITION = (
@@ -50,8 +51,8 @@ _encode = msgspec.msgpack.Encoder().encode
 async def get_table_content(context: WebContext, request: Request) -> ViewResponse:
     """Return committed pairs of a partition of a table, from the worker that owns it.
 
-    The msgpack array holds the offset of the source topic below which all records are included, the pairs in the order
-    of their keys, and the last key of the page, nil on the last page.
+    The msgpack array holds the offset of the source topic below which all records are included, the
+    pairs in the order of their keys, and the last key of the page, nil on the last page.
     """
     parameters.require_known(request, "after", "key", "prefix")
     partition = parameters.read_partition(request, 4, context.settings.partitions)
@@ -86,7 +87,7 @@ async def get_table_content(context: WebContext, request: Request) -> ViewRespon
     tags=("operations",),
 )
 async def get_table_digest(context: WebContext, request: Request) -> ViewResponse:
-    """Return the number of keys and the digest of a snapshot of a partition, from the worker that owns it."""
+    """Return the number of keys and the digest of a partition, from the worker that owns it."""
     parameters.require_known(request)
     partition = parameters.read_partition(request, 4, context.settings.partitions)
     table = _find_table(context, request)

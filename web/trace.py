@@ -1,4 +1,4 @@
-"""GET /v1/orders/{order_id}/trace: the path of an order from the shop's database to this worker, as `lately trace`."""
+"""GET /v1/orders/{order_id}/trace: the path of an order from MySQL to this worker."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ async def _trace(order_id: str, user_id: str, tracer: Tracer) -> Response:
 
 
 async def _with_tracer(context: WebContext, use: Callable[[Tracer], Awaitable[T]]) -> T:
-    """Return the result of `use`, which reads MySQL and Kafka. Raises Problem 503 source-away, log-away."""
+    """Return the result of `use`, which reads MySQL and Kafka.
+
+    Raises Problem 503 source-away, log-away.
+    """
 
     async def read_purchases(user_id: str) -> tuple[int, list[Purchase]]:
         partition = partition_of(user_id.encode(), context.settings.partitions)

@@ -1,4 +1,7 @@
-"""The interfaces between the web views and the worker: a test can implement them without Faust and without Kafka."""
+"""The interfaces between the web views and the worker.
+
+A test can implement them without Faust and without Kafka.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ T = TypeVar("T")
 
 
 class Ownership(Protocol):
-    """The owners of the partitions of all tables, and whether this worker may answer for its own partitions."""
+    """The owners of the partitions of all tables, and whether this worker may respond for its own."""
 
     def is_ready(self) -> bool:
         """Return whether the tables of this worker are complete."""
@@ -23,12 +26,13 @@ class Ownership(Protocol):
         """Return whether this worker owns a partition of a table."""
 
     def find_owner(self, table: str, partition: int) -> str | None:
-        """Return the address of the worker that owns a partition of a table; None if no worker does."""
+        """Return the address of the owner of a partition of a table; None if no worker owns it."""
 
     async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
-        """Return whether this worker has a copy of a partition that contains everything committed before the call.
+        """Return whether a copy on this worker contains everything committed before the call.
 
-        Waits up to `within_s` seconds for missing records. The caller must read the copy before it awaits anything.
+        Waits up to `within_s` seconds for missing records. The caller must read the copy before it
+        awaits anything.
         """
 
     def check_frozen(self) -> None:
@@ -38,7 +42,7 @@ class Ownership(Protocol):
         """Return whether this process runs the agent that writes a table."""
 
     def find_writer(self, table: str) -> str | None:
-        """Return the agent that writes a table, in whichever process; None if no table has this name."""
+        """Return the agent that writes a table, in any process; None for an unknown table."""
 
     def selected_agents(self) -> Sequence[str]:
         """Return the agents that this process runs."""
@@ -66,7 +70,7 @@ class WorkerState(Protocol):
         """Return for each table the number of partitions with permanently missing records."""
 
     def partition_progress(self) -> list[PartitionProgress]:
-        """Return the progress in each source partition that this worker reads, by topic and partition."""
+        """Return the progress in each source partition of this worker, by topic and partition."""
 
     def requests_per_s(self) -> float | None:
         """Return the number of HTTP requests per second; None before it is known."""

@@ -54,7 +54,7 @@ class HttpClient:
             return Answer(answer.status, dict(answer.headers), answer.read())
 
     def purchases(self, user: str, limit: int = 20) -> list[tuple]:
-        """What the worker says a user bought: (order id, product, price, ordered at, payment method)."""
+        """A user's purchases: (order id, product, price, ordered at, payment method)."""
         answer = self.get(f"/v1/users/{quote(user, safe='')}/purchases?limit={limit}")
         assert answer.status == 200, answer
         assert answer.json["meta"]["complete"] is True, answer

@@ -28,7 +28,7 @@ class FixedOwnership:
         return table in self.tables and partition not in self.others
 
     def find_owner(self, table: str, partition: int) -> str | None:
-        """Return the address of the worker that owns a partition of a table; None if no worker does."""
+        """Return the address of the owner of a partition of a table; None if no worker owns it."""
         return self.others.get(partition)
 
     async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""The tables of a worker on disk, filled by the steps of the real agents, without Kafka and without a worker."""
+"""The tables of a worker on disk, filled by the steps of the real agents, without Kafka."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ STEPS: dict[str, Callable[[Chunk], None]] = {
 
 
 class StoreTask:
-    """Commits the steps of one source partition to the stores at once; implements chunks.chunk.ChunkTask."""
+    """Implements chunks.chunk.ChunkTask: commits each step of a source partition to the stores."""
 
     def __init__(self, tp: TP, states: dict[str, TableState]) -> None:
         self._tp, self._states = tp, states

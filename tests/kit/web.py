@@ -1,4 +1,4 @@
-"""A web application in this process, on a real socket, over tables in a folder; without Kafka and without Faust."""
+"""A web application in this process, on a real socket, over tables in a folder; without Kafka."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class FixedWorkerState:
 
 
 class WebServer(HttpClient):
-    """Serves the views of a worker from a thread of its own, with real stores, readers and connections."""
+    """Serves the views in a thread of its own, with real stores, readers and connections."""
 
     def __init__(self, folder: Path, settings: Settings, ownership: FixedOwnership) -> None:
         super().__init__(find_free_port())

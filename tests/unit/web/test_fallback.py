@@ -177,7 +177,7 @@ def test_a_read_that_takes_too_long_is_a_failure_and_stays_open_until_it_ends():
     going_on = threading.Event()
 
     async def work() -> None:
-        reads = create_reads(per_second=100, timeout_s=0.01, failures=9, max_reads=1)
+        reads = create_reads(per_second=100, timeout_s=0.2, failures=9, max_reads=1)
         assert await reads.try_read(going_on.wait) is None
         assert await reads.try_read(lambda: "read") is None, "no second one beside it"
         going_on.set()
