@@ -89,7 +89,7 @@ async def _wait_for_order(context: WebContext, user: str, partition: int, order_
 async def _respond_from_mysql(
     context: WebContext, request: Request, user: str, query: PurchaseQuery, after: PagePosition | None
 ) -> AnyResponse:
-    """Raises Problem 503 source-away."""
+    """Respond with the rows of MySQL. Raises Problem 503 source-away."""
     try:
         rows = await context.fallback.read_requested([user])
     except LatelyError as exc:

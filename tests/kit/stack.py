@@ -17,7 +17,6 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from local.process import LocalProcess, find_free_port
 from local.shop import TABLE
 from tests.kit.eventually import eventually
-from tests.kit.http_client import Answer as Answer  # tests import it from here
 from tests.kit.http_client import HttpClient
 
 ROOT = Path(__file__).resolve().parents[2]
