@@ -46,7 +46,7 @@ class LostStateHandler:
             )  # fmt: skip
             return False
         log.error(
-            "%s[%s]: orders does not contain the first records of it any more; a running `lately source` publishes all "
+            "%s[%s]: orders does not contain its first records any more; a running `lately source` publishes all "
             "rows again, or run `lately source snapshot --all`. `lately verify --repair` removes the purchases that "
             "were removed meanwhile. Similar products count the republished purchases twice: set LATELY_ID to a new "
             "name to count them again",
