@@ -1,4 +1,4 @@
-"""What is an event and what is not: every reason to refuse a record, and that nothing else ever happens."""
+"""Reading of events: every rule has a reason, and no record causes another error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from yarl import URL
 
 from chunks.partition_task import BATCH_BYTES
 from domain.errors import UnreadableEvent
-from domain.events import REMOVED, REPAIRED, SNAPSHOT, Event, read_document, read_event
+from domain.events import (
+    ERASED,
+    ERASURE_SCHEMA,
+    REMOVED,
+    REPAIRED,
+    SNAPSHOT,
+    Erasure,
+    Event,
+    read_document,
+    read_event,
+)
 from domain.purchases import apply_event, decode_overflow, decode_recent, purchase_from_event
 from domain.totals import sum_price_changes
 from domain.values import rfc3339
@@ -37,9 +47,9 @@ def document(**changes: object) -> bytes:
     return json.dumps(whole).encode()
 
 
-def said(one: Event) -> dict:
+def as_dict(order_event: Event) -> dict:
     """All fields of an event; the class that was decoded does not matter."""
-    return msgspec.to_builtins(one)
+    return msgspec.to_builtins(order_event)
 
 
 def with_raw(name: str, raw: bytes) -> bytes:
@@ -66,7 +76,7 @@ def refusal(value: bytes | None, key: bytes | None = b"ann") -> str:
 def test_a_good_event_is_read_as_it_was_written():
     given_event = event(REMOVED, order_id=17, category="drinks", payment_method=None, version=2**63 - 1)
 
-    assert said(read_event(b"ann", msgspec.json.encode(given_event))) == said(given_event)
+    assert as_dict(read_event(b"ann", msgspec.json.encode(given_event))) == as_dict(given_event)
 
 
 def test_unknown_fields_are_passed_over():
@@ -240,6 +250,11 @@ def test_a_field_of_the_wrong_type_is_refused(value):
     assert refusal(value) == "wrong-type"
 
 
+def test_an_erasure_whose_data_has_the_fields_of_an_order_is_an_erasure() -> None:
+    event = read_event(b"ann", document(type=ERASED, dataschema=ERASURE_SCHEMA, version=7))
+    assert event.data == Erasure("ann", 7)
+
+
 @pytest.mark.parametrize("type", ["", "order", "order.Placed", "order.placed ", "order.erased", "x" * 100_000])
 def test_an_unknown_type_is_refused(type):
     assert refusal(document(type=type)) == "unknown-type"
@@ -347,22 +362,22 @@ REASONS = {
 }
 
 
-def assert_usable(one: Event) -> None:
+def assert_usable(order_event: Event) -> None:
     """An accepted event goes the whole way: a key, a URL, both tables, an answer."""
-    user_id = one.data.user_id
+    user_id = order_event.data.user_id
     assert 1 <= len(user_id.encode()) <= 128
     # As a browser would: the URL is normalised, so "." and ".." would vanish from the path.
     url = URL(f"http://localhost/v1/users/{quote(user_id, safe='')}/purchases")
     assert url.parts == ("/", "v1", "users", user_id, "purchases")
     state, beside, differences = None, {}, []
     # The second time it is compared with the first, and kept beside another one.
-    newer = msgspec.structs.replace(one, data=msgspec.structs.replace(one.data, product_name="another"))
-    for told in (one, newer, one):
+    newer = msgspec.structs.replace(order_event, data=msgspec.structs.replace(order_event.data, product_name="another"))
+    for told in (order_event, newer, order_event):
         state = apply_event(user_id.encode(), state, told, 0, beside.get, beside.__setitem__, 1, 1, differences)
     known = [*decode_recent(state).purchases, *map(decode_overflow, beside.values())]
-    assert purchase_from_event(one, 0) in known
-    assert rfc3339(purchase_from_event(one).ordered_at).endswith("Z")
-    assert sum_price_changes(Counter(differences)).keys() == {one.data.product_name, "another"}
+    assert purchase_from_event(order_event, 0) in known
+    assert rfc3339(purchase_from_event(order_event).ordered_at).endswith("Z")
+    assert sum_price_changes(Counter(differences)).keys() == {order_event.data.product_name, "another"}
 
 
 @pytest.mark.parametrize("name", ["product_name", "order_id", "payment_method", "category"])
@@ -372,8 +387,8 @@ def test_32_of_the_largest_purchases_that_are_accepted_fit_into_one_record_of_th
     for number, length in itertools.product(range(32), [60, 128, 255, 1024, 60_000]):
         purchase = {"order_id": str(number), "version": length, name: f"{number:02}".ljust(length, "\U0001f600")}
         with contextlib.suppress(UnreadableEvent):
-            one = read_event(b"ann", document(**purchase))
-            state = apply_event(b"ann", state, one, 2**62, beside.get, beside.__setitem__, 32, 26, [])
+            order_event = read_event(b"ann", document(**purchase))
+            state = apply_event(b"ann", state, order_event, 2**62, beside.get, beside.__setitem__, 32, 26, [])
 
     # Kafka's default limit of one batch is 1 MiB; a value above it would stop the partition for good.
     assert len(decode_recent(state).purchases) >= 26
@@ -387,13 +402,13 @@ def read_or_refuse(value: bytes) -> None:
     except Exception:
         user_id = b"ann"
     try:
-        one = read_event(user_id, value)
+        order_event = read_event(user_id, value)
     except UnreadableEvent as exc:
         reason, told = exc.reason, str(exc)
     else:
-        assert_usable(one)
+        assert_usable(order_event)
         # The quick way for plain events reads what the careful one reads.
-        assert said(one) == said(read_document(value))
+        assert as_dict(order_event) == as_dict(read_document(value))
         return
     assert reason in REASONS
     if reason != "wrong-key":
