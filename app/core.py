@@ -19,6 +19,7 @@ from chunks import ChunkedApp
 
 if TYPE_CHECKING:
     from app.services.dead_letter_counts import DeadLetterCounts
+    from app.services.lost_state import LostStateHandler
     from app.services.progress import ReadProgress
     from app.services.source_status import SourceStatus
     from app.services.throttle import Throttle
@@ -49,6 +50,7 @@ class Lately(ChunkedApp):
     progress: ReadProgress
     throttle: Throttle
     watchdog: Watchdog
+    lost_state_handler: LostStateHandler
 
     @property
     def consumer_group(self) -> str:

@@ -43,8 +43,9 @@ def create_services(app: Lately) -> None:
     app.dead_letter_counts = DeadLetterCounts(settings, topics)
     app.progress = ReadProgress(app)
     app.watchdog = Watchdog(app, settings, topics, app.source_status, app.throttle)
+    app.lost_state_handler = LostStateHandler(settings, topics)
 
-    app.tables.on_loss = LostStateHandler(settings, topics).handle_loss
+    app.tables.on_loss = app.lost_state_handler.handle_loss
     app.on_partitions_assigned.connect(_count_rebalance)
     # Faust starts the services of `app.service` after the recovery of the tables. The watchdog also
     # observes the recovery, so it is a dependency, which starts with the app.
