@@ -1,4 +1,4 @@
-"""Who has what together is counted the same however changes are split, and in whatever order deltas come."""
+"""Co-purchases do not depend on the split of changes or the order of deltas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from domain import co_purchases
 from domain.co_purchases import (
     CATEGORY_DAYS,
     CHANGES_PER_RECORD,
@@ -38,7 +37,7 @@ from domain.purchases import PurchaseChange, apply_event
 from domain.values import DAY_US, HOUR_US
 from tests.kit.makers import at, event
 
-# Few, so that the corners come quickly: a user counts for three products of five that are kept in the value.
+# Small limits, so that examples reach them: the basket has three products, the value five.
 CAP, SPARE = 3, 2
 USERS = ["ann", "bob", "eve"]
 PRODUCTS = [f"p{number}" for number in range(9)]
@@ -49,58 +48,58 @@ Bought = dict[tuple[str, str], Counter]
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[PurchaseChange]:
-    """Purchases, and removals of some that are there, in an order in which they can happen."""
+    """Purchases, and removals of existing purchases, in a possible order."""
     changes: list[PurchaseChange] = []
-    there: list[tuple] = []
+    live_purchases: list[tuple] = []
     for _ in range(draw(st.integers(0, 40))):
-        if there and draw(st.booleans()):
-            changes.append((*there.pop(draw(st.integers(0, len(there) - 1))), -1))
+        if live_purchases and draw(st.booleans()):
+            changes.append((*live_purchases.pop(draw(st.integers(0, len(live_purchases) - 1))), -1))
         else:
             hour = draw(st.integers(NOW - 20, NOW))
-            one = (
+            purchase = (
                 draw(st.sampled_from(USERS)),
                 draw(st.sampled_from(PRODUCTS)),
                 draw(st.sampled_from([None, "a", "b"])),
             )
-            there.append((*one, hour * HOUR_US, "1.00"))
-            changes.append((*there[-1], 1))
+            live_purchases.append((*purchase, hour * HOUR_US, "1.00"))
+            changes.append((*live_purchases[-1], 1))
     return changes
 
 
 class Baskets:
-    """The table of baskets, on a disk that is two dicts."""
+    """The table of baskets in two dicts."""
 
     def __init__(self, cap: int = CAP, spare: int = SPARE) -> None:
         self.limits = (cap, spare)
         self.values: dict[str, bytes | None] = {}
-        self.beside: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        self.overflow: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
 
     def step(self, changes: list[PurchaseChange]) -> list[tuple[str, bytes]]:
-        """Fold changes and return the records that follow from them."""
+        """Apply changes, and return the resulting records."""
         deltas = DeltaAccumulator()
         deltas.add_changes(changes)
         for user in dict.fromkeys(change[0] for change in changes):
             mine = [change for change in changes if change[0] == user]
             self.values[user], before, after = apply_changes(
-                self.values.get(user), mine, self._others(user), *self.limits
+                self.values.get(user), mine, self._overflow(user), *self.limits
             )
             deltas.add_basket_change(before, after)
         return list(deltas.drain_records())
 
-    def _others(self, user: str) -> BasketOverflow:
-        others = self.beside[user]
+    def _overflow(self, user: str) -> BasketOverflow:
+        overflow = self.overflow[user]
 
         def put(product: str, value: bytes | None) -> None:
             if value is None:
-                others.pop(product, None)
+                overflow.pop(product, None)
             else:
-                others[product] = value
+                overflow[product] = value
 
-        return BasketOverflow(others.get, put, lambda: list(others.items()))
+        return BasketOverflow(overflow.get, put, lambda: list(overflow.items()))
 
 
 def state(records: list[tuple[str, bytes]]) -> tuple[dict[str, ProductSales], dict[tuple[str, str], int]]:
-    """The table similar after these records: products, and pairs."""
+    """Return the table similar after these records: products and pairs."""
     products: dict[str, bytes] = {}
     pairs: dict[tuple[str, str], bytes | None] = {}
     for product, record in records:
@@ -114,8 +113,8 @@ def state(records: list[tuple[str, bytes]]) -> tuple[dict[str, ProductSales], di
     )
 
 
-def counted(changes: list[PurchaseChange], cap: int = CAP) -> dict[str, dict[str, int]]:
-    """User -> the products that the user counts for, with the hour; kept as simply as can be."""
+def expected_baskets(changes: list[PurchaseChange], cap: int = CAP) -> dict[str, dict[str, int]]:
+    """Return user -> products of the basket with their hour, by a simple computation."""
     lines: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     for user, product, _category, ordered_at, _price, sign in changes:
         count, last = lines[user].get(product, (0, ordered_at))
@@ -131,16 +130,19 @@ def counted(changes: list[PurchaseChange], cap: int = CAP) -> dict[str, dict[str
     }
 
 
-def assert_true(
-    found: tuple[dict[str, ProductSales], dict[tuple[str, str], int]], truth: dict[str, dict[str, int]]
+def assert_equals_baskets(
+    state: tuple[dict[str, ProductSales], dict[tuple[str, str], int]], baskets: dict[str, dict[str, int]]
 ) -> None:
-    products, pairs = found
+    products, pairs = state
     expected = Counter(
-        pair for mine in truth.values() for one, other in combinations(mine, 2) for pair in ((one, other), (other, one))
+        pair
+        for mine in baskets.values()
+        for product, other in combinations(mine, 2)
+        for pair in ((product, other), (other, product))
     )
     assert pairs == dict(expected)
     hours: dict[str, Counter] = defaultdict(Counter)
-    for mine in truth.values():
+    for mine in baskets.values():
         for product, hour in mine.items():
             hours[product][hour] += 1
     assert {name: sales.hours for name, sales in products.items() if sales.hours} == dict(hours)
@@ -161,22 +163,22 @@ def test_however_changes_are_split_and_deltas_are_ordered_the_counts_are_those_o
     in_order = state(records)
     dice.shuffle(records)
 
-    assert_true(in_order, counted(history))
+    assert_equals_baskets(in_order, expected_baskets(history))
     assert state(records) == in_order
 
 
 @given(histories())
 def test_what_is_bought_and_taken_back_leaves_nothing(history):
-    table, there = Baskets(), Counter()
-    for *one, sign in history:
-        there[tuple(one)] += sign
-    back = [(*one, -1) for one, count in there.items() for _ in range(count)]
+    table, live_purchases = Baskets(), Counter()
+    for *purchase, sign in history:
+        live_purchases[tuple(purchase)] += sign
+    back = [(*purchase, -1) for purchase, count in live_purchases.items() for _ in range(count)]
     products, pairs = state([*table.step(history), *table.step(back)])
 
     assert pairs == {}
     assert all(not sales.buyers and not sales.hours for sales in products.values())
     assert not any(table.values.values())
-    assert not any(table.beside.values())
+    assert not any(table.overflow.values())
 
 
 @given(histories(), st.integers(NOW - 20, NOW))
@@ -188,7 +190,9 @@ def test_a_purchase_that_moves_in_time_or_category_leaves_the_counts_as_they_wer
     before, after = state(Baskets(100).step(history)), state(Baskets(100).step(history + moves))
 
     assert after[1] == before[1]
-    assert {name: one.buyers for name, one in after[0].items()} == {name: one.buyers for name, one in before[0].items()}
+    assert {name: sales.buyers for name, sales in after[0].items()} == {
+        name: sales.buyers for name, sales in before[0].items()
+    }
 
 
 def test_what_was_never_bought_is_not_taken_back():
@@ -211,50 +215,50 @@ def test_a_category_is_the_one_of_the_newest_day():
     assert products["tea"].category == (0, "old"), "that of more on the day"
 
 
-def named(purchases: Counter, last: int) -> str | None:
-    """The category of purchases by category and day, as simply as can be."""
+def expected_category(purchases: Counter, last: int) -> str | None:
+    """Return the category of purchases by category and day, by a simple computation."""
     days = [(day <= last, day if day <= last else -day, n, name) for (name, day), n in purchases.items() if n]
-    newest = max((one[:2] for one in days), default=None)
+    newest = max((day[:2] for day in days), default=None)
     return min(((-n, name) for *day, n, name in days if tuple(day) == newest), default=(0, None))[1]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 12), st.booleans()), max_size=40), st.integers(1, 5))
 def test_the_category_is_that_of_the_newest_purchases_that_are_left(steps, size):
     purchases: Counter = Counter()
-    value, deltas, told = None, DeltaAccumulator(), []
+    value, deltas, changes = None, DeltaAccumulator(), []
     for name, day, bought in steps:
         if not bought and not purchases[name, day]:
             continue
         sign = 1 if bought else -1
         purchases[name, day] += sign
-        told.append(("ann", "tea", name, day * DAY_US + 1, "1.00", sign))
-    for first in range(0, len(told), size):
-        deltas.add_changes(told[first : first + size])
+        changes.append(("ann", "tea", name, day * DAY_US + 1, "1.00", sign))
+    for first in range(0, len(changes), size):
+        deltas.add_changes(changes[first : first + size])
         for _, record in deltas.drain_records():
             value = apply_delta(value, decode_delta(record), 5 * 24)
-    found = decode_sales(value)
-    assert (found.category and found.category[1]) == named(purchases, 6)
-    assert decode_sales_summary(value or encode(ProductSales())).category == found.category
+    sales = decode_sales(value)
+    assert (sales.category and sales.category[1]) == expected_category(purchases, 6)
+    assert decode_sales_summary(value or encode(ProductSales())).category == sales.category
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=40))
 def test_days_of_a_category_are_bounded_and_no_purchase_is_forgotten(steps):
     purchases: Counter = Counter()
-    known = CategoryCounts()
+    counts = CategoryCounts()
     for day, bought in steps:
         if bought or purchases[day]:
             purchases[day] += 1 if bought else -1
-            known = known.add_days({day: 1 if bought else -1}, max_days=3)
-    assert len(known.days) <= 3
-    assert sum(known.days.values()) + known.older == purchases.total()
-    for day, count in known.days.items():
+            counts = counts.add_days({day: 1 if bought else -1}, max_days=3)
+    assert len(counts.days) <= 3
+    assert sum(counts.days.values()) + counts.older == purchases.total()
+    for day, count in counts.days.items():
         assert count == purchases[day]
-    assert (known.newest_day(99) is None) == (not purchases.total())
+    assert (counts.newest_day(99) is None) == (not purchases.total())
 
 
 def test_what_is_dated_ahead_comes_after_all_others_also_after_older_ones():
-    told = {1: 1, **dict.fromkeys(range(50, 50 + CATEGORY_DAYS), 1)}
-    ahead = apply_delta(None, ProductDelta(categories={"ahead": told}), NOW)
+    day_counts = {1: 1, **dict.fromkeys(range(50, 50 + CATEGORY_DAYS), 1)}
+    ahead = apply_delta(None, ProductDelta(categories={"ahead": day_counts}), NOW)
     assert decode_sales(apply_delta(ahead, ProductDelta(categories={"other": {0: 1}}), NOW)).category == (
         1 * DAY_US,
         "ahead",
@@ -270,9 +274,9 @@ def test_the_categories_of_a_product_are_bounded_and_the_newest_is_among_them():
     value = None
     for number in range(100):
         value = apply_delta(value, ProductDelta(categories={f"c{number}": {number % 5: 1}}), NOW)
-    found = decode_sales(value)
-    assert len(found.categories) == MAX_CATEGORIES
-    assert found.category[0] == 4 * DAY_US
+    sales = decode_sales(value)
+    assert len(sales.categories) == MAX_CATEGORIES
+    assert sales.category[0] == 4 * DAY_US
 
 
 def test_a_category_that_a_version_of_before_knew_counts_until_it_is_told_otherwise():
@@ -283,14 +287,16 @@ def test_a_category_that_a_version_of_before_knew_counts_until_it_is_told_otherw
     assert decode_sales(removed).category[1] == "old", "there are others"
     moved = ProductDelta(categories={"old": {3: -1}, "new": {3: 1}})
     assert decode_sales(apply_delta(before, moved, NOW)).category == (3 * DAY_US, "new")
-    told_before = encode((1, {}, 0, (4 * DAY_US, "other")))
-    assert decode_sales(apply_delta(before, decode_delta(told_before), NOW)).category == (4 * DAY_US, "other")
+    old_delta = encode((1, {}, 0, (4 * DAY_US, "other")))
+    assert decode_sales(apply_delta(before, decode_delta(old_delta), NOW)).category == (4 * DAY_US, "other")
 
 
-@pytest.mark.parametrize(("hour", "kept"), [(NOW - 168, True), (NOW - 169, False), (NOW + 24, True), (NOW + 25, False)])
-def test_only_recent_hours_are_counted(hour: int, kept: bool):
+@pytest.mark.parametrize(
+    ("hour", "is_recent"), [(NOW - 168, True), (NOW - 169, False), (NOW + 24, True), (NOW + 25, False)]
+)
+def test_only_recent_hours_are_counted(hour: int, is_recent: bool):
     sales = decode_sales(apply_delta(None, ProductDelta(hours={hour: 2}), NOW))
-    assert sales.recent_buyers((1, 168), NOW) == [2 if hour >= NOW - 1 and kept else 0, 2 if kept else 0]
+    assert sales.recent_buyers((1, 168), NOW) == [2 if hour >= NOW - 1 and is_recent else 0, 2 if is_recent else 0]
 
 
 def test_an_hour_ahead_counts_when_it_has_come_and_what_was_dated_there_before_can_be_taken_back():
@@ -333,21 +339,21 @@ def test_a_score_is_above_zero_and_at_most_one(both, more, others_more):
     assert 0 < cosine_similarity(both, both + more, both + others_more) <= 1 + 1e-12
 
 
-@pytest.mark.parametrize("decode", [decode_changes, decode_delta, decode_sales], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("decode", [decode_changes, decode_delta, decode_sales], ids=lambda decoder: decoder.__name__)
 @pytest.mark.parametrize("value", [b"", b"\x93", encode((9, [])), b"\xff"])
 def test_another_format_is_refused_with_a_way_out(decode, value):
     with pytest.raises(UnknownFormat, match="LATELY_ID"):
         decode(value)
 
 
-# -- what the fold of purchases says was bought
+# -- changes that follow from events
 
 
-def told(*events) -> list[PurchaseChange]:
+def changes_of(*events) -> list[PurchaseChange]:
     changes: list[PurchaseChange] = []
-    value, beside = None, {}
-    for one in events:
-        value = apply_event(b"ann", value, one, 0, beside.get, beside.__setitem__, 2, 1, [], changes)
+    value, overflow = None, {}
+    for order_event in events:
+        value = apply_event(b"ann", value, order_event, 0, overflow.get, overflow.__setitem__, 2, 1, [], changes)
     return changes
 
 
@@ -355,21 +361,21 @@ def test_a_purchase_and_its_removal_are_told_once_however_often_they_come():
     placed, removed = event(category="drinks"), event(REMOVED, version=2, category="drinks")
     moment = at(0)
     bought = ("ann", "tea", "drinks", int(moment.timestamp()) * 1_000_000, placed.data.price)
-    assert told(placed, placed, removed, removed, placed) == [(*bought, 1), (*bought, -1)]
-    assert told(removed, placed) == []
+    assert changes_of(placed, placed, removed, removed, placed) == [(*bought, 1), (*bought, -1)]
+    assert changes_of(removed, placed) == []
 
 
 def test_a_purchase_with_another_price_time_or_category_is_taken_back_and_made_again():
     placed = event(category="drinks")
-    assert len(told(placed, event(CHANGED, version=2, category="drinks", payment_method="other"))) == 1
+    assert len(changes_of(placed, event(CHANGED, version=2, category="drinks", payment_method="other"))) == 1
     drinks = {"category": "drinks"}
     for field in ({"category": "teas"}, {**drinks, "ordered_at": at(1)}, {**drinks, "price": "1.23"}):
-        _, back, again = told(placed, event(CHANGED, version=2, **field))
+        _, back, again = changes_of(placed, event(CHANGED, version=2, **field))
         assert (back[-1], again[-1]) == (-1, 1)
         assert back != (*again[:-1], -1)
 
 
 def test_purchases_beyond_the_newest_are_told_too():
     events = [event(PLACED, order_id=number, product_name=f"p{number}", ordered_at=at(number)) for number in range(9)]
-    assert [change[1] for change in told(*events)] == [f"p{number}" for number in range(9)]
-    assert told(*events, event(REMOVED, order_id=0, product_name="p0", version=2))[-1][1::4] == ("p0", -1)
+    assert [change[1] for change in changes_of(*events)] == [f"p{number}" for number in range(9)]
+    assert changes_of(*events, event(REMOVED, order_id=0, product_name="p0", version=2))[-1][1::4] == ("p0", -1)

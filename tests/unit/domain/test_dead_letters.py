@@ -16,7 +16,7 @@ from tests.kit.makers import event
 ROOM = 16_384
 
 
-def headers(reason: UnreadableEvent) -> dict[str, bytes]:
+def make_headers(reason: UnreadableEvent) -> dict[str, bytes]:
     """The headers of a record that failed for `reason`."""
     now = datetime(2026, 1, 31, 8, 0, 0, 5, tzinfo=timezone.utc)
     return dict(dead_letters.build_headers(reason, topic="orders", partition=3, offset=2**40, now=now))
@@ -30,11 +30,11 @@ def refusal(value: bytes) -> UnreadableEvent:
 
 
 def test_a_dead_letter_says_where_it_came_from_and_why():
-    found = headers(UnreadableEvent("broken-rule", "price must be …"))
+    headers = make_headers(UnreadableEvent("broken-rule", "price must be …"))
 
-    stacktrace = found.pop("__lately.errors.stacktrace")
+    stacktrace = headers.pop("__lately.errors.stacktrace")
     assert b"UnreadableEvent: price must be" in stacktrace
-    assert found == {
+    assert headers == {
         "__lately.errors.topic": b"orders",
         "__lately.errors.partition": b"3",
         "__lately.errors.offset": b"1099511627776",
@@ -46,9 +46,9 @@ def test_a_dead_letter_says_where_it_came_from_and_why():
 
 
 def test_the_stacktrace_leads_to_the_rule():
-    found = headers(refusal(b"not an event"))
+    headers = make_headers(refusal(b"not an event"))
 
-    assert b"read_document" in found["__lately.errors.stacktrace"]
+    assert b"read_document" in headers["__lately.errors.stacktrace"]
 
 
 @pytest.mark.parametrize("field", ["type", "dataschema"])
@@ -56,4 +56,4 @@ def test_the_stacktrace_leads_to_the_rule():
 def test_headers_stay_small_however_large_what_they_quote(field, text):
     reason = refusal(msgspec.json.encode(event(**{field: text})))
 
-    assert sum(len(name) + len(value) for name, value in headers(reason).items()) < ROOM
+    assert sum(len(name) + len(value) for name, value in make_headers(reason).items()) < ROOM

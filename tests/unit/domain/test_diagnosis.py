@@ -21,31 +21,31 @@ from domain.purchases import Purchase
 from domain.values import rfc3339
 
 
-def known(version: int = 7, *, live: bool = True, price: str = "5.00", at: int = 1_000) -> Purchase:
+def make_purchase(version: int = 7, *, live: bool = True, price: str = "5.00", at: int = 1_000) -> Purchase:
     return Purchase("o-1", "Phone", version, live, at, price, "card", None, 42)
 
 
-ROW = ShopRow("ann", "Phone", known(0))
+ROW = ShopRow("ann", "Phone", make_purchase(0))
 WAITING = PendingChange("ann", "Phone", PLACED, 12.34)
 DEAD = DeadLetterSummary("0@3", "broken-rule", "price must be a number")
 
 
 @pytest.mark.parametrize(
-    ("evidence", "outcome", "said"),
+    ("evidence", "outcome", "expected"),
     [
-        ({"row": ROW, "purchase": known()}, VISIBLE, "visible"),
-        ({"row": ROW, "purchase": known(), "applied_at": 0}, VISIBLE, f"visible since {rfc3339(0)}"),
-        ({"row": ROW, "purchase": known(), "event_type": CHANGED}, VISIBLE,
+        ({"row": ROW, "purchase": make_purchase()}, VISIBLE, "visible"),
+        ({"row": ROW, "purchase": make_purchase(), "applied_at": 0}, VISIBLE, f"visible since {rfc3339(0)}"),
+        ({"row": ROW, "purchase": make_purchase(), "event_type": CHANGED}, VISIBLE,
          "visible; the version before is superseded by version 7 (order.changed)"),
         ({"row": ROW, "pending": WAITING, "is_source_running": False}, DIFFERENT,
          "in outbox for 12.3 s: no source is running, start `lately source`"),
         ({"row": ROW, "pending": WAITING, "is_source_running": True}, DIFFERENT, "in outbox for 12.3 s: the source"),
-        ({"row": ShopRow("ann", "Phone", known(0, price="9")), "purchase": known(), "pending": WAITING}, DIFFERENT,
-         "a newer change is in outbox for 12.3 s"),
-        ({"purchase": known(), "pending": PendingChange("ann", "Phone", REMOVED, 1)}, DIFFERENT,
+        ({"row": ShopRow("ann", "Phone", make_purchase(0, price="9")), "purchase": make_purchase(),
+          "pending": WAITING}, DIFFERENT, "a newer change is in outbox for 12.3 s"),
+        ({"purchase": make_purchase(), "pending": PendingChange("ann", "Phone", REMOVED, 1)}, DIFFERENT,
          "its removal is in outbox for 1.0 s"),
         ({"row": ROW, "lag": 3}, DIFFERENT, "in Kafka, lag 3"),
-        ({"purchase": known(), "lag": 3}, DIFFERENT, "in Kafka, lag 3"),
+        ({"purchase": make_purchase(), "lag": 3}, DIFFERENT, "in Kafka, lag 3"),
         ({"row": ShopRow("ann", "Phone", None, "price must"), "dead_letter": DEAD}, DIFFERENT,
          "in DLQ: broken-rule (price"),
         ({"dead_letter": DEAD}, DIFFERENT, "in DLQ: broken-rule"),
@@ -54,23 +54,24 @@ DEAD = DeadLetterSummary("0@3", "broken-rule", "price must be a number")
         ({"row": ROW, "horizon": 1_001}, DIFFERENT, "older than the first snapshot: `lately source snapshot --all`"),
         ({"row": ROW, "horizon": 1_000, "is_source_running": False}, DIFFERENT, "in MySQL and nowhere else"),
         ({"row": ROW, "is_source_running": True}, DIFFERENT, "in MySQL, but no trigger captured it"),
-        ({"row": ROW, "purchase": known(8, live=False)}, DIFFERENT, "applied, superseded by version 8"),
-        ({"row": ShopRow("ann", "Phone", known(0, price="9")), "purchase": known()}, DIFFERENT,
+        ({"row": ROW, "purchase": make_purchase(8, live=False)}, DIFFERENT, "applied, superseded by version 8"),
+        ({"row": ShopRow("ann", "Phone", make_purchase(0, price="9")), "purchase": make_purchase()}, DIFFERENT,
          "applied as version 7, but MySQL has other values"),
-        ({"row": ShopRow("bob", "Phone", known(0)), "purchase": known(8, live=False)}, CANCELLED,
+        ({"row": ShopRow("bob", "Phone", make_purchase(0)), "purchase": make_purchase(8, live=False)}, CANCELLED,
          "moved to another user, bob"),
-        ({"row": ShopRow("bob", "Phone", known(0)), "purchase": known()}, DIFFERENT, "moved to another user, bob, but"),
-        ({"purchase": known()}, DIFFERENT, "visible, but not in MySQL"),
-        ({"purchase": known(8, live=False)}, CANCELLED, "cancelled: removed by version 8"),
-        ({"purchase": known(8, live=False), "applied_at": 0}, CANCELLED,
+        ({"row": ShopRow("bob", "Phone", make_purchase(0)), "purchase": make_purchase()}, DIFFERENT,
+         "moved to another user, bob, but"),
+        ({"purchase": make_purchase()}, DIFFERENT, "visible, but not in MySQL"),
+        ({"purchase": make_purchase(8, live=False)}, CANCELLED, "cancelled: removed by version 8"),
+        ({"purchase": make_purchase(8, live=False), "applied_at": 0}, CANCELLED,
          f"cancelled: removed by version 8 at {rfc3339(0)}"),
         ({}, UNKNOWN, "not in MySQL"),
         ({"lag": 3}, UNKNOWN, "not in MySQL"),
     ],
 )  # fmt: skip
-def test_there_is_a_sentence_for_it(evidence, outcome, said):
-    found, sentence = diagnose(Evidence("ann", **evidence))
-    assert (found, sentence[: len(said)]) == (outcome, said)
+def test_there_is_a_sentence_for_it(evidence, outcome, expected):
+    actual_outcome, sentence = diagnose(Evidence("ann", **evidence))
+    assert (actual_outcome, sentence[: len(expected)]) == (outcome, expected)
 
 
 def test_of_an_order_what_is_wrong_counts_first():

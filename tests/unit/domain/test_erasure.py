@@ -1,4 +1,4 @@
-"""A user who was erased stays erased, whatever comes again in whatever order, until something newer happens."""
+"""An erased user stays erased in any order of events, until a newer purchase arrives."""
 
 from __future__ import annotations
 
@@ -18,57 +18,59 @@ from domain.totals import decode_totals, encode_totals, sum_price_changes
 from domain.values import microseconds
 from tests.kit.makers import erasure, event
 from tests.kit.purchase_model import (
-    LEAST,
-    MOST,
+    MAX_ENTRIES,
+    TRIM_TO,
     User,
-    assert_sound,
-    assert_true,
+    assert_equals_oracle,
+    assert_invariants,
     histories_of_any_type,
-    once_more_in_any_order,
-    truth,
+    newest_events,
+    shuffled_chunks,
 )
 
 
 class Erasable(User):
-    """A user as tables/by_user keeps one; counts what follows for the baskets."""
+    """A user as tables/by_user stores it, with a count of the purchases for the baskets."""
 
-    def __init__(self, most: int = MOST, least: int = LEAST) -> None:
-        super().__init__(most, least)
-        self.bought: Counter[tuple] = Counter()
+    def __init__(self, max_entries: int = MAX_ENTRIES, trim_to: int = TRIM_TO) -> None:
+        super().__init__(max_entries, trim_to)
+        self.live_purchases: Counter[tuple] = Counter()
 
     def add(self, events: Iterable[Event]) -> Erasable:
-        differences: list[PriceChange] = []
+        price_changes: list[PriceChange] = []
         changes: list[PurchaseChange] = []
-        for one in events:
-            if one.type == ERASED:
-                others = list(self.beside.items())
+        for order_event in events:
+            if order_event.type == ERASED:
+                overflow = list(self.overflow.items())
                 self.value = purchases.erase(
-                    b"ann", self.value, one.data.version, others, self._forget, differences, changes
+                    b"ann", self.value, order_event.data.version, overflow, self._write_overflow, price_changes, changes
                 )
             else:
                 self.value = purchases.apply_event(
                     b"ann",
                     self.value,
-                    one,
+                    order_event,
                     0,
-                    self.beside.get,
-                    self._forget,
-                    self.most,
-                    self.least,
-                    differences,
+                    self.overflow.get,
+                    self._write_overflow,
+                    self.max_entries,
+                    self.trim_to,
+                    price_changes,
                     changes,
                 )
-        for name, added in sum_price_changes(Counter(differences)).items():
+        for name, added in sum_price_changes(Counter(price_changes)).items():
             self.totals[name] = encode_totals(decode_totals(self.totals.get(name)) + added)
         for *what, sign in changes:
-            self.bought[tuple(what)] += sign
+            self.live_purchases[tuple(what)] += sign
         return self
 
 
-def remembered(events: Iterable[Event]) -> tuple[list[Event], int]:
-    """The newest event of each purchase of those that are newer than any erasure; and that erasure's version."""
-    erased = max((one.data.version for one in events if one.type == ERASED), default=-1)
-    return truth([one for one in events if one.type != ERASED and one.data.version > erased]), erased
+def expected_state(events: Iterable[Event]) -> tuple[list[Event], int]:
+    """Return the newest events after the last erasure, and the version of that erasure."""
+    erased = max((order_event.data.version for order_event in events if order_event.type == ERASED), default=-1)
+    return newest_events(
+        [order_event for order_event in events if order_event.type != ERASED and order_event.data.version > erased]
+    ), erased
 
 
 @settings(max_examples=400)
@@ -76,57 +78,63 @@ def remembered(events: Iterable[Event]) -> tuple[list[Event], int]:
 def test_the_same_events_give_the_same_in_any_order_with_erasures_between(history, erasures, data):
     events = [*history, *map(erasure, erasures)]
     user = Erasable()
-    for chunk in data.draw(once_more_in_any_order(events)):
+    for chunk in data.draw(shuffled_chunks(events)):
         user.add(chunk)
 
-    newest, erased = remembered(events)
-    assert_true(user, newest)
+    newest, erased = expected_state(events)
+    assert_equals_oracle(user, newest)
     assert purchases.erased_version(user.value) == erased
     bought = Counter(
-        ("ann", one.data.product_name, one.data.category, microseconds(one.data.ordered_at), one.data.price)
-        for one in newest
-        if one.type != "order.removed"
+        (
+            "ann",
+            order_event.data.product_name,
+            order_event.data.category,
+            microseconds(order_event.data.ordered_at),
+            order_event.data.price,
+        )
+        for order_event in newest
+        if order_event.type != "order.removed"
     )
-    assert +user.bought == bought
-    assert all(count >= 0 for count in user.bought.values())
+    assert +user.live_purchases == bought
+    assert all(count >= 0 for count in user.live_purchases.values())
 
 
 @given(histories_of_any_type(), st.integers(0, 70), st.data())
 def test_nothing_of_what_was_erased_is_left_in_any_byte(history, version, data):
-    marked = [event(data=msgspec.structs.replace(one.data, payment_method="my card"), type=one.type)
-              for one in history]  # fmt: skip
+    marked = [event(data=msgspec.structs.replace(order_event.data, payment_method="my card"), type=order_event.type)
+              for order_event in history]  # fmt: skip
     user = Erasable()
-    for chunk in data.draw(once_more_in_any_order(marked)):
+    for chunk in data.draw(shuffled_chunks(marked)):
         user.add(chunk)
-    user.add([erasure(max([version, *(one.data.version for one in history)]))])
+    user.add([erasure(max([version, *(order_event.data.version for order_event in history)]))])
 
-    assert not user.beside
+    assert not user.overflow
     assert b"my card" not in user.value
     assert len(user.value) < 16
-    assert_sound(user)
-    assert not +user.bought
-    for chunk in data.draw(once_more_in_any_order(marked)):
+    assert_invariants(user)
+    assert not +user.live_purchases
+    for chunk in data.draw(shuffled_chunks(marked)):
         user.add(chunk)
-    assert (user.shown(), user.beside, len(decode_recent(user.value).purchases)) == ([], {}, 0)
+    assert (user.newest(), user.overflow, len(decode_recent(user.value).purchases)) == ([], {}, 0)
 
 
 def test_who_buys_again_is_remembered_from_then_on():
     user = Erasable().add([event(version=5), erasure(9), event(version=9)])
-    assert user.shown() == []
+    assert user.newest() == []
     user.add([event(version=10, price="3")])
-    assert [one.price for one in user.shown()] == ["3"]
+    assert [purchase.price for purchase in user.newest()] == ["3"]
     user.add([event(version=11, type="order.removed"), erasure(4)])
-    assert (user.shown(), purchases.erased_version(user.value)) == ([], 9)
+    assert (user.newest(), purchases.erased_version(user.value)) == ([], 9)
     assert purchases.has_order(user.value, list, "o-1")
 
 
 def test_an_erasure_of_a_user_never_seen_holds_too():
-    assert Erasable().add([erasure(9), event(version=9)]).shown() == []
+    assert Erasable().add([erasure(9), event(version=9)]).newest() == []
 
 
 def test_an_erasure_is_read_and_its_rules_are_checked():
-    def wire(one: Event) -> bytes:
-        return msgspec.json.encode(one)
+    def wire(order_event: Event) -> bytes:
+        return msgspec.json.encode(order_event)
 
     assert read_event(b"ann", wire(erasure(7))) == erasure(7)
     for key, value, reason in [

@@ -1,4 +1,4 @@
-"""Pages hold what brute force says, end where they should, and neither repeat nor skip while orders arrive."""
+"""Pages equal a simple computation, and neither repeat nor skip rows while orders arrive."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from domain.purchases import OVERFLOW_FORMAT, RECENT_FORMAT, Purchase, RecentPur
 from tests.kit.histories import ORDER_IDS, PRODUCTS, bought, histories, limits, moments, newest_first
 
 
-def walk(page_of, known, limit: int) -> list[PurchasesPage]:
+def walk(page_of, purchases, limit: int) -> list[PurchasesPage]:
     """All pages of `known`, or of what it returns for each page when it is a function."""
     pages, after = [], None
     while True:
-        page = page_of(newest_first(known() if callable(known) else known), after, limit)
+        page = page_of(newest_first(purchases() if callable(purchases) else purchases), after, limit)
         pages.append(page)
         if page.next_position is None:
             return pages
@@ -35,36 +35,40 @@ KEYS = {
 @given(histories, histories, limits, st.data())
 def test_while_orders_arrive_nothing_repeats_and_nothing_that_was_there_is_skipped(page_of, first, later, limit, data):
     # Text and number of one id would count as one row below.
-    first, later = ([one for one in known if one.order_id != "10"] for known in (first, later))
-    known = {one.identity: one for one in first}
+    first, later = (
+        [purchase for purchase in stored_purchases if purchase.order_id != "10"] for stored_purchases in (first, later)
+    )
+    known = {purchase.identity: purchase for purchase in first}
     arriving = [
-        bought(one.order_id, one.product_name, one.ordered_at, 100 + number)
-        for number, one in enumerate(later)
-        if one.identity not in known
+        bought(purchase.order_id, purchase.product_name, purchase.ordered_at, 100 + number)
+        for number, purchase in enumerate(later)
+        if purchase.identity not in known
     ]
 
     def now() -> list[Purchase]:
         seen = list(known.values())
         for _ in range(data.draw(st.integers(0, 3))):
             if arriving:
-                one = arriving.pop()
-                known[one.identity] = one
+                purchase = arriving.pop()
+                known[purchase.identity] = purchase
         return seen
 
     def names(pages: list[PurchasesPage]) -> list[tuple]:
         newest = [row if isinstance(row, Purchase) else row[0] for page in pages for row in page.rows]
         return [tuple(getattr(purchase, field) for field in KEYS[page_of]) for purchase in newest]
 
-    said = names(walk(page_of, now, limit))
-    assert len(said) == len(set(said))
-    assert set(names(walk(page_of, first, 100))) <= set(said)
+    listed = names(walk(page_of, now, limit))
+    assert len(listed) == len(set(listed))
+    assert set(names(walk(page_of, first, 100))) <= set(listed)
 
 
 @given(histories, moments, moments, st.sampled_from(["card", None]))
-def test_a_filter_admits_what_sql_would(known, since, until, paid):
-    wanted = PurchaseFilter(since, until, paid)
-    assert [one for one in known if wanted.matches(one)] == [
-        one for one in known if since <= one.ordered_at < until and (paid is None or one.payment_method == paid)
+def test_a_filter_admits_what_sql_would(purchases, since, until, paid):
+    purchase_filter = PurchaseFilter(since, until, paid)
+    assert [purchase for purchase in purchases if purchase_filter.matches(purchase)] == [
+        purchase
+        for purchase in purchases
+        if since <= purchase.ordered_at < until and (paid is None or purchase.payment_method == paid)
     ]
 
 
@@ -76,30 +80,30 @@ def test_an_amount_is_exact_and_an_empty_list_is_one_empty_page():
 
 
 def test_the_oldest_row_of_a_page_is_told():
-    known = newest_first([bought(number, at=number) for number in range(5)])
-    assert lists.paginate_purchases(known, None, 2).oldest_ordered_at == 3
-    assert lists.paginate_purchases(known, PagePosition(known[2].sort_key, 3, 0), 5).oldest_ordered_at == 0
+    purchases = newest_first([bought(number, at=number) for number in range(5)])
+    assert lists.paginate_purchases(purchases, None, 2).oldest_ordered_at == 3
+    assert lists.paginate_purchases(purchases, PagePosition(purchases[2].sort_key, 3, 0), 5).oldest_ordered_at == 0
 
 
 # --- what of the table is read for a page --------------------------------------------------------------------
 
 
-def stored(known: list[Purchase], inline: int) -> tuple[bytes, list[bytes]]:
-    """The value of a user whose newest `inline` purchases are in it, and the values beside."""
-    ranked = newest_first(known)
-    beside = ranked[inline:]
-    floor = beside[0].ordered_at if beside else None
+def stored(purchases: list[Purchase], inline: int) -> tuple[bytes, list[bytes]]:
+    """Return the value of a user with the newest `inline` purchases, and the overflow."""
+    ranked = newest_first(purchases)
+    overflow = ranked[inline:]
+    floor = overflow[0].ordered_at if overflow else None
     value = encode(RecentPurchases(RECENT_FORMAT, floor, tuple(ranked[:inline])))
-    return value, [encode((OVERFLOW_FORMAT, one)) for one in beside]
+    return value, [encode((OVERFLOW_FORMAT, purchase)) for purchase in overflow]
 
 
 @given(histories, st.integers(0, 18), limits, moments, st.sampled_from(["card", None]))
-def test_what_is_shown_is_what_is_wanted_of_all_wherever_it_is_kept(known, inline, limit, since, paid):
-    wanted = PurchaseFilter(since, None, paid)
-    value, beside = stored(known, inline)
-    truth = [one for one in newest_first(known) if wanted.matches(one)]
-    assert newest_purchases(value, lambda: beside, limit, wanted.matches, since) == truth[:limit]
-    assert newest_purchases(value, lambda: beside, None, wanted.matches, since) == truth
+def test_what_is_shown_is_what_is_wanted_of_all_wherever_it_is_kept(purchases, inline, limit, since, paid):
+    purchase_filter = PurchaseFilter(since, None, paid)
+    value, overflow = stored(purchases, inline)
+    expected = [purchase for purchase in newest_first(purchases) if purchase_filter.matches(purchase)]
+    assert newest_purchases(value, lambda: overflow, limit, purchase_filter.matches, since) == expected[:limit]
+    assert newest_purchases(value, lambda: overflow, None, purchase_filter.matches, since) == expected
 
 
 def test_what_is_kept_beside_is_not_read_where_it_cannot_matter():
@@ -109,14 +113,16 @@ def test_what_is_kept_beside_is_not_read_where_it_cannot_matter():
     value, _ = stored([bought(number, at=number) for number in range(10)], 5)
     assert len(newest_purchases(value, never, 5)) == 5
     assert len(newest_purchases(value, never, 100, PurchaseFilter(since=5).matches, since=5)) == 5
-    assert newest_purchases(value, never, 1, lambda one: one.ordered_at < 7)[0].ordered_at == 6
+    assert newest_purchases(value, never, 1, lambda purchase: purchase.ordered_at < 7)[0].ordered_at == 6
 
 
 @given(histories, st.integers(0, 18), st.sampled_from(ORDER_IDS), st.booleans())
-def test_an_order_is_known_once_any_purchase_of_it_has_arrived(known, inline, order_id, live):
-    known = [bought(*one.identity, one.ordered_at, live=live) for one in known]
-    value, beside = stored(known, inline)
-    assert has_order(value, lambda: beside, str(order_id)) == (str(order_id) in {str(one.order_id) for one in known})
+def test_an_order_is_known_once_any_purchase_of_it_has_arrived(purchases, inline, order_id, live):
+    purchases = [bought(*purchase.identity, purchase.ordered_at, live=live) for purchase in purchases]
+    value, overflow = stored(purchases, inline)
+    assert has_order(value, lambda: overflow, str(order_id)) == (
+        str(order_id) in {str(purchase.order_id) for purchase in purchases}
+    )
 
 
 def test_a_user_never_seen_has_no_order():

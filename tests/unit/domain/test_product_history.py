@@ -1,4 +1,4 @@
-"""The history of a product is what is bought and not taken back, however it is told."""
+"""The history of a product contains all purchases that were not removed, in any order of records."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from domain.product_history import MAX_FUTURE_COUNTS, ProductHistory, add_purcha
 from domain.values import HOUR_US
 
 NOW = 24 * 365
-PLACES = st.tuples(st.integers(NOW - 200, NOW).map(lambda hour: hour * HOUR_US), st.sampled_from(["1", "2"]))
+TIMES_AND_PRICES = st.tuples(st.integers(NOW - 200, NOW).map(lambda hour: hour * HOUR_US), st.sampled_from(["1", "2"]))
 
 
-@given(st.lists(st.lists(st.tuples(PLACES, st.booleans()), max_size=8), max_size=8))
+@given(st.lists(st.lists(st.tuples(TIMES_AND_PRICES, st.booleans()), max_size=8), max_size=8))
 def test_counts_and_newest_purchases_are_those_of_all_that_is_not_taken_back(steps):
-    value, there = None, Counter()
+    value, live_purchases = None, Counter()
     for step in steps:
-        told = []
-        for place, bought in step:
-            if bought or there[place]:
-                there[place] += 1 if bought else -1
-                told.append((*place, 1 if bought else -1))
-        value = add_purchases(value, told, NOW, max_entries=6, trim_to=4)
-    history, truth = decode_history(value), sorted(there.elements(), reverse=True)
+        changes = []
+        for key, bought in step:
+            if bought or live_purchases[key]:
+                live_purchases[key] += 1 if bought else -1
+                changes.append((*key, 1 if bought else -1))
+        value = add_purchases(value, changes, NOW, max_entries=6, trim_to=4)
+    history, truth = decode_history(value), sorted(live_purchases.elements(), reverse=True)
     hours, days = Counter(), Counter()
     for ordered_at, _price in truth:
         days[ordered_at // (24 * HOUR_US)] += 1
@@ -41,18 +41,18 @@ def test_counts_and_newest_purchases_are_those_of_all_that_is_not_taken_back(ste
     assert history.floor is not None or history.page_after(100)[::2] == (truth, True)
 
 
-@given(st.lists(PLACES, max_size=12), st.integers(1, 4), st.lists(PLACES, max_size=3))
-def test_pages_show_each_purchase_once_also_while_newer_ones_arrive(there, limit, newer):
-    value = add_purchases(None, [(*place, 1) for place in there], NOW)
+@given(st.lists(TIMES_AND_PRICES, max_size=12), st.integers(1, 4), st.lists(TIMES_AND_PRICES, max_size=3))
+def test_pages_show_each_purchase_once_also_while_newer_ones_arrive(times_and_prices, limit, newer):
+    value = add_purchases(None, [(*place, 1) for place in times_and_prices], NOW)
     page = decode_history(value).page_after(limit)
-    found = page.rows
+    rows = page.rows
     value = add_purchases(value, [(at + 10_000 * HOUR_US, price, 1) for at, price in newer], NOW)
     while page.next_position is not None:
         page = decode_history(value).page_after(limit, page.next_position)
         assert page.rows
         assert page.is_complete
-        found = found + page.rows
-    assert found == sorted(there, reverse=True)
+        rows = rows + page.rows
+    assert rows == sorted(times_and_prices, reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The folds forget nothing and count nothing twice, in whatever order events come; the oracle keeps all events."""
+"""Purchases and totals lose and repeat nothing in any order of events; the oracle stores all events."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ from domain.values import microseconds, money, rfc3339
 from tests.kit.makers import at, event
 from tests.kit.purchase_model import (
     LIMIT,
-    MOST,
+    MAX_ENTRIES,
     PURCHASES,
     User,
-    as_content,
-    assert_true,
+    assert_equals_oracle,
     change,
+    expected_purchases,
     histories,
     histories_of_any_type,
     names,
+    newest_events,
     numbers,
-    once_more_in_any_order,
     prices,
+    purchase_content,
+    shuffled_chunks,
     since_1970,
     strength,
-    told,
-    truly_shown,
-    truth,
+    user_after,
     versions,
 )
 
@@ -69,35 +69,35 @@ from tests.kit.purchase_model import (
 @settings(max_examples=400)
 @given(histories_of_any_type(), st.data())
 def test_the_same_events_give_the_true_answer_in_any_order_repeated_and_split(history, data):
-    user = told(data.draw(once_more_in_any_order(history)))
+    user = user_after(data.draw(shuffled_chunks(history)))
 
-    assert_true(user, truth(history))
+    assert_equals_oracle(user, newest_events(history))
 
 
 @given(histories(), st.integers(1, 4), st.integers(0, 3), st.data())
 def test_the_answer_does_not_depend_on_where_a_value_is_cut(history, least, spare, data):
-    user = told(data.draw(once_more_in_any_order(history)), least + spare, least)
+    user = user_after(data.draw(shuffled_chunks(history)), least + spare, least)
 
-    assert_true(user, truth(history))
+    assert_equals_oracle(user, newest_events(history))
 
 
 @settings(max_examples=60)
 @given(histories(max_size=40))
 def test_the_answer_is_true_after_every_single_event(history):
     user = User()
-    for count, one in enumerate(history, 1):
-        user.add([one])
-        assert_true(user, truth(history[:count]))
+    for count, order_event in enumerate(history, 1):
+        user.add([order_event])
+        assert_equals_oracle(user, newest_events(history[:count]))
 
 
 @given(histories_of_any_type(), st.data())
 def test_replaying_the_whole_log_into_the_finished_state_changes_no_byte(history, data):
-    user = told([history])
-    value, beside, summed = user.value, dict(user.beside), user.summed()
+    user = user_after([history])
+    value, beside, summed = user.value, dict(user.overflow), user.totals_by_product()
 
-    user.add([one for one in data.draw(st.permutations(history)) if one.type != REPAIRED])
+    user.add([order_event for order_event in data.draw(st.permutations(history)) if order_event.type != REPAIRED])
 
-    assert (user.value, user.beside, user.summed()) == (value, beside, summed)
+    assert (user.value, user.overflow, user.totals_by_product()) == (value, beside, summed)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -111,18 +111,20 @@ def test_thousands_of_random_changes_to_many_more_purchases_than_are_kept_inline
         # Time moves on, with purchases that are moved far back and forth.
         hour = step / 10 if chance.random() < 0.8 else chance.randrange(400)
         kind = chance.choices([PLACED, CHANGED, REMOVED, SNAPSHOT], [6, 2, 3, 1])[0]
-        one = event(
+        purchase = event(
             kind, order_id=order_id, product_name=product_name, version=chance.randrange(10_000),
             ordered_at=at(hour // 1), price=str(chance.randrange(10**6)),
         )  # fmt: skip
         again = [chance.choice(history)] if history and chance.random() < 0.2 else []
-        history.append(one)
-        user.add([one, *again])
+        history.append(purchase)
+        user.add([purchase, *again])
         if step % 200 == 0:
-            newest = truth(history)
+            newest = newest_events(history)
             for limit in range(1, least + 1):
-                assert [as_content(one) for one in user.shown(limit)] == truly_shown(newest, limit)
-    assert_true(user, truth(history))
+                assert [purchase_content(purchase) for purchase in user.newest(limit)] == expected_purchases(
+                    newest, limit
+                )
+    assert_equals_oracle(user, newest_events(history))
 
 
 def test_a_purchase_is_found_again_wherever_it_went():
@@ -135,31 +137,31 @@ def test_a_purchase_is_found_again_wherever_it_went():
     user, history = User(), [change(0, 1, PLACED, 0)]
     user.add(history)
     for version, (kind, hour) in enumerate(moves, 2):
-        for one in (change(0, version, kind, hour, f"{version}.5"), *others):
-            history.append(one)
-            user.add([one])
-            assert_true(user, truth(history))
+        for order_event in (change(0, version, kind, hour, f"{version}.5"), *others):
+            history.append(order_event)
+            user.add([order_event])
+            assert_equals_oracle(user, newest_events(history))
 
 
 def test_a_purchase_that_lies_exactly_at_the_floor_is_not_forgotten():
     same_hour = [change(number, 1, PLACED, 1) for number in range(len(PURCHASES))]
-    user = told([same_hour])
+    user = user_after([same_hour])
 
     assert decode_recent(user.value).floor == since_1970(at(1))
-    assert_true(user, same_hour)
+    assert_equals_oracle(user, same_hour)
 
     moved = change(0, 2, CHANGED, 1, "7")
-    assert_true(user.add([moved]), [moved, *same_hour[1:]])
+    assert_equals_oracle(user.add([moved]), [moved, *same_hour[1:]])
 
 
 def test_when_all_of_the_newest_are_removed_the_earlier_ones_are_shown():
     placed = [change(number, 1, PLACED, number) for number in range(len(PURCHASES))]
-    user, newest = told([placed]), list(placed)
+    user, newest = user_after([placed]), list(placed)
     for number in reversed(range(len(PURCHASES))):
         newest[number] = change(number, 2, REMOVED, number)
-        assert_true(user.add([newest[number]]), newest)
-    assert user.shown() == []
-    assert user.summed() == {}
+        assert_equals_oracle(user.add([newest[number]]), newest)
+    assert user.newest() == []
+    assert user.totals_by_product() == {}
 
 
 def test_removals_of_purchases_never_seen_take_no_place_from_the_live_ones():
@@ -167,21 +169,21 @@ def test_removals_of_purchases_never_seen_take_no_place_from_the_live_ones():
     placed = change(len(PURCHASES) - 1, 1, PLACED, 0)
 
     for history in ([*removed, placed], [placed, *removed]):
-        assert_true(told([history]), history)
+        assert_equals_oracle(user_after([history]), history)
     late = [change(number, 8, PLACED, 200) for number in range(len(PURCHASES) - 1)]
-    assert_true(told([removed, late, [placed]]), [*removed, placed])
+    assert_equals_oracle(user_after([removed, late, [placed]]), [*removed, placed])
 
 
 def test_as_long_as_all_others_are_removed_the_floor_lies_below_all():
-    user = told([[change(number, 1, REMOVED, number) for number in range(MOST + 1)]])
+    user = user_after([[change(number, 1, REMOVED, number) for number in range(MAX_ENTRIES + 1)]])
 
     assert decode_recent(user.value).floor == -(2**63)
     first = event(order_id="first", ordered_at=datetime(1, 1, 1, tzinfo=timezone.utc))
-    assert [one.order_id for one in user.add([first]).shown()] == ["first"]
+    assert [purchase.order_id for purchase in user.add([first]).newest()] == ["first"]
 
 
 def test_most_events_of_new_purchases_are_appended_without_a_look_beside():
-    user = User(most=300, least=200)
+    user = User(max_entries=300, trim_to=200)
 
     def never(*_: object) -> None:
         raise AssertionError("nothing was archived yet")
@@ -198,15 +200,15 @@ def test_most_events_of_new_purchases_are_appended_without_a_look_beside():
 def test_more_than_255_purchases_are_counted_in_two_bytes(history, count):
     """The number of registers crosses every byte: 255, 256, and the two bytes that stand for it."""
     many = [event(order_id=f"many-{number}", ordered_at=at(-1)) for number in range(count)]
-    user = User(most=400, least=300)
-    registers = tuple(folds.purchase_from_event(one) for one in many)
+    user = User(max_entries=400, trim_to=300)
+    registers = tuple(folds.purchase_from_event(order_event) for order_event in many)
     user.value = folds._encode_recent(None, list(registers))
     user.totals["tea"] = encode_totals(Totals(count, Decimal("19.90") * count))
 
     user.add(history)
 
-    newest = truth(history)
-    assert_true(user, [*many, *newest])
+    newest = newest_events(history)
+    assert_equals_oracle(user, [*many, *newest])
 
 
 @pytest.mark.parametrize("count", [15, 16, 255, 256, 65_535])
@@ -236,16 +238,16 @@ IDENTITY = b"\x99" + encode((5, "c"))[1:]
 def test_the_bytes_of_an_identity_inside_other_fields_are_no_purchase(decoy):
     looked_for = {"order_id": 5, "product_name": "c"}
     for history in ([event(**decoy), event(**looked_for)], [event(**looked_for), event(**decoy)]):
-        assert_true(told([history]), history)
+        assert_equals_oracle(user_after([history]), history)
 
 
 def test_the_identity_in_a_number_leads_to_a_closer_look_and_nothing_else():
     decoy = event(order_id="o", version=int.from_bytes(IDENTITY, "big"))
-    assert IDENTITY in told([[decoy]]).value
+    assert IDENTITY in user_after([[decoy]]).value
 
     history = [decoy, event(order_id=5, product_name="c"), event(REMOVED, order_id=5, product_name="c", version=2)]
 
-    assert_true(told([history]), [history[0], history[2]])
+    assert_equals_oracle(user_after([history]), [history[0], history[2]])
 
 
 @given(st.lists(st.tuples(st.one_of(st.integers(-(2**63), 2**64 - 1), names), names, versions, prices), max_size=12))
@@ -256,7 +258,7 @@ def test_any_order_id_any_unicode_and_any_price_are_kept_apart_and_exact(changes
         for order_id, name, version, price in changes
     ]
     for events in (history, history[::-1]):
-        assert_true(told([events]), truth(history))
+        assert_equals_oracle(user_after([events]), newest_events(history))
 
 
 @given(st.one_of(st.integers(-(2**63), 2**64 - 1), names), names, st.one_of(st.integers(0, 2**64 - 1), names), names)
@@ -269,30 +271,30 @@ def test_two_purchases_never_have_the_same_key_beside_the_newest(order_a, name_a
 
 
 def test_a_late_older_version_changes_nothing():
-    user = told([[event(version=2, price="2.00")]])
+    user = user_after([[event(version=2, price="2.00")]])
     before = user.value
 
     assert user.add([event(version=1, price="1.00")]).value is before
-    assert [one.price for one in user.shown()] == ["2.00"]
+    assert [purchase.price for purchase in user.newest()] == ["2.00"]
 
 
 def test_a_removal_leaves_a_tombstone_that_stops_its_older_versions():
-    user = told([[event(REMOVED, version=2)], [event(PLACED, version=1)]])
+    user = user_after([[event(REMOVED, version=2)], [event(PLACED, version=1)]])
 
-    assert user.shown() == []
-    assert [one.live for one in decode_recent(user.value).purchases] == [False]
+    assert user.newest() == []
+    assert [purchase.live for purchase in decode_recent(user.value).purchases] == [False]
 
 
 def test_of_equal_versions_the_removal_wins():
     placed, removed = event(PLACED, version=1, price="9"), event(REMOVED, version=1, price="1")
 
-    assert told([[placed, removed]]).shown() == told([[removed, placed]]).shown() == []
+    assert user_after([[placed, removed]]).newest() == user_after([[removed, placed]]).newest() == []
 
 
 def test_a_purchase_ordered_anew_after_its_removal_is_shown_again():
-    user = told([[event(PLACED, version=1), event(REMOVED, version=2), event(PLACED, version=3)]])
+    user = user_after([[event(PLACED, version=1), event(REMOVED, version=2), event(PLACED, version=3)]])
 
-    assert [one.version for one in user.shown()] == [3]
+    assert [purchase.version for purchase in user.newest()] == [3]
 
 
 def test_a_user_without_purchases_has_nothing_to_show():
@@ -301,7 +303,7 @@ def test_a_user_without_purchases_has_nothing_to_show():
 
 
 def test_the_others_are_not_read_while_the_newest_are_enough():
-    user = told([[change(number, 1, PLACED, number) for number in range(len(PURCHASES))]])
+    user = user_after([[change(number, 1, PLACED, number) for number in range(len(PURCHASES))]])
 
     def never() -> None:
         raise AssertionError("the newest are enough")
@@ -312,40 +314,42 @@ def test_the_others_are_not_read_while_the_newest_are_enough():
 def test_integer_order_ids_sort_as_numbers_and_texts_by_code_point():
     ids = [2, 10, -1, "10", "9", "é", "z", "Z", "\U0001f600", "\uffee"]
 
-    user = told([[event(order_id=one) for one in ids]])
+    user = user_after([[event(order_id=order_id) for order_id in ids]])
 
     # Text: code points, which is also the order of the UTF-8 bytes; UTF-16 would put the emoji before U+FFEE.
     newest_first = ["\U0001f600", "\uffee", "é", "z", "Z", "9", "10", 10, 2, -1]
-    assert [one.order_id for one in user.shown(20)] == newest_first
+    assert [purchase.order_id for purchase in user.newest(20)] == newest_first
 
 
 def test_products_of_one_order_sort_by_code_point():
-    user = told([[event(product_name=one) for one in ["tea", "Tea", "té", "teapot"]]])
+    user = user_after([[event(product_name=name) for name in ["tea", "Tea", "té", "teapot"]]])
 
-    assert [one.product_name for one in user.shown(20)] == ["té", "teapot", "tea", "Tea"]
+    assert [purchase.product_name for purchase in user.newest(20)] == ["té", "teapot", "tea", "Tea"]
 
 
 def test_a_number_and_the_same_digits_as_text_are_two_purchases():
-    assert len(told([[event(order_id=10), event(order_id="10")]]).shown()) == 2
+    assert len(user_after([[event(order_id=10), event(order_id="10")]]).newest()) == 2
 
 
 def test_times_that_differ_by_a_microsecond_are_told_apart():
     first = event(order_id="b", ordered_at=at(0))
     second = event(order_id="a", ordered_at=at(0) + timedelta(microseconds=1))
 
-    assert [one.order_id for one in told([[second, first]]).shown()] == ["a", "b"]
+    assert [purchase.order_id for purchase in user_after([[second, first]]).newest()] == ["a", "b"]
 
 
 def test_the_same_moment_in_another_zone_is_the_same_moment():
     east = timezone(timedelta(hours=5, minutes=30))
 
-    assert told([[event(ordered_at=at(0).astimezone(east))]]).value == told([[event(ordered_at=at(0))]]).value
+    assert (
+        user_after([[event(ordered_at=at(0).astimezone(east))]]).value == user_after([[event(ordered_at=at(0))]]).value
+    )
 
 
 def test_all_that_a_purchase_says_is_remembered():
-    user = told([[event(payment_method=None, category="drinks", price="0.10", version=3)]])
+    user = user_after([[event(payment_method=None, category="drinks", price="0.10", version=3)]])
 
-    [known] = user.shown()
+    [known] = user.newest()
     assert (known.payment_method, known.category, known.price, known.version) == (None, "drinks", "0.10", 3)
     assert rfc3339(known.ordered_at) == "2026-01-31T08:00:00Z"
 
@@ -353,59 +357,59 @@ def test_all_that_a_purchase_says_is_remembered():
 # -- where a purchase was said
 
 
-def true_offsets(said: list[Event]) -> dict[tuple, int]:
+def true_offsets(events: list[Event]) -> dict[tuple, int]:
     """Of each purchase the offset of the first event that says what counts; of a repair the last."""
     found = {}
-    for newest in truth(said):
+    for newest in newest_events(events):
         key = (type(newest.data.order_id), newest.data.order_id, newest.data.product_name)
         same = [
-            offset for offset, one in enumerate(said)
-            if (type(one.data.order_id), one.data.order_id, one.data.product_name) == key
-            and strength(one) == strength(newest)
+            offset for offset, order_event in enumerate(events)
+            if (type(order_event.data.order_id), order_event.data.order_id, order_event.data.product_name) == key
+            and strength(order_event) == strength(newest)
         ]  # fmt: skip
         found[key] = same[-1] if newest.type == REPAIRED else same[0]
     return found
 
 
 def offsets_of(user: User) -> dict[tuple, int]:
-    known = folds.all_purchases(user.value, user.beside.values())
-    return {(type(one.order_id), *one.identity): one.offset for one in known}
+    known = folds.all_purchases(user.value, user.overflow.values())
+    return {(type(purchase.order_id), *purchase.identity): purchase.offset for purchase in known}
 
 
 @given(histories_of_any_type(), st.data())
 def test_of_every_purchase_it_is_known_where_its_newest_version_was_said_first(history, data):
-    calls = data.draw(once_more_in_any_order(history))
+    calls = data.draw(shuffled_chunks(history))
 
-    assert offsets_of(told(calls)) == true_offsets([one for events in calls for one in events])
+    assert offsets_of(user_after(calls)) == true_offsets([order_event for events in calls for order_event in events])
 
 
 def test_a_repetition_changes_no_byte_and_a_repair_is_where_it_was_said():
-    user = told([[event(version=5)]])
+    user = user_after([[event(version=5)]])
     before = user.value
     assert user.add([event(version=5)]).value is before
 
     user.add([event(REPAIRED, version=5)])
 
-    assert [one.offset for one in user.shown()] == [2]
+    assert [purchase.offset for purchase in user.newest()] == [2]
 
 
 @given(histories(max_size=30), histories(max_size=30))
 def test_what_was_written_without_offsets_is_read_and_goes_on(before, after):
     """Values of the format before have eight fields to a purchase; the first change writes all of them anew."""
-    user = told([before])
+    user = user_after([before])
     if user.value is not None:
         recent = decode_recent(user.value)
-        known = [msgspec.structs.astuple(one)[:-1] for one in recent.purchases]
+        known = [msgspec.structs.astuple(purchase)[:-1] for purchase in recent.purchases]
         user.value = encode((2, recent.floor, known))
-    user.beside = {
-        key: encode((1, msgspec.structs.astuple(decode_overflow(value))[:-1])) for key, value in user.beside.items()
+    user.overflow = {
+        key: encode((1, msgspec.structs.astuple(decode_overflow(value))[:-1])) for key, value in user.overflow.items()
     }
     assert set(offsets_of(user).values()) <= {-1}
-    assert_true(user, truth(before))
+    assert_equals_oracle(user, newest_events(before))
 
     user.add(after)
 
-    assert_true(user, truth([*before, *after]))
+    assert_equals_oracle(user, newest_events([*before, *after]))
     offsets = true_offsets([*before, *after])
     for key, offset in offsets_of(user).items():
         assert offset == (offsets[key] if offsets[key] >= len(before) else -1)
@@ -416,29 +420,29 @@ def test_what_was_written_without_offsets_is_read_and_goes_on(before, after):
 
 def test_a_repair_replaces_the_content_of_an_equal_version():
     # "1.00" sorts below "9.00": without the repair's privilege the content that was there would win.
-    user = told([[event(version=5, price="9.00")], [event(REPAIRED, version=5, price="1.00")]])
+    user = user_after([[event(version=5, price="9.00")], [event(REPAIRED, version=5, price="1.00")]])
 
-    assert [(one.version, one.price) for one in user.shown()] == [(5, "1.00")]
-    assert user.summed() == {"tea": (1, Fraction(1))}
+    assert [(purchase.version, purchase.price) for purchase in user.newest()] == [(5, "1.00")]
+    assert user.totals_by_product() == {"tea": (1, Fraction(1))}
 
 
 def test_a_repair_does_not_replace_a_newer_version():
-    user = told([[event(version=6, price="9.00"), event(REPAIRED, version=5, price="1.00")]])
+    user = user_after([[event(version=6, price="9.00"), event(REPAIRED, version=5, price="1.00")]])
 
-    assert [(one.version, one.price) for one in user.shown()] == [(6, "9.00")]
+    assert [(purchase.version, purchase.price) for purchase in user.newest()] == [(6, "9.00")]
 
 
 def test_after_a_repair_a_late_newer_version_still_counts():
     history = [event(version=5), event(REPAIRED, version=5, price="1.00"), event(CHANGED, version=6, price="3.00")]
 
-    assert [(one.version, one.price) for one in told([history]).shown()] == [(6, "3.00")]
+    assert [(purchase.version, purchase.price) for purchase in user_after([history]).newest()] == [(6, "3.00")]
 
 
 def test_a_repair_can_bring_back_a_purchase_that_was_taken_for_removed():
-    user = told([[event(REMOVED, version=5), event(REPAIRED, version=5)]])
+    user = user_after([[event(REMOVED, version=5), event(REPAIRED, version=5)]])
 
-    assert [one.live for one in user.shown()] == [True]
-    assert user.summed() == {"tea": (1, Fraction("19.90"))}
+    assert [purchase.live for purchase in user.newest()] == [True]
+    assert user.totals_by_product() == {"tea": (1, Fraction("19.90"))}
 
 
 @given(
@@ -453,25 +457,25 @@ def test_repairs_of_equal_versions_that_come_in_order_stand_and_a_replay_of_the_
         version_of[number] = version_of.get(number, 0) + (kind != REPAIRED)
         last[number] = change(number, version_of[number], kind, hour, f"{len(history)}.5")
         history.append(last[number])
-        assert_true(user.add(history[-1:]), list(last.values()))
-    assert_true(user.add(history), list(last.values()))
-    assert_true(told([[one] for one in history]), list(last.values()))
+        assert_equals_oracle(user.add(history[-1:]), list(last.values()))
+    assert_equals_oracle(user.add(history), list(last.values()))
+    assert_equals_oracle(user_after([[order_event] for order_event in history]), list(last.values()))
 
 
 # -- the totals of a product
 
 
 def test_a_changed_price_is_counted_once():
-    assert told([[event(price="5.00"), event(CHANGED, version=2, price="7.50")]]).summed() == {
+    assert user_after([[event(price="5.00"), event(CHANGED, version=2, price="7.50")]]).totals_by_product() == {
         "tea": (1, Fraction("7.50"))
     }
 
 
 def test_a_cancelled_purchase_leaves_the_totals_exactly_as_they_were():
-    user = told([[event(order_id=1, price="0.1"), event(order_id=2, price="0.2")]])
-    assert user.summed() == {"tea": (2, Fraction("0.3"))}
+    user = user_after([[event(order_id=1, price="0.1"), event(order_id=2, price="0.2")]])
+    assert user.totals_by_product() == {"tea": (2, Fraction("0.3"))}
 
-    assert user.add([event(REMOVED, order_id=2, version=2)]).summed() == {"tea": (1, Fraction("0.1"))}
+    assert user.add([event(REMOVED, order_id=2, version=2)]).totals_by_product() == {"tea": (1, Fraction("0.1"))}
 
 
 @given(st.lists(st.tuples(names, st.none() | prices, st.none() | prices), max_size=10))
@@ -514,7 +518,7 @@ def test_what_was_never_bought_has_totals_of_nothing():
 
 @st.composite
 def partials(draw: st.DrawFn) -> list[PartialTotals]:
-    """What some partitions of `orders` say of one product: at each of their positions one thing."""
+    """Partial totals of one product from some partitions, one per position."""
     said = {}
     for where in draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=12)):
         said[where] = Totals(draw(st.integers(0, 99)), Decimal(draw(prices)))
@@ -524,15 +528,15 @@ def partials(draw: st.DrawFn) -> list[PartialTotals]:
 @given(partials(), st.data())
 def test_the_newest_partial_of_each_partition_counts_in_any_order_repeated_and_split(said, data):
     value = None
-    for events in data.draw(once_more_in_any_order(said)):
+    for events in data.draw(shuffled_chunks(said)):
         value = merge_partials(value, events)
 
     newest: dict[int, PartialTotals] = {}
-    for one in sorted(said, key=lambda one: one.position):
-        newest[one.partition] = one
+    for partial in sorted(said, key=lambda partial: partial.position):
+        newest[partial.partition] = partial
     totals = sum_partials(value)
-    assert totals.purchases == sum(one.purchases for one in newest.values())
-    assert Fraction(totals.revenue) == sum((Fraction(one.revenue) for one in newest.values()), Fraction(0))
+    assert totals.purchases == sum(partial.purchases for partial in newest.values())
+    assert Fraction(totals.revenue) == sum((Fraction(partial.revenue) for partial in newest.values()), Fraction(0))
 
 
 # -- values in the tables
@@ -540,14 +544,16 @@ def test_the_newest_partial_of_each_partition_counts_in_any_order_repeated_and_s
 
 @given(histories())
 def test_the_bytes_of_a_user_are_msgpack_that_anyone_can_read(history):
-    user = told([history])
+    user = user_after([history])
     if user.value is None:
         return
 
     number, floor, registers = msgspec.msgpack.decode(user.value)
     assert number == folds.RECENT_FORMAT
-    assert decode_recent(user.value) == RecentPurchases(number, floor, tuple(Purchase(*one) for one in registers))
-    for value in user.beside.values():
+    assert decode_recent(user.value) == RecentPurchases(
+        number, floor, tuple(Purchase(*purchase) for purchase in registers)
+    )
+    for value in user.overflow.values():
         number, register = msgspec.msgpack.decode(value)
         assert number == folds.OVERFLOW_FORMAT
         assert decode_overflow(value) == Purchase(*register)
@@ -573,12 +579,12 @@ READERS = {
     ),
     "product_totals": (sum_partials, "by_product", lambda number: (number, {0: (1, 1, "1.00")})),
     "shown": (lambda value: newest_purchases(value, list, 3), "by_user", lambda number: (number, None, [REGISTER])),
-    "remember": (lambda value: told_after(value), "by_user", lambda number: (number, None, [REGISTER])),
+    "remember": (lambda value: apply_again(value), "by_user", lambda number: (number, None, [REGISTER])),
 }
 
 
-def told_after(value: bytes) -> bytes:
-    """What `value` becomes with the same purchase told once more, which makes `remember` look closely."""
+def apply_again(value: bytes) -> bytes:
+    """Apply an event of a stored purchase again, which decodes the value."""
     user = User()
     user.value = value
     return user.add([event(version=2)]).value
@@ -636,7 +642,7 @@ def test_bytes_of_any_kind_are_read_or_refused_by_name(value):
 @pytest.mark.parametrize("value", [b"", b"\x93", b"\x93\x03", b"\xc0\xc0\xc0\xc0"])
 def test_a_value_without_a_known_head_is_a_clear_error_also_where_it_would_be_appended_to(value):
     with pytest.raises(UnknownFormat, match="LATELY_ID"):
-        told_after(value)
+        apply_again(value)
 
 
 # -- amounts and times
@@ -664,7 +670,7 @@ def test_totals_are_written_with_the_same_digits_whatever_the_order(history, dat
     def digits(user: User) -> dict[str, str]:
         return {name: money(decode_totals(value).revenue) for name, value in user.totals.items()}
 
-    assert digits(told(data.draw(once_more_in_any_order(history)))) == digits(told([truth(history)]))
+    assert digits(user_after(data.draw(shuffled_chunks(history)))) == digits(user_after([newest_events(history)]))
 
 
 @given(st.datetimes(timezones=st.just(timezone.utc)))
@@ -702,4 +708,4 @@ def test_microseconds_read_as_rfc_3339(number, text):
 def test_the_first_and_the_last_moment_are_remembered_and_archived(moment):
     history = [event(order_id=number, ordered_at=moment) for number in range(20)]
 
-    assert_true(told([history]), history)
+    assert_equals_oracle(user_after([history]), history)
