@@ -137,7 +137,7 @@ def test_a_row_of_the_shop_cannot_be_retried_and_says_what_to_do(stack: Stack, w
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("retry",), "say which"),
+        (("retry",), "select dead letters"),
         (("drop", "0@1", "--all"), "exclude each other"),
         (("show", "0@99"), "no dead letter 0@99"),
         (("drop", "nonsense"), "no dead letter nonsense"),
