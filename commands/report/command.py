@@ -214,6 +214,8 @@ def _output_format(form: str | None, out: Path | None, force: bool) -> str:
 
     if form is None:
         extension = "" if out is None else out.suffix.removeprefix(".")
+        if extension == "parquet":  # without a format, 0.1 wrote Parquet to such a file
+            raise click.UsageError("Parquet was removed in 0.2.0: use --out with .csv or .json, which DuckDB reads")
         form = extension if extension in formats.FORMATS else formats.TABLE
     if out is not None:
         atomic_file.require_writable(out, force)

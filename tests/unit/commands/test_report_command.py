@@ -27,6 +27,7 @@ SPAN = ("--from", "2026-01-30", "--to", "2026-02-03")
         (("sales", *SPAN, "--out", "/proc/out.csv"), "cannot be written"),
         (("sales", *SPAN, "--tz", "Mars/Olympus"), "IANA"),
         (("sales", *SPAN, "--format", "parquet"), "is not one of"),
+        (("sales", *SPAN, "--out", "out.parquet"), "removed in 0.2.0"),
         (("sales", *SPAN, "--format", "pdf"), "pdf"),
         (("sales", *SPAN, "--by", "month"), "month"),
         (("sales", "--from", "1900-01-01", "--to", "2026-01-01", "--by", "hour"), "--by day"),
