@@ -18,7 +18,7 @@ test: setup check ## install what is missing and run every test against real ser
 	@$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 test-slow: setup ## run what waits for timeouts or tries more of everything (see tests/README.md)
-	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m slow
+	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "slow or hypothesis"
 
 crash: setup ## run workers into every kind of failure and compare all tables after each (some 20 minutes)
 	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest tests/crash/matrix.py

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,10 @@ def database(run_folder: Path, request: pytest.FixtureRequest) -> dict:
             "user": SETTINGS.get("LATELY_MYSQL_USER", "root"),
             "password": SETTINGS.get("LATELY_MYSQL_PASSWORD", ""),
         }
+    return shared.start_once(run_folder, "mariadb", _database_starter(request))
+
+
+def _database_starter(request: pytest.FixtureRequest) -> Callable[[Path], dict]:
     from local.mariadb import start_mariadb
 
     def start(folder: Path) -> dict:
@@ -78,13 +82,32 @@ def database(run_folder: Path, request: pytest.FixtureRequest) -> dict:
         _started.append(server)
         return {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
 
-    return shared.start_once(run_folder, "mariadb", start)
+    return start
 
 
 @pytest.fixture(scope="session")
 def servers(kafka: str, database: dict) -> Servers:
     """Both servers."""
     return Servers(kafka, **database)
+
+
+@pytest.fixture(scope="session")
+def watermark_servers(kafka: str, database: dict, run_folder: Path, request: pytest.FixtureRequest) -> Servers:
+    """Both servers; no test outside the group `watermark` has transactions on this database.
+
+    A watermark waits for every transaction of the server, and many readers of the list of transactions disturb each
+    other.
+    """
+    if "LATELY_MYSQL_HOST" in SETTINGS:
+        return Servers(kafka, **database)
+    return Servers(kafka, **shared.start_once(run_folder, "mariadb-watermark", _database_starter(request)))
+
+
+@pytest.fixture
+def watermark_stack(watermark_servers: Servers, tmp_path: Path) -> Iterator[Stack]:
+    """A stack of its own for one test of the group `watermark`."""
+    with Stack(watermark_servers, tmp_path) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +175,9 @@ def _cost(item: pytest.Item) -> float:
     mark = item.get_closest_marker("cost")
     if mark:
         return mark.args[0]
-    return {"system": 5, "real": 1}.get(item.path.parent.name, 0)
+    if item.path.parent.name == "system":
+        return 1 if item.get_closest_marker("xdist_group") else 5
+    return {"real": 1, "faults": 7}.get(item.path.parent.name, 0)
 
 
 # -- what a failure shows, and what a run leaves behind

@@ -13,6 +13,7 @@ import pytest
 from tests.crash.orders import PARTITIONS, fill
 from tests.crash.run import Run
 from tests.crash.truth import Truth, truth
+from tests.kit.shared import start_once
 
 ORDERS = int(os.environ.get("CRASH_ORDERS", "40000"))
 USERS = int(os.environ.get("CRASH_USERS", "5000"))
@@ -29,15 +30,25 @@ class Shop:
 
 def open_shop(kafka: str) -> Shop:
     """Fill a topic with ORDERS purchases of USERS users and find out what is true of it."""
+    return read_shop(kafka, fill_topic(kafka))
+
+
+def fill_topic(kafka: str) -> str:
+    """The prefix of a new topic with ORDERS purchases of USERS users."""
     prefix = f"crash-{uuid.uuid4().hex[:6]}-"
     fill(kafka, f"{prefix}orders", ORDERS, USERS)
+    return prefix
+
+
+def read_shop(kafka: str, prefix: str) -> Shop:
+    """The shop of a topic, with what is true of it."""
     return Shop(kafka, prefix, truth(kafka, f"{prefix}orders", PARTITIONS))
 
 
 @pytest.fixture(scope="session")
-def shop(kafka: str) -> Shop:
-    """The orders that all runs share."""
-    return open_shop(kafka)
+def shop(kafka: str, run_folder: Path) -> Shop:
+    """The orders that all runs share, in whatever process."""
+    return read_shop(kafka, start_once(run_folder, "crash", lambda _: {"prefix": fill_topic(kafka)})["prefix"])
 
 
 @pytest.fixture

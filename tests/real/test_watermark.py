@@ -23,11 +23,15 @@ AT = datetime(2026, 1, 31, 12)
 COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"
 
 
+#: No transaction of another test may be open beside a watermark: these tests run one after the other.
+pytestmark = pytest.mark.xdist_group("watermark")
+
+
 @pytest.fixture
-def shop(stack: Stack) -> Stack:
+def shop(watermark_stack: Stack) -> Stack:
     """A shop whose orders are numbered."""
-    stack.create_numbered_orders()
-    return stack
+    watermark_stack.create_numbered_orders()
+    return watermark_stack
 
 
 class Capture:

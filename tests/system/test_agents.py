@@ -7,6 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from local.process import find_free_port
 from tests.kit.co_purchases import also_bought
 from tests.kit.commands import FAULTY_WORKER, FAUST_WORKER, run_to_end
@@ -41,6 +43,7 @@ def assert_all_equal_to_sql(stack: Stack, users: Worker, products: Worker, pairs
     assert also_bought(pairs, "Phone 1") == neighbours(stack, "Phone 1")
 
 
+@pytest.mark.cost(32)
 def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_counted_twice(stack: Stack):
     whole = start_shop(stack)
     place_orders(stack, 120)

@@ -69,7 +69,8 @@ def shown(process: LocalProcess) -> bool:
     return any(product.strip() in page(process, user) for user, product in bought)
 
 
-@pytest.mark.parametrize("folder", ["demo", "a folder, with spaces"])
+@pytest.mark.cost(22)
+@pytest.mark.parametrize("folder", ["a folder, with spaces", pytest.param("demo", marks=pytest.mark.slow)])
 def test_the_demo_shows_purchases_stops_completely_and_remembers_them(tmp_path: Path, artifacts, folder: str):
     first = demo(tmp_path / folder, tmp_path)
     try:
@@ -101,6 +102,7 @@ def test_the_procfile_runs_source_and_worker(stack: Stack):
     worker.start().wait_ready()
     stack.insert(("o1", "Phone", "ann", "19.90", "2026-01-31", "card"))
     eventually(lambda: len(worker.purchases("ann")) == 1)
+    worker.stop()  # kill -9 would leave what honcho has started
 
 
 @pytest.mark.parametrize(

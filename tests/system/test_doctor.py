@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack
 
@@ -17,6 +19,7 @@ def doctor(stack: Stack, **env: str) -> tuple[int, dict[str, str], list[dict]]:
     return process.child.returncode, {one["name"]: one["result"] for one in said["findings"]}, said["findings"]
 
 
+@pytest.mark.cost(27)
 def test_a_shop_is_led_from_nothing_to_healthy(stack: Stack):
     stack.create_orders()
     code, results, _ = doctor(stack)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import cycle
 
+import pytest
+
 from chunks.assignment import WARM_RECORDS
 from chunks.restore import NEAR_RECORDS
 from tests.kit.background import beside
@@ -69,6 +71,7 @@ def seconds_until_visible(stack: Stack, worker: Worker, minute: int) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.cost(35)
 def test_one_worker_becomes_three_then_two_and_each_is_restarted_while_orders_flow(stack: Stack):
     stack.create_orders()
     stack.setup()
@@ -116,6 +119,7 @@ def rebalances(worker: Worker) -> float:
     return float(line.split()[1])
 
 
+@pytest.mark.cost(16)
 def test_a_worker_that_joins_reads_the_tables_beside_the_owner_and_takes_over_when_it_has_them(stack: Stack):
     stack.env |= {"LATELY_PARTITIONS": "2", "LATELY_SIMILAR": "0", "LATELY_BY_PRODUCT": "0"}
     first, second = stack.worker("first").start().wait_ready(), stack.worker("second")
@@ -137,6 +141,7 @@ def test_a_worker_that_joins_reads_the_tables_beside_the_owner_and_takes_over_wh
             assert [one[0] for one in worker.purchases(f"u{n}")] == [f"o-{n}"]
 
 
+@pytest.mark.cost(16)
 def test_a_worker_with_a_name_of_its_own_comes_back_to_its_partitions_and_stops_no_other(stack: Stack):
     stack.env["LATELY_SESSION_TIMEOUT_S"] = "20"
     first = stack.worker("first", LATELY_INSTANCE_ID="one").start().wait_ready()

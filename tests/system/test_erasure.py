@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
 from confluent_kafka import Producer
 
 from domain import dead_letters
@@ -32,6 +33,7 @@ def bury(stack: Stack, key: bytes, value: bytes) -> None:
     assert producer.flush(20) == 0
 
 
+@pytest.mark.cost(40)
 def test_an_erased_user_is_gone_and_stays_gone_until_they_buy_again(stack: Stack):
     stack.create_orders()
     stack.setup("--all")

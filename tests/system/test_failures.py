@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import msgspec
+import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
@@ -19,6 +20,7 @@ from tests.kit.orders import CUSTOMERS, OPENING, count_published, place_orders, 
 from tests.kit.stack import Stack, Worker
 
 
+@pytest.mark.cost(33)
 def test_workers_that_join_leave_and_die_in_mid_stream_lose_and_double_nothing(stack: Stack):
     first = start_shop(stack)
     dice = random.Random(7)
@@ -37,6 +39,7 @@ def test_workers_that_join_leave_and_die_in_mid_stream_lose_and_double_nothing(s
     eventually(lambda: stack.assert_equal_to_sql(first, CUSTOMERS), within=60)
 
 
+@pytest.mark.cost(18)
 def test_an_agent_that_fails_ends_the_worker_and_the_next_one_goes_on_where_it_failed(stack: Stack, kafka: str):
     worker = start_shop(stack)
     place_orders(stack, 300)
@@ -243,6 +246,7 @@ def test_a_source_whose_connections_are_killed_goes_on_and_loses_nothing(stack: 
     assert "nothing is lost" in source.tail(200)
 
 
+@pytest.mark.cost(18)
 def test_a_worker_frozen_for_longer_than_its_session_ends_when_it_wakes_and_harms_nobody(stack: Stack):
     frozen = start_shop(stack)
     place_orders(stack, 120)

@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
@@ -112,6 +113,7 @@ def exact(stack: Stack, worker: Worker) -> None:
     pairs(stack, worker)
 
 
+@pytest.mark.cost(60)
 def test_tables_whose_changelogs_are_lost_are_made_anew_and_exact(stack: Stack):
     stack.create_orders()
     stack.setup()
@@ -192,6 +194,7 @@ def killed_in_the_middle(stack: Stack) -> None:
     worker.kill()
 
 
+@pytest.mark.cost(30)
 def test_purchases_that_orders_has_forgotten_come_back_from_mysql_by_themselves(stack: Stack):
     stack.create_orders()
     stack.setup()

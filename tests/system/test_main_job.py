@@ -60,6 +60,7 @@ def dice() -> random.Random:
     return random.Random(20260101)
 
 
+@pytest.mark.cost(60)
 def test_every_answer_equals_sql_through_kills_repeats_and_an_empty_disk(stack: Stack, dice: random.Random):
     stack.create_orders()
     stack.setup()

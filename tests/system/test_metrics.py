@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.kit.eventually import eventually
 from tests.kit.orders import buy
 from tests.kit.stack import Stack, Worker
@@ -15,6 +17,7 @@ def told(worker: Worker) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
+@pytest.mark.cost(15)
 def test_answers_freshness_repeated_events_keys_and_assignments_are_counted(stack: Stack):
     stack.create_orders()
     stack.setup()

@@ -167,6 +167,7 @@ GROUPS = [(LIST, {}, "purchases", lines), (BY_ORDER, {"group_by": "order"}, "ord
           (BY_PRODUCT, {"group_by": "product"}, "products", products)]  # fmt: skip
 
 
+@pytest.mark.cost(40)
 def test_every_page_group_and_filter_equals_sql_after_a_random_history(stack: Stack):
     dice = random.Random(20260131)
     worker = begin(stack, **SMALL)

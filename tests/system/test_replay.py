@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 import msgspec
+import pytest
 
 from app.topics import TABLES
 from domain import purchases
@@ -69,6 +70,7 @@ def is_at_rest(stack: Stack) -> bool:
     return all(stack.committed(topic) == stack.high_watermark(topic) for topic in flow)
 
 
+@pytest.mark.cost(55)
 def test_replays_change_nothing_where_nothing_is_wrong_and_find_and_mend_exactly_what_is(stack: Stack):
     stack.create_orders()
     stack.insert(*rows(0, 300))

@@ -8,6 +8,7 @@ import random
 from collections import defaultdict
 from datetime import timedelta
 
+import pytest
 from aiokafka import TopicPartition
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
@@ -129,6 +130,7 @@ def settings(stack: Stack, **env: str) -> Settings:
     return Settings.from_env({**stack.env, **env})
 
 
+@pytest.mark.cost(100)
 def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_doubled(stack: Stack):
     stack.create_orders()
     fill(stack)
@@ -206,7 +208,9 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
     eventually(lambda: assert_all_equal_to_sql(stack, new), within=30)
 
 
-def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_nothing(stack: Stack):
+@pytest.mark.xdist_group("watermark")  # a transaction of another test would hold up the watermark
+def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_nothing(watermark_stack: Stack):
+    stack = watermark_stack
     assert "nothing to rescale, these topics do not exist" in refused(stack, "rescale", "--partitions", "6")
     stack.create_numbered_orders()
     stack.setup()

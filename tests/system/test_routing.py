@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import pytest
+
 from domain.partitioning import partition_of
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
@@ -130,6 +132,7 @@ def longest_failure(answers: list[Asked]) -> float:
     return longest
 
 
+@pytest.mark.cost(28)
 def test_any_worker_answers_for_any_user_whatever_happens_to_the_owner(stack: Stack):
     stack.env |= {"LATELY_PARTITIONS": str(PARTITIONS), "LATELY_STANDBY_REPLICAS": "1", "LATELY_SIMILAR": "0"}
     stack.create_orders()

@@ -289,6 +289,7 @@ def test_what_cannot_get_in_ends_with_2_and_one_line(fort: Fort, command: list[s
     assert "hunter" not in output
 
 
+@pytest.mark.cost(33)
 def test_an_order_goes_all_the_way_and_new_passwords_are_noticed(fort: Fort):
     stack, broker = fort.stack, fort.kafka.broker
     source = stack.source()

@@ -58,6 +58,7 @@ def test_the_second_buyer_of_two_products_is_counted_within_two_seconds(shop: St
 # -- a thousand orders
 
 
+@pytest.mark.cost(31)
 def test_every_count_equals_sql_through_kills_and_an_empty_disk(shop: Stack):
     worker = shop.worker().start().wait_ready()
     with ThreadPoolExecutor() as threads:
@@ -79,6 +80,7 @@ def test_every_count_equals_sql_through_kills_and_an_empty_disk(shop: Stack):
     assert_co_purchases_equal_sql(shop, reborn)
 
 
+@pytest.mark.cost(16)
 def test_while_orders_wait_they_are_read_first_and_what_goes_together_is_counted_afterwards(shop: Stack):
     dice, count = random.Random(3), 30_000
     buy(shop, *((dice.choice(USERS), dice.choice(PRODUCTS)) for _ in range(count)))

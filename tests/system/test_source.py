@@ -27,31 +27,53 @@ from tests.kit.stack import Servers, Stack
 
 AT = datetime(2026, 1, 31, 12)
 COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"
-MODES = ("outbox", "watermark")
 #: A server of the PATH comes beside the one that Maven brings.
 SERVERS = ("servers", "unpacked_servers") if installed_database() else ("servers",)
+#: No transaction of another test may be open beside a watermark: these tests run one after the other.
+WATERMARK = pytest.mark.xdist_group("watermark")
+MODES = ("outbox", pytest.param("watermark", marks=WATERMARK))
 WRITERS = 8
-KILLS = int(os.environ.get("SOURCE_KILLS", "8"))
-ROWS = int(os.environ.get("SOURCE_ROWS", "4000"))
-OPEN_S = float(os.environ.get("SOURCE_OPEN_S", "12"))
-OUTAGE_S = float(os.environ.get("SOURCE_OUTAGE_S", "12"))
 MIB = 2**20
 #: The number of the error "The table is full".
 FULL = 1114
 
 
 @pytest.fixture(params=MODES)
-def shop(request: pytest.FixtureRequest, stack: Stack) -> Stack:
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each mode of the source."""
+    return request.param
+
+
+@pytest.fixture
+def mode_stack(mode: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
+    """A stack without a table, on the servers for the mode."""
+    with Stack(servers_for(request, mode), tmp_path) as stack:
+        yield stack
+
+
+@pytest.fixture
+def shop(mode_stack: Stack, mode: str) -> Stack:
     """A shop that is set up, in each mode."""
-    return ready(stack, request.param)
+    return ready(mode_stack, mode)
 
 
-@pytest.fixture(params=[(server, mode) for server in SERVERS for mode in MODES], ids="-".join)
+@pytest.fixture(
+    params=[
+        pytest.param((server, mode), id=f"{server}-{mode}", marks=[WATERMARK] if mode == "watermark" else [])
+        for server in SERVERS
+        for mode in ("outbox", "watermark")
+    ]
+)
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
     """A shop that is set up, in each mode on each server."""
     server, mode = request.param
-    with Stack(request.getfixturevalue(server), tmp_path) as stack:
+    with Stack(servers_for(request, mode, server), tmp_path) as stack:
         yield ready(stack, mode)
+
+
+def servers_for(request: pytest.FixtureRequest, mode: str, server: str = "servers") -> Servers:
+    """The servers on which a source of this mode is tested."""
+    return request.getfixturevalue("watermark_servers" if (server, mode) == ("servers", "watermark") else server)
 
 
 @pytest.fixture
@@ -110,8 +132,9 @@ def test_a_transaction_that_commits_late_is_published_and_holds_up_no_other(anyw
     anywhere.assert_topic_equals_sql()
 
 
-def test_the_watermark_stays_below_an_open_transaction_also_over_a_kill(stack: Stack):
-    ready(stack, "watermark")
+@WATERMARK
+def test_the_watermark_stays_below_an_open_transaction_also_over_a_kill(watermark_stack: Stack):
+    stack = ready(watermark_stack, "watermark")
     source = stack.source()
     stack.insert(order(0))
     eventually(lambda: stack.status()["watermark"] == 1, within=20)
@@ -134,11 +157,15 @@ def test_the_watermark_stays_below_an_open_transaction_also_over_a_kill(stack: S
     stack.assert_topic_equals_sql()
 
 
-def test_a_source_killed_at_any_moment_under_eight_writers_publishes_exactly_what_was_committed(anywhere: Stack):
+@pytest.mark.cost(20)
+@pytest.mark.parametrize(("kills", "rows"), [(3, 1_500), pytest.param(8, 4_000, marks=pytest.mark.slow)])
+def test_a_source_killed_at_any_moment_under_eight_writers_publishes_exactly_what_was_committed(
+    anywhere: Stack, kills: int, rows: int
+):
     mode = anywhere.env.get("LATELY_SOURCE_MODE", "outbox")
     dice = random.Random(11)
-    with writing(anywhere, changes=mode == "outbox") as (writers, rows):
-        for _ in range(KILLS):
+    with writing(anywhere, changes=mode == "outbox") as (writers, committed):
+        for _ in range(kills):
             source = anywhere.source(LATELY_SOURCE_BATCH_ROWS=str(dice.choice([7, 50, 500])))
             if dice.random() < 0.25:
                 outlives(source, dice.random() * 2)
@@ -147,7 +174,7 @@ def test_a_source_killed_at_any_moment_under_eight_writers_publishes_exactly_wha
                 eventually(lambda least=least: count_published(anywhere) >= least, within=60)
             assert source.is_running, source.tail()
             source.kill()
-        eventually(lambda: sum(rows) >= ROWS or any(writer.done() for writer in writers), within=300)
+        eventually(lambda: sum(committed) >= rows or any(writer.done() for writer in writers), within=300)
     last = anywhere.source()
     eventually(anywhere.assert_topic_equals_sql, within=60)
     assert anywhere.records("orders-dead") == []
@@ -236,19 +263,20 @@ def versions_ascend(events: list[dict]) -> bool:
     return True
 
 
-def test_a_transaction_that_stays_open_for_long_loses_nothing_and_delays_nobody(shop: Stack):
+@pytest.mark.parametrize("seconds", [4, pytest.param(12, marks=pytest.mark.slow)])
+def test_a_transaction_that_stays_open_for_long_loses_nothing_and_delays_nobody(shop: Stack, seconds: float):
     port = find_free_port()
     source = shop.source(LATELY_SOURCE_METRICS_PORT=str(port))
     with open_transaction(shop, "slow") as slow:
         for number in range(4):
             shop.insert(order(number))
             eventually(lambda number=number: f"o{number:05}" in seen(shop), within=2 if number else 10)
-            assert outlives(source, OPEN_S / 4)
+            assert outlives(source, seconds / 4)
         standing = shop.status()
-        assert standing["oldest_transaction_s"] >= OPEN_S * 0.9
+        assert standing["oldest_transaction_s"] >= seconds * 0.9
         if standing["mode"] == "watermark":
             assert standing["watermark"] == 0
-            assert metric(port, "lately_source_watermark_age_seconds") >= OPEN_S / 2
+            assert metric(port, "lately_source_watermark_age_seconds") >= seconds / 2
         slow.commit()
     eventually(lambda: "slow" in seen(shop), within=5)
     shop.assert_topic_equals_sql()
@@ -279,8 +307,10 @@ def test_changes_moves_and_removals_show_in_the_view(stack: Stack):
     assert sorted(moved) == [("order.placed", "ann"), ("order.placed", "bob"), ("order.removed", "ann")]
 
 
+@pytest.mark.cost(20)
+@pytest.mark.parametrize("seconds", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arrives_in_order(
-    artifacts: Artifacts, database: dict, tmp_path: Path
+    artifacts: Artifacts, database: dict, tmp_path: Path, seconds: float
 ):
     with start_kafka(artifacts, tmp_path / "own") as kafka:
         with Stack(Servers(kafka.address, **database), tmp_path) as stack:
@@ -293,7 +323,7 @@ def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arr
             for number in range(100, 3_000, 100):
                 stack.insert(*map(order, range(number, number + 100)))
                 stack.execute("UPDATE orders SET price = price + 1 WHERE order_id >= %s", (f"o{number:05}",))
-            assert outlives(source, OUTAGE_S), source.tail()
+            assert outlives(source, seconds), source.tail()
             assert resident(source) - before < 50 * MIB
             (waiting,) = stack.select("SELECT COUNT(*) FROM purchase_outbox")
             assert waiting[0] == 2 * 2_900
@@ -305,6 +335,7 @@ def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arr
             assert source.is_running
 
 
+@pytest.mark.cost(23)
 def test_a_full_disk_under_the_outbox_refuses_orders_but_loses_none(artifacts: Artifacts, tmp_path: Path):
     # The shop's tables and the outbox share a file that may not grow beyond 24 MiB.
     one_file = ("--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M:autoextend:max:24M")
@@ -365,6 +396,7 @@ def test_a_source_whose_connections_are_killed_again_and_again_goes_on(shop: Sta
     assert "nothing is lost" in source.tail(200)
 
 
+@pytest.mark.cost(15)
 def test_a_restart_of_the_database_is_survived(own_database: tuple[MariaDB, Stack]):
     server, stack = own_database
     ready(stack, "outbox")
@@ -382,6 +414,7 @@ def test_a_restart_of_the_database_is_survived(own_database: tuple[MariaDB, Stac
     assert "trying again" in source.tail(200)
 
 
+@pytest.mark.cost(17)
 def test_an_xa_transaction_that_was_prepared_before_a_restart_is_not_passed(own_database: tuple[MariaDB, Stack]):
     server, stack = own_database
     ready(stack, "watermark")
@@ -405,6 +438,7 @@ def test_an_xa_transaction_that_was_prepared_before_a_restart_is_not_passed(own_
     eventually(stack.assert_topic_equals_sql, within=20)
 
 
+@pytest.mark.cost(18)
 def test_lock_waits_deadlocks_and_a_read_only_server_stop_it_only_for_as_long_as_they_last(
     own_database: tuple[MariaDB, Stack],
 ):
@@ -477,8 +511,8 @@ ACCEPTED = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_rows_that_break_a_rule_become_dead_letters_while_the_source_goes_on(stack: Stack, mode: str):
+def test_rows_that_break_a_rule_become_dead_letters_while_the_source_goes_on(mode_stack: Stack, mode: str):
+    stack = mode_stack
     number = ", id INT AUTO_INCREMENT PRIMARY KEY" if mode == "watermark" else ""
     stack.env["LATELY_SOURCE_MODE"] = mode
     stack.execute(
@@ -536,8 +570,8 @@ def test_a_trigger_that_disappears_ends_the_source_with_the_next_step(stack: Sta
     assert "lately source setup" in source.tail()
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_source_that_was_never_set_up_says_what_to_do(stack: Stack, mode: str):
+def test_a_source_that_was_never_set_up_says_what_to_do(mode_stack: Stack, mode: str):
+    stack = mode_stack
     if mode == "watermark":
         stack.create_numbered_orders()
     else:

@@ -8,6 +8,8 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from local.kafka import start_kafka
 from tests.kit.eventually import eventually
 from tests.kit.orders import CUSTOMERS, place_orders, publish_events, start_shop
@@ -42,6 +44,7 @@ def assert_ends(worker: Worker, last_line: str) -> None:
     assert last_line in said
 
 
+@pytest.mark.cost(45)
 def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(stack: Stack):
     busy = start_shop(stack, LATELY_AWAY_EXIT_S="9", **SOON)
     agent, loop, recovery = (
@@ -90,6 +93,7 @@ def test_what_hangs_is_named_and_ends_with_70_and_a_busy_worker_is_not_affected(
     eventually(lambda: mended.get("/readyz").status == 200, within=20)
 
 
+@pytest.mark.cost(48)
 def test_a_worker_waits_for_a_broker_that_is_silent_and_when_told_to_stop_ends_by_itself(artifacts, servers, tmp_path):
     with start_kafka(artifacts, tmp_path / "broker") as broker:
         with Stack(dataclasses.replace(servers, kafka=broker.address), tmp_path) as stack:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from app.topics import TABLES
 from commands.tables import dump_file
@@ -79,6 +80,7 @@ def wait_equal(shop: Stack, worker: Worker) -> None:
     eventually(lambda: assert_co_purchases_equal_sql(shop, worker), within=60)
 
 
+@pytest.mark.cost(50)
 def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stack: Stack, tmp_path: Path):
     early, late = tmp_path / "early.dump", tmp_path / "late.dump"
     stack.create_orders()

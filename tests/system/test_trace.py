@@ -42,6 +42,7 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
+@pytest.mark.cost(60)
 def test_the_life_of_an_order_is_told_without_a_search_and_is_what_the_topics_say(stack: Stack):
     shop = stack
     shop.create_orders()
@@ -203,6 +204,7 @@ def collector() -> Iterator[Collector]:
         yield one
 
 
+@pytest.mark.cost(20)
 def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_row_to_the_table(
     stack: Stack, collector: Collector
 ):

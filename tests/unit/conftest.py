@@ -1,12 +1,12 @@
-"""How much hypothesis tries: enough to find, little enough for the folder to run in seconds; and certificates."""
+"""How much hypothesis tries, and certificates."""
 
 import pytest
 from hypothesis import settings
 
+from tests.kit.depth import examples
 from tests.kit.secured import Authority
 
-# No deadline: on a busy machine one example can take long without meaning anything.
-settings.register_profile("unit", deadline=None, max_examples=150)
+settings.register_profile("unit", examples(150))
 settings.load_profile("unit")
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chunks.keys import position_key
 from chunks.store import Store
 from chunks.view import TableState, TableView, ValueCache
+from tests.kit.depth import examples
 
 UNKNOWN = object()
 
@@ -174,7 +175,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     opened.close()
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(actions, st.sampled_from([0, 300, 1_000, 10**6]), st.binary(max_size=1))
 def test_through_steps_transactions_and_evictions_a_table_is_a_dict(shared, actions, cache_bytes, prefix):
     here = b"%09d" % next(_examples)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain import purchases
@@ -16,6 +16,7 @@ from domain.events import ERASED, PLACED, Event, read_event
 from domain.purchases import PriceChange, PurchaseChange, decode_recent
 from domain.totals import decode_totals, encode_totals, sum_price_changes
 from domain.values import microseconds
+from tests.kit.depth import examples
 from tests.kit.makers import erasure, event
 from tests.kit.purchase_model import (
     MAX_ENTRIES,
@@ -73,7 +74,7 @@ def expected_state(events: Iterable[Event]) -> tuple[list[Event], int]:
     ), erased
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(histories_of_any_type(), st.lists(st.integers(0, 70), max_size=3), st.data())
 def test_the_same_events_give_the_same_in_any_order_with_erasures_between(history, erasures, data):
     events = [*history, *map(erasure, erasures)]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -30,6 +30,7 @@ from domain.events import (
 from domain.purchases import apply_event, decode_overflow, decode_recent, purchase_from_event
 from domain.totals import sum_price_changes
 from domain.values import rfc3339
+from tests.kit.depth import examples
 from tests.kit.makers import event
 
 MISSING = object()
@@ -422,7 +423,7 @@ def test_any_bytes_are_read_or_refused(value):
     read_or_refuse(value)
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(st.integers(0, len(document())), st.integers(0, 20), st.binary(max_size=6))
 def test_a_good_event_with_damaged_bytes_is_read_or_refused(begin, length, damage):
     good = document()
@@ -452,7 +453,7 @@ def test_any_json_is_read_or_refused(value):
     read_or_refuse(json.dumps(value).encode())
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(st.dictionaries(fields, st.one_of(anything, st.just(MISSING)), max_size=3))
 @example({"order_id": 2**64})
 @example({"ordered_at": "0001-01-01T00:00:00+01:00"})
@@ -462,7 +463,7 @@ def test_a_good_event_with_other_fields_is_read_or_refused(changes):
     read_or_refuse(document(**changes))
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(
     user_id=st.text(max_size=140),
     order_id=st.one_of(st.text(max_size=4), st.integers()),

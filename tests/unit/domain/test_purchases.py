@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from domain import purchases as folds
@@ -40,6 +40,7 @@ from domain.totals import (
     sum_price_changes,
 )
 from domain.values import microseconds, money, rfc3339
+from tests.kit.depth import examples
 from tests.kit.makers import at, event
 from tests.kit.purchase_model import (
     LIMIT,
@@ -66,7 +67,7 @@ from tests.kit.purchase_model import (
 # -- the purchases of a user
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(histories_of_any_type(), st.data())
 def test_the_same_events_give_the_true_answer_in_any_order_repeated_and_split(history, data):
     user = user_after(data.draw(shuffled_chunks(history)))
@@ -81,7 +82,7 @@ def test_the_answer_does_not_depend_on_where_a_value_is_cut(history, least, spar
     assert_equals_oracle(user, newest_events(history))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(histories(max_size=40))
 def test_the_answer_is_true_after_every_single_event(history):
     user = User()
@@ -195,7 +196,7 @@ def test_most_events_of_new_purchases_are_appended_without_a_look_beside():
     assert len(decode_recent(user.value).purchases) == 300
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(histories(max_size=20), st.sampled_from([253, 254, 255, 256, 257]))
 def test_more_than_255_purchases_are_counted_in_two_bytes(history, count):
     """The number of registers crosses every byte: 255, 256, and the two bytes that stand for it."""
