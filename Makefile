@@ -15,10 +15,10 @@ demo: setup ## run everything on this machine, with a shop that places orders; C
 
 test: setup check ## install what is missing and run every test against real servers
 	@sh local/browser.sh
-	@$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+	@$(RUN) -m pytest -n $(TEST_PROCESSES)
 
 test-slow: setup ## run what waits for timeouts or tries more of everything (see tests/README.md)
-	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "slow or hypothesis"
+	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) -m "slow or hypothesis"
 
 crash: setup ## run workers into every kind of failure and compare all tables after each (some 20 minutes)
 	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest tests/crash/matrix.py

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
 
-from local.process import LocalServer
 from tests.kit import shared
+from tests.kit.scheduler import UnitScheduling, arrange
 from tests.kit.stack import ROOT, Servers, Stack, remove_settings
 
 #: The variables of whoever runs the tests: servers of their own, for example.
@@ -22,8 +23,6 @@ _TAIL_LINES = 40
 #: The folders in which programs leave files on purpose.
 _CACHES = {".hypothesis", ".lately", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 _FILES = pytest.StashKey[set[Path]]()
-#: Servers that outlive this process.
-_started: list[LocalServer] = []
 
 os.environ.setdefault(shared.RUN_VARIABLE, uuid.uuid4().hex)
 remove_settings()
@@ -55,7 +54,7 @@ def kafka(run_folder: Path, request: pytest.FixtureRequest) -> str:
 
     def start(folder: Path) -> dict:
         broker = start_kafka(request.getfixturevalue("artifacts"), folder)
-        _started.append(broker)
+        shared.detach(broker.process)
         return {"address": broker.address}
 
     return shared.start_once(run_folder, "kafka", start)["address"]
@@ -79,7 +78,7 @@ def _database_starter(request: pytest.FixtureRequest) -> Callable[[Path], dict]:
 
     def start(folder: Path) -> dict:
         server = start_mariadb(request.getfixturevalue("artifacts"), folder)
-        _started.append(server)
+        shared.detach(server.process)
         return {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
 
     return start
@@ -145,39 +144,16 @@ def chromium() -> str:
 # -- the order of the tests
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let one process run all tests that share a fixture of their module, and begin with what takes longest."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None and _uses_module_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    costs: dict[str, float] = {}
-    for item in items:
-        costs[_unit(item)] = costs.get(_unit(item), 0) + _cost(item)
-    items.sort(key=lambda item: (-costs[_unit(item)], _unit(item)))
+    """In each of several processes, arrange the tests in the same way."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        arrange(items, config._tmp_path_factory.getbasetemp().parent)
 
 
-def _uses_module_fixture(item: pytest.Item) -> bool:
-    definitions = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
-    return any(definition.scope == "module" for fixtures in definitions for definition in fixtures)
-
-
-def _unit(item: pytest.Item) -> str:
-    """What one process runs as a whole: the tests of a group, or one test."""
-    group = item.get_closest_marker("xdist_group")
-    return group.args[0] if group else item.nodeid
-
-
-def _cost(item: pytest.Item) -> float:
-    """About how many seconds a test takes: what it is marked with, or what tests in its folder take."""
-    mark = item.get_closest_marker("cost")
-    if mark:
-        return mark.args[0]
-    if item.path.parent.name == "system":
-        return 1 if item.get_closest_marker("xdist_group") else 5
-    return {"real": 1, "faults": 7}.get(item.path.parent.name, 0)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> UnitScheduling:
+    """In the process that shares the tests between the others, use our own scheduler."""
+    return UnitScheduling(config, log, config._tmp_path_factory.getbasetemp())
 
 
 # -- what a failure shows, and what a run leaves behind

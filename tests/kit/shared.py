@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from local.process import LocalProcess
+
 FOLDER = "shared"
 #: Inherited by every process that a test starts, however many processes lie between.
 RUN_VARIABLE = "TEST_RUN_ID"
@@ -47,6 +49,12 @@ def start_once(run: Path, name: str, start: Callable[[Path], dict]) -> dict:
                 failure.write_text(repr(exc))
                 raise
         return json.loads(address.read_text())
+
+
+def detach(process: LocalProcess) -> None:
+    """Let a process outlive this one; `kill_shared` ends it."""
+    process.child.returncode = 0  # else Popen complains about a child that is still running
+    process.child = None
 
 
 def kill_shared(run: Path) -> None:

@@ -6,12 +6,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.process import LocalProcess
 from tests.kit import shared
 from tests.kit.stack import Servers, Stack, Worker
-
-#: Kept, so that the processes outlive the test that started them.
-_started: list[LocalProcess] = []
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,8 @@ def join_shop(run: Path, servers: Servers, name: str, **env: str) -> SharedShop:
         stack.setup()
         stack.source()
         worker = stack.worker(**env).start().wait_ready()
-        _started.extend(stack.processes)
+        for process in stack.processes:
+            shared.detach(process)
         return {"stack": stack.name, "port": worker.port}
 
     address = shared.start_once(run, f"shop-{name}", start)

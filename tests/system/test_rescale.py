@@ -208,7 +208,7 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
     eventually(lambda: assert_all_equal_to_sql(stack, new), within=30)
 
 
-@pytest.mark.xdist_group("watermark")  # a transaction of another test would hold up the watermark
+@pytest.mark.group("watermark")  # a transaction of another test would hold up the watermark
 def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_nothing(watermark_stack: Stack):
     stack = watermark_stack
     assert "nothing to rescale, these topics do not exist" in refused(stack, "rescale", "--partitions", "6")

@@ -30,7 +30,7 @@ COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"
 #: A server of the PATH comes beside the one that Maven brings.
 SERVERS = ("servers", "unpacked_servers") if installed_database() else ("servers",)
 #: No transaction of another test may be open beside a watermark: these tests run one after the other.
-WATERMARK = pytest.mark.xdist_group("watermark")
+WATERMARK = pytest.mark.group("watermark")
 MODES = ("outbox", pytest.param("watermark", marks=WATERMARK))
 WRITERS = 8
 MIB = 2**20
