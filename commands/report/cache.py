@@ -5,6 +5,7 @@ The file can be deleted at any time. A damaged file, or one of another format or
 
 from __future__ import annotations
 
+import fcntl
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
@@ -14,6 +15,7 @@ from typing import Any
 import duckdb
 import msgspec
 
+from app.errors import FolderInUse
 from app.folder_lock import lock_folder
 from domain.errors import LatelyError
 from domain.events import REMOVED, REPAIRED, OrderLine
@@ -103,6 +105,10 @@ class EventCache:
                 },
             )  # fmt: skip
         except duckdb.Error as exc:
+            if _is_locked(self._path):
+                raise FolderInUse(
+                    f"another process has opened {self._path}: wait for its end, or set LATELY_DATA_DIR"
+                ) from None
             raise DamagedCache from exc
         try:
             if not connection.execute("SELECT 1 FROM duckdb_tables() LIMIT 1").fetchone():
@@ -210,6 +216,21 @@ class EventCache:
 def record_checksum(key: bytes | None, value: bytes | None) -> int:
     """CRC-32 of a record, to recognize it later."""
     return zlib.crc32(value or b"", zlib.crc32(key or b""))
+
+
+def _is_locked(path: Path) -> bool:
+    """Return True if another process holds DuckDB's lock of a database file.
+
+    A report of Lately 0.1 holds only that lock, and any other program that has opened the file too.
+    """
+    try:
+        with path.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _delete(path: Path) -> None:

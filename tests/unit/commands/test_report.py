@@ -345,6 +345,22 @@ def test_two_reports_at_once_are_told_from_a_damaged_file(tmp_path: Path):
     EventCache(tmp_path, "log", "topic orders", 96).close()
 
 
+def test_a_file_that_another_program_has_opened_is_not_replaced(tmp_path: Path):
+    cache = EventCache(tmp_path, "log", "topic orders", 96)
+    cache.add([event_row(0, 0, PLACED, event().data)], [], {0: (1, 0, 42)})
+    cache.close()
+    code = "import duckdb, sys; connection = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", code, str(tmp_path / "log.duckdb")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(FolderInUse, match=r"another process has opened .*log\.duckdb: wait for its end"):
+            EventCache(tmp_path, "log", "topic orders", 96)
+        other.stdin.close()
+    again = EventCache(tmp_path, "log", "topic orders", 96)
+    assert (events(again), again.positions()) == (1, {0: (1, 0, 42)})
+    again.close()
+
+
 def test_a_query_that_needs_more_memory_says_so(cache: EventCache, tmp_path: Path):
     one = EventCache(tmp_path, "log", "topic orders", 64)
     with pytest.raises(LatelyError, match="--memory-mb"):
