@@ -1,11 +1,11 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Tests wait more than they compute: twice as many processes as a small machine has cores.
+# Tests wait more than they compute, so there are more processes than cores.
 TEST_PROCESSES ?= 4
 
 .PHONY: help setup demo test test-slow check audit crash faults soak bench screenshots
-help: ## what can be made
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.installed ## install Lately and its tools into .venv
@@ -13,33 +13,34 @@ setup: $(VENV)/.installed ## install Lately and its tools into .venv
 demo: setup ## run everything on this machine, with a shop that places orders; Ctrl-C stops it
 	@$(RUN) -m local.demo
 
-test: setup check ## install what is missing and run every test against real servers
+test: setup check ## run the checks and all tests of CI against real servers
 	@sh local/browser.sh
 	@$(RUN) -m pytest -n $(TEST_PROCESSES)
 
-test-slow: setup ## run what waits for timeouts or tries more of everything (see tests/README.md)
+test-slow: setup ## run tests that wait for timeouts, and tests with more repetitions (tests/README.md)
 	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) -m "slow or hypothesis"
 
-crash: setup ## run workers into every kind of failure and compare all tables after each (some 20 minutes)
+crash: setup ## kill, freeze and rebalance workers, and compare all tables after each (some 20 minutes)
 	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest tests/crash/matrix.py
 
 faults: setup ## break servers, disks, networks and clocks under running workers, and compare all answers after each
 	@$(RUN) -m pytest -m "faults or not faults" tests/faults
 
-soak: setup ## run all of it under random faults (SOAK_MINUTES=30), compare all answers, and write bench/soak.md
+soak: setup ## inject random faults for SOAK_MINUTES=30, compare all answers, and write bench/soak.md
 	@$(RUN) -m tests.faults.soak
 
 bench: setup ## measure Lately beside its peers and write bench/results.md (some 30 minutes)
 	@$(RUN) -m bench $(BENCH)
 
-screenshots: setup ## take the pictures of the README from the running demo (URL=http://127.0.0.1:6066)
+screenshots: setup ## take the screenshots of the README from the running demo (URL=http://127.0.0.1:6066)
 	@$(RUN) -m local.screenshots $(URL)
 
-check: setup ## look at the code without running it
+check: setup ## check code, format and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
 
-audit: setup ## look for known vulnerabilities in the dependencies (asks PyPI)
+audit: setup ## check the dependencies for known vulnerabilities (asks PyPI)
 	@$(RUN) -m pip freeze --exclude-editable >$(VENV)/frozen.txt
 	@for versions in deploy/requirements.txt $(VENV)/frozen.txt; do \
 		$(RUN) -m pip_audit --strict --disable-pip --no-deps --requirement $$versions || \
