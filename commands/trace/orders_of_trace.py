@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from app.errors import Unknown
+from app.errors import UnknownTarget
 from app.kafka import dead_letter_topic
 from app.settings import Settings
 from domain.events import read_references, trace_id_of
@@ -27,11 +27,11 @@ async def find_orders(settings: Settings, trace_id: str) -> list[str]:
         return order_ids
     column = settings.traceparent_column
     if column is None:
-        raise Unknown(
+        raise UnknownTarget(
             f"no change of the trace {trace_id} is in the outbox, and no column with traces is known: "
             "name it in LATELY_SOURCE_COLUMNS, as traceparent=its_name, or read the complete topic with --history"
         )
-    raise Unknown(
+    raise UnknownTarget(
         f"no row of {settings.source_table} has the trace {trace_id} in its column {column}, and no change of the "
         "trace is in the outbox; read the complete topic with --history to find rows that changed since"
     )
