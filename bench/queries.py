@@ -85,7 +85,7 @@ def queries(bench: Bench, data: DataSet, rounds: int, seconds: float) -> str:
     )
     return (
         f"One worker, {ours.name}; {data}; rounds: {rounds}. It read {rounded(median(ingested))} orders/s (median) "
-        f"while it was asked.\n\n{results}\n\n{HOW}\n\n{describe_run()}"
+        f"during the queries.\n\n{results}\n\n{HOW}\n\n{describe_run()}"
     )
 
 
