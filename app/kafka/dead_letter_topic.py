@@ -202,7 +202,7 @@ def letter_filter(ids: Sequence[str], reason: str | None) -> Callable[[DeadLette
 
 
 def require_letters(ids: Iterable[str], letters: Iterable[DeadLetter]) -> None:
-    """Raise Unknown if one of `ids` is not the id of a letter."""
+    """Raise UnknownTarget if one of `ids` is not the id of a letter."""
     missing = sorted(set(ids) - {letter.id for letter in letters})
     if missing:
         raise UnknownTarget(

@@ -50,7 +50,7 @@ class OrderLog:
     async def start_offsets(self, selection: EventSelection) -> dict[int, StartOffset]:
         """Map each partition of the selection to its start.
 
-        Raises Unknown for a partition that does not exist.
+        Raises UnknownTarget for a partition that does not exist.
         """
         numbers: list[int] = list(range(self._partitions))
         if selection.user is not None:

@@ -92,7 +92,7 @@ async def replay_events(
 ) -> ReplayOutcome:
     """Apply the selected events to a second table, report each difference, and repair it.
 
-    Raises ServerAway, Unknown, FolderInUse.
+    Raises ServerAway, UnknownTarget, FolderInUse.
     """
     _require_user(selection)
     outcome, started_at = ReplayOutcome(), time.monotonic()

@@ -18,7 +18,7 @@ from source.order_trace import MAX_DEAD_LETTERS
 async def find_orders(settings: Settings, trace_id: str) -> list[str]:
     """Return the trace's orders: from the shop's table and outbox, else from dead letters.
 
-    Raises Unknown if there are none, ServerAway, BadSource.
+    Raises UnknownTarget if there are none, ServerAway, BadSource.
     """
     order_ids = await asyncio.to_thread(order_lookup.find_orders_of_trace, settings, trace_id)
     if not order_ids:

@@ -23,7 +23,10 @@ async def open_tracer(settings: Settings, worker: str | None) -> AsyncIterator[T
 
 
 async def newest_purchases(settings: Settings, user_id: str, count: int, worker: str | None) -> list[Purchase]:
-    """Return the `count` newest purchases of a user, newest first. Raises ServerAway, Unknown."""
+    """Return the `count` newest purchases of a user, newest first.
+
+    Raises ServerAway, UnknownTarget.
+    """
     require_user_id(user_id)
     async with open_worker_client(settings, worker) as worker_client:
         _, purchases = await worker_client.read_user(user_id)

@@ -58,7 +58,7 @@ async def erase_user(settings: Settings, user: str, worker: str | None, dry_run:
     3. Publish the erasure, and wait until the workers have applied it.
     4. Drop the user's dead letters, and delete the records before the first open dead letter.
 
-    Raises StillThere, Unknown, ServerAway, BadSource.
+    Raises StillThere, UnknownTarget, ServerAway, BadSource.
     """
     require_user_id(user)
     async with open_worker_client(settings, worker) as worker_client:
