@@ -55,7 +55,7 @@ def _read_caller(request: Request, secret: str) -> Caller | None:
     if scheme.lower() != "bearer":
         return None
     try:
-        return tokens.read(secret, token.strip(" "))
+        return tokens.read_token(secret, token.strip(" "))
     except BadToken:
         return None
 
@@ -80,9 +80,9 @@ def _check_caller(request: Request, route: Route, caller: Caller | None) -> None
         else:
             code, detail, challenge = "token-needed", "send a token: Authorization: Bearer …", "Bearer"
         raise Problem(401, code, detail, headers={"WWW-Authenticate": challenge})
-    if caller.ends is not None:
-        request[EXPIRES_AT] = caller.ends
-    if caller.operator:
+    if caller.expires_at is not None:
+        request[EXPIRES_AT] = caller.expires_at
+    if caller.is_operator:
         return
     if route.access is not Access.OWN:
         raise Problem(403, "operators-only", "this route needs an operator's token")
