@@ -90,7 +90,8 @@ def test_every_test_in_the_table_of_faults_exists():
 
 
 def test_the_table_of_the_capacity_is_what_its_formulas_give():
-    assert capacity_table(CASES) in (ROOT / "docs" / "capacity.md").read_text(), "`python -m bench.sizing` prints the new one"
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    assert capacity_table(CASES) in page, "`python -m bench.sizing` prints the new table"
 
 
 def test_nothing_speaks_of_the_machine_it_was_written_on():
