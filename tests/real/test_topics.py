@@ -68,7 +68,7 @@ def test_a_broker_that_does_not_answer_is_named(settings: Settings, stack: Stack
 
 
 def test_a_topic_that_the_broker_does_not_list_in_time_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kafka_admin, "BROKER_PATIENCE_S", 0.2)
+    monkeypatch.setattr(kafka_admin, "BROKER_TIMEOUT_S", 0.2)
 
     async def wait() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers)

@@ -247,7 +247,7 @@ def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_
     assert (again["switched"], again["already"]) == (True, True)
     eventually(lambda: not source.is_running, within=30)
     assert "set LATELY_GENERATION=2 and LATELY_PARTITIONS=6" in source.tail()
-    assert "`lately rescale --cleanup` first" in refused(stack, "rescale", "--partitions", "8", **NEW)
+    assert "first run `lately rescale --cleanup`" in refused(stack, "rescale", "--partitions", "8", **NEW)
 
     # The new source begins where the old one was: nothing is published again but what the watermark always repeats.
     stack.insert(("last", "Phone", "ann", "2.50", NOW, "card"))
