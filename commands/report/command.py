@@ -16,8 +16,8 @@ from commands.output import ProgressLine
 from commands.priority import lower_priority
 
 if TYPE_CHECKING:
-    from commands.report import ReportResult
     from commands.report.model import Report
+    from commands.report.report import ReportResult
 
 
 @click.group()
@@ -181,8 +181,8 @@ def _report(
     form: str | None, out: Path | None, force: bool, check: bool | None, worker: str | None, memory_mb: int,
     idle: bool, rank: str = "revenue", limit: int = 100,
 ) -> None:  # fmt: skip
-    from commands import report as reports
     from commands.report import calendar, restatement
+    from commands.report import report as reports
     from commands.report.build import ReportQuery
 
     if source != "log" and as_of is not None:

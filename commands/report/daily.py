@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 from app.errors import BadReport
 from app.settings import Settings
-from commands import report as reports
 from commands.report import atomic_file, calendar, formats
+from commands.report import report as reports
 from commands.report.build import CUSTOMERS, PAYMENTS, PRODUCTS, REPORTS, SALES, ReportQuery
 from commands.report.model import Report
 

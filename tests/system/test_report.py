@@ -19,8 +19,9 @@ from confluent_kafka.admin import AdminClient
 from app.errors import BadReport, BadTopic
 from app.kafka.admin import ensure_topics
 from app.settings import Settings
-from commands.report import calendar, formats, read_mysql, run
+from commands.report import calendar, formats, read_mysql
 from commands.report.build import LOG, MYSQL, REPORTS, ReportQuery
+from commands.report.report import run
 from domain.events import CHANGED, PLACED, Event
 from local.process import LocalProcess, find_free_port
 from source import snapshot
