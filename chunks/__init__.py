@@ -29,12 +29,12 @@ if TYPE_CHECKING:
         RecordRefused,
         UnsupportedLibrary,
     )  # fmt: skip
-    from chunks.fetch import FETCH_MAX_WAIT_MS, fetch_ranges, high_watermark, tune_consumer
+    from chunks.fetch import fetch_ranges, high_watermark, tune_consumer
     from chunks.keys import BEGINNING_KEY, RESERVED_PREFIX, RESTORING_KEY, position_key
     from chunks.lost import Loss
     from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
     from chunks.reader import StoreReader, TableReader
-    from chunks.records import FetchedRecord, Headers, RecordRange
+    from chunks.records import FETCH_MAX_WAIT_MS, FetchedRecord, Headers, RecordRange
     from chunks.restore import RestoreProgress
     from chunks.schema import ChunkSchema
     from chunks.snapshot import StoreSnapshot
@@ -55,12 +55,12 @@ _EXPORTS = {
         "ChunkError", "ClosedPartition", "DiskFailed", "Fenced", "GroupUnavailable", "IncompleteRestore", "RecordGap",
         "RecordRefused", "UnsupportedLibrary",
     ),
-    "fetch": ("FETCH_MAX_WAIT_MS", "fetch_ranges", "high_watermark", "tune_consumer"),
+    "fetch": ("fetch_ranges", "high_watermark", "tune_consumer"),
     "keys": ("BEGINNING_KEY", "RESERVED_PREFIX", "RESTORING_KEY", "position_key"),
     "lost": ("Loss",),
     "partition_task": ("BATCH_BYTES", "MAX_REQUEST_BYTES", "TRANSACTION_TIMEOUT_MS"),
     "reader": ("StoreReader", "TableReader"),
-    "records": ("FetchedRecord", "Headers", "RecordRange"),
+    "records": ("FETCH_MAX_WAIT_MS", "FetchedRecord", "Headers", "RecordRange"),
     "restore": ("RestoreProgress",),
     "schema": ("ChunkSchema",),
     "standby": ("StandbyCheck", "discard_exception"),

@@ -18,11 +18,7 @@ from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
 from faust.types import TP
 
-from chunks.records import FetchedRecord, RecordRange
-
-#: How long the broker may delay a response without records. Partitions fetched together wait for
-#: each other so long.
-FETCH_MAX_WAIT_MS = 50
+from chunks.records import FETCH_MAX_WAIT_MS, FetchedRecord, RecordRange
 
 
 def tune_consumer(consumer: AIOKafkaConsumer) -> AIOKafkaConsumer:

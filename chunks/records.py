@@ -12,6 +12,10 @@ Headers = list[tuple[str, bytes]]
 #: answered between two steps.
 CHUNK_RECORDS = 500
 
+#: How long the broker may delay a response without records. Partitions fetched together wait for
+#: each other so long.
+FETCH_MAX_WAIT_MS = 50
+
 
 class RecordRange(NamedTuple):
     """All records of one partition from offset `first` up to, not including, `next`.

@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
-from faust.types import TP
 
 from app.kafka.client import client_options, explain_errors
 from app.settings import Settings
-from chunks import FETCH_MAX_WAIT_MS, RecordRange, fetch_ranges
+from chunks import FETCH_MAX_WAIT_MS, RecordRange
 
 #: Timeout for the start of a client, s.
 START_TIMEOUT_S = 15
@@ -94,6 +93,11 @@ async def read_ranges(
     """
     if first >= end:
         return
+    # The source and most commands read no ranges, and start faster without Faust.
+    from faust.types import TP
+
+    from chunks import fetch_ranges
+
     consumer.assign([tp])
     consumer.seek(tp, first)
     position = first
