@@ -11,11 +11,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import mysql.connector
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from app.settings import Settings
 from local.process import LocalProcess, find_free_port
 from local.shop import TABLE
+from source.setup import setup
+from source.status import read_status
 from tests.kit.eventually import eventually
 from tests.kit.http_client import HttpClient
 
@@ -148,10 +152,9 @@ class Stack:
         process.child.wait(60)
         return process
 
-    def setup(self, *words: str) -> None:
-        """`lately source setup …`."""
-        process = self.lately("source", "setup", *words)
-        assert process.child.returncode == 0, process.tail()
+    def setup(self, since: str | None = "1d") -> None:
+        """Set the source up, as `lately source setup` does; None: with all orders, however old."""
+        setup(Settings.from_env(self.env), since, report=lambda line: None)
 
     def source(self, **env: str) -> LocalProcess:
         """Start `lately source`."""
@@ -263,10 +266,8 @@ class Stack:
         )
 
     def status(self) -> dict:
-        """`lately source status --json`."""
-        process = self.lately("source", "status", "--json")
-        assert process.child.returncode == 0, process.tail()
-        return json.loads(process.tail(1))
+        """What `lately source status --json` prints."""
+        return json.loads(msgspec.json.encode(read_status(Settings.from_env(self.env))))
 
     def truth(self, user: str, limit: int = 20) -> list[tuple]:
         """What SQL says a user bought lately, in the shape of Worker.purchases."""

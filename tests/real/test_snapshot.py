@@ -129,7 +129,7 @@ def test_rows_that_are_changed_removed_and_added_meanwhile_are_in_the_end_as_sql
         traders = [pool.submit(trade, number) for number in range(4)]
         try:
             eventually(lambda: stack.select("SELECT COUNT(*) <> 5000 FROM orders") == [(1,)])
-            stack.setup("--all")
+            stack.setup(since=None)
             stack.source()
             for _ in range(2):
                 again = stack.lately("source", "snapshot", "--all")
@@ -147,7 +147,7 @@ def test_a_snapshot_that_was_killed_goes_on_where_it_was(stack: Stack, settings:
     rows = 4 * snapshot.SAVE_EVERY_ROWS
     plain(stack, rows)
     stack.execute("UPDATE orders SET ordered_at = '2020-01-01' LIMIT 10")
-    stack.setup("--since", "1m")
+    stack.setup(since="1m")
     # The live stream would be in the way of counting.
     first = LocalProcess("first", [PYTHON, "-m", "app", "source", "snapshot", "--all"], stack.folder,
                          env=stack.env, cwd=ROOT)  # fmt: skip
@@ -178,7 +178,7 @@ def test_only_the_rows_that_were_asked_for_are_published_and_a_dry_run_publishes
     plain(stack, 30)
     plain_old = "CONCAT('old', n), 'Phone', 'bob', 1, UTC_TIMESTAMP(6) - INTERVAL 3 DAY, 'card'"
     fill(stack, COLUMNS, plain_old, 7)
-    stack.setup("--since", "1m")
+    stack.setup(since="1m")
     assert stack.high_watermark("orders") == 0
     for words, rows in [
         ((), 30),

@@ -36,7 +36,7 @@ def bury(stack: Stack, key: bytes, value: bytes) -> None:
 @pytest.mark.cost(40)
 def test_an_erased_user_is_gone_and_stays_gone_until_they_buy_again(stack: Stack):
     stack.create_orders()
-    stack.setup("--all")
+    stack.setup(since=None)
     source = stack.source()
     worker = stack.worker().start().wait_ready()
     # More than are kept in one value, some of them removed.

@@ -74,7 +74,7 @@ def is_at_rest(stack: Stack) -> bool:
 def test_replays_change_nothing_where_nothing_is_wrong_and_find_and_mend_exactly_what_is(stack: Stack):
     stack.create_orders()
     stack.insert(*rows(0, 300))
-    stack.setup("--all")
+    stack.setup(since=None)
     stack.source()
     worker = stack.worker().start().wait_ready()
     stack.execute("UPDATE orders SET price = price + 1 WHERE order_id < 'o00020'")

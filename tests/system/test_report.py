@@ -120,7 +120,7 @@ def test_reports_equal_sql_and_the_live_tables_and_can_be_made_again_byte_for_by
     stack.insert(*rows(300))
     noon = datetime.now(timezone.utc).replace(tzinfo=None, hour=12) - timedelta(days=1)
     stack.insert(("yesterday", "Phone", "ann", "5.00", str(noon), None))
-    stack.setup("--all")
+    stack.setup(since=None)
     stack.source()
     folder = stack.folder / "reports"
     worker = stack.worker(LATELY_SIMILAR="0").start().wait_ready()

@@ -134,7 +134,7 @@ def settings(stack: Stack, **env: str) -> Settings:
 def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_doubled(stack: Stack):
     stack.create_orders()
     fill(stack)
-    stack.setup("--all")
+    stack.setup(since=None)
     old_sources = [stack.source(), stack.source()]
     old = stack.worker("old").start().wait_ready()
     stack.publish("orders", *UNREADABLE_RECORDS)

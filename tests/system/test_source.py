@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -576,8 +577,9 @@ def test_a_source_that_was_never_set_up_says_what_to_do(mode_stack: Stack, mode:
         stack.create_numbered_orders()
     else:
         stack.create_orders()
-    standing = stack.status()
-    assert standing["running"] is False
+    shown = stack.lately("source", "status", "--json")
+    assert shown.child.returncode == 0, shown.tail()
+    assert json.loads(shown.tail(1))["running"] is False
     source = stack.source()
     assert not outlives(source, 20)
     assert source.child.returncode == 2
@@ -595,7 +597,7 @@ def test_setup_only_prints_and_teardown_leaves_a_shop_that_works(stack: Stack):
     with pytest.raises((KeyError, KafkaException)):
         stack.high_watermark("orders")
 
-    stack.setup()
+    assert stack.lately("source", "setup").child.returncode == 0
     stack.insert(order(1))
     refused = stack.lately("source", "teardown")
     assert refused.child.returncode == 2
@@ -606,7 +608,7 @@ def test_setup_only_prints_and_teardown_leaves_a_shop_that_works(stack: Stack):
     stack.insert(order(2))
     assert stack.lately("source", "teardown").child.returncode == 0, "again changes nothing"
 
-    stack.setup("--all")
+    assert stack.lately("source", "setup", "--all").child.returncode == 0
     stack.source()
     stack.insert(order(3))
     stack.execute("UPDATE orders SET price = 3 WHERE order_id = 'o00001'")

@@ -94,7 +94,7 @@ def test_secrets_are_not_shown(stack: Stack):
 
 def test_a_worker_told_to_stop_commits_what_it_did_and_ends_with_0(stack: Stack):
     stack.create_orders()
-    stack.setup("--all")
+    stack.setup(since=None)
     stack.source()
     stack.insert(*[(f"o{number}", "Phone", f"user-{number}", "1.00", "2026-01-31", None) for number in range(200)])
     worker = stack.worker(command=LATELY_WORKER).start().wait_ready()

@@ -46,7 +46,7 @@ def rows(count: int, users: list[str] = USERS, first: int = 0) -> list[tuple]:
 def begin(stack: Stack, worker: Worker, *orders: tuple) -> LocalProcess:
     """A source and a worker that know all of these orders; returns the source."""
     stack.insert(*orders)
-    stack.setup("--all")
+    stack.setup(since=None)
     source = stack.source()
     worker.wait_ready()
     wait_equal(stack, worker)
