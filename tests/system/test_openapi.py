@@ -20,7 +20,9 @@ def worker(servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker
         stack.create_orders()
         one = stack.worker(**TOKEN_MODE).start().wait_ready()
         stack.publish("orders", wire(event(user_id="ann", product_name="Phone")), wire(event(user_id="bob")))
-        eventually(lambda: ask(one, "get", "/v1/products/Phone").status == 200, within=30)
+        # Totals and similar products follow the purchases in transactions of their own.
+        for path in ("/v1/products/Phone", "/v1/products/Phone/similar"):
+            eventually(lambda path=path: ask(one, "get", path).status == 200, within=30)
         yield one
 
 
