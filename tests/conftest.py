@@ -13,6 +13,7 @@ import pytest
 from xdist.remote import Producer
 
 from tests.kit import shared
+from tests.kit.python_process import close_template
 from tests.kit.scheduler import UnitScheduling, arrange
 from tests.kit.stack import ROOT, Servers, Stack, remove_settings
 
@@ -187,6 +188,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the shared services, and fail where a test has left a process or a file behind."""
+    close_template()
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     shared.kill_shared(session.config._tmp_path_factory.getbasetemp())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from local.process import LocalProcess
+from tests.kit.python_process import PythonProcess
 from tests.kit.stack import PYTHON, ROOT, Stack, Worker
 
 FAUST_WORKER = [PYTHON, "-m", "faust", "-A", "app", "worker", "-l", "info"]
@@ -14,7 +15,7 @@ FAULTY_WORKER = [PYTHON, "-m", "faust", "-A", "tests.kit.faulty_worker", "worker
 
 
 def run_to_end(stack: Stack, command: list[str], **env: str) -> tuple[int, str]:
-    """Run a command that ends by itself; its exit code and the end of its output."""
+    """Run a command that ends by itself, in a new interpreter; its exit code and the end of its output."""
     process = LocalProcess(f"command-{len(stack.processes)}", command, stack.folder, env={**stack.env, **env}, cwd=ROOT)
     stack.processes.append(process)
     process.start()
@@ -23,7 +24,7 @@ def run_to_end(stack: Stack, command: list[str], **env: str) -> tuple[int, str]:
 
 def start_lately(stack: Stack, *words: str, **env: str) -> LocalProcess:
     """Start `lately …` and leave it running."""
-    process = LocalProcess(f"lately-{words[0]}-{len(stack.processes)}", [PYTHON, "-m", "app", *words], stack.folder,
+    process = PythonProcess(f"lately-{words[0]}-{len(stack.processes)}", [PYTHON, "-m", "app", *words], stack.folder,
                            env={**stack.env, **env}, cwd=ROOT)  # fmt: skip
     stack.processes.append(process)
     process.start()

@@ -22,6 +22,7 @@ from source.setup import setup
 from source.status import read_status
 from tests.kit.eventually import eventually
 from tests.kit.http_client import HttpClient
+from tests.kit.python_process import PythonProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
@@ -46,7 +47,7 @@ class Worker(HttpClient):
         super().__init__(find_free_port())
         self.env = {**stack.env, "LATELY_WEB_PORT": str(self.port), "LATELY_DATA_DIR": str(self.folder), **env}
         command = command or [PYTHON, "-m", "faust", "-A", "app", "worker", "-l", "info"]
-        self.process = LocalProcess(name, command, stack.folder, env=self.env, cwd=ROOT)
+        self.process = PythonProcess(name, command, stack.folder, env=self.env, cwd=ROOT)
 
     def start(self) -> Worker:
         self.process.start()
@@ -145,7 +146,7 @@ class Stack:
 
     def lately(self, *words: str, **env: str) -> LocalProcess:
         """Run `lately …` to its end and return it."""
-        process = LocalProcess(f"lately-{words[0]}-{len(self.processes)}", [PYTHON, "-m", "app", *words], self.folder,
+        process = PythonProcess(f"lately-{words[0]}-{len(self.processes)}", [PYTHON, "-m", "app", *words], self.folder,
                                env={**self.env, **env}, cwd=ROOT)  # fmt: skip
         self.processes.append(process)
         process.start()
@@ -158,7 +159,7 @@ class Stack:
 
     def source(self, **env: str) -> LocalProcess:
         """Start `lately source`."""
-        process = LocalProcess(f"source-{len(self.processes)}", [PYTHON, "-m", "app", "source"], self.folder,
+        process = PythonProcess(f"source-{len(self.processes)}", [PYTHON, "-m", "app", "source"], self.folder,
                                env={**self.env, **env}, cwd=ROOT)  # fmt: skip
         self.processes.append(process)
         process.start()

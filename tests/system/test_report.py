@@ -27,6 +27,7 @@ from local.process import LocalProcess, find_free_port
 from source import snapshot
 from tests.kit.eventually import eventually
 from tests.kit.makers import MORNING, event, wire
+from tests.kit.python_process import PythonProcess
 from tests.kit.stack import PYTHON, ROOT, Stack
 
 USERS = [f"user-{number}" for number in range(20)]
@@ -45,7 +46,7 @@ def rows(count: int) -> list[tuple]:
 
 
 def start(stack: Stack, *words: str) -> LocalProcess:
-    process = LocalProcess(f"report-{len(stack.processes)}", [PYTHON, "-m", "app", "report", *words], stack.folder,
+    process = PythonProcess(f"report-{len(stack.processes)}", [PYTHON, "-m", "app", "report", *words], stack.folder,
                            env=stack.env, cwd=ROOT)  # fmt: skip
     stack.processes.append(process)
     process.start()
