@@ -21,6 +21,7 @@ def test_two_workers_that_start_at_once_over_a_backlog_end_up_exact_though_one_d
     verify(shared, copies=2)
 
 
+@pytest.mark.slow  # it waits for more than a session
 @pytest.mark.cost(60)
 def test_a_frozen_worker_that_does_not_notice_it_cannot_harm_the_new_owner(shared: Run):
     scenarios.frozen(shared, Random(4), guarded=False)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Producer
 
+from app.kafka.admin import ensure_topics
+from app.settings import Settings
 from domain import dead_letters
 from domain.errors import UnreadableEvent
 from domain.partitioning import partition_of
 from local.process import LocalProcess
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
-from tests.kit.stack import PYTHON, ROOT, Stack, Worker
+from tests.kit.stack import PYTHON, ROOT, Servers, Stack, Worker
 
 #: The partition of the user ann.
 HOME = partition_of(b"ann", 4)
@@ -25,6 +29,14 @@ def worker(stack: Stack) -> Worker:
     """A worker of a shop, whose topics are there."""
     stack.create_orders()
     return stack.worker().start().wait_ready()
+
+
+@pytest.fixture(scope="module")
+def idle_stack(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The topics of a shop, for tests that change nothing."""
+    with Stack(servers, tmp_path_factory.mktemp("dlq")) as stack:
+        asyncio.run(ensure_topics(Settings.from_env(stack.env)))
+        yield stack
 
 
 def dlq(stack: Stack, *words: str) -> tuple[int, list[str]]:
@@ -143,8 +155,8 @@ def test_a_row_of_the_shop_cannot_be_retried_and_says_what_to_do(stack: Stack, w
         (("drop", "nonsense"), "no dead letter nonsense"),
     ],
 )
-def test_a_wrong_wish_is_refused_and_changes_nothing(stack: Stack, worker: Worker, words: tuple, said: str):
-    code, lines = dlq(stack, *words)
+def test_a_wrong_wish_is_refused_and_changes_nothing(idle_stack: Stack, words: tuple, said: str):
+    code, lines = dlq(idle_stack, *words)
     assert code == 2
     assert said in "".join(lines)
 

@@ -15,6 +15,9 @@ from tests.kit.eventually import eventually
 from tests.kit.orders import CUSTOMERS, place_orders, publish_events, start_shop
 from tests.kit.stack import PYTHON, Stack, Worker
 
+#: Each of these tests waits for several timeouts.
+pytestmark = pytest.mark.slow
+
 HANGING = [PYTHON, "-m", "faust", "-A", "tests.kit.hanging", "worker", "-l", "info"]
 #: Seconds, much less than anybody would set.
 SOON = {"LATELY_STUCK_S": "4", "LATELY_STUCK_EXIT_S": "9", "LATELY_AWAY_S": "4"}
