@@ -134,7 +134,7 @@ def test_a_full_disk_under_the_tables_loses_nothing(rig: Rig, tmp_path: Path):
         eventually(lambda: not two.process.is_running, within=30)
         assert two.process.child.returncode == 1
         assert "No space left on device" in two.process.tail(1)
-        assert "make room, then start the worker again; nothing is lost" in two.process.tail(1)
+        assert "repair it or free space, then start the worker again; no data is lost" in two.process.tail(1)
         disk.free()
         assert [end.name for end in rig.settle()] == ["two"]
 
@@ -169,7 +169,7 @@ def test_a_worker_whose_clock_jumps_stays_exact_and_one_that_is_hours_ahead_ends
             eventually(lambda: bool(rig.ended()), within=30)
         [end] = rig.ended()
         assert (end.name, end.code) == ("one", 1)
-        assert "set the clock of this machine" in end.words.splitlines()[-1]
+        assert "correct the clock of this machine" in end.words.splitlines()[-1]
         clock.put(0)
         rig.settle()
 
