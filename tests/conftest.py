@@ -200,7 +200,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _files() -> set[Path]:
-    """What lies at the top of the working tree, and of what the servers keep there."""
-    return {path for folder in (ROOT, ROOT / ".lately") if folder.exists() for path in folder.iterdir()} - {
-        ROOT / name for name in _CACHES
-    }
+    """The top of the working tree and of `.lately`, without caches and the programs of the servers."""
+    paths = {path for folder in (ROOT, ROOT / ".lately") if folder.exists() for path in folder.iterdir()}
+    return paths - {ROOT / name for name in _CACHES} - {ROOT / ".lately" / "servers"}

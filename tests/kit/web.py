@@ -97,6 +97,14 @@ class FixedWorkerState:
         return await awaitable
 
 
+async def _cancel_tasks() -> None:
+    """Cancel the tasks of closed connections, and wait for their end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class WebServer(HttpClient):
     """Serves the views in a thread of its own, with real stores, readers and connections."""
 
@@ -144,6 +152,7 @@ class WebServer(HttpClient):
     def stop(self) -> None:
         """Stop the server and close the tables."""
         self.run(self._stop())
+        self.run(_cancel_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -64,7 +64,9 @@ def test_the_life_of_an_order_is_told_without_a_search_and_is_what_the_topics_sa
     with publishing(shop):
         follower.child.wait(50)
         assert follower.child.returncode == 0, follower.tail()
-        stages = [line for line in follower.tail(100).splitlines() if line.startswith("Phone: ")]
+        lines = [line for line in follower.tail(100).splitlines() if line.startswith("Phone: ")]
+        # Between two stages the order may be seen waiting for the worker.
+        stages = [line for line in lines if not line.startswith("Phone: in Kafka, lag ")]
         assert [line.split()[1] for line in stages] == ["in", "captured", "published", "applied", "visible"]
         eventually(lambda: worker.events() == ROWS + 2, within=30)
 
