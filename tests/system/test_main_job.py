@@ -14,16 +14,15 @@ from tests.kit.orders import MANY_USERS, UNREADABLE_RECORDS, change_or_remove
 from tests.kit.stack import Stack
 
 PRODUCTS = [f"Phone {number}" for number in range(15)] + [f"Computer {number}" for number in range(14)] + ["A/C <b>&"]
-ORDERS = 5_000
 START = datetime(2026, 1, 1)
 
 
-def trade(stack: Stack, dice: random.Random) -> int:
-    """5,000 orders with changes, removals, rollbacks and moves between; returns the number of unreadable records."""
+def trade(stack: Stack, dice: random.Random, orders: int) -> int:
+    """Orders with changes, removals, rollbacks and moves between; returns the number of unreadable records."""
     unreadable = 0
     with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
         placed = []
-        for number in range(ORDERS):
+        for number in range(orders):
             # Few distinct moments, so that ties have to be broken by order id and product name.
             at = START + timedelta(minutes=dice.randrange(20_000))
             for product in dice.sample(PRODUCTS, dice.choice([1, 1, 1, 2, 3])):
@@ -60,15 +59,18 @@ def dice() -> random.Random:
     return random.Random(20260101)
 
 
-@pytest.mark.cost(60)
-def test_every_answer_equals_sql_through_kills_repeats_and_an_empty_disk(stack: Stack, dice: random.Random):
+@pytest.mark.cost(45)
+@pytest.mark.parametrize("orders", [3_000, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_every_answer_equals_sql_through_kills_repeats_and_an_empty_disk(
+    stack: Stack, dice: random.Random, orders: int
+):
     stack.create_orders()
     stack.setup()
     source = stack.source()
     worker = stack.worker().start().wait_ready()
 
     with ThreadPoolExecutor() as shop:
-        trading = shop.submit(trade, stack, dice)
+        trading = shop.submit(trade, stack, dice, orders)
         eventually(lambda: worker.events() > 1_000, within=60)
         worker.process.kill()  # in the middle of the stream …
         worker = stack.worker().start().wait_ready()  # … and again on the same disk

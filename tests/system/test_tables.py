@@ -61,7 +61,7 @@ def trading(shop: Stack) -> Iterator[None]:
 
     def trade_on(ended: threading.Event) -> None:
         number = 0
-        while not ended.is_set():
+        while not ended.wait(0.02):
             number += 1
             buy(shop, (dice.choice(USERS), dice.choice(PRODUCTS)), at=NOW - timedelta(seconds=number))
             if number % 3 == 0:
