@@ -18,13 +18,13 @@ test: setup check ## run the checks and all tests of CI against real servers
 	@$(RUN) -m pytest -n $(TEST_PROCESSES)
 
 test-slow: setup ## run tests that wait for timeouts, and tests with more repetitions (tests/README.md)
-	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) -m "slow or hypothesis"
+	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) -o timeout=1800 -m "slow or hypothesis"
 
 crash: setup ## kill, freeze and rebalance workers, and compare all tables after each (some 20 minutes)
-	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest tests/crash/matrix.py
+	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest -o timeout=1800 tests/crash/matrix.py
 
 faults: setup ## break servers, disks, networks and clocks under running workers, and compare all answers after each
-	@$(RUN) -m pytest -m "faults or not faults" tests/faults
+	@$(RUN) -m pytest -o timeout=1800 -m "faults or not faults" tests/faults
 
 soak: setup ## inject random faults for SOAK_MINUTES=30, compare all answers, and write bench/soak.md
 	@$(RUN) -m tests.faults.soak
