@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from app.kafka.consume import end_offset, open_consumer, read_until
+from app.kafka.consume import LONG_LIVED, end_offset, open_consumer, read_until
 from app.settings import Settings
 from app.topics import Topics
 from domain.values import microseconds
@@ -263,7 +263,8 @@ class SourceStateReader:
 async def open_reader(settings: Settings) -> AsyncIterator[SourceStateReader]:
     """Open a reader that has caught up; it is empty before the topic exists. Raises ServerAway."""
     tp = TopicPartition(Topics(settings).source_state.name, 0)
-    async with open_consumer(settings) as consumer:
+    # The source keeps its reader for as long as it runs.
+    async with open_consumer(settings, **LONG_LIVED) as consumer:
         reader = SourceStateReader(consumer, tp)
         if tp.topic in await consumer.topics():
             consumer.assign([tp])

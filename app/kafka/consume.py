@@ -18,6 +18,9 @@ START_TIMEOUT_S = 15
 #: Pause between two attempts of a request, ms. aiokafka's first request for the offsets of a topic
 #: always fails, because its metadata does not contain the topic yet.
 RETRY_BACKOFF_MS = 5
+#: Options of a consumer that stays open: few requests matter more than the latency of the first
+#: records.
+LONG_LIVED: dict[str, object] = {"fetch_max_wait_ms": 500, "retry_backoff_ms": 100}
 #: Timeouts of one fetch: the loops below check their ends after it.
 FETCH_TIMEOUT_MS = 500
 RANGE_TIMEOUT_S = 1.0

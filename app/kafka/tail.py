@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka.structs import ConsumerRecord
 from mode import Service
 
-from app.kafka.consume import open_consumer, partitions_of
+from app.kafka.consume import LONG_LIVED, open_consumer, partitions_of
 from app.settings import Settings
 from app.topics import Topic
 from domain.errors import LatelyError
@@ -16,9 +16,6 @@ from domain.errors import LatelyError
 MAX_RECORDS = 500
 FETCH_TIMEOUT_MS = 500
 RETRY_AFTER_S = 1.0
-#: A tail runs for as long as the worker: few requests matter more than the latency of the first
-#: records.
-_PATIENT = {"fetch_max_wait_ms": FETCH_TIMEOUT_MS, "retry_backoff_ms": 100}
 
 
 class TopicTail(Service):
@@ -50,7 +47,7 @@ class TopicTail(Service):
     async def _read_until_stopped(self) -> None:
         self.is_complete = False
         self.reset()
-        async with open_consumer(self._settings, **_PATIENT) as consumer:
+        async with open_consumer(self._settings, **LONG_LIVED) as consumer:
             tps = partitions_of(self._topic.name, self._topic.partitions or self._settings.partitions)
             consumer.assign(tps)
             ends = await consumer.end_offsets(tps)
