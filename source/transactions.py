@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from contextlib import closing
 from decimal import Decimal
@@ -18,7 +19,10 @@ _FIRST_READ_ONLY_NUMBER = 2**48
 
 # InnoDB refreshes information_schema.innodb_trx when its last read, by any client, was 0.1 s ago.
 _LIST_REFRESH_S = 0.12
-_MAX_ATTEMPTS = 25
+# Two clients that read every 0.12 s would keep each other from a fresh list: the pauses are random
+# and grow. All attempts together take about 6 s.
+_PAUSE_GROWTH_S = 0.1
+_MAX_ATTEMPTS = 12
 
 
 class WritingTransaction(NamedTuple):
@@ -48,7 +52,7 @@ def read_writing_transactions(settings: Settings) -> frozenset[WritingTransactio
     with closing(connect(settings)) as connection:
         execute(connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
         fetch_all(connection, tuple[int], f"SELECT 1 FROM {quote(settings.source_table)} LIMIT 1")
-        for _ in range(_MAX_ATTEMPTS):
+        for attempt in range(_MAX_ATTEMPTS):
             transactions = _read_transactions(connection)
             if any(transaction.thread == connection.connection_id for transaction in transactions):
                 return frozenset(
@@ -56,7 +60,7 @@ def read_writing_transactions(settings: Settings) -> frozenset[WritingTransactio
                     for transaction in transactions
                     if 0 < transaction.number < _FIRST_READ_ONLY_NUMBER
                 )
-            time.sleep(_LIST_REFRESH_S)
+            time.sleep(_LIST_REFRESH_S + random.uniform(0, attempt * _PAUSE_GROWTH_S))  # noqa: S311
     raise TransactionListUnavailable(
         "information_schema.innodb_trx does not contain a transaction that has just started: "
         "another client reads it more than ten times a second, stop that client"

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import datetime
 
@@ -270,6 +271,7 @@ def test_a_user_who_may_only_read_gets_every_row(shop: Stack):
 def test_when_the_list_of_transactions_is_kept_old_by_others_the_source_does_not_trust_it(shop: Stack, monkeypatch):
     monkeypatch.setattr(transactions, "_read_transactions", lambda connection: [])
     monkeypatch.setattr(transactions, "_LIST_REFRESH_S", 0.01)
+    monkeypatch.setattr(transactions, "_PAUSE_GROWTH_S", 0.0)
     one = Capture(shop, LATELY_SOURCE_SETTLE_S="2")
     with closing(one):
         with pytest.raises(transactions.TransactionListUnavailable, match="more than ten times a second"):
@@ -279,6 +281,18 @@ def test_when_the_list_of_transactions_is_kept_old_by_others_the_source_does_not
         commit(shop, "a1")
         one.reaches(1)
         assert not one.watermark.proven
+
+
+def test_sources_that_share_a_server_all_get_a_list_of_transactions_that_is_up_to_date(shop: Stack):
+    settings = Settings.from_env(shop.env)
+
+    def read_often() -> None:
+        for _ in range(8):
+            transactions.read_writing_transactions(settings)
+
+    with ThreadPoolExecutor(8) as sources:
+        for reading in [sources.submit(read_often) for _ in range(8)]:
+            reading.result()
 
 
 def test_where_a_watermark_begins_every_transaction_of_before_has_ended(shop: Stack):
