@@ -31,6 +31,13 @@ class BadSource(LatelyError):
     exit_code = EX_USAGE
 
 
+class DatabaseRefused(BadSource):
+    """The shop's MySQL server refuses the connection: account, password, TLS or database.
+
+    A command ends. A running source tries again, because the server can be corrected meanwhile.
+    """
+
+
 class UnknownTarget(LatelyError):
     """The target of a command does not exist, or its id is invalid."""
 

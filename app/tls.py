@@ -49,12 +49,12 @@ def kafka_options(settings: SettingValues) -> KafkaOptions:
 
 
 def mysql_context(settings: SettingValues) -> ssl.SSLContext | None:
-    """Return the TLS context that a connection to MySQL needs; None if TLS is optional.
+    """Return the TLS context of connections to MySQL; None for connections without TLS.
 
-    Raises BadSetting.
+    The context is made once for equal settings. Raises BadSetting.
     """
     mode = settings.mysql_tls
-    if mode in ("DISABLED", "PREFERRED"):
+    if mode == "DISABLED":
         return None
     is_verified, is_name_checked = mode.startswith("VERIFY"), mode == "VERIFY_IDENTITY"
     return _context("MYSQL", settings.mysql_ca, settings.mysql_cert, settings.mysql_key, is_verified, is_name_checked)
@@ -94,7 +94,10 @@ def _check_mysql(settings: SettingValues) -> None:
 def _context(
     server: str, ca: str, cert: str, key: str, is_verified: bool = True, is_name_checked: bool = True
 ) -> ssl.SSLContext:
-    """Create a client's context that trusts `ca`, or the system's authorities if it is empty."""
+    """Create a client's context that trusts `ca`, or the system's authorities if it is empty.
+
+    Without verification it trusts every certificate, and loads no authorities.
+    """
     prefix = f"LATELY_{server}"
     for name, path in (("CA", ca), ("CERT", cert), ("KEY", key)):
         if path:
@@ -102,15 +105,19 @@ def _context(
     if bool(cert) != bool(key):
         present, missing = ("CERT", "KEY") if cert else ("KEY", "CERT")
         raise BadSetting(f"{prefix}_{present} is set without {prefix}_{missing}: set both, or neither")
-    try:
-        context = ssl.create_default_context(cafile=ca or None)
-    except (OSError, ValueError):
-        raise BadSetting(f"{prefix}_CA: {ca!r} has no certificate: it must be a PEM file of authorities") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if not is_verified else _verifying_context(prefix, ca)
     if cert:
         _load_certificate(context, prefix, cert, key)
     context.check_hostname = is_name_checked
     context.verify_mode = ssl.CERT_REQUIRED if is_verified else ssl.CERT_NONE
     return context
+
+
+def _verifying_context(prefix: str, ca: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca or None)
+    except (OSError, ValueError):
+        raise BadSetting(f"{prefix}_CA: {ca!r} has no certificate: it must be a PEM file of authorities") from None
 
 
 def _load_certificate(context: ssl.SSLContext, prefix: str, cert: str, key: str) -> None:

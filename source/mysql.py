@@ -10,14 +10,12 @@ from typing import Any, TypeVar
 import mysql.connector
 from mysql.connector import errorcode
 from mysql.connector.abstracts import MySQLConnectionAbstract
-from mysql.connector.connection import MySQLConnection
-from mysql.connector.constants import ClientFlag
 from mysql.connector.errorcode import CR_SSL_CONNECTION_ERROR
-from mysql.connector.network import MySQLSocket
 
 from app import tls
-from app.errors import BadSource, DatabaseAway, WrongLibrary
+from app.errors import DatabaseAway, DatabaseRefused
 from app.settings import Settings
+from source.secure_connection import ClearTextRefused, SecureConnection
 
 Connection = MySQLConnectionAbstract
 
@@ -27,19 +25,26 @@ RowT = TypeVar("RowT", bound=tuple[object, ...])
 LOCK_WAIT_S = 10
 IDLE_TIMEOUT_S = 60
 
-#: Errors that a later attempt cannot solve.
+#: Errors that only a change of the settings or of the account can solve.
 _REFUSALS = {
     errorcode.ER_ACCESS_DENIED_ERROR,
-    errorcode.ER_DBACCESS_DENIED_ERROR,
+    errorcode.ER_ACCESS_DENIED_NO_PASSWORD_ERROR,
+    errorcode.ER_ACCOUNT_HAS_BEEN_LOCKED,
     errorcode.ER_BAD_DB_ERROR,
+    errorcode.ER_DBACCESS_DENIED_ERROR,
+    errorcode.ER_HOST_NOT_PRIVILEGED,
+    errorcode.ER_MUST_CHANGE_PASSWORD,
+    errorcode.ER_MUST_CHANGE_PASSWORD_LOGIN,
+    4151,  # MariaDB's ER_ACCOUNT_HAS_BEEN_LOCKED
 }
 
 
 def connect(settings: Settings) -> Connection:
     """Open a connection with UTC, utf8mb4, autocommit and READ COMMITTED.
 
-    With READ COMMITTED no read locks the shop's rows. Raises BadSource when the server refuses the
-    user, has no trusted certificate or no such database; DatabaseAway when it does not answer.
+    With READ COMMITTED no read locks the shop's rows. Raises DatabaseRefused when the
+    server refuses the user, has no trusted certificate or no such database; DatabaseAway when it
+    does not answer.
     """
     options: dict[str, Any] = {
         "host": settings.mysql_host,
@@ -54,21 +59,22 @@ def connect(settings: Settings) -> Connection:
         "autocommit": True,
         "connection_timeout": 10,
     }
-    context = tls.mysql_context(settings)
-    connection: MySQLConnection
+    requires_tls = settings.mysql_tls not in ("DISABLED", "PREFERRED")
     try:
-        if context is not None:
-            connection = _TlsConnection(context, **options)
-        else:
-            connection = MySQLConnection(**options, ssl_disabled=settings.mysql_tls == "DISABLED")
-        execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        # The server ends the connection of a frozen or lost leader, which also frees its lock.
-        execute(connection, f"SET SESSION wait_timeout = {IDLE_TIMEOUT_S}")
-        # While a statement waits for a table's lock, the shop's statements wait behind it.
-        execute(connection, f"SET SESSION lock_wait_timeout = {LOCK_WAIT_S}")
+        connection = SecureConnection(tls.mysql_context(settings), requires_tls, **options)
+        prepare_session(connection)
     except mysql.connector.Error as exc:
         raise _connection_error(settings, exc) from None
     return connection
+
+
+def prepare_session(connection: Connection) -> None:
+    """Set the session variables that the connector does not set. Raises mysql.connector.Error."""
+    execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    # wait_timeout: the server ends the connection of a frozen or lost leader, which also frees its
+    # lock. lock_wait_timeout: while a statement waits for a table's lock, the shop's statements
+    # wait behind it.
+    execute(connection, f"SET SESSION wait_timeout = {IDLE_TIMEOUT_S}, lock_wait_timeout = {LOCK_WAIT_S}")
 
 
 @contextmanager
@@ -120,19 +126,29 @@ def fetch_row(
     return row
 
 
-def _connection_error(settings: Settings, exc: mysql.connector.Error) -> BadSource | DatabaseAway:
-    server = f"{settings.mysql_host}:{settings.mysql_port}"
+def _connection_error(settings: Settings, exc: mysql.connector.Error) -> DatabaseRefused | DatabaseAway:
+    server, mode = f"{settings.mysql_host}:{settings.mysql_port}", settings.mysql_tls
     login = f"{settings.mysql_user}@{server}/{settings.mysql_database}"
     cause = exc.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return BadSource(
+        return DatabaseRefused(
             f"the certificate of MySQL at {server} is not trusted ({cause.verify_message}): set LATELY_MYSQL_CA to the "
             "authority that signed it, and LATELY_MYSQL_HOST to a name that the certificate contains"
         )
     if exc.errno == CR_SSL_CONNECTION_ERROR:
-        return BadSource(
-            f"MySQL at {server} has no TLS, and LATELY_MYSQL_TLS is {settings.mysql_tls}: enable TLS on the server, or "
+        return DatabaseRefused(
+            f"MySQL at {server} has no TLS, and LATELY_MYSQL_TLS is {mode}: enable TLS on the server, or "
             "set LATELY_MYSQL_TLS to PREFERRED"
+        )
+    if isinstance(exc, ClearTextRefused):
+        if mode == "PREFERRED":
+            fix = "enable TLS on the server, which has none"
+        else:
+            fix = "set LATELY_MYSQL_TLS to VERIFY_IDENTITY or REQUIRED"
+        return DatabaseRefused(
+            f"MySQL asks for the password of {login} in clear text on a connection without TLS, as "
+            f"caching_sha2_password does when its cache is empty; LATELY_MYSQL_TLS is {mode}, and the password was "
+            f"not sent: {fix}"
         )
     if isinstance(cause, ssl.SSLError):
         return DatabaseAway(
@@ -140,42 +156,16 @@ def _connection_error(settings: Settings, exc: mysql.connector.Error) -> BadSour
             f"certificate in LATELY_MYSQL_CERT ({settings.mysql_cert or 'unset'}): set a certificate that it trusts"
         )
     if exc.errno == errorcode.ER_SECURE_TRANSPORT_REQUIRED:
-        return BadSource(
-            f"MySQL at {server} takes TLS only, and LATELY_MYSQL_TLS is {settings.mysql_tls}: "
-            "set it to VERIFY_IDENTITY or REQUIRED"
+        return DatabaseRefused(
+            f"MySQL at {server} takes TLS only, and LATELY_MYSQL_TLS is {mode}: set it to VERIFY_IDENTITY or REQUIRED"
         )
     if exc.errno in _REFUSALS:
-        return BadSource(f"MySQL refuses {login}: {exc.msg}; correct LATELY_MYSQL_*")
+        return DatabaseRefused(f"MySQL refuses {login}: {exc.msg}; correct LATELY_MYSQL_*")
+    if isinstance(exc, mysql.connector.NotSupportedError):
+        return DatabaseRefused(
+            f"MySQL refuses {login}: {exc.msg}; use caching_sha2_password, or mysql_native_password on MariaDB"
+        )
     return DatabaseAway(f"no answer from MySQL as {login} ({exc}): start it, or set LATELY_MYSQL_*")
-
-
-class _TlsConnection(MySQLConnection):
-    """A connection that uses exactly the given TLS context.
-
-    The connector itself continues without TLS when the server has none, and trusts the system's
-    certificate authorities in addition to the given ones.
-    """
-
-    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
-        self._context = context
-        super().__init__(**options)
-
-    def _do_handshake(self) -> None:
-        super()._do_handshake()
-        # At this point the client has sent nothing yet.
-        if not self._client_flags & ClientFlag.SSL:
-            raise mysql.connector.InterfaceError("the server has none", errno=CR_SSL_CONNECTION_ERROR)
-
-    def _get_connection(self) -> MySQLSocket:
-        connection = super()._get_connection()
-        connection.build_ssl_context = lambda **_: self._context  # type: ignore[method-assign]  # no other hook exists
-        return connection
-
-    def _open_connection(self) -> None:
-        super()._open_connection()
-        used = None if self._socket is None else getattr(self._socket.sock, "context", None)
-        if used is not self._context:
-            raise WrongLibrary("mysql-connector-python ignores Lately's TLS settings: install an earlier version of it")
 
 
 def read_server_name(connection: Connection) -> str:

@@ -17,7 +17,7 @@ from app import metrics as shared_metrics
 from app import otel
 from app.control import generation, source_state
 from app.control.source_state import LeaderStatus, SourceStateReader
-from app.errors import BadSource, Refused, ServerAway, WrongGeneration
+from app.errors import BadSource, DatabaseRefused, Refused, ServerAway, WrongGeneration
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
 from app.logs import event_fields
@@ -86,7 +86,8 @@ class SourceService(Service):
             except (*_TRANSIENT, *_FATAL) as exc:
                 diagnosis = await diagnose(self.settings, exc) if isinstance(exc, KafkaError) else None
                 error = diagnosis or exc
-                if isinstance(error, _FATAL):
+                # The command has connected before: the server refuses what it accepted at the start.
+                if isinstance(error, _FATAL) and not isinstance(error, DatabaseRefused):
                     self.fatal_error = error
                     raise error from None
                 has_published = self.published > published_before

@@ -312,17 +312,18 @@ def test_an_order_goes_all_the_way_and_new_passwords_are_noticed(fort: Fort):
         assert "hunter" not in worker.get(page).text
     assert "SaslHandShakeRequest" in worker.process.log.read_text(), "the log does not say what is sent"
 
-    # MySQL: the source notices when it has to connect again.
+    # MySQL: the source notices when it has to connect again, and waits until the password is correct.
     stack.execute(f"ALTER USER {USER} IDENTIFIED BY 'another'")
     for (number,) in stack.select(f"SELECT id FROM information_schema.processlist WHERE user = '{USER}'"):
         stack.execute(f"KILL {number}")
-    assert source.child.wait(30) == 2
-    assert source.tail(1).startswith(f"lately: MySQL refuses {USER}@")
+    stack.insert(("o-2", "mug", "ann", "9.90", "2026-01-31 09:00:00", "card"))
+    eventually(lambda: f"publishing stopped (MySQL refuses {USER}@" in source.tail(), 30)
+    assert "correct LATELY_MYSQL_*); trying again in" in source.tail()
+    code, output = ending(fort, SOURCE)
+    assert (code, "lately: MySQL refuses" in output) == (2, True), "a start is refused"
     stack.execute(f"ALTER USER {USER} IDENTIFIED BY '{MYSQL_PASSWORD}'")
 
-    # Kafka: so does the source; the worker stays, for what it has it can still show, and says what is wrong.
-    source = stack.source()
-    stack.insert(("o-2", "mug", "ann", "9.90", "2026-01-31 09:00:00", "card"))
+    # Kafka: the source ends; the worker stays, for what it has it can still show, and says what is wrong.
     eventually(lambda: shows(worker, stack), 30)
     fort.kafka.set_password("another")
     broker.stop()

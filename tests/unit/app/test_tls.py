@@ -153,7 +153,8 @@ def test_a_key_with_a_password_is_refused_instead_of_asking_for_it(secured, pref
 def test_an_authority_that_is_named_is_the_only_one_that_is_trusted(pems):
     for secured, prefix in SERVERS:
         settings = Settings.from_env({**secured, f"{prefix}_CA": pems["ca"]})
-        context = tls.mysql_context(settings) or tls.kafka_options(settings)["ssl_context"]
+        is_mysql = prefix == "LATELY_MYSQL"
+        context = tls.mysql_context(settings) if is_mysql else tls.kafka_options(settings)["ssl_context"]
         assert len(context.get_ca_certs()) == 1
         assert context.verify_mode == ssl.CERT_REQUIRED
 
@@ -161,6 +162,7 @@ def test_an_authority_that_is_named_is_the_only_one_that_is_trusted(pems):
 @pytest.mark.parametrize(
     ("mode", "verifies", "named"),
     [
+        ("PREFERRED", ssl.CERT_NONE, False),
         ("REQUIRED", ssl.CERT_NONE, False),
         ("VERIFY_CA", ssl.CERT_REQUIRED, False),
         ("VERIFY_IDENTITY", ssl.CERT_REQUIRED, True),
@@ -169,6 +171,16 @@ def test_an_authority_that_is_named_is_the_only_one_that_is_trusted(pems):
 def test_the_modes_of_mysql_mean_what_they_mean_to_its_own_clients(mode, verifies, named):
     context = tls.mysql_context(Settings(mysql_tls=mode))
     assert (context.verify_mode, context.check_hostname) == (verifies, named)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in tls.MODES if mode != "DISABLED"])
+def test_all_connections_to_mysql_share_one_context(mode):
+    assert tls.mysql_context(Settings(mysql_tls=mode)) is tls.mysql_context(Settings(mysql_tls=mode))
+
+
+@pytest.mark.parametrize("mode", ["PREFERRED", "REQUIRED"])
+def test_authorities_that_verify_nothing_are_not_loaded(mode):
+    assert tls.mysql_context(Settings(mysql_tls=mode)).cert_store_stats()["x509"] == 0
 
 
 def test_kafka_is_always_verified_by_name():
@@ -217,7 +229,8 @@ def test_a_login_that_is_refused_for_long_is_said_now_and_then_with_what_to_do(c
 #: Functions and classes that create connections, and the modules that may call them directly.
 KAFKA_MAKERS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient", "create_conn"}
 MYSQL_MAKERS = {"connect", "MySQLConnection", "MySQLConnectionPool", "CMySQLConnection"}
-KAFKA, MYSQL = {"app/kafka/client.py", "app/tls.py", "chunks/client.py"}, {"source/mysql.py"}
+KAFKA = {"app/kafka/client.py", "app/tls.py", "chunks/client.py"}
+MYSQL = {"source/mysql.py", "source/secure_connection.py"}
 OTHER_CLIENTS = {"confluent_kafka", "kafka", "pymysql", "MySQLdb", "aiomysql"}
 SECURITY_OPTIONS = {
     "bootstrap_servers",
