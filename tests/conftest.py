@@ -6,12 +6,16 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
 
+from local.artifacts import MARIADB, MYSQL, Artifacts, DownloadFailed, MissingTool, resolve
+from local.database import start_database
+from local.database_server import DatabaseServer
+from local.kafka import start_kafka
 from tests.kit import shared
 from tests.kit.python_process import close_template
 from tests.kit.scheduler import UnitScheduling, arrange
@@ -19,6 +23,8 @@ from tests.kit.stack import ROOT, Servers, Stack, remove_settings
 
 #: The variables of whoever runs the tests: servers of their own, for example.
 SETTINGS = {name: os.environ[name] for name in os.environ if name.startswith("LATELY_")}
+#: Names a database of whoever runs the tests, on which all of them run.
+OWN_DATABASE = "LATELY_MYSQL_HOST"
 _LOG_FOLDERS = pytest.StashKey[list[Path]]()
 _TAIL_LINES = 40
 #: The folders in which programs leave files on purpose.
@@ -39,10 +45,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifacts():
-    """The programs of the local servers."""
-    from local.artifacts import resolve
-
+def artifacts() -> Artifacts:
+    """The programs of Kafka and MariaDB."""
     return resolve(ROOT / ".lately")
 
 
@@ -51,7 +55,6 @@ def kafka(run_folder: Path, request: pytest.FixtureRequest) -> str:
     """The address of a real broker: LATELY_KAFKA, or the one of this run."""
     if "LATELY_KAFKA" in SETTINGS:
         return SETTINGS["LATELY_KAFKA"]
-    from local.kafka import start_kafka
 
     def start(folder: Path) -> dict:
         broker = start_kafka(request.getfixturevalue("artifacts"), folder)
@@ -62,27 +65,55 @@ def kafka(run_folder: Path, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def database(run_folder: Path, request: pytest.FixtureRequest) -> dict:
+def database_product(request: pytest.FixtureRequest) -> str:
+    """The product of the database server: MariaDB, or with the mark `both_databases` each of them in turn."""
+    return getattr(request, "param", MARIADB)
+
+
+@pytest.fixture(scope="session")
+def database_artifacts(database_product: str, run_folder: Path, request: pytest.FixtureRequest) -> Artifacts:
+    """The programs of the database server; without a MySQL the tests on it are skipped, and fail where CI=true."""
+    if database_product == MARIADB:
+        return request.getfixturevalue("artifacts")
+    reason = shared.start_once(run_folder, "mysql-programs", lambda _: {"missing": _fetch_mysql()})["missing"]
+    if reason is None:
+        return resolve(ROOT / ".lately", product=MYSQL)
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _fetch_mysql() -> str | None:
+    """The reason why there is no MySQL on this machine, or None."""
+    try:
+        resolve(ROOT / ".lately", product=MYSQL)
+    except (MissingTool, DownloadFailed) as exc:
+        return str(exc)
+    return None
+
+
+@pytest.fixture(scope="session")
+def database(database_product: str, run_folder: Path, request: pytest.FixtureRequest) -> dict:
     """How to reach a real MySQL or MariaDB: LATELY_MYSQL_*, or the one of this run."""
-    if "LATELY_MYSQL_HOST" in SETTINGS:
+    if OWN_DATABASE in SETTINGS:
         return {
-            "host": SETTINGS["LATELY_MYSQL_HOST"],
+            "host": SETTINGS[OWN_DATABASE],
             "port": int(SETTINGS.get("LATELY_MYSQL_PORT", 3306)),
             "user": SETTINGS.get("LATELY_MYSQL_USER", "root"),
             "password": SETTINGS.get("LATELY_MYSQL_PASSWORD", ""),
         }
-    return shared.start_once(run_folder, "mariadb", _database_starter(request))
+    return _start_database(request, run_folder, database_product)
 
 
-def _database_starter(request: pytest.FixtureRequest) -> Callable[[Path], dict]:
-    from local.mariadb import start_mariadb
+def _start_database(request: pytest.FixtureRequest, run: Path, name: str) -> dict:
+    artifacts = request.getfixturevalue("database_artifacts")
 
     def start(folder: Path) -> dict:
-        server = start_mariadb(request.getfixturevalue("artifacts"), folder)
+        server = start_database(artifacts, folder)
         shared.detach(server.process)
         return {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
 
-    return start
+    return shared.start_once(run, name, start)
 
 
 @pytest.fixture(scope="session")
@@ -92,15 +123,17 @@ def servers(kafka: str, database: dict) -> Servers:
 
 
 @pytest.fixture(scope="session")
-def watermark_servers(kafka: str, database: dict, run_folder: Path, request: pytest.FixtureRequest) -> Servers:
+def watermark_servers(
+    kafka: str, database: dict, database_product: str, run_folder: Path, request: pytest.FixtureRequest
+) -> Servers:
     """Both servers; no test outside the group `watermark` has transactions on this database.
 
     A watermark waits for every transaction of the server, and many readers of the list of transactions disturb each
     other.
     """
-    if "LATELY_MYSQL_HOST" in SETTINGS:
+    if OWN_DATABASE in SETTINGS:
         return Servers(kafka, **database)
-    return Servers(kafka, **shared.start_once(run_folder, "mariadb-watermark", _database_starter(request)))
+    return Servers(kafka, **_start_database(request, run_folder, f"{database_product}-watermark"))
 
 
 @pytest.fixture
@@ -110,17 +143,12 @@ def watermark_stack(watermark_servers: Servers, tmp_path: Path) -> Iterator[Stac
         yield stack
 
 
-@pytest.fixture(scope="session")
-def unpacked_servers(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Both servers, the database being the one that Maven brings, also where another one is on the PATH."""
-    from local import artifacts
-    from local.mariadb import start_mariadb
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts, "installed_database", lambda: None)
-        unpacked = artifacts.resolve(ROOT / ".lately")
-    with start_mariadb(unpacked, tmp_path_factory.mktemp("unpacked")) as server:
-        yield Servers(kafka, server.host, server.port, server.user, server.password)
+@pytest.fixture
+def own_database(database_artifacts: Artifacts, kafka: str, tmp_path: Path) -> Iterator[tuple[DatabaseServer, Stack]]:
+    """A database server that a test may break, and a shop on it."""
+    with start_database(database_artifacts, tmp_path / "own") as server:
+        with Stack(Servers(kafka, server.host, server.port, server.user, server.password), tmp_path) as stack:
+            yield server, stack
 
 
 @pytest.fixture
@@ -142,7 +170,16 @@ def chromium() -> str:
     return path
 
 
-# -- the order of the tests
+# -- the database servers and the order of the tests
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with the mark `both_databases` on MariaDB and on MySQL."""
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    if "one_database" in marks or "both_databases" not in marks or OWN_DATABASE in SETTINGS:
+        return
+    if "database_product" in metafunc.fixturenames:
+        metafunc.parametrize("database_product", [MARIADB, MYSQL], indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

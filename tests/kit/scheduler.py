@@ -53,9 +53,11 @@ def arrange(items: list[pytest.Item], folder: Path) -> None:
 
 def _unit(item: pytest.Item) -> str:
     group = item.get_closest_marker("group")
+    # The tests on each database server are a unit of their own.
+    product = item.callspec.params.get("database_product", "") if hasattr(item, "callspec") else ""
     if group is not None:
-        return str(group.args[0])
-    return item.nodeid.partition("::")[0] if _uses_module_fixture(item) else item.nodeid
+        return f"{group.args[0]}-{product}"
+    return f"{item.nodeid.partition('::')[0]}-{product}" if _uses_module_fixture(item) else item.nodeid
 
 
 def _uses_module_fixture(item: pytest.Item) -> bool:

@@ -9,9 +9,10 @@ import trustme
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 from cryptography.hazmat.primitives import serialization
 
-from local.artifacts import Artifacts
+from local.artifacts import MARIADB, Artifacts
+from local.database import start_database
+from local.database_server import DatabaseServer
 from local.kafka import Kafka, start_kafka
-from local.mariadb import MariaDB, start_mariadb
 from local.process import find_free_port
 
 USER = "lately"
@@ -104,10 +105,11 @@ def start_secured_kafka(artifacts: Artifacts, folder: Path, authority: Authority
     return secured
 
 
-def start_secured_mariadb(artifacts: Artifacts, folder: Path, authority: Authority) -> MariaDB:
+def start_secured_database(artifacts: Artifacts, folder: Path, authority: Authority) -> DatabaseServer:
     """Start a database with TLS; it does not demand it yet."""
     server = authority.issue("mysql-server", "127.0.0.1")
-    return start_mariadb(
-        artifacts, folder, None, "--ssl", f"--ssl-ca={authority.ca}", f"--ssl-cert={server.cert}",
+    enable = ("--ssl",) if artifacts.product == MARIADB else ()  # MySQL has TLS by default, and not this option
+    return start_database(
+        artifacts, folder, None, *enable, f"--ssl-ca={authority.ca}", f"--ssl-cert={server.cert}",
         f"--ssl-key={server.key}",
     )  # fmt: skip

@@ -25,7 +25,7 @@ COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"
 
 
 #: No transaction of another test may be open beside a watermark: these tests run one after the other.
-pytestmark = pytest.mark.group("watermark")
+pytestmark = [pytest.mark.group("watermark"), pytest.mark.both_databases]
 
 
 @pytest.fixture

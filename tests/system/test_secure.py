@@ -19,7 +19,7 @@ from app.kafka.admin import missing_topics
 from app.kafka.client import diagnose
 from app.settings import Settings
 from domain.errors import LatelyError
-from local.mariadb import MariaDB
+from local.database_server import DatabaseServer
 from local.process import LocalProcess, find_free_port
 from source.mysql import connect
 from tests.kit.eventually import eventually
@@ -30,8 +30,8 @@ from tests.kit.secured import (
     Authority,
     Pair,
     SecuredKafka,
+    start_secured_database,
     start_secured_kafka,
-    start_secured_mariadb,
 )
 from tests.kit.stack import PYTHON, ROOT, Servers, Stack, Worker
 
@@ -45,7 +45,7 @@ class Fort(NamedTuple):
 
     stack: Stack
     kafka: SecuredKafka
-    database: MariaDB
+    database: DatabaseServer
     authority: Authority
     stranger: Authority
     mine: Pair
@@ -72,7 +72,7 @@ def fort(artifacts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fort]:
     folder = tmp_path_factory.mktemp("fort")
     authority, stranger = Authority(folder), Authority(folder, "stranger")
     kafka = start_secured_kafka(artifacts, folder, authority)
-    with kafka.broker, start_secured_mariadb(artifacts, folder, authority) as database:
+    with kafka.broker, start_secured_database(artifacts, folder, authority) as database:
         servers = Servers(kafka.broker.address, database.host, database.port, database.user, database.password)
         with Stack(servers, folder) as stack:
             for statement in (
