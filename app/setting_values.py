@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta
 
@@ -20,6 +20,11 @@ MIN_SECRET_BYTES = 16
 
 #: The default of LATELY_FALLBACK_PER_S on a worker with LATELY_MYSQL_HOST.
 FALLBACK_PER_S = 20
+
+#: The default table of the outbox, and the suffix of the shop's database in the name of its schema.
+DEFAULT_OUTBOX, OUTBOX_SCHEMA_SUFFIX = "purchase_outbox", "_lately"
+#: MySQL's limit for the name of a schema.
+_MAX_SCHEMA_CHARACTERS = 64
 
 #: The two ways to capture the shop's changes.
 OUTBOX, WATERMARK = "outbox", "watermark"
@@ -44,6 +49,13 @@ MysqlTls = Literal["DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDE
 def setting(default: Any, help: str, *, secret: bool = False) -> Any:
     """Declare a setting with its help text; a secret is masked and can be read from a file."""
     return field(default=default, repr=not secret, metadata={"help": help, "secret": secret})
+
+
+class OutboxName(NamedTuple):
+    """Schema and name of the outbox table."""
+
+    schema: str
+    table: str
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,11 @@ class SettingValues:
     )
     source_id: str = setting("id", "AUTO_INCREMENT column of the shop's table that the watermark follows")
     source_settle_s: PositiveInt = setting(300, "seconds after which a missing id is skipped without proof (watermark)")
-    source_outbox: str = setting("purchase_outbox", "outbox table that the triggers write to")
+    source_outbox: str = setting(
+        "",
+        "outbox table that the triggers write to: table (in the shop's database) or schema.table; unset: "
+        f"<database>{OUTBOX_SCHEMA_SUFFIX}.{DEFAULT_OUTBOX}, or the outbox of an earlier version",
+    )
     source_poll_ms: PositiveInt = setting(100, "maximum pause between two reads of an empty outbox, ms")
     source_batch_rows: PositiveInt = setting(500, "maximum number of rows read and published at once")
     source_metrics_port: OptionalPort = setting(0, "port on which `lately source` serves /metrics; 0: none")
@@ -172,6 +188,16 @@ class SettingValues:
                 raise BadSetting(f"LATELY_SOURCE_COLUMNS: {ours} is named twice")
             names[ours] = theirs
         return names
+
+    @property
+    def outbox(self) -> OutboxName:
+        """Schema and table of the outbox; without LATELY_SOURCE_OUTBOX those of a new installation."""
+        schema, _, table = self.source_outbox.rpartition(".")
+        if table:
+            return OutboxName(schema or self.mysql_database, table)
+        schema = f"{self.mysql_database}{OUTBOX_SCHEMA_SUFFIX}"
+        is_too_long = len(schema) > _MAX_SCHEMA_CHARACTERS
+        return OutboxName(self.mysql_database if is_too_long else schema, DEFAULT_OUTBOX)
 
     @property
     def group(self) -> str:

@@ -36,6 +36,10 @@ PREFIX = "LATELY_"
 FILE_SUFFIX = "_FILE"
 #: A purchase has up to 6,420 bytes, a record of Kafka 1 MiB.
 MAX_RECENT = 128
+#: MySQL's limit for names of schemas, tables and columns.
+MAX_NAME_CHARACTERS = 64
+#: The names of triggers, and of the tables beside the outbox, have up to 7 characters more.
+MAX_OUTBOX_CHARACTERS = 57
 
 #: Variables of earlier versions -> the error message for them.
 REMOVED = {
@@ -128,23 +132,29 @@ class Settings(SettingValues):
                 raise BadSetting(
                     f"LATELY_{name.upper()}: {getattr(self, name)!r} must be letters, digits, '.', '_' and '-'"
                 )
-        # The names of the triggers are the outbox's with 7 more characters.
-        for name, max_length in (
-            ("source_table", 64),
-            ("source_id", 64),
-            ("source_outbox", 57),
-            ("mysql_database", 64),
-        ):
-            if not re.fullmatch(rf"[^`\0/\\]{{1,{max_length}}}", getattr(self, name)):
+        for name in ("source_table", "source_id", "mysql_database"):
+            if not _is_table_name(getattr(self, name), MAX_NAME_CHARACTERS):
                 raise BadSetting(
-                    f"LATELY_{name.upper()}: {getattr(self, name)!r} must be a name of 1 to {max_length} characters"
+                    f"LATELY_{name.upper()}: {getattr(self, name)!r} must be a name of 1 to "
+                    f"{MAX_NAME_CHARACTERS} characters"
                 )
+        schema, dot, table = self.source_outbox.rpartition(".")
+        is_valid = _is_table_name(table, MAX_OUTBOX_CHARACTERS) and "." not in schema
+        if self.source_outbox and not (is_valid and (not dot or _is_table_name(schema, MAX_NAME_CHARACTERS))):
+            raise BadSetting(
+                f"LATELY_SOURCE_OUTBOX: {self.source_outbox!r} must be table or schema.table, where the table has 1 to "
+                f"{MAX_OUTBOX_CHARACTERS} characters and the schema 1 to {MAX_NAME_CHARACTERS}"
+            )
 
     def to_display(self) -> dict[str, object]:
         """Return all settings for people to read: secrets as ***, switches as 0 and 1."""
         return {
             spec.name: _display(getattr(self, spec.name), spec.metadata["secret"]) for spec in dataclasses.fields(self)
         }
+
+
+def _is_table_name(name: str, max_characters: int) -> bool:
+    return re.fullmatch(rf"[^`\0/\\]{{1,{max_characters}}}", name) is not None
 
 
 def _display(value: object, is_secret: bool) -> object:

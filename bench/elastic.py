@@ -245,7 +245,7 @@ def wait_until_caught_up(shop: BenchShop, fleet: Fleet) -> None:
     until = time.monotonic() + SECONDS_TO_CATCH_UP
     while time.monotonic() < until:
         with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
-            cursor.execute("SELECT COUNT(*) FROM purchase_outbox")
+            cursor.execute(f"SELECT COUNT(*) FROM {shop.outbox}")  # noqa: S608 - no input
             waiting = cursor.fetchone()[0]
         if not waiting and not compare_with_sql(shop, fleet)[0]:
             return

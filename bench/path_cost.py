@@ -98,11 +98,11 @@ def measure_drain(shop: BenchShop, path_cost: PathCost, rows: int) -> None:
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor, shop.publishing() as source:
         pids = {"source": source.pid, "database": shop.server.process.pid}
         row_count, began, before = (
-            count_outbox_rows(connection, cursor),
+            count_outbox_rows(shop, cursor),
             time.monotonic(),
             {n: cpu_s(pid) for n, pid in pids.items()},
         )
-        while count_outbox_rows(connection, cursor):
+        while count_outbox_rows(shop, cursor):
             if time.monotonic() - began > DRAIN_TIMEOUT_S:
                 raise RuntimeError(f"{rows} rows were not published within {DRAIN_TIMEOUT_S} s")
             time.sleep(0.2)
@@ -112,11 +112,11 @@ def measure_drain(shop: BenchShop, path_cost: PathCost, rows: int) -> None:
         )
 
 
-def count_outbox_rows(connection, cursor) -> int:
+def count_outbox_rows(shop, cursor) -> int:
     """Return the number of rows in the outbox."""
-    cursor.execute("SELECT COUNT(*) FROM purchase_outbox")
+    cursor.execute("ROLLBACK")  # a SELECT needs a new snapshot
+    cursor.execute(f"SELECT COUNT(*) FROM {shop.outbox}")  # noqa: S608 - no input
     (count,) = cursor.fetchone()
-    connection.rollback()  # the next SELECT needs a new snapshot
     return count
 
 

@@ -65,6 +65,7 @@ class BenchShop:
     def __init__(self, server: MariaDB, kafka: str) -> None:
         self.server = server
         self.name = f"b{uuid.uuid4().hex[:8]}"
+        self.outbox = f"{self.name}_lately.purchase_outbox"
         self.env = {
             "LATELY_ID": self.name, "LATELY_TOPIC_PREFIX": f"{self.name}-", "LATELY_KAFKA": kafka,
             "LATELY_MYSQL_HOST": server.host, "LATELY_MYSQL_PORT": str(server.port),
@@ -203,7 +204,7 @@ def measure_snapshot(shop: BenchShop, rows: int) -> tuple[float, float]:
     """Return the rows per second of a plain SELECT and of a snapshot."""
     shop.run("source", "setup")
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
-        cursor.execute("DROP TRIGGER purchase_outbox_insert")
+        cursor.execute(f"DROP TRIGGER {shop.name}_lately_purchase_outbox_insert")
     shop.fill(rows)
     with closing(shop.connect()) as connection, closing(connection.cursor()) as cursor:
         begun = time.monotonic()
@@ -231,7 +232,7 @@ def measure_delays(shop: BenchShop, seconds: int) -> tuple[list[float], int]:
                 connection.commit()
                 committed[f"live-{number}"] = time.time()
                 if number % LIVE_RATE == 0:
-                    cursor.execute("SELECT COUNT(*) FROM purchase_outbox")
+                    cursor.execute(f"SELECT COUNT(*) FROM {shop.outbox}")
                     max_rows = max(max_rows, cursor.fetchone()[0])
                     connection.rollback()
         arrived = _await_arrivals(arriving, stopping)

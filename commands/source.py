@@ -129,12 +129,13 @@ def _run() -> None:
     from app.kafka.admin import ensure_topics
     from app.logs import configure_handlers
     from source import mysql, triggers
+    from source.outbox_table import locate_outbox
     from source.service import SourceService
 
     settings = Settings.from_env()
     with closing(mysql.connect(settings)) as connection:
         if settings.source_mode == OUTBOX:
-            triggers.require_installed(connection, settings)
+            triggers.require_installed(connection, locate_outbox(connection, settings))
     asyncio.run(require_startable_generation(settings))
     asyncio.run(ensure_topics(settings))
     _serve_metrics(settings)

@@ -14,10 +14,9 @@ from app.settings import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
 from source import guarantee, snapshot, triggers
 from source.columns import Columns, find_column_problems, quote, read_shop_columns
 from source.mysql import Connection, connect, fetch_all, fetch_first, fetch_row, to_text
+from source.outbox_table import displayed_outbox, locate_outbox
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
-
-_PRIVILEGES = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER", "LOCK TABLES"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ def check_source(settings: Settings) -> list[Finding]:
     """
     with closing(connect(settings)) as connection:
         tls = "with TLS" if connection.is_secure else "without TLS"
+        settings = locate_outbox(connection, settings)
         findings = [Finding("connection", OK, f"MySQL answers as {_read_version(connection)}, {tls}")]
         checks: dict[str, Callable[[Connection, Settings], Iterator[Finding]]] = {
             "server": _check_server,
@@ -126,9 +126,9 @@ def _check_collations(connection: Connection, settings: Settings, columns: Colum
 def _check_outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:
     with suppress(BadSource):
         if triggers.read_first_version(connection, settings) is None:
-            yield Finding("outbox", FAILED, f"there is no {settings.source_outbox}", "run `lately source setup`")
+            yield Finding("outbox", FAILED, f"there is no {displayed_outbox(settings)}", "run `lately source setup`")
             return
-        yield Finding("outbox", OK, settings.source_outbox)
+        yield Finding("outbox", OK, displayed_outbox(settings))
         missing = triggers.find_missing(connection, settings)
         for name in missing:
             yield Finding(
@@ -141,17 +141,21 @@ def _check_outbox(connection: Connection, settings: Settings) -> Iterator[Findin
 
 def _check_privileges(connection: Connection, settings: Settings) -> Iterator[Finding]:
     """Check the privileges that setup and the triggers need."""
-    granted = _read_grants(connection, settings)
-    missing = [privilege for privilege in _PRIVILEGES if privilege not in granted]
-    for privilege in missing:
-        yield Finding(
-            f"privilege {privilege}",
-            FAILED,
-            "missing",
-            f"GRANT {privilege} ON `{settings.mysql_database}`.* TO the user",
-        )
-    if not missing:
-        yield Finding("privileges", OK, ", ".join(_PRIVILEGES))
+    granted = _read_grants(connection, settings.mysql_database)
+    required = {settings.mysql_database: triggers.SHOP_PRIVILEGES}
+    required[settings.outbox.schema] = (*required.get(settings.outbox.schema, ()), *triggers.OUTBOX_PRIVILEGES)
+    for schema, privileges in required.items():
+        in_schema = _read_grants(connection, schema)
+        missing = [privilege for privilege in dict.fromkeys(privileges) if privilege not in in_schema]
+        for privilege in missing:
+            yield Finding(
+                f"privilege {privilege}",
+                FAILED,
+                f"missing in {schema}",
+                f"GRANT {privilege} ON `{schema}`.* TO the user",
+            )
+        if not missing:
+            yield Finding(f"privileges in {schema}", OK, ", ".join(dict.fromkeys(privileges)))
     if (
         guarantee.read_variable(connection, "log_bin") == "ON"
         and guarantee.read_variable(connection, "log_bin_trust_function_creators") != "ON"
@@ -164,17 +168,21 @@ def _check_privileges(connection: Connection, settings: Settings) -> Iterator[Fi
         )  # fmt: skip
 
 
-def _read_grants(connection: Connection, settings: Settings) -> set[str]:
-    """Return the user's privileges on the shop's database."""
+def _read_grants(connection: Connection, schema: str) -> set[str]:
+    """Return the user's privileges on a schema."""
     privileges: set[str] = set()
     # In a GRANT the underscores of a database name may be escaped.
-    database = settings.mysql_database.replace("_", r"\_")
-    scopes = {"*.*", f"`{settings.mysql_database}`.*", f"`{database}`.*"}
+    escaped = schema.replace("_", r"\_")
+    scopes = {"*.*", f"`{schema}`.*", f"`{escaped}`.*"}
     for (line,) in fetch_all(connection, tuple[str | bytes], "SHOW GRANTS"):
         words, _, target = to_text(line).removeprefix("GRANT ").partition(" ON ")
         if target.partition(" TO ")[0] in scopes:
             privileges |= {word.strip().upper() for word in words.split(",")}
-    return {*_PRIVILEGES, "DROP", "SUPER", "PROCESS"} if "ALL PRIVILEGES" in privileges else privileges
+    return (
+        {*triggers.SHOP_PRIVILEGES, *triggers.OUTBOX_PRIVILEGES, "DROP", "SUPER", "PROCESS"}
+        if "ALL PRIVILEGES" in privileges
+        else privileges
+    )
 
 
 def _check_watermark(connection: Connection, settings: Settings) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from domain.codec import UNDECODABLE
 from domain.errors import UnreadableEvent
 from domain.events import SCHEMA, is_valid_traceparent, read_event
 from source.outbox import OutboxRow
+from source.outbox_table import displayed_outbox
 
 #: The Kafka headers of an event.
 EVENT_HEADERS = [("content-type", b"application/cloudevents+json")]
@@ -40,7 +41,7 @@ def build_record(row: OutboxRow, source: str, topics: Topics, settings: Settings
     except UnreadableEvent as exc:
         # An invalid payload would make the whole document invalid JSON, so it is stored alone.
         value = payload if exc.reason == "malformed-json" else value
-        headers = dead_letters.build_headers(exc, topic=settings.source_outbox, partition="", offset=row.id)
+        headers = dead_letters.build_headers(exc, topic=displayed_outbox(settings), partition="", offset=row.id)
         return OutgoingRecord(
             topics.orders_dead.name, dead_letters.truncate_part(key), dead_letters.truncate_part(value), headers
         )

@@ -69,10 +69,7 @@ def read_triggers(
         f"SELECT {_COLUMNS} FROM information_schema.triggers WHERE {condition}",
         () if everywhere else (settings.mysql_database,),
     )
-    expected = {
-        (schema.lower(), table.lower())
-        for schema, table in outboxes or {(settings.mysql_database, settings.source_outbox)}
-    }
+    expected = {(schema.lower(), table.lower()) for schema, table in outboxes or {settings.outbox}}
     found = []
     for row in rows:
         schema, name, table, event, definer, body = map(to_text, row)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from app.settings import OUTBOX, Settings
 from source.mysql import Connection, fetch_row
+from source.outbox_table import displayed_outbox
 
 #: MySQL's limit for the name of a lock.
 MAX_NAME_CHARACTERS = 64
@@ -50,7 +51,7 @@ def _select_flag(connection: Connection, statement: str, *parameters: str | int)
 
 
 def _captured_table(settings: Settings) -> str:
-    return settings.source_outbox if settings.source_mode == OUTBOX else settings.source_table
+    return displayed_outbox(settings) if settings.source_mode == OUTBOX else settings.source_table
 
 
 def _lock_name(kind: str, settings: Settings, table: str) -> str:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 import mysql.connector
-from mysql.connector import errorcode
 
 from app.settings import OUTBOX, Settings
 from domain.diagnosis import PendingChange, ShopRow
@@ -17,6 +16,7 @@ from domain.events import OrderLine, find_broken_rule, trace_id_of
 from source import user_rows
 from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
 from source.mysql import Connection, connect, explain_errors, fetch_all
+from source.outbox_table import UNKNOWN_TABLE, locate_outbox, quoted_outbox
 
 #: Upper limit for the rows and for the pending changes of an order; real orders have few.
 MAX_ROWS = 1_000
@@ -127,15 +127,16 @@ def _read_outbox(connection: Connection, settings: Settings, where: str, value: 
     if settings.source_mode != OUTBOX:
         return []
     try:
+        settings = locate_outbox(connection, settings)
         rows = fetch_all(
             connection,
             tuple[str | bytes, str, Decimal, str | None],
             "SELECT payload, type, UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(created_at), traceparent"
-            f" FROM {quote(settings.source_outbox)} WHERE {where} ORDER BY id LIMIT {MAX_ROWS}",
+            f" FROM {quoted_outbox(settings)} WHERE {where} ORDER BY id LIMIT {MAX_ROWS}",
             (value,),
         )
     except mysql.connector.Error as exc:
-        if exc.errno == errorcode.ER_NO_SUCH_TABLE:
+        if exc.errno in UNKNOWN_TABLE:
             return []
         raise
     return [

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from app.errors import BadSource
 from app.settings import Settings
 from source import triggers
-from source.columns import quote
 from source.mysql import Connection, execute, fetch_all, fetch_row, read_server_time
+from source.outbox_table import displayed_outbox, quoted_outbox
 
 # Ids start at the microseconds since 1970. This smallest possible start is in the year 2001.
 _SMALLEST_ID = 10**15
@@ -67,11 +67,11 @@ class Outbox:
             "SELECT id, COALESCE(version, id), event_id, type, payload, traceparent,"
             " DATE_FORMAT(created_at, '%Y-%m-%dT%H:%i:%S.%fZ'),"
             " CAST(UNIX_TIMESTAMP(created_at) * 1000000 AS UNSIGNED)"
-            f" FROM {quote(self._settings.source_outbox)} ORDER BY id LIMIT {self._settings.source_batch_rows}",
+            f" FROM {quoted_outbox(self._settings)} ORDER BY id LIMIT {self._settings.source_batch_rows}",
         )
         rows = [OutboxRow(*row[:7]) for row in values]
         if rows and rows[0].id < _SMALLEST_ID:
-            outbox = self._settings.source_outbox
+            outbox = displayed_outbox(self._settings)
             raise BadSource(
                 f"the ids of {outbox} were restarted (was it truncated?): "
                 f"DROP TABLE {outbox}, {outbox}_state; then `lately source setup`"
@@ -91,7 +91,7 @@ class Outbox:
         execute(
             self._connection,
             "DELETE waiting FROM JSON_TABLE(%s, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS published"
-            f" STRAIGHT_JOIN {quote(self._settings.source_outbox)} AS waiting FORCE INDEX (PRIMARY)"
+            f" STRAIGHT_JOIN {quoted_outbox(self._settings)} AS waiting FORCE INDEX (PRIMARY)"
             " ON waiting.id = published.id",
             (json.dumps([row.id for row in rows]),),
         )
@@ -99,5 +99,5 @@ class Outbox:
     def _read_time_and_highest_id(self) -> tuple[int, int]:
         # The time first: changes committed after it may be visible or not.
         now = read_server_time(self._connection)
-        statement = f"SELECT COALESCE(MAX(id), 0) FROM {quote(self._settings.source_outbox)}"
+        statement = f"SELECT COALESCE(MAX(id), 0) FROM {quoted_outbox(self._settings)}"
         return now, fetch_row(self._connection, tuple[int], statement)[0]

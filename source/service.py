@@ -31,6 +31,7 @@ from source.events import OutgoingRecord, build_record
 from source.guarantee import Guarantee
 from source.mysql import Connection, connect, read_server_name, read_server_time
 from source.outbox import Outbox, OutboxRow
+from source.outbox_table import locate_outbox
 from source.publisher import Publisher, open_publisher
 from source.watermark import Watermark
 
@@ -68,6 +69,8 @@ class SourceService(Service):
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__()
         self.settings, self.topics = settings, topics
+        #: `settings` without the name of an outbox that exists: `setup` may move it.
+        self._given_settings = settings
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.published = self.reported = 0
         self._is_leading = False
@@ -136,6 +139,7 @@ class SourceService(Service):
         """
         connection = await asyncio.to_thread(connect, self.settings)
         try:
+            self.settings = await asyncio.to_thread(locate_outbox, connection, self._given_settings)
             async with source_state.open_reader(self.settings) as reader:
                 await self._acquire_leadership(connection, reader)
             if self.should_stop:

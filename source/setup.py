@@ -20,6 +20,7 @@ from domain.values import parse_rfc3339
 from source import guarantee, snapshot, triggers, watermark
 from source.columns import quote
 from source.mysql import Connection, connect, execute, fetch_row
+from source.outbox_table import displayed_outbox, is_in_shop_database, locate_outbox, quoted_outbox
 from source.publisher import open_publisher
 
 _AGE = re.compile(r"([0-9]{1,6})([mhdw])", re.ASCII)
@@ -49,9 +50,10 @@ def setup(
         finished = None
     if settings.source_mode == OUTBOX:
         with closing(connect(settings)) as connection:
+            settings = locate_outbox(connection, settings)
             triggers.install(connection, settings)
             version = snapshot.snapshot_version(connection, settings)
-        report(f"every change of {table} goes to {settings.source_outbox}")
+        report(f"every change of {table} goes to {displayed_outbox(settings)}")
         is_set_up = finished is not None and finished.version == version
     else:
         is_set_up = finished is not None and states.watermark is not None
@@ -88,8 +90,10 @@ def setup_statements(settings: Settings) -> str:
     if settings.source_mode != OUTBOX:
         return "-- In watermark mode the source only reads: there are no statements to execute."
     with closing(connect(settings)) as connection:
+        settings = locate_outbox(connection, settings)
         trigger_statements = triggers.expected_triggers(connection, settings).values()
     statements = [
+        *([] if is_in_shop_database(settings) else [triggers.schema_statement(settings)]),
         *triggers.table_statements(settings),
         *triggers.version_statements(settings, triggers.now_microseconds()),
     ]
@@ -110,6 +114,7 @@ def teardown(settings: Settings, force: bool, report: Callable[[str], None] = pr
     """
     with closing(connect(settings)) as connection:
         try:
+            settings = locate_outbox(connection, settings)
             has_outbox = triggers.read_first_version(connection, settings) is not None
             installed = triggers.read_trigger_names(connection, settings)
             if has_outbox:
@@ -125,18 +130,18 @@ def teardown(settings: Settings, force: bool, report: Callable[[str], None] = pr
             if has_outbox:
                 execute(
                     connection,
-                    f"DROP TABLE {quote(settings.source_outbox)}, {triggers.quoted_state_table(settings)}",
+                    f"DROP TABLE {quoted_outbox(settings)}, {triggers.quoted_state_table(settings)}",
                 )
-            report(f"table {settings.source_outbox} is removed" if has_outbox else "there is no outbox")
+            report(f"table {displayed_outbox(settings)} is removed" if has_outbox else "there is no outbox")
         except mysql.connector.Error as exc:
             raise triggers.setup_error("the outbox could not be removed", exc) from None
 
 
 def _require_empty_outbox(connection: Connection, settings: Settings, force: bool) -> None:
-    changes = fetch_row(connection, tuple[int], f"SELECT COUNT(*) FROM {quote(settings.source_outbox)}")[0]
+    changes = fetch_row(connection, tuple[int], f"SELECT COUNT(*) FROM {quoted_outbox(settings)}")[0]
     if changes and not force:
         raise BadSource(
-            f"{changes} changes in {settings.source_outbox} are not published yet: "
+            f"{changes} changes in {displayed_outbox(settings)} are not published yet: "
             "let `lately source` publish them, or pass --force to lose them"
         )
 

@@ -33,6 +33,7 @@ from source.columns import Columns, payload_expression, quote, read_primary_key,
 from source.events import build_record
 from source.mysql import Connection, connect, fetch_all, fetch_row, read_server_name, read_server_time, to_text
 from source.outbox import OutboxRow
+from source.outbox_table import displayed_outbox, locate_outbox
 from source.publisher import Publisher, open_publisher
 
 log = logging.getLogger(__name__)
@@ -218,9 +219,10 @@ def snapshot_version(connection: Connection, settings: Settings) -> int:
     """
     if settings.source_mode == WATERMARK:
         return read_server_time(connection)
+    settings = locate_outbox(connection, settings)
     first = triggers.read_first_version(connection, settings)
     if first is None:
-        raise BadSource(f"there is no outbox {settings.source_outbox}: run `lately source setup` first")
+        raise BadSource(f"there is no outbox {displayed_outbox(settings)}: run `lately source setup` first")
     return first - 1
 
 

@@ -12,8 +12,8 @@ from app.control import source_state
 from app.settings import OUTBOX, Settings
 from domain.values import rfc3339
 from source import transactions, triggers
-from source.columns import quote
 from source.mysql import Connection, connect, fetch_row, read_server_time
+from source.outbox_table import displayed_outbox, locate_outbox, quoted_outbox
 
 
 def read_status(settings: Settings) -> dict[str, object]:
@@ -24,6 +24,7 @@ def read_status(settings: Settings) -> dict[str, object]:
     states = asyncio.run(source_state.read(settings))
     fields: dict[str, object] = {"mode": settings.source_mode}
     with closing(connect(settings)) as connection:
+        settings = locate_outbox(connection, settings)
         fields |= _leader_fields(states.status, read_server_time(connection))
         if settings.source_mode == OUTBOX:
             fields |= _outbox_fields(connection, settings)
@@ -65,7 +66,10 @@ def _outbox_fields(connection: Connection, settings: Settings) -> dict[str, obje
     rows, oldest = fetch_row(
         connection,
         tuple[int, Decimal | None],
-        "SELECT COUNT(*), UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(MIN(created_at))"
-        f" FROM {quote(settings.source_outbox)}",
+        f"SELECT COUNT(*), UNIX_TIMESTAMP(NOW(6)) - UNIX_TIMESTAMP(MIN(created_at)) FROM {quoted_outbox(settings)}",
     )
-    return {"outbox_rows": rows, "oldest_pending_s": None if oldest is None else round(float(oldest), 1)}
+    return {
+        "outbox": displayed_outbox(settings),
+        "outbox_rows": rows,
+        "oldest_pending_s": None if oldest is None else round(float(oldest), 1),
+    }

@@ -27,14 +27,29 @@ from source.columns import (
     traceparent_expression,
 )
 from source.mysql import Connection, execute, fetch_all, fetch_first, fetch_row, to_text
+from source.outbox_table import (
+    UNKNOWN_TABLE,
+    displayed_outbox,
+    is_in_shop_database,
+    quoted_outbox,
+    trigger_name,
+)
 
-_PRIVILEGES = "CREATE, ALTER, TRIGGER, LOCK TABLES, SELECT, INSERT, UPDATE and DELETE on the database"
+#: Privileges that setup, the triggers and the source need in the shop's database, and in the schema
+#: of the outbox.
+SHOP_PRIVILEGES = ("SELECT", "TRIGGER", "LOCK TABLES")
+OUTBOX_PRIVILEGES = ("CREATE", "ALTER", "SELECT", "INSERT", "UPDATE", "DELETE", "LOCK TABLES")
+
+
+def schema_statement(settings: Settings) -> str:
+    """Return the statement that creates the schema of the outbox."""
+    return f"CREATE SCHEMA IF NOT EXISTS {quote(settings.outbox.schema)} DEFAULT CHARACTER SET utf8mb4"
 
 
 def table_statements(settings: Settings) -> list[str]:
     """Return the statements that create the outbox and the table of the first version."""
     return [
-        f"""CREATE TABLE IF NOT EXISTS {quote(settings.source_outbox)} (
+        f"""CREATE TABLE IF NOT EXISTS {quoted_outbox(settings)} (
   id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   version BIGINT NULL COMMENT 'NULL: the id is the version',
   event_id CHAR(36) NOT NULL,
@@ -68,7 +83,7 @@ def expected_triggers(connection: Connection, settings: Settings) -> dict[str, s
         subject = f"LEFT({text_expression(f'{qualifier}.{order_id}')}, 255)"
         trace, payload = traceparent_expression(settings, qualifier, True), payload_expression(columns, qualifier)
         return (
-            f"INSERT INTO {quote(settings.source_outbox)} (event_id, aggregateid, type, traceparent, payload)"
+            f"INSERT INTO {quoted_outbox(settings)} (event_id, aggregateid, type, traceparent, payload)"
             f" VALUES (UUID(), {subject}, '{event_type}', {trace}, {payload})"
         )
 
@@ -87,8 +102,8 @@ END IF""",
         "insert": insert(PLACED, "NEW"),
     }
     return {
-        f"{settings.source_outbox}_{event}": (
-            f"CREATE TRIGGER {quote(f'{settings.source_outbox}_{event}')}"
+        trigger_name(settings, event): (
+            f"CREATE TRIGGER {quote(trigger_name(settings, event))}"
             f" AFTER {event.upper()} ON {table} FOR EACH ROW {body}"
         )
         for event, body in bodies.items()
@@ -125,6 +140,7 @@ def install(connection: Connection, settings: Settings) -> None:
     before any trigger is changed when MySQL does not allow it or the shop's table is unsuitable.
     """
     expected = expected_triggers(connection, settings)
+    create_schema(connection, settings)
     try:
         for statement in table_statements(settings):
             execute(connection, statement)
@@ -146,12 +162,32 @@ def install(connection: Connection, settings: Settings) -> None:
         raise setup_error("the outbox could not be set up", exc) from None
 
 
+def create_schema(connection: Connection, settings: Settings) -> None:
+    """Create the schema of the outbox unless it exists. Raises BadSource."""
+    schema = settings.outbox.schema
+    if is_in_shop_database(settings) or fetch_first(
+        connection,
+        tuple[int],
+        "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s",
+        (schema,),
+    ):
+        return
+    try:
+        execute(connection, schema_statement(settings))
+    except mysql.connector.Error as exc:
+        raise BadSource(
+            f"the schema {schema} for the outbox could not be created ({exc}): GRANT {', '.join(OUTBOX_PRIVILEGES)} "
+            f"ON {quote(schema)}.* TO the user, or set LATELY_SOURCE_OUTBOX={settings.outbox.table} to create the "
+            "outbox in the shop's database"
+        ) from None
+
+
 def lock_tables(connection: Connection, settings: Settings) -> None:
     """Wait for the end of all transactions that have changed orders, and block new ones.
 
     The lock ends with the connection or with UNLOCK TABLES.
     """
-    names = (quote(settings.source_table), quote(settings.source_outbox), quoted_state_table(settings))
+    names = (quote(settings.source_table), quoted_outbox(settings), quoted_state_table(settings))
     execute(connection, f"LOCK TABLES {', '.join(f'{name} WRITE' for name in names)}")
 
 
@@ -162,8 +198,8 @@ def reserve_version(connection: Connection, settings: Settings) -> int:
     does not allow the lock.
     """
     if read_first_version(connection, settings) is None:
-        raise BadSource(f"there is no outbox {settings.source_outbox}: run `lately source setup` first")
-    outbox = quote(settings.source_outbox)
+        raise BadSource(f"there is no outbox {displayed_outbox(settings)}: run `lately source setup` first")
+    outbox = quoted_outbox(settings)
     try:
         # Without autocommit, a process that is killed here leaves no row.
         connection.autocommit = False
@@ -177,14 +213,16 @@ def reserve_version(connection: Connection, settings: Settings) -> int:
     except mysql.connector.Error as exc:
         raise setup_error("no version could be reserved", exc) from None
     if version is None:
-        raise BadSource(f"{settings.source_outbox} has no AUTO_INCREMENT id: drop it, then run `lately source setup`")
+        raise BadSource(
+            f"{displayed_outbox(settings)} has no AUTO_INCREMENT id: drop it, then run `lately source setup`"
+        )
     return version
 
 
 def _check_privileges(connection: Connection, settings: Settings) -> None:
     # The triggers run with this user's privileges: without them the shop's own statements would
     # fail.
-    outbox = quote(settings.source_outbox)
+    outbox = quoted_outbox(settings)
     fetch_all(connection, tuple[int], f"SELECT 1 FROM {quote(settings.source_table)} LIMIT 1")
     execute(connection, "START TRANSACTION")
     execute(connection, f"INSERT INTO {outbox} (event_id, type, payload) VALUES (UUID(), 'proof', '')")
@@ -193,7 +231,7 @@ def _check_privileges(connection: Connection, settings: Settings) -> None:
 
 
 def _restart_versions(connection: Connection, settings: Settings) -> None:
-    statement = f"SELECT COALESCE(MAX(id), 0) FROM {quote(settings.source_outbox)}"
+    statement = f"SELECT COALESCE(MAX(id), 0) FROM {quoted_outbox(settings)}"
     highest = fetch_row(connection, tuple[int], statement)[0]
     for statement in version_statements(settings, max(now_microseconds(), highest + 1)):
         execute(connection, statement)
@@ -202,8 +240,9 @@ def _restart_versions(connection: Connection, settings: Settings) -> None:
 def version_statements(settings: Settings, first: int) -> list[str]:
     """Return the statements that make the outbox continue its ids at `first`."""
     return [
-        f"ALTER TABLE {quote(settings.source_outbox)} AUTO_INCREMENT = {first}",
-        f"REPLACE INTO {quoted_state_table(settings)} VALUES (1, {first})",
+        f"ALTER TABLE {quoted_outbox(settings)} AUTO_INCREMENT = {first}",
+        f"INSERT INTO {quoted_state_table(settings)} (id, first_version) VALUES (1, {first})"
+        f" ON DUPLICATE KEY UPDATE first_version = {first}",
     ]
 
 
@@ -245,7 +284,7 @@ def _read_installed(connection: Connection, settings: Settings) -> dict[str, str
         (settings.mysql_database, settings.source_table),
     )
     bodies = {to_text(name): " ".join(to_text(body).split()) for name, body in rows}
-    names = {f"{settings.source_outbox}_{event}" for event in ("insert", "update", "delete")}
+    names = {trigger_name(settings, event) for event in ("insert", "update", "delete")}
     return {name: body for name, body in bodies.items() if name in names}
 
 
@@ -265,7 +304,7 @@ def read_first_version(connection: Connection, settings: Settings) -> int | None
             connection, tuple[int], f"SELECT first_version FROM {quoted_state_table(settings)} WHERE id = 1"
         )
     except mysql.connector.Error as exc:
-        if exc.errno == errorcode.ER_NO_SUCH_TABLE:
+        if exc.errno in UNKNOWN_TABLE:
             return None
         raise
     return None if row is None else row[0]
@@ -277,9 +316,13 @@ def setup_error(problem: str, exc: mysql.connector.Error) -> BadSource:
         errorcode.ER_BINLOG_CREATE_ROUTINE_NEED_SUPER: "set log_bin_trust_function_creators=1 on the server",
         errorcode.ER_LOCK_WAIT_TIMEOUT: "a transaction holds the table: end it, or try again later",
     }
-    return BadSource(f"{problem} ({exc}): {hints.get(exc.errno, f'the user needs {_PRIVILEGES}')}")
+    needed = (
+        f"the user needs {', '.join(SHOP_PRIVILEGES)} in the shop's database, "
+        f"and {', '.join(OUTBOX_PRIVILEGES)} in the schema of the outbox"
+    )
+    return BadSource(f"{problem} ({exc}): {hints.get(exc.errno, needed)}")
 
 
 def quoted_state_table(settings: Settings) -> str:
     """Return the quoted name of the table that contains the first version."""
-    return quote(f"{settings.source_outbox}_state")
+    return quoted_outbox(settings, "_state")

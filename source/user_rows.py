@@ -14,6 +14,7 @@ from domain.values import microseconds
 from source import triggers
 from source.columns import payload_expression, quote, read_shop_columns, text_expression
 from source.mysql import Connection, connect, explain_errors, fetch_all, fetch_row, read_server_time
+from source.outbox_table import locate_outbox, quoted_outbox
 
 
 class UserRows(NamedTuple):
@@ -81,12 +82,13 @@ def count_remaining(settings: Settings, user_id: str) -> tuple[int, int]:
             f" WHERE {column} = %s AND {_bytes_expression(column)} = {expected}",
             (user_id, user_id),
         )
+        settings = locate_outbox(connection, settings)
         if triggers.read_first_version(connection, settings) is None:
             return rows, 0
         (changes,) = fetch_row(
             connection,
             tuple[int],
-            f"SELECT COUNT(*) FROM {quote(settings.source_outbox)} WHERE {outbox_user} = {expected}",
+            f"SELECT COUNT(*) FROM {quoted_outbox(settings)} WHERE {outbox_user} = {expected}",
             (user_id,),
         )
         return rows, changes

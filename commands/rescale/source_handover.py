@@ -12,6 +12,7 @@ from app.errors import ServerAway, StillRunning
 from app.settings import Settings
 from source import locks
 from source.mysql import Connection, connect, read_server_time
+from source.outbox_table import locate_outbox
 
 #: Duration of one attempt to take a lock, which cannot be interrupted, and attempts for the leader's lock.
 LOCK_TIMEOUT_S, LOCK_ATTEMPTS = 5, 12
@@ -38,6 +39,7 @@ async def hold_source_locks(settings: Settings) -> AsyncIterator[HeldLocks]:
     """Make the source stop publishing, and hold its lock. Raises StillRunning if it does not, ServerAway, BadSource."""
     connection = await asyncio.to_thread(connect, settings)
     try:
+        settings = await asyncio.to_thread(locate_outbox, connection, settings)
         with connection.cursor() as cursor:
             cursor.execute(f"SET SESSION wait_timeout = {IDLE_S}")
         leader_lock, snapshot_lock = _locks(settings)

@@ -27,6 +27,7 @@ from domain.values import rfc3339
 from source import triggers, user_rows
 from source.events import EVENT_HEADERS, OutgoingRecord
 from source.mysql import connect, read_server_time
+from source.outbox_table import locate_outbox
 from source.publisher import open_publisher
 
 #: How long an erasure may need to reach the table `baskets`, s.
@@ -115,7 +116,7 @@ def _take_version(settings: Settings) -> int:
     """Return a version between those of all earlier changes and those of all later ones."""
     with closing(connect(settings)) as connection:
         if settings.source_mode == OUTBOX:
-            return triggers.reserve_version(connection, settings)
+            return triggers.reserve_version(connection, locate_outbox(connection, settings))
         return read_server_time(connection)
 
 

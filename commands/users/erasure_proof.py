@@ -21,6 +21,7 @@ from domain.co_purchases import decode_changes
 from domain.partitioning import partition_of
 from domain.purchases import all_purchases, erased_version
 from source import user_rows
+from source.outbox_table import displayed_outbox, with_outbox
 
 
 class ErasureFinding(NamedTuple):
@@ -57,13 +58,14 @@ async def prove_erasure(settings: Settings, user: str, worker: str | None) -> li
 
 
 async def _search_database(settings: Settings, user: str) -> list[ErasureFinding]:
+    settings = await asyncio.to_thread(with_outbox, settings)
     rows, unpublished = await asyncio.to_thread(user_rows.count_remaining, settings, user)
     return [
         ErasureFinding(
             f"MySQL table {settings.source_table}", rows, rows > 0, "rows; the shop deletes or anonymises them"
         ),
         ErasureFinding(
-            f"MySQL table {settings.source_outbox}",
+            f"MySQL table {displayed_outbox(settings)}",
             unpublished,
             unpublished > 0,
             "changes that `lately source` publishes",

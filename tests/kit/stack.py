@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from app.settings import Settings
 from local.process import LocalProcess, find_free_port
 from local.shop import TABLE
+from source.outbox_table import quoted_outbox, trigger_name, with_outbox
 from source.setup import setup
 from source.status import read_status
 from tests.kit.eventually import eventually
@@ -100,6 +101,7 @@ class Stack:
         for process in reversed(self.processes):
             process.kill()
         self.execute(f"DROP DATABASE `{self.name}`", database=None)
+        self.execute(f"DROP DATABASE IF EXISTS `{self.name}_lately`", database=None)
 
     def connect(self, database: str | None = "") -> mysql.connector.MySQLConnection:
         """A connection of the shop's own, autocommit off."""
@@ -295,7 +297,19 @@ class Stack:
             assert worker.totals(product) == totals, product
 
     def outbox_is_empty(self) -> bool:
-        return self.select("SELECT COUNT(*) FROM purchase_outbox") == [(0,)]
+        return self.count_outbox() == 0
+
+    def count_outbox(self) -> int:
+        """How many changes are not published yet."""
+        return self.select(f"SELECT COUNT(*) FROM {self.outbox()}")[0][0]
+
+    def outbox(self, suffix: str = "") -> str:
+        """The quoted name of the outbox, or of the table beside it with this suffix."""
+        return quoted_outbox(with_outbox(Settings.from_env(self.env)), suffix)
+
+    def trigger(self, event: str) -> str:
+        """The quoted name of the trigger for insert, update or delete."""
+        return f"`{trigger_name(with_outbox(Settings.from_env(self.env)), event)}`"
 
 
 def remove_settings() -> None:

@@ -47,7 +47,7 @@ def test_the_orders_of_a_trace_are_those_whose_rows_name_it_and_no_others(stack:
         ("o-6", "Phone", f"{parent(TRACE)}-and-more"),
     ]:  # fmt: skip
         insert(stack, order, trace, product)
-    stack.execute(f"DELETE FROM {settings.source_outbox}")
+    stack.execute(f"DELETE FROM {stack.outbox()}")
 
     assert sorted(order_lookup.find_orders_of_trace(settings, TRACE)) == ["o-1", "o-2"]
     assert order_lookup.find_orders_of_trace(settings, OTHER) == ["o-3"]
@@ -86,5 +86,5 @@ def test_a_change_that_waits_is_of_the_trace_that_its_session_named(stack: Stack
         connection.commit()
 
     assert order_lookup.find_orders_of_trace(settings, TRACE) == ["o-1"]
-    stack.execute(f"DELETE FROM {settings.source_outbox}")
+    stack.execute(f"DELETE FROM {stack.outbox()}")
     assert order_lookup.find_orders_of_trace(settings, TRACE) == []

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -16,9 +17,12 @@ from app.topics import Topics
 from domain.errors import UnreadableEvent
 from domain.events import read_document
 from source import events, snapshot, triggers
+from source.check import check_source
 from source.mysql import connect
 from source.outbox import Outbox, OutboxRow
-from source.setup import setup, setup_statements
+from source.outbox_table import locate_outbox
+from source.setup import setup, setup_statements, teardown
+from source.status import read_status
 from tests.kit.stack import Stack
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 500_000)
@@ -164,9 +168,51 @@ def test_a_snapshot_is_older_than_every_change_and_newer_than_every_outbox_befor
     before, changed = waiting(connection, settings)
     ((*_, taken),) = snapshots(shop)
     assert taken < before.version < changed.version
-    shop.execute("DROP TABLE purchase_outbox, purchase_outbox_state")
+    shop.execute(f"DROP TABLE {shop.outbox()}, {shop.outbox('_state')}")
     setup(settings, None, quiet)
     assert snapshots(shop)[-1][-1] > changed.version
+
+
+def test_an_outbox_of_an_earlier_version_in_the_shops_database_is_used_without_a_setting(stack, connection, settings):
+    stack.create_orders()
+    setup(Settings.from_env({**stack.env, "LATELY_SOURCE_OUTBOX": "purchase_outbox"}), "1d", quiet)
+    assert stack.select("SHOW TRIGGERS LIKE 'orders'")[0][3].count("INSERT INTO `purchase_outbox` ") == 1
+    creation = stack.select("SHOW CREATE TABLE purchase_outbox")
+    lines: list[str] = []
+    setup(settings, "1d", lines.append)
+    assert lines[-1].endswith("was set up before")
+    assert stack.select("SHOW CREATE TABLE purchase_outbox") == creation
+    assert (
+        stack.select("SELECT 1 FROM information_schema.tables WHERE table_schema = %s", (f"{stack.name}_lately",)) == []
+    )
+    stack.insert(("o1", "Phone", "ann", "19.90", AT, "card"))
+    assert changes(connection, locate_outbox(connection, settings)) == [("order.placed", "ann", "o1", "Phone", "19.90")]
+    assert read_status(settings)["outbox"] == "purchase_outbox"
+    assert [finding.detail for finding in check_source(settings) if finding.name == "outbox"] == ["purchase_outbox"]
+    teardown(settings, force=True, report=quiet)
+    assert stack.select("SHOW TABLES") == [("orders",)]
+
+
+def test_a_new_outbox_is_in_a_schema_of_its_own(shop, settings):
+    assert shop.select("SHOW TABLES") == [("orders",)]
+    assert read_status(settings)["outbox"] == f"{shop.name}_lately.purchase_outbox"
+    shop.insert(("o1", "Phone", "ann", "19.90", AT, "card"))
+    assert shop.select(f"SELECT type FROM `{shop.name}_lately`.purchase_outbox") == [("order.placed",)]
+
+
+def test_without_the_right_to_create_the_schema_setup_names_the_privileges_and_the_other_place(stack, settings):
+    stack.create_orders()
+    user = f"u{stack.name[1:]}"
+    stack.execute(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'secret'")
+    try:
+        stack.execute(f"GRANT ALL ON `{stack.name}`.* TO '{user}'@'%'")
+        weak = Settings.from_env({**stack.env, "LATELY_MYSQL_USER": user, "LATELY_MYSQL_PASSWORD": "secret"})
+        with pytest.raises(BadSource, match=rf"GRANT CREATE, .* ON `{stack.name}_lately`.*LATELY_SOURCE_OUTBOX="):
+            setup(weak, "1d", quiet)
+        setup(replace(weak, source_outbox="purchase_outbox"), "1d", quiet)
+        assert read_status(weak)["outbox"] == "purchase_outbox"
+    finally:
+        stack.execute(f"DROP USER '{user}'@'%'")
 
 
 def test_a_changed_column_mapping_replaces_the_triggers(shop, connection, settings, stack):
@@ -243,9 +289,9 @@ def test_the_printed_sql_can_be_executed_as_it_is(stack, connection, settings):
             if statement.strip():
                 cursor.execute(statement)
     assert triggers.is_installed(connection, settings)
-    creation = stack.select("SHOW CREATE TABLE purchase_outbox")
+    creation = stack.select(f"SHOW CREATE TABLE {stack.outbox()}")
     setup(settings, "1d", quiet)
-    assert stack.select("SHOW CREATE TABLE purchase_outbox") == creation, "setup found nothing to do"
+    assert stack.select(f"SHOW CREATE TABLE {stack.outbox()}") == creation, "setup found nothing to do"
     stack.insert(("o1", "Phone", "ann", "19.90", AT, "card"))
     assert changes(connection, settings) == [("order.placed", "ann", "o1", "Phone", "19.90")]
 
@@ -253,7 +299,7 @@ def test_the_printed_sql_can_be_executed_as_it_is(stack, connection, settings):
 def test_triggers_that_were_gone_for_a_while_are_followed_by_a_newer_snapshot(shop, connection, settings):
     shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
     seen = waiting(connection, settings)[-1].version
-    shop.execute("DROP TRIGGER purchase_outbox_update")
+    shop.execute(f"DROP TRIGGER {shop.trigger('update')}")
     shop.execute("UPDATE orders SET price = 2")
     setup(settings, None, quiet)
     ((_, price, version),) = snapshots(shop)
@@ -262,7 +308,7 @@ def test_triggers_that_were_gone_for_a_while_are_followed_by_a_newer_snapshot(sh
 
 
 def test_an_outbox_whose_ids_began_anew_is_refused_with_the_next_step(shop, connection, settings):
-    shop.execute("TRUNCATE TABLE purchase_outbox")
+    shop.execute(f"TRUNCATE TABLE {shop.outbox()}")
     shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
     with pytest.raises(BadSource, match=r"were restarted .*lately source setup"):
         waiting(connection, settings)
@@ -287,7 +333,7 @@ def test_a_snapshot_does_not_make_an_open_transaction_or_the_shop_wait(shop, con
         shop.insert(("fast", "Phone", "ann", "1", AT, "card"))
         slow.commit()
     assert len(snapshots(shop)) == 1_200
-    assert shop.select("SELECT COUNT(*) FROM purchase_outbox") == [(1_202,)]
+    assert shop.count_outbox() == 1_202
 
 
 @pytest.mark.parametrize("missing", ["INSERT", "ALTER", "TRIGGER", "LOCK TABLES", "SELECT"])
@@ -297,7 +343,8 @@ def test_a_user_without_a_right_is_told_so_before_the_shop_is_touched(stack, set
     user = f"u{stack.name[1:]}"
     stack.execute(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'secret'")
     try:
-        stack.execute(f"GRANT {', '.join(rights - {missing})} ON `{stack.name}`.* TO '{user}'@'%'")
+        for schema in (stack.name, f"{stack.name}_lately"):
+            stack.execute(f"GRANT {', '.join(rights - {missing})} ON `{schema}`.* TO '{user}'@'%'")
         weak = Settings.from_env({**stack.env, "LATELY_MYSQL_USER": user, "LATELY_MYSQL_PASSWORD": "secret"})
         if missing == "LOCK TABLES":
             setup(weak, "1d", quiet)  # it is needed only to replace triggers

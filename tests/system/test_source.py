@@ -307,7 +307,7 @@ def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arr
                 stack.execute("UPDATE orders SET price = price + 1 WHERE order_id >= %s", (f"o{number:05}",))
             assert outlives(source, seconds), source.tail()
             assert resident(source) - before < 50 * MIB
-            (waiting,) = stack.select("SELECT COUNT(*) FROM purchase_outbox")
+            (waiting,) = stack.select(f"SELECT COUNT(*) FROM {stack.outbox()}")
             assert waiting[0] == 2 * 2_900
             kafka.start()
             eventually(stack.outbox_is_empty, within=90)
@@ -433,7 +433,7 @@ def test_lock_waits_deadlocks_and_a_read_only_server_stop_it_only_for_as_long_as
     stack.execute("SET GLOBAL innodb_lock_wait_timeout = 1")
     stack.insert(*map(order, range(10)))
     with closing(stack.connect()) as other, closing(other.cursor()) as cursor:
-        cursor.execute("SELECT id FROM purchase_outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")
+        cursor.execute(f"SELECT id FROM {stack.outbox()} ORDER BY id DESC LIMIT 1 FOR UPDATE")
         cursor.fetchall()
         source = stack.source(LATELY_MYSQL_USER="source", LATELY_MYSQL_PASSWORD="secret")
         eventually(lambda: "1205" in source.tail(400), within=20)
@@ -463,13 +463,13 @@ def deadlock(stack: Stack, start: Callable[[], LocalProcess]) -> None:
     stack.execute("CREATE TABLE heavy (n INT PRIMARY KEY) ENGINE=InnoDB")
     with closing(stack.connect()) as other, closing(other.cursor()) as cursor:
         cursor.execute(f"INSERT INTO heavy VALUES {', '.join(f'({number})' for number in range(5_000))}")
-        cursor.execute("SELECT id FROM purchase_outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")
+        cursor.execute(f"SELECT id FROM {stack.outbox()} ORDER BY id DESC LIMIT 1 FOR UPDATE")
         cursor.fetchall()
         start()
         # Not innodb_trx: a server that is asked more than ten times a second answers from a buffer.
         waits = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'DELETE %outbox%' AND time >= 1"
         eventually(lambda: stack.select(waits) == [(1,)], within=20)
-        cursor.execute("SELECT id FROM purchase_outbox ORDER BY id LIMIT 1 FOR UPDATE")
+        cursor.execute(f"SELECT id FROM {stack.outbox()} ORDER BY id LIMIT 1 FOR UPDATE")
         cursor.fetchall()
 
 
@@ -546,7 +546,7 @@ def test_a_trigger_that_disappears_ends_the_source_with_the_next_step(stack: Sta
     ready(stack, "outbox")
     source = stack.source()
     eventually(lambda: "publishing" in source.tail(), within=20)
-    stack.execute("DROP TRIGGER purchase_outbox_update")
+    stack.execute(f"DROP TRIGGER {stack.trigger('update')}")
     assert not outlives(source, 20)
     assert source.child.returncode == 2
     assert "lately source setup" in source.tail()
@@ -582,8 +582,8 @@ def test_setup_only_prints_and_teardown_leaves_a_shop_that_works(stack: Stack):
     stack.insert(order(1))
     refused = stack.lately("source", "teardown")
     assert refused.child.returncode == 2
-    assert "1 changes in purchase_outbox are not published yet" in refused.tail()
-    assert stack.select("SELECT COUNT(*) FROM purchase_outbox") == [(1,)]
+    assert f"1 changes in {stack.name}_lately.purchase_outbox are not published yet" in refused.tail()
+    assert stack.count_outbox() == 1
     assert stack.lately("source", "teardown", "--force").child.returncode == 0
     assert stack.select(tables) == [("orders",)]
     stack.insert(order(2))
@@ -608,4 +608,4 @@ def test_teardown_loses_no_change_of_a_transaction_that_was_open(stack: Stack):
         slow.commit()
         ended = teardown.result()
     assert ended.child.returncode == 2, ended.tail()
-    assert stack.select("SELECT COUNT(*) FROM purchase_outbox") == [(1,)]
+    assert stack.count_outbox() == 1

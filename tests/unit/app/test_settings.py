@@ -204,7 +204,19 @@ def test_the_app_needs_a_name_but_topics_need_no_prefix():
     assert read(LATELY_TOPIC_PREFIX="").topic_prefix == ""
 
 
-@pytest.mark.parametrize("name", ["LATELY_SOURCE_TABLE", "LATELY_SOURCE_OUTBOX", "LATELY_MYSQL_DATABASE"])
+def test_the_outbox_is_in_a_schema_of_its_own_or_where_the_setting_says():
+    assert read(LATELY_MYSQL_DATABASE="shop").outbox == ("shop_lately", "purchase_outbox")
+    assert read(LATELY_MYSQL_DATABASE="shop", LATELY_SOURCE_OUTBOX="changes").outbox == ("shop", "changes")
+    assert read(LATELY_MYSQL_DATABASE="shop", LATELY_SOURCE_OUTBOX="capture.changes").outbox == ("capture", "changes")
+    assert read(LATELY_MYSQL_DATABASE="d" * 58).outbox == ("d" * 58, "purchase_outbox")
+
+
+@pytest.mark.parametrize("text", ["a.b.c", ".a", "a.", "a`b.c", "x" * 58, "y" * 65 + ".x"])
+def test_an_outbox_that_is_neither_a_table_nor_a_schema_and_a_table_is_refused(text):
+    assert refusal(LATELY_SOURCE_OUTBOX=text).startswith("LATELY_SOURCE_OUTBOX: ")
+
+
+@pytest.mark.parametrize("name", ["LATELY_SOURCE_TABLE", "LATELY_MYSQL_DATABASE"])
 @pytest.mark.parametrize("text", ["", "a`b", "a\x00", "a/b", "a\\b", "x" * 65])
 def test_a_name_that_cannot_be_a_tables_is_refused(name, text):
     assert refusal(**{name: text}).startswith(f"{name}: ")

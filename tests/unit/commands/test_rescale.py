@@ -48,7 +48,7 @@ def test_locks_of_tables_with_long_names_are_three(mode: str):
     found = {locks.leader_lock(named), locks.handover_lock(named), locks.snapshot_lock(named)}
     assert len(found) == 3
     assert {len(one) for one in found} == {64}
-    assert locks.leader_lock(Settings(mysql_database="shop")) == "lately:shop.purchase_outbox"
+    assert locks.leader_lock(Settings(mysql_database="shop")) == "lately:shop.shop_lately.purchase_outbox"
 
 
 def test_the_same_number_is_refused():
