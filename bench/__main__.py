@@ -21,7 +21,7 @@ from bench.data import DataSet
 from bench.measure import Bench, clean_folder
 from bench.report import write_section
 from bench.sides import FOLDER, ROOT
-from local.artifacts import DownloadFailed, MissingTool, resolve
+from local.artifacts import MARIADB, MYSQL, DownloadFailed, MissingTool, resolve
 from local.kafka import start_kafka
 from local.process import ServerFailed, remove_pid_file, running_pid, stop_leftovers, write_pid_file
 
@@ -42,6 +42,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=200_000, help="users of compare (200,000)")
     parser.add_argument(
         "--only", action="append", help="compare, pause: only the sides whose name contains this text; repeatable"
+    )
+    parser.add_argument(
+        "--database", choices=(MARIADB, MYSQL), default=MARIADB, help="source: the server of the shop (mariadb)"
     )
     parser.add_argument("--patience", type=float, default=120, help="seconds a side may take for one data set (120)")
     parser.add_argument("--results", type=Path, help="the file to write (bench/results.md, or .lately/bench/quick.md)")
@@ -75,7 +78,10 @@ def run(arguments: argparse.Namespace) -> None:
                 queries.HEADING,
                 lambda: queries.queries(bench, query_data, arguments.rounds, 3 if arguments.quick else 10),
             ),
-            "source": (source.HEADING, lambda: source.source(bench, arguments.rounds, arguments.quick)),
+            "source": (
+                source.HEADINGS[arguments.database],
+                lambda: source.source(bench, arguments.rounds, arguments.quick, arguments.database),
+            ),
             "history": (history.HEADING, lambda: history.history(bench, history_data)),
             "elastic": (elastic.HEADING, lambda: elastic.elastic(bench, 5 if arguments.quick else 20)),
             "pause": (

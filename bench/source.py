@@ -23,12 +23,15 @@ from bench.measure import Bench
 from bench.queries import quantile
 from bench.report import describe_run, median, rounded, store_raw_numbers, table
 from bench.sides import FOLDER, ROOT
-from local.artifacts import resolve
-from local.mariadb import MariaDB, start_mariadb
+from local.artifacts import MARIADB, MYSQL, resolve
+from local.database import start_database
+from local.database_server import DatabaseServer
 from local.process import LocalProcess, find_free_port, wait_ready
 from local.shop import TABLE
 
-HEADING = "Event source"
+HEADINGS = {MARIADB: "Event source", MYSQL: "Event source on MySQL"}
+#: The options with which the cost of the triggers is measured; MySQL writes a binary log by default.
+BINARY_LOG = {"without a binary log": "--skip-log-bin", "with a binary log": "--log-bin=binlog"}
 LIVE_RATE = 500
 #: The first seconds of a worker and of a broker, which are listed separately.
 FIRST_S = 5
@@ -46,7 +49,8 @@ because a new broker still compiles its code for transactions. Sustained: {write
 {rows} rows per transaction as fast as they can; rows per second from the first record to the last.
 Cost for the shop: transactions of one row over {writers} connections as fast as possible, without
 triggers (before and after), with triggers, and with triggers and a running source; and the
-processor time of the database server per transaction."""
+processor time of the database server per transaction; on a server without a binary log and on one
+with a binary log (MySQL's default; binlog_format=ROW)."""
 
 Row = tuple[str, str, str, str, str, str, str]
 INSERT = "INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s, %s)"
@@ -62,7 +66,7 @@ class TransactionCost(NamedTuple):
 class BenchShop:
     """A new database with the table of the demo shop, and the settings of Lately for it."""
 
-    def __init__(self, server: MariaDB, kafka: str) -> None:
+    def __init__(self, server: DatabaseServer, kafka: str) -> None:
         self.server = server
         self.name = f"b{uuid.uuid4().hex[:8]}"
         self.outbox = f"{self.name}_lately.purchase_outbox"
@@ -88,10 +92,15 @@ class BenchShop:
     def fill(self, rows: int) -> None:
         """Insert orders of the past in one statement."""
         with closing(self.connect()) as connection, closing(connection.cursor()) as cursor:
+            # MySQL has no table of numbers: a join of digits replaces it.
+            digits = " UNION ALL ".join(f"SELECT {digit} AS d" for digit in range(10))
+            tables = ", ".join(f"({digits}) AS t{place}" for place in range(7))
+            number = "1 + " + " + ".join(f"t{place}.d * {10**place}" for place in range(7))
             cursor.execute(
                 "INSERT INTO orders SELECT CONCAT('19f3c-', seq), CONCAT('Product ', seq % 500),"
-                f" CONCAT('user-', seq * 7919 % {USERS}), 9.90 + seq % 1000, '2026-01-01' + INTERVAL seq SECOND,"
-                f" 'card', 'phones' FROM seq_1_to_{rows}"
+                f" CONCAT('user-', seq * 7919 % {USERS}), 9.90 + seq % 1000,"
+                " TIMESTAMP('2026-01-01') + INTERVAL seq SECOND, 'card', 'phones'"
+                f" FROM (SELECT {number} AS seq FROM {tables}) AS numbers WHERE seq <= {rows}"
             )
             connection.commit()
 
@@ -141,12 +150,14 @@ def order_row(number: int) -> Row:
     return (f"live-{number}", f"Product {number % 500}", f"user-{number * 7919 % USERS}", "19.90", at, "card", "phones")
 
 
-def source(bench: Bench, rounds: int, quick: bool) -> str:
-    """Measure all rounds, and return the text of the section."""
+def source(bench: Bench, rounds: int, quick: bool, database: str) -> str:
+    """Measure all rounds on a `mariadb` or `mysql`, and return the text of the section."""
     rows, live_s, burst, inserts = (50_000, 5, 10_000, 500) if quick else (1_000_000, 20, 100_000, 3_000)
     folder = FOLDER / "run" / "database"
+    artifacts = resolve(ROOT / ".lately", bench.log, database)
     raw: dict[str, object] = {}
-    with start_mariadb(resolve(ROOT / ".lately", bench.log), folder) as server:
+    with start_database(artifacts, folder) as server:
+        version = _read_version(server)
         snapshots = raw["snapshot"] = [measure_snapshot(BenchShop(server, bench.kafka), rows) for _ in range(rounds)]
         bench.log(f"snapshot: {rounded(median(rate for _, rate in snapshots))} rows/s")
         live_results = raw["live"] = [measure_delays(BenchShop(server, bench.kafka), live_s) for _ in range(rounds)]
@@ -159,18 +170,19 @@ def source(bench: Bench, rounds: int, quick: bool) -> str:
             measure_throughput(BenchShop(server, bench.kafka), burst) for _ in range(rounds)
         ]
         bench.log(f"sustained: {rounded(median(throughputs))} rows/s")
-        costs = raw["cost"] = [measure_cost(BenchShop(server, bench.kafka), inserts) for _ in range(rounds)]
     shutil.rmtree(folder, ignore_errors=True)
-    store_raw_numbers("source", raw)
+    costs: dict[str, list[list[TransactionCost]]] = {}
+    for name, option in BINARY_LOG.items():
+        with start_database(artifacts, folder, None, option, "--server-id=1", "--binlog-format=ROW") as server:
+            costs[name] = [measure_cost(BenchShop(server, bench.kafka), inserts) for _ in range(rounds)]
+        shutil.rmtree(folder, ignore_errors=True)
+        bench.log(f"cost {name}: done")
+    store_raw_numbers(f"source-{database}", raw | {"cost": costs})
     delays = sorted(delay for delays_of_round, _ in live_results for delay in delays_of_round)
     first_s = min(FIRST_S, live_s // 2)
     first = first_s * LIVE_RATE // ASK_EVERY
     visible_first = sorted(delay for delays_of_round in visibility for delay in delays_of_round[:first])
     visible_later = sorted(delay for delays_of_round in visibility for delay in delays_of_round[first:])
-    plain, triggered, published = (
-        TransactionCost(median(cost[number].rate for cost in costs), median(cost[number].cpu_us for cost in costs))
-        for number in range(3)
-    )
     results = table(
         ["what", "measured"],
         [
@@ -186,18 +198,38 @@ def source(bench: Bench, rounds: int, quick: bool) -> str:
                 f"{quantile(visible_first, 0.5) * 1000:.1f} and {quantile(visible_first, 0.99) * 1000:.1f}",
             ],
             [f"sustained, {WRITERS} writers, rows/s", rounded(median(throughputs))],
-            ["the shop's transactions/s, without triggers", rounded(plain.rate)],
-            ["with triggers", f"{rounded(triggered.rate)} ({triggered.rate / plain.rate - 1:+.0%})"],
-            [
-                "with triggers and a running source",
-                f"{rounded(published.rate)} ({published.rate / plain.rate - 1:+.0%})",
-            ],
-            ["the server's CPU per transaction without triggers, µs", f"{plain.cpu_us:.0f}"],
-            ["with triggers", f"{triggered.cpu_us:.0f} ({triggered.cpu_us / plain.cpu_us - 1:+.0%})"],
+            *(row for name, costs_of_name in costs.items() for row in _cost_rows(name, costs_of_name)),
         ],
     )
     how = HOW.format(rate=LIVE_RATE, every=ASK_EVERY, writers=WRITERS, rows=ROWS_PER_INSERT)
-    return f"Medians of {rounds}; times of all rounds together.\n\n{results}\n\n{how}\n\n{describe_run()}"
+    return f"On {version}. Medians of {rounds}; times of all rounds together.\n\n{results}\n\n{how}\n\n{describe_run()}"
+
+
+def _cost_rows(server: str, costs: list[list[TransactionCost]]) -> list[list[str]]:
+    """Return the rows of the table for the cost on one server: without triggers, with, published."""
+    plain, triggered, published = (
+        TransactionCost(median(cost[number].rate for cost in costs), median(cost[number].cpu_us for cost in costs))
+        for number in range(3)
+    )
+    return [
+        [f"{server}: the shop's transactions/s, without triggers", rounded(plain.rate)],
+        ["with triggers", f"{rounded(triggered.rate)} ({triggered.rate / plain.rate - 1:+.0%})"],
+        ["with triggers and a running source", f"{rounded(published.rate)} ({published.rate / plain.rate - 1:+.0%})"],
+        ["the server's CPU per transaction without triggers, µs", f"{plain.cpu_us:.0f}"],
+        ["with triggers", f"{triggered.cpu_us:.0f} ({triggered.cpu_us / plain.cpu_us - 1:+.0%})"],
+    ]
+
+
+def _read_version(server: DatabaseServer) -> str:
+    with closing(
+        mysql.connector.connect(
+            host=server.host, port=server.port, user=server.user, password=server.password, use_pure=True,
+            charset="utf8mb4", collation="utf8mb4_general_ci",
+        )
+    ) as connection, closing(connection.cursor()) as cursor:  # fmt: skip
+        cursor.execute("SELECT VERSION()")
+        version = cursor.fetchone()[0]
+    return version if "MariaDB" in version else f"MySQL {version}"
 
 
 def measure_snapshot(shop: BenchShop, rows: int) -> tuple[float, float]:
