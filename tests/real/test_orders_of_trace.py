@@ -10,7 +10,10 @@ from app.settings import Settings
 from source import order_lookup
 from source.mysql import connect
 from source.setup import setup
+from tests.kit.sql import numbers
 from tests.kit.stack import Stack
+
+pytestmark = pytest.mark.both_databases
 
 TRACE, OTHER = "0af7651916cd43dd8448eb211c80319c", "1" * 32
 NOW = "2026-01-31 12:00:00"
@@ -58,8 +61,8 @@ def test_a_trace_is_looked_up_in_the_index_of_its_column(stack: Stack):
     settings = settled(stack, "VARCHAR(200)")
     stack.execute(
         "INSERT INTO orders (order_id, product_name, user_id, price, ordered_at, trace)"
-        " SELECT CONCAT('o-', seq), 'Phone', 'ann', 5, %s, CONCAT('00-', LPAD(seq, 32, '0'), '-b7ad6b7169203331-01')"
-        " FROM seq_1_to_2000",
+        " SELECT CONCAT('o-', n), 'Phone', 'ann', 5, %s, CONCAT('00-', LPAD(n, 32, '0'), '-b7ad6b7169203331-01')"
+        f" FROM {numbers(2_000)} AS counted",
         (NOW,),
     )
 

@@ -16,6 +16,7 @@ from app.settings import Settings
 from source import snapshot
 from source.setup import setup
 from tests.kit.eventually import eventually
+from tests.kit.sql import numbers
 from tests.kit.stack import PYTHON, ROOT, LocalProcess, Stack
 
 COLUMNS = "order_id, product_name, user_id, price, ordered_at, payment_method"
@@ -23,9 +24,10 @@ DATA = (
     "product_name VARCHAR(80), user_id VARCHAR(20), price DECIMAL(9,2), ordered_at DATETIME(6),"
     " payment_method VARCHAR(20), category VARCHAR(20)"
 )
+pytestmark = pytest.mark.both_databases
+
 #: More than two chunks, and no multiple of one.
 ROWS = 2 * snapshot.CHUNK_ROWS + 777
-NUMBERS = f"WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {ROWS})"
 
 
 @pytest.fixture
@@ -40,11 +42,7 @@ def quiet(_: str) -> None:
 def fill(stack: Stack, columns: str, values: str, rows: int = ROWS) -> None:
     """Insert rows in one statement; `n` counts them from 1."""
     with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
-        cursor.execute("SET SESSION max_recursive_iterations = 1000000")
-        cursor.execute(
-            f"INSERT INTO orders ({columns}) WITH RECURSIVE counted (n) AS"
-            f" (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {rows}) SELECT {values} FROM counted"
-        )
+        cursor.execute(f"INSERT INTO orders ({columns}) SELECT {values} FROM {numbers(rows)} AS counted")
         connection.commit()
 
 
