@@ -12,9 +12,11 @@ from app.control import source_state
 from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
 from source import guarantee, snapshot, triggers
+from source.cascades import read_cascades
 from source.columns import Columns, find_column_problems, quote, read_shop_columns
 from source.mysql import Connection, connect, fetch_all, fetch_first, fetch_row, to_text
 from source.outbox_table import displayed_outbox, locate_outbox
+from source.server_role import find_write_block, read_variable
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 
@@ -43,7 +45,8 @@ def check_source(settings: Settings) -> list[Finding]:
             "table": _check_table,
         }
         if settings.source_mode == OUTBOX:
-            checks |= {"outbox": _check_outbox, "rights": _check_privileges}
+            checks |= {"writes": _check_writes, "outbox": _check_outbox, "rights": _check_privileges}
+            checks |= {"foreign keys": _check_cascades}
         else:
             checks |= {"watermark": _check_watermark}
         checks |= {"promise": _check_guarantee}
@@ -65,12 +68,43 @@ def _check_server(connection: Connection, settings: Settings) -> Iterator[Findin
         yield Finding("session time zone", OK, "UTC")
     else:
         yield Finding("session time zone", FAILED, zone, "do not set time_zone in init_connect")
-    if settings.source_mode == OUTBOX and guarantee.read_variable(connection, "log_bin") == "ON":
-        if guarantee.read_variable(connection, "binlog_format") != "ROW":
+    if settings.source_mode == OUTBOX and read_variable(connection, "log_bin") == "ON":
+        if read_variable(connection, "binlog_format") != "ROW":
             yield Finding(
                 "binlog format", WARNING, "UUID() in a trigger is not safe with statements in the binlog",
                 "set binlog_format=ROW",
             )  # fmt: skip
+
+
+def _check_writes(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    option = find_write_block(connection)
+    if option is None:
+        yield Finding("writes", OK, "the server is not read-only")
+    else:
+        # With read_only, MySQL also switches super_read_only off.
+        off = "start the server without it" if option == "innodb_read_only" else "SET GLOBAL read_only = OFF"
+        yield Finding(
+            "writes", FAILED, f"the server is read-only ({option}): setup and source cannot write to it",
+            f"set LATELY_MYSQL_HOST to the primary, or {off}",
+        )  # fmt: skip
+
+
+def _check_cascades(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """Check whether triggers see the changes that foreign keys make."""
+    cascades = read_cascades(connection, settings)
+    names = ", ".join(cascades.foreign_keys)
+    if cascades.run_triggers:
+        yield Finding("cascades", OK, f"{names}: the cascades run triggers (enable_cascade_triggers)")
+    elif cascades.foreign_keys:
+        if cascades.can_run_triggers:
+            fix = (
+                "SET PERSIST enable_cascade_triggers = ON, with innodb_native_foreign_keys = OFF; then let the shop "
+                "connect again, because open connections keep the old value"
+            )
+        else:
+            fix = "change rows of the table before those that they refer to, or run `lately verify --repair`"
+        detail = f"{names} change rows of the table without running its triggers: these changes are not captured"
+        yield Finding("cascades", WARNING, detail, fix)
 
 
 def _check_table(connection: Connection, settings: Settings) -> Iterator[Finding]:
@@ -157,8 +191,8 @@ def _check_privileges(connection: Connection, settings: Settings) -> Iterator[Fi
         if not missing:
             yield Finding(f"privileges in {schema}", OK, ", ".join(dict.fromkeys(privileges)))
     if (
-        guarantee.read_variable(connection, "log_bin") == "ON"
-        and guarantee.read_variable(connection, "log_bin_trust_function_creators") != "ON"
+        read_variable(connection, "log_bin") == "ON"
+        and read_variable(connection, "log_bin_trust_function_creators") != "ON"
         and "SUPER" not in granted
         and not triggers.read_trigger_names(connection, settings)
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 import mysql.connector
@@ -10,7 +9,9 @@ import mysql.connector
 from app.control.source_state import NONE, PROVEN, TIMED
 from app.settings import WATERMARK, Settings
 from source import transactions
-from source.mysql import Connection, fetch_all, fetch_first, to_text
+from source.cascades import read_cascades
+from source.mysql import Connection, fetch_first, to_text
+from source.server_role import find_group_reason, find_replica_reason, read_role, read_variable
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class Guarantee:
     """A guarantee level and the reasons why it is not higher, each with the next step.
 
     proven: no committed change is missed; timed: no change of transactions shorter than
-    `source_settle_s` is missed; none: changes may be missed.
+    `source_settle_s` is missed; none: changes may be missed. `unseen` are the kinds of changes that
+    the triggers do not see on this server, at any level.
     """
 
     level: str
     reasons: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 def assess(connection: Connection, settings: Settings) -> Guarantee:
@@ -35,20 +38,23 @@ def assess(connection: Connection, settings: Settings) -> Guarantee:
     engine = read_engine(connection, settings)
     if engine != "InnoDB":
         none.append(f"the table's engine is {engine}: ALTER TABLE … ENGINE=InnoDB")
-    if is_replica(connection):
-        reason = "the server is a replica: set LATELY_MYSQL_HOST to its primary"
+    role = read_role(connection)
+    replica, group = find_replica_reason(role), find_group_reason(role, settings.source_mode == WATERMARK)
+    if replica is not None:
         # A replica does not list the transactions of its primary, and does not run triggers for
         # them.
-        (timed if settings.source_mode == WATERMARK else none).append(reason)
-    if read_variable(connection, "wsrep_on") in ("ON", "1"):
-        timed.append("the server is a Galera node: it does not list the transactions of the other nodes")
+        (timed if settings.source_mode == WATERMARK else none).append(replica)
+    if group is not None:
+        timed.append(group)
+    unseen: tuple[str, ...] = ()
     if settings.source_mode == WATERMARK:
         if int(read_variable(connection, "auto_increment_increment") or 1) > 1:
             timed.append("auto_increment_increment is above 1: other servers may assign smaller ids")
         timed += _transaction_list_problems(settings)
-    if none:
-        return Guarantee(NONE, (*none, *timed))
-    return Guarantee(TIMED, tuple(timed)) if timed else Guarantee(PROVEN)
+    else:
+        unseen = read_cascades(connection, settings).unseen
+    level = NONE if none else TIMED if timed else PROVEN
+    return Guarantee(level, (*none, *timed), unseen)
 
 
 def read_engine(connection: Connection, settings: Settings) -> str:
@@ -60,24 +66,6 @@ def read_engine(connection: Connection, settings: Settings) -> str:
         (settings.mysql_database, settings.source_table),
     )
     return to_text(row[0]) if row and row[0] else "unknown"
-
-
-def is_replica(connection: Connection) -> bool:
-    """Return whether the server replicates another server."""
-    row = fetch_first(connection, tuple[str | bytes, str | bytes], "SHOW GLOBAL STATUS LIKE 'Slave_running'")
-    if row and to_text(row[1]).upper() == "ON":
-        return True
-    for statement in ("SHOW REPLICA STATUS", "SHOW SLAVE STATUS"):
-        # Some servers have only one of these statements, and some users may execute neither.
-        with suppress(mysql.connector.Error):
-            return bool(fetch_all(connection, tuple[object, ...], statement))
-    return read_variable(connection, "read_only") in ("ON", "1")
-
-
-def read_variable(connection: Connection, name: str) -> str | None:
-    """Return a global variable of the server in upper case; None when it does not exist."""
-    row = fetch_first(connection, tuple[str | bytes, str | bytes], "SHOW GLOBAL VARIABLES LIKE %s", (name,))
-    return to_text(row[1]).upper() if row else None
 
 
 def _transaction_list_problems(settings: Settings) -> list[str]:

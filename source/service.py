@@ -289,7 +289,7 @@ class SourceService(Service):
         await publisher.write_states(
             LeaderStatus(
                 mode=self.settings.source_mode, guarantee=level, reasons=assessment.reasons,
-                unseen_changes=capture.unseen, as_of=capture.as_of, offsets=publisher.offsets,
+                unseen_changes=(*capture.unseen, *assessment.unseen), as_of=capture.as_of, offsets=publisher.offsets,
                 oldest_pending_s=oldest_s, written_at=now, leader=self.name,
             )
         )  # fmt: skip

@@ -72,7 +72,7 @@ class PurchasesMeta(Struct):
     role: Role
     worker: str
     guarantee: Annotated[str, Meta(extra_json_schema={"enum": ["proven", "timed", "none"]})]
-    unseen: tuple[Annotated[str, Meta(extra_json_schema={"enum": ["changed", "removed"]})], ...]
+    unseen: tuple[Annotated[str, Meta(extra_json_schema={"enum": ["changed", "removed", "cascade"]})], ...]
     verified_at: Time | None
 
 

@@ -42,7 +42,7 @@ class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"unseen_ch
     #: One of GUARANTEE_LEVELS, and the reasons why it is not a higher level.
     guarantee: str
     reasons: tuple[str, ...] = ()
-    #: The kinds of changes that this mode cannot see: of placed, changed, removed.
+    #: The kinds of changes that this source cannot see: of changed, removed, cascade.
     unseen_changes: tuple[str, ...] = ()
     #: All changes committed before this time are in `orders` below `offsets` (partition -> offset).
     as_of: int | None = None

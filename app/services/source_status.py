@@ -27,8 +27,8 @@ class Freshness(NamedTuple):
     """How fresh a table is. Times are in microseconds since 1970 UTC; None is unknown.
 
     The table contains everything that was committed until `as_of`, which was `lag_ms` ago;
-    `guarantee` is the level of certainty, and `unseen` the kinds of changes (placed, changed,
-    removed) that the source cannot see. Rows ordered before `horizon` may be missing; None: no rows
+    `guarantee` is the level of certainty, and `unseen` the kinds of changes (changed, removed,
+    cascade) that the source cannot see. Rows ordered before `horizon` may be missing; None: no rows
     are. The rows of `verified_at` were compared with the database, and were equal.
     """
 

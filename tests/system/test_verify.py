@@ -148,6 +148,7 @@ def test_what_fires_no_triggers_is_found_and_a_repair_killed_in_the_middle_is_fi
         stack.execute("INSERT INTO customers VALUES (%s)", (user,))
     stack.execute("ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES customers (id) ON DELETE CASCADE")
     begin(stack, worker, *rows(3_000, users))
+    eventually(lambda: worker.get("/v1/users/user-1/purchases").json["meta"]["unseen"] == ["cascade"], within=10)
     stack.execute("DELETE FROM customers WHERE id NOT IN ('user-1', 'user-2')")
     assert stack.select("SELECT COUNT(*) FROM orders") == [(4,)]
     before = stack.high_watermark("orders")
