@@ -1,8 +1,8 @@
 """`make bench`: measures Lately and its peers on this machine, and writes bench/results.md.
 
 `python -m bench` runs all parts; `python -m bench PART` runs one of compare, growth, recovery,
-queries, source, history, elastic, pause, flow, kept and partitions; `python -m bench capacity` runs
-the last three.
+queries, source, reads, history, elastic, pause, flow, kept and partitions; `python -m bench
+capacity` runs the last three.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import capacity, compare, elastic, growth, history, pause, queries, recovery, source
+from bench import capacity, compare, elastic, growth, history, mysql_reads, pause, queries, recovery, source
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from bench.measure import Bench, clean_folder
@@ -26,7 +26,8 @@ from local.kafka import start_kafka
 from local.process import ServerFailed, remove_pid_file, running_pid, stop_leftovers, write_pid_file
 
 PARTS = (
-    "compare", "growth", "recovery", "queries", "source", "history", "elastic", "pause", "flow", "kept", "partitions",
+    "compare", "growth", "recovery", "queries", "source", "reads", "history", "elastic", "pause", "flow", "kept",
+    "partitions",
 )  # fmt: skip
 PART_GROUPS = {"all": PARTS, "capacity": PARTS[-3:]}
 PID_FILE = FOLDER.with_name("bench.pid")
@@ -82,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
                 source.HEADINGS[arguments.database],
                 lambda: source.source(bench, arguments.rounds, arguments.quick, arguments.database),
             ),
+            "reads": (mysql_reads.HEADING, lambda: mysql_reads.mysql_reads(log, arguments.rounds, arguments.quick)),
             "history": (history.HEADING, lambda: history.history(bench, history_data)),
             "elastic": (elastic.HEADING, lambda: elastic.elastic(bench, 5 if arguments.quick else 20)),
             "pause": (

@@ -38,9 +38,9 @@ def read_shop_columns(connection: Connection, settings: Settings) -> Columns:
 
     Raises BadSource when the table or a column is missing, or a column has an unsuitable type.
     """
-    for problem in find_column_problems(connection, settings):
-        raise BadSource(f"{problem.problem}: {problem.fix}")
     columns = _read_columns(connection, settings)
+    for problem in _find_problems(columns, settings):
+        raise BadSource(f"{problem.problem}: {problem.fix}")
     return {
         name: columns[shop_name.lower()] for name, shop_name in settings.columns.items() if shop_name.lower() in columns
     }
@@ -48,8 +48,11 @@ def read_shop_columns(connection: Connection, settings: Settings) -> Columns:
 
 def find_column_problems(connection: Connection, settings: Settings) -> list[ColumnProblem]:
     """Check the shop's table and columns."""
+    return _find_problems(_read_columns(connection, settings), settings)
+
+
+def _find_problems(columns: Columns, settings: Settings) -> list[ColumnProblem]:
     table = f"{settings.mysql_database}.{settings.source_table}"
-    columns = _read_columns(connection, settings)
     if not columns:
         fix = "create it, or set LATELY_SOURCE_TABLE and LATELY_MYSQL_DATABASE"
         return [ColumnProblem("table", f"there is no table {table}", fix)]

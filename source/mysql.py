@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Any, TypeVar
 
 import mysql.connector
@@ -18,6 +18,8 @@ from app.settings import Settings
 from source.secure_connection import ClearTextRefused, SecureConnection
 
 Connection = MySQLConnectionAbstract
+#: Lends a connection for a read: `connected`, or the pool of a worker.
+Borrow = Callable[[], AbstractContextManager[Connection]]
 
 #: The columns of a row.
 RowT = TypeVar("RowT", bound=tuple[object, ...])
@@ -66,6 +68,13 @@ def connect(settings: Settings) -> Connection:
     except mysql.connector.Error as exc:
         raise _connection_error(settings, exc) from None
     return connection
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Connection]:
+    """Open a connection as `connect` does, and close it at the end of the block."""
+    with closing(connect(settings)) as connection:
+        yield connection
 
 
 def prepare_session(connection: Connection) -> None:

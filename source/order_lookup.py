@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from domain.diagnosis import PendingChange, ShopRow
 from domain.events import OrderLine, find_broken_rule, trace_id_of
 from source import user_rows
 from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
-from source.mysql import Connection, connect, explain_errors, fetch_all
+from source.mysql import Borrow, Connection, connected, explain_errors, fetch_all
 from source.outbox_table import UNKNOWN_TABLE, locate_outbox, quoted_outbox
 
 #: Upper limit for the rows and for the pending changes of an order; real orders have few.
@@ -29,12 +29,16 @@ class _OutboxChange(NamedTuple):
     traceparent: str | None
 
 
-def find_order(settings: Settings, order_id: str) -> tuple[list[ShopRow], list[PendingChange]]:
+def find_order(
+    settings: Settings, order_id: str, borrow: Borrow | None = None
+) -> tuple[list[ShopRow], list[PendingChange]]:
     """Return the rows of an order, and its pending changes, oldest first.
+
+    `borrow` lends the connection; None opens one.
 
     Raises DatabaseAway, BadSource.
     """
-    with _connect(settings) as connection:
+    with _connect(settings, borrow) as connection:
         rows = _find_rows(connection, settings, order_id)
         # The outbox last: a change that is published in between is found in Kafka afterwards.
         return rows, _find_changes(connection, settings, order_id)
@@ -52,9 +56,9 @@ def find_orders_of_trace(settings: Settings, trace_id: str) -> list[str]:
 
 
 @contextmanager
-def _connect(settings: Settings) -> Iterator[Connection]:
+def _connect(settings: Settings, borrow: Borrow | None = None) -> Iterator[Connection]:
     with explain_errors(f"MySQL did not answer for {settings.source_table}"):
-        with closing(connect(settings)) as connection:
+        with borrow() if borrow is not None else connected(settings) as connection:
             yield connection
 
 

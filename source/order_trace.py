@@ -27,6 +27,7 @@ from domain.partitioning import partition_of
 from domain.purchases import Purchase
 from domain.values import rfc3339
 from source import order_lookup
+from source.mysql import Borrow
 from source.order_stages import OrderStage, PurchaseStages, read_stages
 
 #: Number of dead letters to examine, of each partition.
@@ -100,16 +101,20 @@ class Tracer:
         read_purchases: ReadPurchases,
         read_states: ReadStates,
         run_in_thread: RunInThread = asyncio.to_thread,
+        borrow: Borrow | None = None,
     ) -> None:
         self._settings, self._topics, self._records = settings, topics, records
         self._read_purchases, self._read_states, self._run_in_thread = read_purchases, read_states, run_in_thread
+        self._borrow = borrow
 
     async def find_owner(self, order_id: str) -> OrderOwner:
         """Find the user of an order in the shop's table, the outbox, or the dead letters.
 
         Raises ServerAway, BadSource.
         """
-        rows, pending = await self._run_in_thread(lambda: order_lookup.find_order(self._settings, order_id))
+        rows, pending = await self._run_in_thread(
+            lambda: order_lookup.find_order(self._settings, order_id, self._borrow)
+        )
         entries: list[ShopRow | PendingChange] = [*rows, *pending]
         user = next((entry.user_id for entry in entries), None)
         letters = None

@@ -13,7 +13,7 @@ from domain.purchases import Purchase, purchase_sort_key
 from domain.values import microseconds
 from source import triggers
 from source.columns import payload_expression, quote, read_shop_columns, text_expression
-from source.mysql import Connection, connect, explain_errors, fetch_all, fetch_row, read_server_time
+from source.mysql import Borrow, Connection, connect, explain_errors, fetch_all, fetch_row, read_server_time
 from source.outbox_table import locate_outbox, quoted_outbox
 
 
@@ -27,12 +27,12 @@ class UserRows(NamedTuple):
     purchases: dict[str, list[Purchase]]
 
 
-def read_user_rows(settings: Settings, user_ids: list[str]) -> UserRows:
+def read_user_rows(settings: Settings, user_ids: list[str], borrow: Borrow) -> UserRows:
     """Read all purchases of some users, without rows that break a rule.
 
     Raises DatabaseAway, BadSource.
     """
-    with explain_errors("MySQL closed the connection during a read"), closing(connect(settings)) as connection:
+    with explain_errors("MySQL closed the connection during a read"), borrow() as connection:
         # The time first: changes committed during the read may or may not be included.
         as_of = read_server_time(connection)
         purchases = read_purchases(connection, settings, user_ids)

@@ -21,6 +21,7 @@ from app.errors import ServerAway
 from app.settings import Settings
 from chunks import ClosedPartition, discard_exception
 from domain.errors import LatelyError
+from source.pool import ConnectionPool
 from source.user_rows import UserRows, read_user_rows
 from web.http.access import HOP_HEADER
 from web.http.limits import Limiter
@@ -135,6 +136,8 @@ class Fallback:
 
     def __init__(self, settings: Settings, ownership: Ownership, mysql: MySQLReads) -> None:
         self._settings, self._ownership, self.mysql = settings, ownership, mysql
+        #: Connections for these reads and for those of traces.
+        self.connections = ConnectionPool(settings, settings.source_reads)
 
     async def read_standby(self, partition: int, read: Callable[[], T]) -> T | None:
         """Return the result of `read` for a partition; None if the copy may be incomplete.
@@ -155,7 +158,7 @@ class Fallback:
 
         Raises ServerAway, BadSource.
         """
-        return await self.mysql.read(lambda: read_user_rows(self._settings, users))
+        return await self.mysql.read(lambda: self._read_users(users))
 
     async def read_mysql(self, request: Request, users: list[str]) -> UserRows | None:
         """Return the rows of users in MySQL, in place of a table.
@@ -164,7 +167,10 @@ class Fallback:
         """
         if HOP_HEADER in request.headers:
             return None  # the worker that forwarded the request reads MySQL
-        rows = await self.mysql.try_read(lambda: read_user_rows(self._settings, users))
+        rows = await self.mysql.try_read(lambda: self._read_users(users))
         if rows is not None:
             metrics.FALLBACKS.labels(SOURCE).inc()
         return rows
+
+    def _read_users(self, users: list[str]) -> UserRows:
+        return read_user_rows(self._settings, users, self.connections.borrow)

@@ -102,9 +102,9 @@ async def _with_tracer(context: WebContext, use: Callable[[Tracer], Awaitable[T]
 
     try:
         async with context.trace_slots, open_topic_records(context.settings) as records:
-            run_in_thread = context.fallback.mysql.read
+            run_in_thread, borrow = context.fallback.mysql.read, context.fallback.connections.borrow
             return await use(
-                Tracer(context.settings, context.topics, records, read_purchases, read_states, run_in_thread)
+                Tracer(context.settings, context.topics, records, read_purchases, read_states, run_in_thread, borrow)
             )
     except (ServerAway, BadSource) as exc:
         log.warning("a trace failed: %s", exc)
