@@ -67,7 +67,7 @@ def kafka(run_folder: Path, request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def database_product(request: pytest.FixtureRequest) -> str:
     """The product of the database server: MariaDB, or with the mark `both_databases` each of them in turn."""
-    return getattr(request, "param", MARIADB)
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -175,11 +175,15 @@ def chromium() -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test with the mark `both_databases` on MariaDB and on MySQL."""
-    marks = {mark.name for mark in metafunc.definition.iter_markers()}
-    if "one_database" in marks or "both_databases" not in marks or OWN_DATABASE in SETTINGS:
+    if "database_product" not in metafunc.fixturenames:
         return
-    if "database_product" in metafunc.fixturenames:
-        metafunc.parametrize("database_product", [MARIADB, MYSQL], indirect=True, scope="session")
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    if "both_databases" in marks and "one_database" not in marks and OWN_DATABASE not in SETTINGS:
+        products = [MARIADB, MYSQL]
+    else:
+        # Named as well, so that the tests on MariaDB of a module have their fixtures in common.
+        products = [pytest.param(MARIADB, id=pytest.HIDDEN_PARAM)]
+    metafunc.parametrize("database_product", products, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

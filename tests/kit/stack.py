@@ -31,13 +31,14 @@ PYTHON = sys.executable
 
 @dataclass(frozen=True)
 class Servers:
-    """Where Kafka and the database answer."""
+    """Where Kafka and the database answer, and whether the shop's own connections use TLS."""
 
     kafka: str
     host: str
     port: int
     user: str
     password: str
+    tls: bool = False
 
 
 class Worker(HttpClient):
@@ -109,8 +110,8 @@ class Stack:
             host=self.servers.host, port=self.servers.port, user=self.servers.user, password=self.servers.password,
             database=self.name if database == "" else database, charset="utf8mb4",
             collation="utf8mb4_general_ci", use_pure=True,
-            # Without a password there is nothing to protect, and a connection takes a hundredth of the time.
-            ssl_disabled=not self.servers.password,
+            # A connection without TLS takes a hundredth of the time.
+            ssl_disabled=not self.servers.tls,
         )  # fmt: skip
 
     def execute(self, statement: str, values: tuple = (), database: str | None = "") -> None:

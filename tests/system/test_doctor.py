@@ -19,6 +19,7 @@ def doctor(stack: Stack, **env: str) -> tuple[int, dict[str, str], list[dict]]:
     return process.child.returncode, {one["name"]: one["result"] for one in said["findings"]}, said["findings"]
 
 
+@pytest.mark.both_databases
 @pytest.mark.cost(27)
 def test_a_shop_is_led_from_nothing_to_healthy(stack: Stack):
     stack.create_orders()

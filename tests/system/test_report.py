@@ -115,6 +115,7 @@ def assert_equal_to_sql(stack: Stack, source: str) -> None:
     assert [row for row in values(customers, "day", "customers", "new", "repeating") if row[1]] == by_customer
 
 
+@pytest.mark.both_databases
 @pytest.mark.cost(21)
 def test_reports_equal_sql_and_the_live_tables_and_can_be_made_again_byte_for_byte(stack: Stack):
     stack.create_orders()
@@ -195,6 +196,7 @@ def test_reports_equal_sql_and_the_live_tables_and_can_be_made_again_byte_for_by
     assert "'Product 6' has " in said
 
 
+@pytest.mark.both_databases
 def test_a_reading_of_the_shop_that_was_interrupted_goes_on(stack: Stack, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(snapshot, "CHUNK_ROWS", 50)
     monkeypatch.setattr(read_mysql, "BATCH_ROWS", 50)

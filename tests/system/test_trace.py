@@ -18,6 +18,8 @@ from tests.kit.eventually import eventually
 from tests.kit.spans import Collector, collecting
 from tests.kit.stack import PYTHON, ROOT, Stack, Worker
 
+pytestmark = pytest.mark.both_databases
+
 ROWS = 3_000
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NOW = "2026-01-31 12:00:00"

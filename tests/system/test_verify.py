@@ -22,6 +22,8 @@ from tests.kit.commands import start_lately, verify
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
 
+pytestmark = pytest.mark.both_databases
+
 USERS = [f"user-{number}" for number in range(30)]
 
 #: How long the slow variant compares the tables while orders flow; a release is tried with 600.
