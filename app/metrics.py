@@ -1,5 +1,7 @@
 """The metrics of a worker for Prometheus; docs/operations/metrics.md lists the names and labels."""
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram, Info
 
 from app.version import __version__
@@ -28,6 +30,7 @@ FALLBACKS = Counter(
 # Of the source: set in its own process, and from its status in every worker.
 GUARANTEE = Gauge("lately_source_guarantee", "1 for the guarantee of the source: proven, timed or none", ["level"])
 OLDEST_PENDING_CHANGE = Gauge("lately_source_oldest_pending_seconds", "Age of the oldest unpublished change")
+SOURCE_PROBLEMS = Gauge("lately_source_problems", "Problems of the shop's table, the triggers and the outbox", ["kind"])
 SOURCE_SILENCE = Gauge("lately_source_silent_seconds", "Time since the last status of a source; NaN: no status yet")
 LAG = Gauge("lately_consumer_lag_records", "Offsets that this worker has not read yet", ["topic", "partition"])
 KEYS = Gauge("lately_table_keys", "Estimated number of keys in a table's partitions on this worker", ["table"])
@@ -43,3 +46,10 @@ STUCK = Gauge("lately_stuck", "1 while work of this worker makes no progress, by
 WORKER_ONLY = (SOURCE_SILENCE, RECOVERY, VERIFY_AGE, READY)
 BUILD = Info("lately_build", "Version of Lately")
 BUILD.info({"version": __version__})
+
+
+def set_problems(kinds: Iterable[str]) -> None:
+    """Set the number of problems of the source by kind; other kinds have no value."""
+    SOURCE_PROBLEMS.clear()
+    for kind in kinds:
+        SOURCE_PROBLEMS.labels(kind).inc()

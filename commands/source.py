@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -14,6 +15,9 @@ from app.errors import EX_USAGE, BadSource, PortTaken
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from commands.output import ProgressLine, print_findings
+
+if TYPE_CHECKING:
+    from source.service import SourceService
 
 FIRST_SNAPSHOT_AGE = "1d"
 
@@ -103,8 +107,11 @@ def status(as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(fields).decode())
     else:
+        problems = fields.pop("problems", [])
         for name, value in fields.items():
             click.echo(f"{name:24}{'' if value is None else value}")
+        for problem in problems if isinstance(problems, list) else ():
+            click.echo(f"problem: {problem['kind']}: {problem['message']}")
 
 
 @source.command("teardown")
@@ -138,8 +145,8 @@ def _run() -> None:
             triggers.require_installed(connection, locate_outbox(connection, settings))
     asyncio.run(require_startable_generation(settings))
     asyncio.run(ensure_topics(settings))
-    _serve_metrics(settings)
     service = SourceService(settings, Topics(settings))
+    _serve_metrics(settings, service)
 
     class SourceWorker(Worker):
         """A process whose log has the format of the settings."""
@@ -157,16 +164,17 @@ def _run() -> None:
         raise service.fatal_error from None
 
 
-def _serve_metrics(settings: Settings) -> None:
-    from prometheus_client import REGISTRY, start_http_server
+def _serve_metrics(settings: Settings, service: SourceService) -> None:
+    from prometheus_client import REGISTRY
 
     from app import metrics
+    from source.metrics_server import serve_metrics
 
     for metric in metrics.WORKER_ONLY:
         REGISTRY.unregister(metric)
     if settings.source_metrics_port:
         try:
-            start_http_server(settings.source_metrics_port, addr=settings.web_host)
+            serve_metrics(settings.web_host, settings.source_metrics_port, service.readiness)
         except OSError as exc:
             raise PortTaken(
                 f"cannot serve /metrics on {settings.web_host}:{settings.source_metrics_port} ({exc.strerror}): "

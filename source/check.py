@@ -11,9 +11,10 @@ import mysql.connector
 from app.control import source_state
 from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
-from source import guarantee, snapshot, triggers
+from source import drift, guarantee, snapshot, triggers
 from source.cascades import read_cascades
 from source.columns import Columns, find_column_problems, quote, read_shop_columns
+from source.drift_reader import read_capture
 from source.mysql import Connection, connect, fetch_all, fetch_first, fetch_row, to_text
 from source.outbox_table import displayed_outbox, locate_outbox
 from source.server_role import find_write_block, read_variable
@@ -45,8 +46,8 @@ def check_source(settings: Settings) -> list[Finding]:
             "table": _check_table,
         }
         if settings.source_mode == OUTBOX:
-            checks |= {"writes": _check_writes, "outbox": _check_outbox, "rights": _check_privileges}
-            checks |= {"foreign keys": _check_cascades}
+            checks |= {"writes": _check_writes, "outbox": _check_outbox, "capture": _check_capture}
+            checks |= {"rights": _check_privileges, "foreign keys": _check_cascades}
         else:
             checks |= {"watermark": _check_watermark}
         checks |= {"promise": _check_guarantee}
@@ -171,6 +172,17 @@ def _check_outbox(connection: Connection, settings: Settings) -> Iterator[Findin
             )  # fmt: skip
         if not missing:
             yield Finding("triggers", OK, ", ".join(triggers.read_trigger_names(connection, settings)))
+
+
+def _check_capture(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """Report the problems that the running source reports too, but for those of other checks."""
+    checked = {drift.TABLE, drift.ENGINE, drift.TRIGGER_OUTDATED, drift.TRIGGER_MISSING}
+    if triggers.read_first_version(connection, settings) is None:
+        checked.add(drift.OUTBOX_MISSING)
+    for problem in drift.find_problems(read_capture(connection, settings)):
+        if problem.kind not in checked:
+            cause, _, fix = problem.message.partition(": ")
+            yield Finding(problem.kind, FAILED if problem.is_critical else WARNING, cause, fix)
 
 
 def _check_privileges(connection: Connection, settings: Settings) -> Iterator[Finding]:

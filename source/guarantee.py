@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import mysql.connector
 
@@ -55,6 +56,13 @@ def assess(connection: Connection, settings: Settings) -> Guarantee:
         unseen = read_cascades(connection, settings).unseen
     level = NONE if none else TIMED if timed else PROVEN
     return Guarantee(level, (*none, *timed), unseen)
+
+
+def with_problems(assessment: Guarantee, problems: Sequence[str]) -> Guarantee:
+    """Return the guarantee of a capture with critical problems: none."""
+    if not problems:
+        return assessment
+    return replace(assessment, level=NONE, reasons=tuple(dict.fromkeys((*problems, *assessment.reasons))))
 
 
 def read_engine(connection: Connection, settings: Settings) -> str:

@@ -7,6 +7,7 @@ names. Therefore Lately recognizes its triggers by the table into which their bo
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import NamedTuple
 
 from app.settings import Settings
@@ -19,7 +20,7 @@ _NAME = r"(`(?:[^`]|``)+`|[\w$]+)"
 _INSERT = re.compile(rf"\bINSERT\s+(?:IGNORE\s+)?INTO\s+(?:{_NAME}\s*\.\s*)?{_NAME}", re.IGNORECASE)
 _FROM = re.compile(rf"\bFROM\s+(?:{_NAME}\s*\.\s*)?{_NAME}", re.IGNORECASE)
 
-_COLUMNS = "trigger_schema, trigger_name, event_object_table, event_manipulation, definer, action_statement"
+_COLUMNS = "trigger_schema, trigger_name, event_object_table, event_manipulation, definer, action_statement, created"
 #: Schemas in which no shop has tables.
 _SYSTEM_SCHEMAS = "'mysql', 'sys', 'performance_schema', 'information_schema'"
 
@@ -36,6 +37,8 @@ class InstalledTrigger(NamedTuple):
     event: str
     definer: str
     body: str
+    #: When it was created, as text; renaming and altering its table do not change the time.
+    created: str = ""
 
     @property
     def qualified_name(self) -> str:
@@ -65,16 +68,16 @@ def read_triggers(
     condition = f"trigger_schema NOT IN ({_SYSTEM_SCHEMAS})" if everywhere else "trigger_schema = %s"
     rows = fetch_all(
         connection,
-        tuple[str | bytes, str | bytes, str | bytes, str | bytes, str | bytes, str | bytes],
+        tuple[str | bytes, str | bytes, str | bytes, str | bytes, str | bytes, str | bytes, datetime | None],
         f"SELECT {_COLUMNS} FROM information_schema.triggers WHERE {condition}",
         () if everywhere else (settings.mysql_database,),
     )
     expected = {(schema.lower(), table.lower()) for schema, table in outboxes or {settings.outbox}}
     found = []
-    for row in rows:
-        schema, name, table, event, definer, body = map(to_text, row)
+    for *texts, created in rows:
+        schema, name, table, event, definer, body = map(to_text, texts)
         if expected & find_inserts(body, schema):
-            found.append(InstalledTrigger(schema, name, table, event.lower(), definer, normalize(body)))
+            found.append(InstalledTrigger(schema, name, table, event.lower(), definer, normalize(body), str(created)))
     return sorted(found, key=lambda trigger: (trigger.schema, trigger.table, trigger.name))
 
 

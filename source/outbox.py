@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from app.errors import BadSource
 from app.settings import Settings
 from source import triggers
 from source.mysql import Connection, execute, fetch_all, fetch_row, read_server_time
-from source.outbox_table import displayed_outbox, quoted_outbox
+from source.outbox_table import quoted_outbox
 
 # Ids start at the microseconds since 1970. This smallest possible start is in the year 2001.
 _SMALLEST_ID = 10**15
+#: A clock may be set back by this time (microseconds).
+_CLOCK_STEP = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,15 @@ class Outbox:
         #: A time and the highest id visible at that time: `as_of` becomes the time when the id is
         #: published.
         self._next_as_of: tuple[int, int] | None = None
+        #: Id -> time (microseconds) of the rows read last that have their id as version.
+        self._created_at: dict[int, int] = {}
 
     def require_installed(self) -> None:
         """Raise BadSource unless the outbox and all triggers exist."""
         triggers.require_installed(self._connection, self._settings)
 
     def read_rows(self) -> list[OutboxRow]:
-        """Return the oldest rows of the outbox by id, at most `source_batch_rows`.
-
-        Raises BadSource when the ids were restarted, because newer changes would then have smaller
-        versions than older changes.
-        """
+        """Return the oldest rows of the outbox by id, at most `source_batch_rows`."""
         if self._next_as_of is None:
             self._next_as_of = self._read_time_and_highest_id()
         values = fetch_all(
@@ -70,16 +69,27 @@ class Outbox:
             f" FROM {quoted_outbox(self._settings)} ORDER BY id LIMIT {self._settings.source_batch_rows}",
         )
         rows = [OutboxRow(*row[:7]) for row in values]
-        if rows and rows[0].id < _SMALLEST_ID:
-            outbox = displayed_outbox(self._settings)
-            raise BadSource(
-                f"the ids of {outbox} were restarted (was it truncated?): "
-                f"DROP TABLE {outbox}, {outbox}_state; then `lately source setup`"
-            )
+        self._created_at = {row.id: value[7] for row, value in zip(rows, values, strict=True) if row.id == row.version}
         self.oldest = values[0][7] if values else None
         if not rows or rows[0].id > self._next_as_of[1]:
             self.as_of, self._next_as_of = self._next_as_of[0], None
         return rows
+
+    def has_reused_ids(self, assigned_before: tuple[int, int] | None) -> bool:
+        """Return whether ids of the last rows read were assigned before, to published changes.
+
+        `assigned_before` is an id and a time (microseconds, the server's clock) at which all ids up
+        to it had been assigned. The time of a row is not later than the assignment of its id: a
+        transaction that commits late has a small id and an early time.
+        """
+        if any(row_id < _SMALLEST_ID for row_id in self._created_at):
+            return True
+        if assigned_before is None:
+            return False
+        highest, time = assigned_before
+        return any(
+            row_id <= highest and created_at > time + _CLOCK_STEP for row_id, created_at in self._created_at.items()
+        )
 
     def mark_published(self, rows: list[OutboxRow]) -> None:
         """Delete `rows`, which Kafka has acknowledged."""

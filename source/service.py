@@ -12,11 +12,12 @@ from collections.abc import Iterator
 import mysql.connector
 from aiokafka.errors import KafkaError
 from mode import Service
+from mysql.connector import errorcode
 
 from app import metrics as shared_metrics
 from app import otel
 from app.control import generation, source_state
-from app.control.source_state import LeaderStatus, SourceStateReader
+from app.control.source_state import LeaderStatus, SourceStateReader, SourceStates
 from app.errors import BadSource, DatabaseRefused, Refused, ServerAway, WrongGeneration
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
@@ -26,7 +27,8 @@ from app.topics import Topics
 from domain import dead_letters
 from domain.events import read_references
 from domain.partitioning import partition_of
-from source import guarantee, locks, metrics, snapshot_requests
+from source import guarantee, locks, metrics, published_versions, snapshot_requests
+from source.capture_watch import CaptureWatch
 from source.events import OutgoingRecord, build_record
 from source.guarantee import Guarantee
 from source.mysql import Connection, connect, read_server_name, read_server_time
@@ -54,6 +56,8 @@ SLOW_READ_S = LOCK_POLL_S = 0.5
 
 #: Errors after which publishing is retried.
 _TRANSIENT = (mysql.connector.Error, KafkaError, ServerAway, OSError)
+#: Errors of a table or a column that does not exist.
+_MISSING = (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_FIELD_ERROR, errorcode.ER_BAD_DB_ERROR)
 #: Errors that a retry cannot solve.
 _FATAL = (BadSource, Refused, WrongGeneration)
 
@@ -73,11 +77,20 @@ class SourceService(Service):
         self._given_settings = settings
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.published = self.reported = 0
-        self._is_leading = False
+        self._is_leading = self._has_led = False
+        #: What is wrong with the shop's table, the triggers and the outbox while this source leads.
+        self.watch: CaptureWatch | None = None
         #: Time of the monotonic clock at which Kafka acknowledged a record for the last time.
         self._acknowledged_at = 0.0
         #: The error that ended the source; the command prints it and exits with its code.
         self.fatal_error: BadSource | Refused | WrongGeneration | None = None
+
+    def readiness(self) -> dict[str, object]:
+        """Return whether this source publishes, and the problems of the capture, for /readyz."""
+        watch = self.watch
+        problems = [] if watch is None else [problem.message for problem in watch.problems if problem.is_critical]
+        status = "failing" if problems else "ok" if self._is_leading else "waiting"
+        return {"status": status, "problems": () if watch is None else watch.to_status()}
 
     @Service.task
     async def _run(self) -> None:
@@ -100,6 +113,7 @@ class SourceService(Service):
                 await self.sleep(backoff)
             finally:
                 self._is_leading = False
+                self.watch = None
                 metrics.LEADER.set(0)
 
     @Service.task
@@ -109,11 +123,15 @@ class SourceService(Service):
             try:
                 if self._is_leading:
                     await snapshot_requests.fulfil_requests(
-                        self.settings, lambda: self._is_leading and not self.should_stop
+                        self.settings, lambda: self._is_leading and not self.should_stop, self._apply_states
                     )
             except (*_TRANSIENT, *_FATAL) as exc:
                 log.warning("a worker requested all rows, but they cannot be published now (%s); trying again", exc)
             await self.sleep(CHECK_INTERVAL_S)
+
+    def _apply_states(self, states: SourceStates) -> None:
+        if self.watch is not None:
+            self.watch.states = states
 
     @Service.task
     async def _watch_kafka(self) -> None:
@@ -142,11 +160,14 @@ class SourceService(Service):
             self.settings = await asyncio.to_thread(locate_outbox, connection, self._given_settings)
             async with source_state.open_reader(self.settings) as reader:
                 await self._acquire_leadership(connection, reader)
+                states = reader.states
             if self.should_stop:
                 return
             assessment = await asyncio.to_thread(self._assess, connection)
+            watch = CaptureWatch(self.settings, states)
+            watch.highest = await published_versions.read_highest(self.settings, self.topics, states)
             capture = await self._create_capture(connection, assessment)
-            await asyncio.to_thread(capture.require_installed)
+            self._has_led, self.watch = True, watch
             metrics.LEADER.set(1)
             self._is_leading, self._acknowledged_at = True, time.monotonic()
             async with open_publisher(self.settings, self.topics) as publisher:
@@ -155,7 +176,7 @@ class SourceService(Service):
                     "publishing %s.%s to %s (%s, %s)", self.settings.mysql_database, self.settings.source_table,
                     self.topics.orders.name, self.settings.source_mode, assessment.level,
                 )  # fmt: skip
-                await self._publish(connection, capture, publisher, assessment)
+                await self._publish(connection, capture, publisher, assessment, watch)
         finally:
             await asyncio.to_thread(connection.close)
 
@@ -188,8 +209,12 @@ class SourceService(Service):
                 await self.sleep(LOCK_POLL_S)
 
     async def _create_capture(self, connection: Connection, assessment: Guarantee) -> Capture:
+        """Create the capture. Raises BadSource for missing objects, unless they were there before."""
         if self.settings.source_mode == OUTBOX:
-            return Outbox(connection, self.settings)
+            outbox = Outbox(connection, self.settings)
+            if not self._has_led:
+                await asyncio.to_thread(outbox.require_installed)
+            return outbox
         state = (await source_state.read(self.settings)).watermark
         table = f"{self.settings.mysql_database}.{self.settings.source_table}"
         if state is None or state.table != table:
@@ -198,23 +223,41 @@ class SourceService(Service):
         return await asyncio.to_thread(Watermark, connection, self.settings, state, is_proven)
 
     async def _publish(
-        self, connection: Connection, capture: Capture, publisher: Publisher, assessment: Guarantee
+        self,
+        connection: Connection,
+        capture: Capture,
+        publisher: Publisher,
+        assessment: Guarantee,
+        watch: CaptureWatch,
     ) -> None:
         name = f"/mysql/{read_server_name(connection)}/{self.settings.mysql_database}/{self.settings.source_table}"
         max_pause, pause = self.settings.source_poll_ms / 1000, MIN_PAUSE_S
+        await watch.observe(connection, publisher)
         checked_at = assessed_at = time.monotonic()
         status_at = 0.0
         while not self.should_stop:
             now = time.monotonic()
             if now - checked_at > CHECK_INTERVAL_S:
-                await asyncio.to_thread(capture.require_installed)
+                was_blocked = watch.is_blocked
+                await watch.observe(connection, publisher)
                 checked_at = now
+                if was_blocked and not watch.is_blocked and isinstance(capture, Watermark):
+                    return  # the columns may have other names or types: begin anew
             if now - assessed_at > ASSESSMENT_INTERVAL_S:
                 assessment = await asyncio.to_thread(self._assess, connection)
                 assessed_at = now
                 if isinstance(capture, Watermark):
                     capture.proven = assessment.level == source_state.PROVEN
-            published = await self._publish_batch(capture, publisher, name)
+            published = 0
+            if not watch.is_blocked:
+                try:
+                    published = await self._publish_batch(connection, capture, publisher, watch, name)
+                except mysql.connector.Error as exc:
+                    if exc.errno not in _MISSING:
+                        raise
+                    await watch.observe(connection, publisher)
+                    if not watch.is_blocked:
+                        raise
             if published:
                 pause = min(MIN_PAUSE_S, max_pause)
             if published < min(SMALL_BATCH_ROWS, self.settings.source_batch_rows):
@@ -224,10 +267,12 @@ class SourceService(Service):
             if now - status_at > STATUS_INTERVAL_S:
                 if await asyncio.to_thread(locks.is_held, connection, locks.handover_lock(self.settings)):
                     return
-                await self._write_status(connection, capture, publisher, assessment)
+                await self._write_status(connection, capture, publisher, assessment, watch)
                 status_at, self._acknowledged_at = now, time.monotonic()
 
-    async def _publish_batch(self, capture: Capture, publisher: Publisher, name: str) -> int:
+    async def _publish_batch(
+        self, connection: Connection, capture: Capture, publisher: Publisher, watch: CaptureWatch, name: str
+    ) -> int:
         """Publish the next changes and return their number. The order of the steps makes it safe:
 
         1. Read them.
@@ -243,11 +288,16 @@ class SourceService(Service):
         metrics.POLL.set(duration)
         if duration > SLOW_READ_S:
             log.warning("a read of changes took %.1f s: is a transaction open for a long time?", duration)
+        if isinstance(capture, Outbox) and capture.has_reused_ids(watch.assigned_before):
+            # The versions of these rows are below published ones; `observe` gives them new ones.
+            await watch.observe(connection, publisher, is_older=True)
+            return 0
         # 2.
         if rows:
             records = [self._build_record(row, name) for row in rows]
             with otel.publishing(self.topics.orders.name, self._traced_rows(rows, records)):
                 await publisher.publish(records)
+            watch.note_published(rows)
         # 3.
         await asyncio.to_thread(capture.mark_published, rows)
         self.published += len(rows)
@@ -274,30 +324,38 @@ class SourceService(Service):
         return record
 
     async def _write_status(
-        self, connection: Connection, capture: Capture, publisher: Publisher, assessment: Guarantee
+        self,
+        connection: Connection,
+        capture: Capture,
+        publisher: Publisher,
+        assessment: Guarantee,
+        watch: CaptureWatch,
     ) -> None:
         """Write the status of this source to Kafka, for the next leader and for the workers."""
         now = await asyncio.to_thread(read_server_time, connection)
+        watch.note_time(now)
         oldest_s = 0.0 if capture.oldest is None else max(0.0, (now - capture.oldest) / 1e6)
         shared_metrics.OLDEST_PENDING_CHANGE.set(oldest_s)
+        assessment = guarantee.with_problems(assessment, watch.messages)
         level = assessment.level
         if isinstance(capture, Watermark):
             metrics.WATERMARK_AGE.set(capture.age_s)
             await publisher.write_states(capture.resume_state())
             if level == source_state.PROVEN and not capture.proven:
                 level = source_state.TIMED
+        for name in source_state.GUARANTEE_LEVELS:
+            shared_metrics.GUARANTEE.labels(name).set(name == level)
         await publisher.write_states(
             LeaderStatus(
                 mode=self.settings.source_mode, guarantee=level, reasons=assessment.reasons,
                 unseen_changes=(*capture.unseen, *assessment.unseen), as_of=capture.as_of, offsets=publisher.offsets,
-                oldest_pending_s=oldest_s, written_at=now, leader=self.name,
+                oldest_pending_s=oldest_s, written_at=now, leader=self.name, problems=watch.to_status(),
+                highest_version=watch.highest,
             )
         )  # fmt: skip
 
     def _assess(self, connection: Connection) -> Guarantee:
         assessment = guarantee.assess(connection, self.settings)
-        for level in source_state.GUARANTEE_LEVELS:
-            shared_metrics.GUARANTEE.labels(level).set(level == assessment.level)
         for reason in assessment.reasons:
             log.warning("guarantee %s: %s", assessment.level, reason)
         return assessment

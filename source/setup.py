@@ -17,7 +17,7 @@ from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain.values import parse_rfc3339
-from source import guarantee, snapshot, triggers, watermark
+from source import guarantee, restored, snapshot, triggers, watermark
 from source.columns import quote
 from source.mysql import Connection, connect, execute, fetch_row
 from source.outbox_table import displayed_outbox, is_in_shop_database, locate_outbox, quoted_outbox
@@ -51,7 +51,12 @@ def setup(
     if settings.source_mode == OUTBOX:
         with closing(connect(settings)) as connection:
             settings = locate_outbox(connection, settings)
+            first_version = triggers.read_first_version(connection, settings)
+            is_older = restored.is_older(connection, settings, states)
+            if is_older:
+                asyncio.run(restored.note(connection, settings, states))
             triggers.install(connection, settings)
+            restored.renew_versions(connection, settings, states, is_older, first_version, report)
             version = snapshot.snapshot_version(connection, settings)
         report(f"every change of {table} goes to {displayed_outbox(settings)}")
         is_set_up = finished is not None and finished.version == version

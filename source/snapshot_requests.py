@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from app.control import source_state
+from app.control.source_state import SourceStates
 from app.settings import Settings
 from source import snapshot
 
@@ -15,14 +16,17 @@ log = logging.getLogger(__name__)
 POLL_INTERVAL_S = 2.0
 
 
-async def fulfil_requests(settings: Settings, should_continue: Callable[[], bool]) -> None:
+async def fulfil_requests(
+    settings: Settings, should_continue: Callable[[], bool], on_states: Callable[[SourceStates], None]
+) -> None:
     """Take a snapshot of all rows for each request, as long as `should_continue` returns true.
 
-    Raises BadSource, WrongGeneration, ServerAway.
+    `on_states` receives the content of source-state every few seconds. Raises BadSource, WrongGeneration, ServerAway.
     """
     async with source_state.open_reader(settings) as reader:
         while should_continue():
             await reader.catch_up()
+            on_states(reader.states)
             request = reader.states.request
             if request is not None and source_state.is_request_pending(request, reader.states.snapshot):
                 log.warning(

@@ -56,6 +56,7 @@ def _leader_fields(status: source_state.LeaderStatus | None, now: int) -> dict[s
         "last_sign_s": round(age_s, 1),
         "guarantee": status.guarantee,
         "reasons": "; ".join(status.reasons) or None,
+        "problems": [{"kind": problem.kind, "message": problem.message} for problem in status.problems],
         "published_up_to": None if status.as_of is None else rfc3339(status.as_of),
     }
 

@@ -91,10 +91,6 @@ class Watermark:
         """How long the watermark has been waiting for the ends of transactions, in seconds."""
         return time.monotonic() - self._epoch.began if self._epoch is not None else 0.0
 
-    def require_installed(self) -> None:
-        """Raise BadSource when the table or a column is missing."""
-        read_shop_columns(self._connection, self._settings)
-
     def resume_state(self) -> WatermarkState:
         """Return the state from which a capture can continue after a restart."""
         return WatermarkState(table=self._table, low=self._low, version=self._version)

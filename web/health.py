@@ -31,14 +31,22 @@ async def get_liveness(context: WebContext, request: Request) -> Liveness:
     Access.OPEN,
     (JSON,),
     Readiness,
-    (Parameter("verbose", "Add the progress of the recovery and the partitions", {"type": "string"}, example=""),),
+    (
+        Parameter(
+            "verbose",
+            "Add the progress of the recovery, the partitions and the problems of the source",
+            {"type": "string"},
+            example="",
+        ),
+    ),
     ("unknown-parameter", "not-ready", "no-progress", "recovery-stalled", "kafka-away", "source-silent"),
     tags=("operations",),
 )
 async def get_readiness(context: WebContext, request: Request) -> Readiness:
     """Respond 200 if the tables are recovered, 503 until then and while the worker is stuck.
 
-    With `?verbose` the response contains the progress of the recovery and the partitions.
+    With `?verbose` the response contains the progress of the recovery, the partitions and the
+    problems of the source.
     """
     parameters.require_known(request, "verbose")
     details = _details(context) if "verbose" in request.query else {}
@@ -58,10 +66,12 @@ class Details(TypedDict, total=False):
 
     recovery: RecoveryState
     partitions: dict[str, AssignedPartitions]
+    source_problems: list[str]
 
 
 def _details(context: WebContext) -> Details:
     progress = context.worker.recovery_progress()
+    newest = context.source_status.newest
     return {
         "recovery": RecoveryState(
             progress.done, progress.total, progress.rate, round(progress.seconds, 3), progress.rebuilding
@@ -69,6 +79,7 @@ def _details(context: WebContext) -> Details:
         "partitions": {
             table: AssignedPartitions(*partitions) for table, partitions in context.worker.partitions().items()
         },
+        "source_problems": [problem.kind for problem in newest.problems] if newest else [],
     }
 
 

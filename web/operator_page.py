@@ -75,8 +75,12 @@ def _describe_source(context: WebContext) -> dict[str, str] | None:
     if status is None:
         return None
     age_s = max(0.0, time.time() - status.written_at / 1e6)
-    guarantee = f"{status.guarantee} ({'; '.join(status.reasons)})" if status.reasons else status.guarantee
+    messages = {problem.message for problem in status.problems}
+    reasons = [reason for reason in status.reasons if reason not in messages]
+    guarantee = f"{status.guarantee} ({'; '.join(reasons)})" if reasons else status.guarantee
+    problems = {f"Problem: {problem.kind}": problem.message for problem in status.problems}
     return {
+        **problems,
         "Guarantee": guarantee,
         "Mode": status.mode,
         "Publishes": status.leader if age_s < STATUS_TIMEOUT_S else f"nobody: the last sign is {age_s:.0f} s old",

@@ -285,6 +285,7 @@ class Readiness(Struct):
     status: Literal["ok"]
     recovery: RecoveryState | UnsetType = UNSET
     partitions: dict[str, AssignedPartitions] | UnsetType = UNSET
+    source_problems: list[str] | UnsetType = UNSET
 
 
 class TableDigest(Struct):

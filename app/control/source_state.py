@@ -32,6 +32,13 @@ STATUS_TIMEOUT_S = 10
 MAX_HORIZON = "9999-12-31 23:59:59.999999"
 
 
+class SourceProblem(msgspec.Struct, frozen=True):
+    """A problem of the capture: its kind, and a message with cause, consequence and next step."""
+
+    kind: str
+    message: str
+
+
 class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"unseen_changes": "unseen", "written_at": "at"}):
     """Status of the leading source.
 
@@ -48,6 +55,10 @@ class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"unseen_ch
     as_of: int | None = None
     offsets: dict[int, int] = {}
     oldest_pending_s: float = 0.0
+    #: Problems of the shop's table, the triggers and the outbox.
+    problems: tuple[SourceProblem, ...] = ()
+    #: The highest version of all published changes; 0: unknown.
+    highest_version: int = 0
     #: The time of this status, and the name of the source that wrote it.
     written_at: int = 0
     leader: str = ""
@@ -118,6 +129,27 @@ class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
+class CaptureState(msgspec.Struct, frozen=True, kw_only=True):
+    """The triggers for which the source was set up, and what happened to them since.
+
+    Times are microseconds since 1970, by the clock of the shop's database.
+    """
+
+    table: str
+    #: Name of the database server, as `read_server_name` returns it.
+    server: str = ""
+    first_version: int = 0
+    #: Event (insert, update, delete) -> the time at which its trigger was created, as text.
+    created: dict[str, str] = {}
+    #: Changes committed in this time may be missing in `orders`; no end: they still may.
+    missed_since: int | None = None
+    missed_until: int | None = None
+    #: When the source found that the database was older than the published changes.
+    restored_at: int | None = None
+    #: The highest version that another generation of the topics has published.
+    highest_version: int = 0
+
+
 class VerifyResult(msgspec.Struct, frozen=True, kw_only=True, rename={"began_at": "at"}):
     """Result of the last comparison with the shop's database. Times are microseconds since 1970."""
 
@@ -165,7 +197,16 @@ class CopyProgress(msgspec.Struct, frozen=True, kw_only=True, rename={"has_dead_
     has_dead_letters: bool = False
 
 
-State = LeaderStatus | SnapshotState | WatermarkState | VerifyResult | SnapshotRequest | TopicLayout | CopyProgress
+State = (
+    LeaderStatus
+    | SnapshotState
+    | WatermarkState
+    | CaptureState
+    | VerifyResult
+    | SnapshotRequest
+    | TopicLayout
+    | CopyProgress
+)
 
 
 @dataclasses.dataclass
@@ -175,6 +216,7 @@ class SourceStates:
     status: LeaderStatus | None = None
     snapshot: SnapshotState | None = None
     watermark: WatermarkState | None = None
+    capture: CaptureState | None = None
     verified: VerifyResult | None = None
     request: SnapshotRequest | None = None
     layout: TopicLayout | None = None
@@ -189,6 +231,8 @@ class SourceStates:
                 self.snapshot = state
             case WatermarkState():
                 self.watermark = state
+            case CaptureState():
+                self.capture = state
             case VerifyResult():
                 self.verified = state
             case SnapshotRequest():
@@ -201,7 +245,8 @@ class SourceStates:
 
 #: Key in the topic -> type of its value.
 _TYPES: dict[bytes, type[State]] = {
-    b"status": LeaderStatus, b"snapshot": SnapshotState, b"watermark": WatermarkState, b"verified": VerifyResult,
+    b"status": LeaderStatus, b"snapshot": SnapshotState, b"watermark": WatermarkState,
+    b"capture": CaptureState, b"verified": VerifyResult,
     b"snapshot-wanted": SnapshotRequest, b"layout": TopicLayout, b"copied": CopyProgress,
 }  # fmt: skip
 _KEYS = {state_type: key for key, state_type in _TYPES.items()}

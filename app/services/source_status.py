@@ -63,6 +63,7 @@ class SourceStatus(TopicTail):
             for level in source_state.GUARANTEE_LEVELS:
                 metrics.GUARANTEE.labels(level).set(level == state.guarantee)
             metrics.OLDEST_PENDING_CHANGE.set(state.oldest_pending_s)
+            metrics.set_problems(problem.kind for problem in state.problems)
         elif isinstance(state, SnapshotState):
             self._snapshot = state
         elif isinstance(state, SnapshotRequest):

@@ -136,8 +136,13 @@ def _check_leader(status: source_state.LeaderStatus | None) -> Iterator[Finding]
     else:
         detail = f"{status.leader} publishes; the oldest pending change is {status.oldest_pending_s:.1f} s old"
         yield Finding("source", OK, detail)
+    for problem in status.problems:
+        cause, _, fix = problem.message.rpartition(": ")
+        yield Finding(f"source {problem.kind}", FAILED if problem.message in status.reasons else WARNING, cause, fix)
     if status.guarantee != source_state.PROVEN:
-        detail = f"{status.guarantee}: {'; '.join(status.reasons)}"
+        messages = {problem.message for problem in status.problems}
+        others = [reason for reason in status.reasons if reason not in messages]
+        detail = f"{status.guarantee}: {'; '.join(others) or 'see the problems of the source'}"
         yield Finding("guarantee", WARNING, detail, "see the reasons")
 
 

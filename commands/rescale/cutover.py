@@ -96,7 +96,11 @@ class Cutover:
         # 8.
         await self._copy.copy_dead_letters()
         states = await source_state.read(self._old)
-        copied = [state for state in (states.snapshot, states.watermark) if state is not None]
+        highest = 0 if states.status is None else states.status.highest_version
+        capture = states.capture and msgspec.structs.replace(
+            states.capture, highest_version=max(highest, states.capture.highest_version)
+        )
+        copied = [state for state in (states.snapshot, states.watermark, capture) if state is not None]
         # 9.
         now = await source_locks.require()
         predecessor = Generation(self._old.generation, self._old.partitions)

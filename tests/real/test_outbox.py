@@ -16,9 +16,9 @@ from app.settings import Settings
 from app.topics import Topics
 from domain.errors import UnreadableEvent
 from domain.events import read_document
-from source import events, snapshot, triggers
+from source import events, snapshot, triggers, versions
 from source.check import check_source
-from source.mysql import connect
+from source.mysql import connect, read_server_time
 from source.outbox import Outbox, OutboxRow
 from source.outbox_table import locate_outbox
 from source.setup import setup, setup_statements, teardown
@@ -318,11 +318,44 @@ def test_triggers_that_were_gone_for_a_while_are_followed_by_a_newer_snapshot(sh
     assert version > seen
 
 
-def test_an_outbox_whose_ids_began_anew_is_refused_with_the_next_step(shop, connection, settings):
+def test_ids_that_are_assigned_again_are_noticed_and_repeats_and_late_commits_are_not(shop, connection, settings):
+    outbox = Outbox(connection, settings)
+    with closing(shop.connect()) as slow, closing(slow.cursor()) as cursor:
+        cursor.execute("INSERT INTO orders VALUES ('slow', 'Phone', 'ann', 1, NOW(), 'card', NULL)")
+        shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
+        (row,) = outbox.read_rows()
+        assigned_before = row.id, read_server_time(connection)
+        assert not outbox.has_reused_ids(assigned_before), "published, and not deleted yet"
+        slow.commit()
+    assert next(late.id for late in outbox.read_rows()) < row.id
+    assert not outbox.has_reused_ids(assigned_before), "its transaction committed late"
+    long_ago = row.id, assigned_before[1] - 60_000_000
+    assert outbox.has_reused_ids(long_ago)
+    assert versions.read_next_id(connection, settings) == row.id + 1
+
+    shop.execute(f"TRUNCATE TABLE {shop.outbox()}")
+    assert versions.read_next_id(connection, settings) == 1
+    shop.insert(("o2", "Phone", "ann", "1", AT, "card"))
+    outbox.read_rows()
+    assert outbox.has_reused_ids(None)
+
+
+def test_versions_that_begin_anew_are_above_all_others_and_keep_the_order_of_the_rows(shop, connection, settings):
     shop.execute(f"TRUNCATE TABLE {shop.outbox()}")
     shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
-    with pytest.raises(BadSource, match=r"were restarted .*lately source setup"):
-        waiting(connection, settings)
+    for price in (2, 3):
+        shop.execute(f"UPDATE orders SET price = {price}")
+    before = [row.event_id for row in waiting(connection, settings)]
+    highest = 10**16
+    first = versions.restart_versions(settings, highest)
+    rows = waiting(connection, settings)
+    assert [row.event_id for row in rows] == before
+    assert highest < rows[0].version < rows[1].version < rows[2].version < first - 1
+    assert triggers.read_first_version(connection, settings) == first
+    shop.execute("UPDATE orders SET price = 4")
+    assert waiting(connection, settings)[-1].version == first
+    assert versions.restart_versions(settings, highest) > first, "a repetition after a crash"
+    assert [row.event_id for row in waiting(connection, settings)][:3] == before
 
 
 def test_an_open_transaction_of_the_shop_does_not_hold_up_the_publishing_of_others(shop, connection, settings):

@@ -542,16 +542,6 @@ def test_of_two_sources_one_publishes_and_the_other_takes_over_when_it_is_killed
     shop.assert_topic_equals_sql()
 
 
-def test_a_trigger_that_disappears_ends_the_source_with_the_next_step(stack: Stack):
-    ready(stack, "outbox")
-    source = stack.source()
-    eventually(lambda: "publishing" in source.tail(), within=20)
-    stack.execute(f"DROP TRIGGER {stack.trigger('update')}")
-    assert not outlives(source, 20)
-    assert source.child.returncode == 2
-    assert "lately source setup" in source.tail()
-
-
 def test_a_source_that_was_never_set_up_says_what_to_do(mode_stack: Stack, mode: str):
     stack = mode_stack
     if mode == "watermark":

@@ -54,3 +54,4 @@ class ProblemDetails(Struct):
     reasons: list[str] | UnsetType = UNSET
     recovery: RecoveryState | UnsetType = UNSET
     partitions: dict[str, AssignedPartitions] | UnsetType = UNSET
+    source_problems: list[str] | UnsetType = UNSET

@@ -8,11 +8,13 @@ import pytest
 
 from app.control import source_state
 from app.control.source_state import (
+    CaptureState,
     CopyProgress,
     Generation,
     LeaderStatus,
     SnapshotRequest,
     SnapshotState,
+    SourceProblem,
     SourceStates,
     State,
     TopicLayout,
@@ -25,10 +27,12 @@ STATES: dict[str, tuple[State, dict[str, object]]] = {
         LeaderStatus(
             mode="watermark", guarantee="timed", reasons=("a replica",), unseen_changes=("changed", "removed"), as_of=1,
             offsets={0: 2}, oldest_pending_s=0.5, written_at=3, leader="host:1",
+            problems=(SourceProblem("definer", "it is gone"),), highest_version=7,
         ),
         {
             "mode": "watermark", "guarantee": "timed", "reasons": ["a replica"], "unseen": ["changed", "removed"],
             "as_of": 1, "offsets": {"0": 2}, "oldest_pending_s": 0.5, "at": 3, "leader": "host:1",
+            "problems": [{"kind": "definer", "message": "it is gone"}], "highest_version": 7,
         },
     ),
     "snapshot": (
@@ -44,6 +48,16 @@ STATES: dict[str, tuple[State, dict[str, object]]] = {
     "watermark": (
         WatermarkState(table="shop.orders", low=1, version=2),
         {"table": "shop.orders", "low": 1, "version": 2},
+    ),
+    "capture": (
+        CaptureState(
+            table="shop.orders", server="uuid", first_version=1, created={"insert": "2026-01-31"}, missed_since=2,
+            missed_until=3, restored_at=4, highest_version=5,
+        ),
+        {
+            "table": "shop.orders", "server": "uuid", "first_version": 1, "created": {"insert": "2026-01-31"},
+            "missed_since": 2, "missed_until": 3, "restored_at": 4, "highest_version": 5,
+        },
     ),
     "verified": (
         VerifyResult(began_at=2, clean_at=1, differences={"missing": 3}),

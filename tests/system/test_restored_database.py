@@ -1,0 +1,191 @@
+"""A database that is restored from a backup: new versions win, and one command makes the tables equal to it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from local.artifacts import Artifacts
+from local.database import start_database
+from local.process import LocalProcess
+from source.outbox_table import with_outbox
+from tests.kit.eventually import eventually
+from tests.kit.stack import Servers, Stack, Worker
+
+pytestmark = [pytest.mark.both_databases, pytest.mark.cost(40)]
+
+AT = datetime(2026, 1, 31, 12)
+USERS = [f"user-{number}" for number in range(5)]
+
+
+@pytest.fixture
+def shop(stack: Stack) -> Stack:
+    """A shop that is set up."""
+    stack.create_orders()
+    stack.setup()
+    return stack
+
+
+@pytest.fixture
+def second(shop: Stack, database_artifacts: Artifacts, kafka: str, tmp_path: Path) -> Iterator[Stack]:
+    """The same shop on another server, where its database does not exist yet."""
+    with start_database(database_artifacts, tmp_path / "second") as server:
+        servers = Servers(kafka, server.host, server.port, server.user, server.password)
+        yield Stack(servers, shop.folder, shop.name)
+
+
+def order(number: int, price: str = "19.90") -> tuple:
+    """One of the rows that Stack.insert takes."""
+    return (f"o{number:05}", f"Product {number % 3}", USERS[number % len(USERS)], price, AT, "card")
+
+
+def place(shop: Stack, first: int, count: int) -> None:
+    """Orders with consecutive numbers, in transactions of their own."""
+    for number in range(first, first + count):
+        shop.insert(order(number))
+
+
+def client(artifacts: Artifacts, program: str, stack: Stack) -> list[str]:
+    """The command of a client program for the server of a stack."""
+    name = program if artifacts.product == "mysql" else {"mysql": "mariadb", "mysqldump": "mariadb-dump"}[program]
+    servers = stack.servers
+    return [
+        str(artifacts.database.parent / name), "--no-defaults", f"--host={servers.host}", f"--port={servers.port}",
+        f"--user={servers.user}",
+    ]  # fmt: skip
+
+
+def dump(artifacts: Artifacts, stack: Stack, *databases: str) -> bytes:
+    """What mysqldump prints."""
+    command = [*client(artifacts, "mysqldump", stack), "--single-transaction", "--databases", *databases]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def restore(artifacts: Artifacts, stack: Stack, statements: bytes) -> None:
+    """Let the client program execute what mysqldump has printed."""
+    subprocess.run(client(artifacts, "mysql", stack), check=True, capture_output=True, input=statements)
+
+
+def schemas(shop: Stack) -> tuple[str, str]:
+    """The shop's database, and the schema of the outbox."""
+    return shop.name, with_outbox(Settings.from_env(shop.env)).outbox.schema
+
+
+def back_up(shop: Stack, artifacts: Artifacts, source: LocalProcess) -> tuple[bytes, LocalProcess]:
+    """A dump whose outbox contains rows that are published later, and changes after it; returns it and the source."""
+    source.kill()
+    place(shop, 20, 5)
+    saved = dump(artifacts, shop, *schemas(shop))
+    source = shop.source()
+    place(shop, 30, 10)
+    shop.execute("UPDATE orders SET price = 7 WHERE order_id < 'o00010'")
+    shop.execute("DELETE FROM orders WHERE order_id BETWEEN 'o00010' AND 'o00015'")
+    eventually(shop.outbox_is_empty, within=30)
+    return saved, source
+
+
+def running(shop: Stack) -> tuple[LocalProcess, Worker]:
+    """A source and a worker that know the first orders."""
+    place(shop, 0, 20)
+    source, worker = shop.source(), shop.worker(LATELY_SIMILAR="0").start()
+    worker.wait_ready()
+    eventually(lambda: shop.assert_equal_to_sql(worker, USERS), within=60)
+    return source, worker
+
+
+def make_exact(shop: Stack, source: LocalProcess, worker: Worker) -> None:
+    """Run the command that the log names; afterwards the tables are as SQL has it, and changes win."""
+    eventually(lambda: [problem["kind"] for problem in shop.status()["problems"]] == ["restored"], within=40)
+    assert shop.status()["guarantee"] == "none"
+    assert "run `lately verify --repair`" in source.tail(400)
+    repaired = shop.lately("verify", "--repair", "--worker", f"http://127.0.0.1:{worker.port}")
+    assert repaired.child.returncode == 0, repaired.tail()
+    eventually(lambda: shop.assert_equal_to_sql(worker, USERS), within=30)
+    shop.execute("UPDATE orders SET price = 99")
+    place(shop, 50, 3)
+    eventually(lambda: shop.assert_equal_to_sql(worker, USERS), within=30)
+    eventually(lambda: shop.status()["guarantee"] == "proven", within=30)
+    assert shop.status()["problems"] == []
+    assert source.is_running, source.tail()
+
+
+@pytest.mark.parametrize("writes_first", [False, True], ids=["before any write", "after writes"])
+def test_a_dump_restored_on_another_server_is_exact_after_the_command_that_the_log_names(
+    shop: Stack, second: Stack, database_artifacts: Artifacts, writes_first: bool
+):
+    source, worker = running(shop)
+    saved, source = back_up(shop, database_artifacts, source)
+    source.kill()
+    restore(database_artifacts, second, saved)
+    if writes_first:
+        # More ids than those that were published after the dump: the next one is above all of them.
+        place(second, 100, 60)
+        second.execute("UPDATE orders SET price = 5 WHERE order_id > 'o00018'")
+    source = second.source()
+    make_exact(second, source, worker)
+
+
+def test_a_dump_restored_under_a_running_source_is_exact_after_the_command(shop: Stack, database_artifacts: Artifacts):
+    source, worker = running(shop)
+    saved, source = back_up(shop, database_artifacts, source)
+    restore(database_artifacts, shop, saved)
+    place(shop, 100, 2)
+    make_exact(shop, source, worker)
+
+
+def test_a_dump_without_the_outbox_is_exact_after_setup_and_the_command(
+    shop: Stack, second: Stack, database_artifacts: Artifacts
+):
+    source, worker = running(shop)
+    saved = dump(database_artifacts, shop, shop.name)
+    place(shop, 30, 10)
+    shop.execute("DELETE FROM orders WHERE order_id BETWEEN 'o00010' AND 'o00015'")
+    eventually(shop.outbox_is_empty, within=30)
+    source.kill()
+    restore(database_artifacts, second, saved)
+    refused = second.lately("source")
+    assert refused.child.returncode == 2
+    done = second.lately("source", "setup", "--all")
+    assert done.child.returncode == 0, done.tail()
+    assert "run `lately verify --repair`" in done.tail(20)
+    make_exact(second, second.source(), worker)
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["running", "killed"])
+def test_ids_that_begin_again_get_versions_above_the_published_ones(shop: Stack, is_killed: bool):
+    place(shop, 0, 5)
+    source = shop.source()
+    eventually(shop.outbox_is_empty, within=30)
+    first = shop.select(f"SELECT first_version FROM {shop.outbox('_state')}")[0][0]
+    for price in range(20):
+        shop.execute(f"UPDATE orders SET price = {price}")
+    eventually(shop.outbox_is_empty, within=30)
+    if is_killed:
+        source.kill()
+    shop.execute(f"ALTER TABLE {shop.outbox()} AUTO_INCREMENT = {first}")
+    shop.execute("UPDATE orders SET price = 99")
+    if is_killed:
+        source = shop.source()
+    eventually(lambda: [problem["kind"] for problem in shop.status()["problems"]] == ["restored"], within=40)
+    eventually(shop.outbox_is_empty, within=30)
+    shop.execute("UPDATE orders SET price = 98 WHERE order_id = 'o00001'")
+    eventually(shop.outbox_is_empty, within=30)
+    eventually(shop.assert_topic_equals_sql, within=30)
+    assert source.is_running, source.tail()
+
+
+def test_a_crash_before_rows_are_deleted_repeats_them_and_is_no_restored_database(shop: Stack):
+    source = shop.source(LATELY_SOURCE_BATCH_ROWS="5")
+    for number in range(4):
+        place(shop, number * 50, 50)
+        source.kill()
+        source = shop.source(LATELY_SOURCE_BATCH_ROWS="5")
+    eventually(shop.outbox_is_empty, within=60)
+    eventually(lambda: shop.status()["guarantee"] == "proven", within=30)
+    assert shop.status()["problems"] == []
+    shop.assert_topic_equals_sql()
