@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 
 from app.errors import BadTopic, KafkaAway
 from app.kafka.client import client_options, explain_errors
+from app.kafka.consume import open_consumer, partitions_of
 from app.polling import poll_until
 from app.settings import Settings
 from app.topics import Topic, Topics
@@ -78,6 +79,7 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: Mappin
         if code not in (0, TopicAlreadyExistsError.errno):
             raise BadTopic(f"topic {name} could not be created: {message or for_code(code).__name__}")
     await _wait_until_listed(admin, set(missing))
+    await _wait_for_leaders(settings, {name: topics[name].partitions or settings.partitions for name in missing})
 
 
 async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> None:
@@ -93,6 +95,23 @@ async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> Non
             f"topics {', '.join(pending)} were created, but {BROKER_TIMEOUT_S} s later the broker does not list "
             "them: look at its log and load, then start again"
         )
+
+
+async def _wait_for_leaders(settings: Settings, partitions: Mapping[str, int]) -> None:
+    """Wait until the leaders of new partitions serve them, which a broker lists shortly before.
+
+    Until then the client logs an error for each read of an offset. `partitions` contains the number
+    of partitions of each topic.
+    """
+    all_partitions = [tp for name, count in partitions.items() for tp in partitions_of(name, count)]
+    async with open_consumer(settings) as consumer:
+        try:
+            await asyncio.wait_for(consumer.beginning_offsets(all_partitions), BROKER_TIMEOUT_S)
+        except (asyncio.TimeoutError, KafkaTimeoutError):
+            raise KafkaAway(
+                f"topics {', '.join(partitions)} were created, but {BROKER_TIMEOUT_S} s later not all of their "
+                "partitions have a leader: look at the brokers' logs and load, then start again"
+            ) from None
 
 
 async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: Mapping[str, Topic]) -> None:

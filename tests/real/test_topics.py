@@ -1,6 +1,7 @@
 """All topics are made at the start, and a wrong one is named."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -9,6 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from app.errors import BadTopic, ServerAway
 from app.kafka import admin as kafka_admin
 from app.kafka.admin import ensure_topics
+from app.kafka.consume import open_consumer, partitions_of
 from app.settings import Settings
 from app.topics import Topics
 from local.process import find_free_port
@@ -38,6 +40,21 @@ def test_missing_topics_are_created_and_doing_it_again_changes_nothing(settings:
         resource = ConfigResource("topic", topic.name)
         config = admin.describe_configs([resource])[resource].result()
         assert {name: config[name].value for name in topic.config} == topic.config
+
+
+def test_the_offsets_of_new_topics_can_be_read_at_once(settings: Settings, caplog: pytest.LogCaptureFixture):
+    async def read_beginning(prefix: str) -> None:
+        created = replace(settings, topic_prefix=f"{settings.topic_prefix}{prefix}-")
+        await ensure_topics(created)
+        async with open_consumer(created) as consumer:
+            partitions = partitions_of(Topics(created).orders.name, 4)
+            consumer.assign(partitions)
+            for partition in partitions:
+                assert await consumer.position(partition) == 0
+
+    for number in range(8):
+        asyncio.run(read_beginning(str(number)))
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_two_workers_that_start_at_once_both_find_the_topics(settings: Settings):
