@@ -53,14 +53,14 @@ def read_role(connection: Connection) -> RoleFacts:
     version = to_text(fetch_row(connection, tuple[str | bytes], "SELECT VERSION()")[0])
     is_mariadb = "mariadb" in version.lower()
     channels = _read_channels(connection, is_mariadb)
-    if is_mariadb:
+    running = has_replicated = False
+    # The list is the better evidence where the user may read it.
+    if channels is None and is_mariadb:
         running = _read_status(connection, "Slaves_running") not in _OFF
-        position = _read_mariadb_position(connection)
         configured = (_read_status(connection, "Slave_heartbeat_period") or "0").strip("0.") != ""
-        has_replicated = bool(position) or configured
-    else:
-        running = _has_replication_thread(connection)
-        has_replicated = _has_foreign_transactions(connection)
+        has_replicated = configured or bool(_read_mariadb_position(connection))
+    elif channels is None:
+        running, has_replicated = _has_replication_thread(connection), _has_foreign_transactions(connection)
     account = to_text(fetch_row(connection, tuple[str | bytes], "SELECT CURRENT_USER()")[0])
     read_only = next(
         (name for name in ("super_read_only", "read_only") if read_variable(connection, name) not in _OFF), ""

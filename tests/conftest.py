@@ -174,12 +174,14 @@ def chromium() -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with the mark `both_databases` on MariaDB and on MySQL."""
+    """Run a test with the mark `both_databases` on MariaDB and on MySQL, and with `mysql_only` on MySQL."""
     if "database_product" not in metafunc.fixturenames:
         return
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     if "both_databases" in marks and "one_database" not in marks and OWN_DATABASE not in SETTINGS:
         products = [MARIADB, MYSQL]
+    elif "mysql_only" in marks:
+        products = [MYSQL]
     else:
         # Named as well, so that the tests on MariaDB of a module have their fixtures in common.
         products = [pytest.param(MARIADB, id=pytest.HIDDEN_PARAM)]

@@ -10,7 +10,7 @@ import pytest
 
 from app.control.source_state import PROVEN
 from app.settings import OUTBOX, WATERMARK, Settings
-from local.artifacts import MYSQL, Artifacts
+from local.artifacts import Artifacts
 from local.database import start_database
 from local.database_server import DatabaseServer
 from local.process import find_free_port
@@ -18,8 +18,7 @@ from local.shop import TABLE
 from source.guarantee import Guarantee, assess
 from source.mysql import connect
 
-#: MariaDB has Galera instead.
-pytestmark = pytest.mark.parametrize("database_product", [MYSQL], indirect=True, scope="session")
+pytestmark = pytest.mark.mysql_only("MariaDB has Galera instead")
 
 
 def execute(server: DatabaseServer, *statements: str) -> None:

@@ -11,14 +11,12 @@ import pytest
 
 from app.errors import DatabaseRefused
 from app.settings import Settings
-from local.artifacts import MYSQL
 from source.mysql import connect, execute
 from tests.kit.eventually import eventually
 from tests.kit.recording_proxy import RecordingProxy
 from tests.kit.stack import Stack
 
-#: MariaDB has no such accounts.
-pytestmark = pytest.mark.parametrize("database_product", [MYSQL], indirect=True, scope="session")
+pytestmark = pytest.mark.mysql_only("MariaDB has no such accounts")
 
 USER, PASSWORD = "lately", "mysql-hunter2-€"
 
