@@ -15,17 +15,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from local.artifacts import MARIADB, MYSQL
 from local.process import LocalProcess, running_pid
 from local.shop import connect
 from tests.kit.eventually import eventually
 from tests.kit.stack import PYTHON, ROOT, Stack
 
 
-def demo(folder: Path, output: Path) -> LocalProcess:
+def demo(folder: Path, output: Path, product: str) -> LocalProcess:
     """Start the demo with its state in `folder`, and return once it says where to look."""
-    process = LocalProcess(
-        "the-demo", [PYTHON, "-m", "local.demo", str(folder)], output, env={"SHOP_RATE": "20"}, cwd=ROOT
-    )
+    env = {"SHOP_RATE": "20", "DATABASE": product}
+    process = LocalProcess("the-demo", [PYTHON, "-m", "local.demo", str(folder)], output, env=env, cwd=ROOT)
     process.start()
 
     def running() -> None:
@@ -69,24 +69,36 @@ def shown(process: LocalProcess) -> bool:
     return any(product.strip() in page(process, user) for user, product in bought)
 
 
+@pytest.mark.group("demo")  # demos that start at the same time could choose the same ports
 @pytest.mark.cost(22)
-@pytest.mark.parametrize("folder", ["a folder, with spaces", pytest.param("demo", marks=pytest.mark.slow)])
-def test_the_demo_shows_purchases_stops_completely_and_remembers_them(tmp_path: Path, artifacts, folder: str):
-    first = demo(tmp_path / folder, tmp_path)
+@pytest.mark.parametrize(
+    ("folder", "product"),
+    [
+        ("a folder, with spaces", MARIADB),
+        pytest.param("demo", MARIADB, marks=pytest.mark.slow),
+        pytest.param("a folder, with spaces", MYSQL, marks=pytest.mark.slow),
+    ],
+)
+def test_the_demo_shows_purchases_stops_completely_and_remembers_them(
+    tmp_path: Path, artifacts, folder: str, product: str
+):
+    first = demo(tmp_path / folder, tmp_path, product)
     try:
         eventually(lambda: shown(first), within=20)
         order(first)
         eventually(lambda: "Own Phone" in page(first, "test-user"), within=20)
         children = [path for path in (tmp_path / folder).glob("*.pid") if running_pid(path)]
-        assert {path.stem for path in children} == {"kafka", "mariadb", "source", "worker", "shop"}
+        assert {path.stem for path in children} == {"kafka", product, "source", "worker", "shop"}
         again = subprocess.run([PYTHON, "-m", "local.demo", str(tmp_path / folder)], cwd=ROOT, capture_output=True)
         assert (again.returncode, b"it is running already" in again.stderr) == (2, True)
+        assert "ERROR" not in first.tail(1_000)
+        assert "NotLeader" not in first.tail(1_000)
     finally:
         code = interrupt(first)
     assert code == 0, first.tail()
     assert [path for path in (tmp_path / folder).glob("*.pid") if running_pid(path)] == []
 
-    second = demo(tmp_path / folder, tmp_path)
+    second = demo(tmp_path / folder, tmp_path, product)
     try:
         assert "Own Phone" in page(second, "test-user")
     finally:
@@ -109,6 +121,7 @@ def test_the_procfile_runs_source_and_worker(stack: Stack):
     ("env", "message"),
     [
         ({"SHOP_RATE": "0"}, "demo: SHOP_RATE: '0' is not a number from 0.01"),
+        ({"DATABASE": "oracle"}, "demo: DATABASE: 'oracle' is not one of mariadb, mysql"),
         ({"SHOP_USERS": "x"}, "demo: SHOP_USERS: 'x' is not a number from 1"),
         ({"LATELY_WEBPORT": "1"}, "demo: unknown setting LATELY_WEBPORT; did you mean LATELY_WEB_PORT?"),
     ],
