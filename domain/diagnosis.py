@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domain.differences import is_same_content
 from domain.events import PLACED, REMOVED, SNAPSHOT
 from domain.purchases import Purchase
 from domain.values import rfc3339
@@ -68,7 +69,7 @@ def diagnose(evidence: Evidence) -> tuple[str, str]:
     """Return the outcome and the sentence for one purchase."""
     visible = evidence.purchase if evidence.purchase is not None and evidence.purchase.live else None
     row = evidence.row if evidence.row is not None and evidence.row.user_id == evidence.user_id else None
-    if visible is not None and row is not None and _is_same(row.purchase, visible):
+    if visible is not None and row is not None and row.purchase and is_same_content(visible, row.purchase):
         return VISIBLE, _visible_sentence(evidence, visible)
     if evidence.pending is not None:
         return DIFFERENT, _pending_sentence(evidence, evidence.pending, visible)
@@ -78,11 +79,12 @@ def diagnose(evidence: Evidence) -> tuple[str, str]:
             f"in Kafka, lag {evidence.lag}: the worker has this number of records of the partition to read",
         )
     letter = evidence.dead_letter
-    if letter is not None and (row is None or row.purchase is None or visible is None):
-        return (
-            DIFFERENT,
-            f"in DLQ: {letter.reason} ({letter.message}); `lately dlq show {letter.id}` prints the record",
-        )
+    if row is not None and row.purchase is None and (evidence.purchase is not None or letter is None):
+        return DIFFERENT, _broken_sentence(evidence, row, visible)
+    if row is None and visible is None and evidence.row is None and evidence.purchase is not None:
+        return CANCELLED, f"cancelled: removed by version {evidence.purchase.version}{_applied_suffix(evidence)}"
+    if letter is not None and (row is None or visible is None):
+        return DIFFERENT, f"in DLQ: {letter.reason} ({letter.message}); {_show_letter(letter)}"
     if row is not None:
         return DIFFERENT, _not_visible_sentence(evidence, row, visible)
     if evidence.row is not None:
@@ -95,14 +97,7 @@ def diagnose(evidence: Evidence) -> tuple[str, str]:
             DIFFERENT,
             "visible, but not in MySQL: no trigger captured its removal; `lately verify --repair` repairs it",
         )
-    if evidence.purchase is not None:
-        return CANCELLED, f"cancelled: removed by version {evidence.purchase.version}{_applied_suffix(evidence)}"
     return UNKNOWN, "not in MySQL, not in the outbox, not in the dead letters, and not in the table"
-
-
-def _is_same(row: Purchase | None, purchase: Purchase) -> bool:
-    fields = ("price", "ordered_at", "payment_method", "category")
-    return row is not None and all(getattr(row, name) == getattr(purchase, name) for name in fields)
 
 
 def _applied_suffix(evidence: Evidence) -> str:
@@ -124,9 +119,22 @@ def _pending_sentence(evidence: Evidence, pending: PendingChange, visible: Purch
     return f"{sentence}: the source publishes it next, `lately source status` prints the progress"
 
 
+def _broken_sentence(evidence: Evidence, row: ShopRow, visible: Purchase | None) -> str:
+    sentence = f"breaks a rule: {row.broken_rule}"
+    if visible is not None:
+        return f"its row {sentence}, but its former values are visible: `lately verify --repair` takes them back"
+    if evidence.purchase is not None:
+        sentence += f", taken back by version {evidence.purchase.version}{_applied_suffix(evidence)}"
+    letter = "" if evidence.dead_letter is None else f"; {_show_letter(evidence.dead_letter)}"
+    return f"not visible, because its row {sentence}; correct the row{letter}"
+
+
+def _show_letter(letter: DeadLetterSummary) -> str:
+    return f"`lately dlq show {letter.id}` prints the record"
+
+
 def _not_visible_sentence(evidence: Evidence, row: ShopRow, visible: Purchase | None) -> str:
-    if row.purchase is None:
-        return f"not visible, because its row breaks a rule: {row.broken_rule}; correct the row"
+    assert row.purchase is not None, "a row that breaks a rule has a sentence of its own"
     if visible is not None:
         return f"applied as version {visible.version}, but MySQL has other values: `lately verify --repair` repairs it"
     if evidence.purchase is None and evidence.horizon is not None and row.purchase.ordered_at < evidence.horizon:

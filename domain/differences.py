@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from domain.events import REMOVED, REPAIRED
+from domain.prices import is_same_amount
 from domain.purchases import Purchase
 from domain.values import rfc3339
 
@@ -65,7 +66,7 @@ def find_differences(
             differences.append(PurchaseDifference(EXTRA, user_id, None, purchase))
         elif candidates and not purchase.live:
             differences.append(PurchaseDifference(MISSING, user_id, candidates[-1], purchase))
-        elif candidates and all(compared_fields(purchase) != compared_fields(row) for row in candidates):
+        elif candidates and not any(is_same_content(purchase, row) for row in candidates):
             differences.append(PurchaseDifference(CHANGED, user_id, candidates[-1], purchase))
     for candidates in rows_by_identity.values():
         if horizon is None or candidates[-1].ordered_at >= horizon:
@@ -98,6 +99,16 @@ def build_repair(difference: PurchaseDifference, version: int) -> tuple[str, int
     }  # fmt: skip
     event_type = REMOVED if difference.row is None else REPAIRED
     return event_type, difference.purchase.version if difference.purchase else version, msgspec.json.encode(data)
+
+
+def is_same_content(purchase: Purchase, row: Purchase) -> bool:
+    """Return True if a live purchase has the values of a row; the value of a price counts."""
+    return (
+        purchase.ordered_at == row.ordered_at
+        and is_same_amount(purchase.price, row.price)
+        and purchase.payment_method == row.payment_method
+        and purchase.category == row.category
+    )
 
 
 def compared_fields(purchase: Purchase | None) -> dict[str, str | None] | None:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
-from functools import lru_cache
 from typing import Annotated, Final, Generic, Literal, TypeGuard, TypeVar, get_args
 
 import msgspec
 
 from domain.codec import UNDECODABLE
 from domain.errors import UnreadableEvent
+from domain.prices import MAX_PRICE_CHARS, PRICE_RULE, is_valid_price
 
 PLACED: Final = "order.placed"
 CHANGED: Final = "order.changed"
@@ -39,12 +39,20 @@ MAX_EVENT_BYTES = 900_000
 _FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
 _LAST = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc)
 
-_USER_ID_RULE = f"user_id must be 1 to {MAX_ID_BYTES} bytes without control characters, and not '.' or '..'"
 _VERSION_RULE = "version must be a whole number >= 0 and < 2^63"
+#: The field of an order line -> the rule for its value.
+FIELD_RULES = {
+    "user_id": f"user_id must be 1 to {MAX_ID_BYTES} bytes without control characters, and not '.' or '..'",
+    "order_id": f"order_id must be 1 to {MAX_ORDER_ID_BYTES} bytes without control characters",
+    "product_name": f"product_name must have 1 to {MAX_PRODUCT_NAME} characters",
+    "price": PRICE_RULE,
+    "ordered_at": "ordered_at must be a date and time in the years 1 to 9999 of UTC",
+    "payment_method": f"payment_method must have at most {MAX_LABEL} characters",
+    "category": f"category must have at most {MAX_LABEL} characters",
+}
 
 _DOTS = frozenset({".", ".."})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_PRICE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,10})?", re.ASCII)
 
 
 # https://www.w3.org/TR/trace-context/#traceparent-header
@@ -118,6 +126,7 @@ class _PlainOrderLine(OrderLine, frozen=True, gc=False):
         | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     )
     product_name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PRODUCT_NAME)]
+    price: Annotated[str, msgspec.Meta(max_length=MAX_PRICE_CHARS)]
     version: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     payment_method: _Short | None = None
     category: _Short | None = None
@@ -165,7 +174,7 @@ def read_event(key: bytes | None, value: bytes | None) -> Event:
             and b"\x7f" not in value
             and len(value) <= MAX_EVENT_BYTES
             and data.user_id not in _DOTS
-            and _valid_price(data.price)
+            and is_valid_price(data.price)
             and 1 < data.ordered_at.year < 9999
             and key == data.user_id.encode()
         ):
@@ -229,7 +238,7 @@ def _read_erased(value: bytes) -> UserErased:
     except msgspec.ValidationError as exc:
         raise UnreadableEvent("wrong-type", str(exc)) from None
     if not is_valid_user_id(event.data.user_id):
-        raise UnreadableEvent("broken-rule", _USER_ID_RULE)
+        raise UnreadableEvent("broken-rule", FIELD_RULES["user_id"])
     if not 0 <= event.data.version < 2**63:
         raise UnreadableEvent("broken-rule", _VERSION_RULE)
     return event
@@ -250,28 +259,24 @@ def _shorten(text: str) -> str:
 def find_broken_rule(line: OrderLine) -> str | None:
     """Describe the first rule that `line` breaks, or return None; rules: docs/protocol.md."""
     if not is_valid_user_id(line.user_id):
-        return _USER_ID_RULE
+        return FIELD_RULES["user_id"]
     if not is_valid_order_id(str(line.order_id)):
-        return f"order_id must be 1 to {MAX_ORDER_ID_BYTES} bytes without control characters"
+        return FIELD_RULES["order_id"]
     if isinstance(line.order_id, int) and not -(2**63) <= line.order_id < 2**64:
         return "order_id must fit in 64 bits if it is an integer"
     if not 1 <= len(line.product_name) <= MAX_PRODUCT_NAME:
-        return f"product_name must have 1 to {MAX_PRODUCT_NAME} characters"
-    if not _valid_price(line.price):
-        return "price must be a decimal number >= 0 with at most 18 digits before the point and 10 after it"
+        return FIELD_RULES["product_name"]
+    # The length first: a cached price must not be long.
+    if len(line.price) > MAX_PRICE_CHARS or not is_valid_price(line.price):
+        return FIELD_RULES["price"]
     if not _FIRST <= line.ordered_at <= _LAST:
-        return "ordered_at must be in the years 1 to 9999 of UTC"
+        return FIELD_RULES["ordered_at"]
     for name in ("payment_method", "category"):
         if len(getattr(line, name) or "") > MAX_LABEL:
-            return f"{name} must have at most {MAX_LABEL} characters"
+            return FIELD_RULES[name]
     if not 0 <= line.version < 2**63:
         return _VERSION_RULE
     return None
-
-
-@lru_cache(maxsize=65_536)
-def _valid_price(price: str) -> bool:
-    return _PRICE.fullmatch(price) is not None
 
 
 def is_valid_user_id(user_id: str) -> bool:

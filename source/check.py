@@ -11,7 +11,7 @@ import mysql.connector
 from app.control import source_state
 from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
-from source import drift, guarantee, snapshot, triggers
+from source import drift, guarantee, row_sample, snapshot, triggers
 from source.cascades import read_cascades
 from source.columns import Columns, find_column_problems, quote, read_shop_columns
 from source.drift_reader import read_capture
@@ -50,6 +50,7 @@ def check_source(settings: Settings) -> list[Finding]:
             checks |= {"rights": _check_privileges, "foreign keys": _check_cascades}
         else:
             checks |= {"watermark": _check_watermark}
+        checks |= {"rows": _check_rows}
         checks |= {"promise": _check_guarantee}
         for name, check in checks.items():
             try:
@@ -156,6 +157,30 @@ def _check_collations(connection: Connection, settings: Settings, columns: Colum
                 f"{collation}: in SQL 'ann' and 'Ann' are equal, in Lately they are different",
                 f"write each {name} in one spelling, or use utf8mb4_bin",
             )  # fmt: skip
+
+
+def _check_rows(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """Try a sample of rows against the rules: a row that breaks one is shown nowhere."""
+    with suppress(BadSource):
+        columns = read_shop_columns(connection, settings)
+        price = columns["price"]
+        if price.type in ("float", "double"):
+            yield Finding(
+                f"column {price.name}", WARNING,
+                f"{price.type} is not exact, and a computed value can have more decimals than a price may have",
+                "use DECIMAL",
+            )  # fmt: skip
+        sample = row_sample.read_sample(connection, settings)
+        is_any_valid = sum(broken.count for broken in sample.broken.values()) < sample.rows
+        for rule, broken in sample.broken.items():
+            count = f"{broken.count:,} of {sample.rows:,} sampled rows"
+            yield Finding(
+                "rows", WARNING if is_any_valid else FAILED,
+                f"{count} cannot be shown: {rule}; for example {broken.example}",
+                "correct these rows, or name another column in LATELY_SOURCE_COLUMNS; `lately verify` counts all",
+            )  # fmt: skip
+        if not sample.broken:
+            yield Finding("rows", OK, f"{sample.rows:,} sampled rows obey all rules")
 
 
 def _check_outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:

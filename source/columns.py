@@ -11,14 +11,19 @@ from source.mysql import Connection, fetch_all, to_text
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 _TIMES = {"datetime", "timestamp"}
 _PRICES = {*_INTEGERS, "decimal", "float", "double"}
-_BINARY = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit", "geometry"}
+_GEOMETRIES = {
+    "geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon",
+    "geometrycollection", "geomcollection",
+}  # fmt: skip
+_BINARY = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit", "vector", *_GEOMETRIES}
 
 
 class ShopColumn(NamedTuple):
-    """A column of the shop's table: its name, and its data type in lower case."""
+    """A column of the shop's table: its name, its data type in lower case, ZEROFILL or not."""
 
     name: str
     type: str
+    is_zerofill: bool = False
 
 
 #: Lately's column name -> the shop's column.
@@ -90,11 +95,17 @@ def _read_columns(connection: Connection, settings: Settings) -> Columns:
     """Return all columns of the shop's table by their names in lower case."""
     rows = fetch_all(
         connection,
-        tuple[str | bytes, str | bytes],
-        "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
+        tuple[str | bytes, str | bytes, str | bytes],
+        "SELECT column_name, data_type, column_type FROM information_schema.columns"
+        " WHERE table_schema = %s AND table_name = %s",
         (settings.mysql_database, settings.source_table),
     )
-    return {to_text(name).lower(): ShopColumn(to_text(name), to_text(data_type).lower()) for name, data_type in rows}
+    return {
+        to_text(name).lower(): ShopColumn(
+            to_text(name), to_text(data_type).lower(), "zerofill" in to_text(column_type).lower()
+        )
+        for name, data_type, column_type in rows
+    }
 
 
 def read_primary_key(connection: Connection, settings: Settings) -> list[ShopColumn]:
@@ -111,7 +122,10 @@ def read_primary_key(connection: Connection, settings: Settings) -> list[ShopCol
 
 
 def payload_expression(columns: Columns, qualifier: str) -> str:
-    """Return the SQL expression of a row's JSON; `qualifier` is NEW, OLD or the quoted table."""
+    """Return the SQL expression of a row's JSON; `qualifier` is NEW, OLD or the quoted table.
+
+    All readers of rows use it, so that a value has one spelling in all of them.
+    """
     pairs = []
     for name in COLUMNS:
         if name not in columns:
@@ -119,15 +133,34 @@ def payload_expression(columns: Columns, qualifier: str) -> str:
         column = columns[name]
         value = f"{qualifier}.{quote(column.name)}"
         if name == "ordered_at":
-            if column.type == "timestamp":
-                # As text a TIMESTAMP depends on the time zone of the connection that writes, where
-                # one hour of the year is ambiguous. As a number it does not.
-                value = f"DATE_ADD('1970-01-01', INTERVAL UNIX_TIMESTAMP({value}) * 1000000 MICROSECOND)"
-            value = f"DATE_FORMAT({value}, '%Y-%m-%dT%H:%i:%S.%fZ')"
-        elif name != "order_id" or column.type not in _INTEGERS:
+            value = f"DATE_FORMAT({_time_expression(column, value)}, '%Y-%m-%dT%H:%i:%S.%fZ')"
+        elif name == "order_id" and column.type in _INTEGERS:
+            value = order_id_expression(column, qualifier)
+        else:
             value = text_expression(value)
+            if column.type == "longtext":
+                # The type JSON of MariaDB: without CONCAT its value would be a part of this JSON.
+                value = f"CONCAT({value}, '')"
         pairs.append(f"'{name}', {value}")
     return f"JSON_OBJECT({', '.join(pairs)})"
+
+
+def order_id_expression(column: ShopColumn, qualifier: str) -> str:
+    """Return the SQL expression of a row's order id: a number for an integer column."""
+    value = f"{qualifier}.{quote(column.name)}"
+    # MariaDB prints the leading zeros of ZEROFILL, which no number in JSON may have.
+    return f"CAST({value} AS UNSIGNED)" if column.type in _INTEGERS and column.is_zerofill else value
+
+
+def _time_expression(column: ShopColumn, value: str) -> str:
+    """Return the SQL expression of a time in UTC; NULL for the zero value of a TIMESTAMP."""
+    if column.type != "timestamp":
+        return value
+    # As text a TIMESTAMP depends on the time zone of the connection that writes, where one hour of
+    # the year is ambiguous. As a number it does not. The first TIMESTAMP is 1; for a zero value,
+    # which may have a fraction, the number is NULL or less than 1, depending on server and trigger.
+    seconds = f"UNIX_TIMESTAMP({value})"
+    return f"IF({seconds} < 1, NULL, DATE_ADD('1970-01-01', INTERVAL {seconds} * 1000000 MICROSECOND))"
 
 
 def traceparent_expression(settings: Settings, qualifier: str | None, with_variable: bool) -> str:

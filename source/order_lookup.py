@@ -12,11 +12,12 @@ import mysql.connector
 
 from app.settings import OUTBOX, Settings
 from domain.diagnosis import PendingChange, ShopRow
-from domain.events import OrderLine, find_broken_rule, trace_id_of
+from domain.events import trace_id_of
 from source import user_rows
 from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
 from source.mysql import Borrow, Connection, connected, explain_errors, fetch_all
 from source.outbox_table import UNKNOWN_TABLE, locate_outbox, quoted_outbox
+from source.shop_row import DecodedRow, decode_row
 
 #: Upper limit for the rows and for the pending changes of an order; real orders have few.
 MAX_ROWS = 1_000
@@ -71,25 +72,19 @@ def _find_rows(connection: Connection, settings: Settings, order_id: str) -> lis
         f" WHERE {table}.{quote(columns['order_id'].name)} = %s LIMIT {MAX_ROWS}",
         (order_id,),
     )
-    fields = [_decode_fields(payload) for (payload,) in payloads]
+    rows = [decode_row(payload) for (payload,) in payloads]
     # In most collations "o" and "O" are equal.
-    return [_build_row(row) for row in fields if str(row["order_id"]) == order_id]
+    return [_build_row(row) for row in rows if str(row.fields.get("order_id")) == order_id]
 
 
 def _decode_fields(payload: str | bytes) -> dict[str, object]:
     return msgspec.json.decode(payload, type=dict[str, object])
 
 
-def _build_row(fields: dict[str, object]) -> ShopRow:
-    purchase = None
-    try:
-        line = msgspec.convert({**fields, "version": 0}, OrderLine)
-    except msgspec.ValidationError as exc:
-        broken_rule: str | None = str(exc)
-    else:
-        broken_rule = find_broken_rule(line)
-        purchase = None if broken_rule else user_rows.to_purchase(line)
-    return ShopRow(str(fields["user_id"]), str(fields["product_name"]), purchase, broken_rule)
+def _build_row(row: DecodedRow) -> ShopRow:
+    purchase = None if row.line is None else user_rows.to_purchase(row.line)
+    fields = row.fields
+    return ShopRow(str(fields.get("user_id")), str(fields.get("product_name")), purchase, row.broken_rule)
 
 
 def _find_orders_of_rows(connection: Connection, settings: Settings, trace_id: str) -> list[str]:

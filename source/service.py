@@ -29,7 +29,7 @@ from domain.events import read_references
 from domain.partitioning import partition_of
 from source import guarantee, locks, metrics, published_versions, snapshot_requests
 from source.capture_watch import CaptureWatch
-from source.events import OutgoingRecord, build_record
+from source.events import OutgoingRecord, build_records
 from source.guarantee import Guarantee
 from source.mysql import Connection, connect, read_server_name, read_server_time
 from source.outbox import Outbox, OutboxRow
@@ -294,34 +294,34 @@ class SourceService(Service):
             return 0
         # 2.
         if rows:
-            records = [self._build_record(row, name) for row in rows]
-            with otel.publishing(self.topics.orders.name, self._traced_rows(rows, records)):
-                await publisher.publish(records)
+            records = [(row, record) for row in rows for record in self._build_records(row, name)]
+            with otel.publishing(self.topics.orders.name, self._traced_events(records)):
+                await publisher.publish(record for _, record in records)
             watch.note_published(rows)
         # 3.
         await asyncio.to_thread(capture.mark_published, rows)
         self.published += len(rows)
         return len(rows)
 
-    def _traced_rows(
-        self, rows: list[OutboxRow], records: list[OutgoingRecord]
-    ) -> Iterator[tuple[str | None, str, int]]:
-        """Yield (traceparent, event id, partition) of each row that becomes an event."""
-        for row, record in zip(rows, records, strict=True):
-            if record.topic == self.topics.orders.name:
-                yield row.traceparent, row.event_id, partition_of(record.key or b"", self.settings.partitions)
+    def _traced_events(self, records: list[tuple[OutboxRow, OutgoingRecord]]) -> Iterator[tuple[str | None, str, int]]:
+        """Yield (traceparent, event id, partition) of each event."""
+        for row, record in records:
+            if record.event_id is not None:
+                yield row.traceparent, record.event_id, partition_of(record.key or b"", self.settings.partitions)
 
-    def _build_record(self, row: OutboxRow, name: str) -> OutgoingRecord:
-        record = build_record(row, name, self.topics, self.settings)
-        if record.topic == self.topics.orders_dead.name:
-            headers = dict(record.headers)
+    def _build_records(self, row: OutboxRow, name: str) -> list[OutgoingRecord]:
+        records = build_records(row, name, self.topics, self.settings)
+        letter = records[0]
+        if letter.topic == self.topics.orders_dead.name:
+            headers = dict(letter.headers)
             shared_metrics.DEAD_LETTERS.labels(headers[f"{dead_letters.HEADER_PREFIX}exception"].decode()).inc()
             reason = headers[f"{dead_letters.HEADER_PREFIX}message"].decode()
-            order_id, _ = read_references(record.value)
-            extra = event_fields(order_id, row.traceparent, topic=record.topic)
-            log.warning("row %d goes to %s: %s", row.id, record.topic, reason, extra=extra)
+            order_id, _ = read_references(letter.value)
+            extra = event_fields(order_id, row.traceparent, topic=letter.topic)
+            effect = "; its purchase is taken back" if len(records) > 1 else ""
+            log.warning("row %d goes to %s: %s%s", row.id, letter.topic, reason, effect, extra=extra)
         metrics.PUBLISHED.labels(row.type.rpartition(".")[2]).inc()
-        return record
+        return records
 
     async def _write_status(
         self,

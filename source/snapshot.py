@@ -30,7 +30,7 @@ from domain.events import SNAPSHOT
 from domain.values import rfc3339
 from source import locks, triggers
 from source.columns import Columns, payload_expression, quote, read_primary_key, read_shop_columns
-from source.events import build_record
+from source.events import build_records
 from source.mysql import Connection, connect, fetch_all, fetch_row, read_server_name, read_server_time, to_text
 from source.outbox import OutboxRow
 from source.outbox_table import displayed_outbox, locate_outbox
@@ -181,7 +181,7 @@ async def _publish_all(
         # The next chunk is read while this one is published.
         next_chunk = asyncio.create_task(asyncio.to_thread(snapshot.read_chunk, last_key))
         # 2.
-        await publisher.publish([build_record(row, source, topics, settings) for row in rows])
+        await publisher.publish([record for row in rows for record in build_records(row, source, topics, settings)])
         state = msgspec.structs.replace(state, rows=state.rows + len(rows), last_key=last_key)
         progress(state.rows, max(total, state.rows))
         # 3.

@@ -19,6 +19,7 @@ from app.settings import Settings
 from domain.events import CHANGED, PLACED, REMOVED
 from source.columns import (
     Columns,
+    order_id_expression,
     payload_expression,
     quote,
     read_primary_key,
@@ -77,10 +78,9 @@ def expected_triggers(connection: Connection, settings: Settings) -> dict[str, s
     columns = read_shop_columns(connection, settings)
     key = [column.name for column in read_primary_key(connection, settings)]
     table = quote(settings.source_table)
-    order_id = quote(columns["order_id"].name)
 
     def insert(event_type: str, qualifier: str) -> str:
-        subject = f"LEFT({text_expression(f'{qualifier}.{order_id}')}, 255)"
+        subject = f"LEFT({text_expression(order_id_expression(columns['order_id'], qualifier))}, 255)"
         trace, payload = traceparent_expression(settings, qualifier, True), payload_expression(columns, qualifier)
         return (
             f"INSERT INTO {quoted_outbox(settings)} (event_id, aggregateid, type, traceparent, payload)"

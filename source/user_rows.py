@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from typing import NamedTuple
 
-import msgspec
-
 from app.settings import Settings
-from domain.events import OrderLine, find_broken_rule
+from domain.events import OrderLine
 from domain.purchases import Purchase, purchase_sort_key
 from domain.values import microseconds
 from source import triggers
 from source.columns import payload_expression, quote, read_shop_columns, text_expression
 from source.mysql import Borrow, Connection, connect, explain_errors, fetch_all, fetch_row, read_server_time
 from source.outbox_table import locate_outbox, quoted_outbox
+from source.shop_row import decode_row
+
+
+class RowsOfUsers(NamedTuple):
+    """User id -> purchases, in no order, and rule -> number of rows of the users that break it."""
+
+    purchases: dict[str, list[Purchase]]
+    left_out: Counter[str]
 
 
 class UserRows(NamedTuple):
@@ -35,7 +42,7 @@ def read_user_rows(settings: Settings, user_ids: list[str], borrow: Borrow) -> U
     with explain_errors("MySQL closed the connection during a read"), borrow() as connection:
         # The time first: changes committed during the read may or may not be included.
         as_of = read_server_time(connection)
-        purchases = read_purchases(connection, settings, user_ids)
+        purchases = read_purchases(connection, settings, user_ids).purchases
     return UserRows(
         as_of,
         {
@@ -45,8 +52,11 @@ def read_user_rows(settings: Settings, user_ids: list[str], borrow: Borrow) -> U
     )
 
 
-def read_purchases(connection: Connection, settings: Settings, user_ids: list[str]) -> dict[str, list[Purchase]]:
-    """Read user id -> purchases, in no order. Raises DatabaseAway, BadSource."""
+def read_purchases(connection: Connection, settings: Settings, user_ids: list[str]) -> RowsOfUsers:
+    """Read the purchases of some users, without rows that break a rule.
+
+    Raises DatabaseAway, BadSource.
+    """
     columns, table = read_shop_columns(connection, settings), quote(settings.source_table)
     column = f"{table}.{quote(columns['user_id'].name)}"
     placeholders = ", ".join(["%s"] * len(user_ids))
@@ -58,12 +68,17 @@ def read_purchases(connection: Connection, settings: Settings, user_ids: list[st
             user_ids,
         )
     purchases: dict[str, list[Purchase]] = {user_id: [] for user_id in user_ids}
+    left_out: Counter[str] = Counter()
     for (payload,) in rows:
-        line = decode_row(payload)
+        row = decode_row(payload)
         # The IN of most collations also matches "Ann" for "ann".
-        if line is not None and line.user_id in purchases:
-            purchases[line.user_id].append(to_purchase(line))
-    return purchases
+        if str(row.fields.get("user_id")) not in purchases:
+            continue
+        if row.line is not None:
+            purchases[row.line.user_id].append(to_purchase(row.line))
+        elif row.broken_rule is not None:
+            left_out[row.broken_rule] += 1
+    return RowsOfUsers(purchases, left_out)
 
 
 def count_remaining(settings: Settings, user_id: str) -> tuple[int, int]:
@@ -100,16 +115,6 @@ def _read_failed(settings: Settings) -> str:
 
 def _bytes_expression(value: str) -> str:
     return f"CAST({text_expression(value)} AS BINARY)"
-
-
-def decode_row(payload: str | bytes) -> OrderLine | None:
-    """Decode the JSON of a row, with version 0; None for a row that breaks a rule."""
-    try:
-        fields = msgspec.json.decode(payload, type=dict[str, object])
-        line = msgspec.convert({**fields, "version": 0}, OrderLine)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return None if find_broken_rule(line) else line
 
 
 def to_purchase(line: OrderLine) -> Purchase:

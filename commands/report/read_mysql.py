@@ -15,8 +15,9 @@ from app.errors import ServerAway
 from app.settings import Settings
 from commands.report.cache import BATCH_ROWS, EventCache, EventRow, event_row
 from domain.events import SNAPSHOT
-from source import snapshot, user_rows
+from source import snapshot
 from source.mysql import connect
+from source.shop_row import decode_row
 from source.snapshot import Snapshot
 
 #: An interrupted read that is older begins again.
@@ -54,7 +55,7 @@ def _fill(
     chunk, after = snapshot_rows.read_chunk(after)
     while chunk:
         for outbox_row in chunk:
-            line = user_rows.decode_row(outbox_row.payload)
+            line = decode_row(outbox_row.payload).line
             if line is None:
                 unreadable.append((0, count))
             else:

@@ -86,6 +86,12 @@ def _summarize(outcome: VerifyOutcome, repair: bool) -> str:
         + (f", {outcome.repaired} repaired" if repair else "")
         + (f", {outcome.undecided} undecided, because they keep changing" if outcome.undecided else "")
     )
+    if outcome.left_out:
+        rules = "; ".join(f"{rule} ({count:,})" for rule, count in outcome.left_out.most_common())
+        summary += (
+            f"\n{outcome.left_out.total():,} rows were left out, because they break a rule: {rules}"
+            "\n`lately source check` names examples; correct these rows in MySQL"
+        )
     if outcome.remaining and not repair:
         return f"{summary}\n`lately verify --repair` makes the tables equal to MySQL"
     return summary

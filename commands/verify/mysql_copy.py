@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from domain.purchases import Purchase, overflow_key
 from source import snapshot, user_rows
 from source.mysql import connect
 from source.outbox import OutboxRow
+from source.shop_row import decode_row
 from source.snapshot import Snapshot
 
 #: Maximum age of an interrupted copy that is continued, s.
@@ -45,6 +47,8 @@ class CopyState(
     last_key: list[object] | None = None
     rows: int = 0
     is_complete: bool = False
+    #: Rule -> number of rows that break it, which the copy does not contain; not stored if empty.
+    left_out: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 _decode_state = msgspec.json.Decoder(CopyState).decode
@@ -85,6 +89,11 @@ class MysqlCopy:
         """Number of rows read so far."""
         return self._state.rows
 
+    @property
+    def left_out(self) -> Counter[str]:
+        """Rule -> number of rows that break it, which are not compared."""
+        return Counter(self._state.left_out or {})
+
     async def fill(self, rows_per_s: int, progress: Callable[[int, int], None]) -> None:
         """Read all rows in chunks, at most `rows_per_s` rows per second (0: unlimited).
 
@@ -115,14 +124,19 @@ class MysqlCopy:
 
     def _store_rows(self, rows: list[OutboxRow], last_key: list[object] | None) -> None:
         pairs: list[tuple[bytes, bytes | None]] = []
+        left_out = self.left_out
         for row in rows:
-            order_line = user_rows.decode_row(row.payload)
+            order_line, broken_rule = decode_row(row.payload)[1:]
+            if broken_rule is not None:
+                left_out[broken_rule] += 1
             if order_line is not None:
                 user = order_line.user_id.encode()
                 prefix = _partition_prefix(partition_of(user, self._settings.partitions))
                 purchase = user_rows.to_purchase(order_line)
                 pairs.append((prefix + overflow_key(user, *purchase.identity), encode(purchase)))
-        self._state = CopyState(self._state.table, self._state.started_at, last_key, self._state.rows + len(rows))
+        self._state = msgspec.structs.replace(
+            self._state, last_key=last_key, rows=self._state.rows + len(rows), left_out=dict(left_out) or msgspec.UNSET
+        )
         self._store.apply([*pairs, (_STATE_KEY, msgspec.json.encode(self._state))], 0)
 
     def read_users(self, partition: int) -> Iterator[tuple[bytes, list[Purchase]]]:

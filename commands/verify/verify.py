@@ -36,11 +36,11 @@ from commands.repair import (
 from commands.verify.mysql_copy import MysqlCopy
 from commands.worker_client import WorkerClient, open_worker_client
 from domain.differences import PurchaseDifference, find_differences, is_unchanged
-from domain.purchases import Purchase
 from domain.values import rfc3339
 from source import snapshot, user_rows
 from source.mysql import connect, read_server_name, read_server_time
 from source.publisher import open_publisher
+from source.user_rows import RowsOfUsers
 
 #: How long the source may need to publish committed changes, s.
 PUBLISH_TIMEOUT_S = 60
@@ -59,6 +59,8 @@ class VerifyOutcome:
     users: int = 0
     differences: Counter[str] = field(default_factory=Counter)
     repairs: Counter[str] = field(default_factory=Counter)
+    #: Rule -> number of rows that break it: they cannot be shown, and the tables must not have them.
+    left_out: Counter[str] = field(default_factory=Counter)
     #: Purchases that changed during each comparison.
     undecided: int = 0
     #: Time before the first row was read (microseconds since 1970); None if only some users were
@@ -80,7 +82,8 @@ class VerifyOutcome:
         """Return the fields for JSON."""
         return {
             "rows": self.rows, "users": self.users, "differences": self.differences.total(), **self.differences,
-            "repaired": self.repaired, "deferred": self.undecided, "seconds": round(self.seconds, 1),
+            "repaired": self.repaired, "deferred": self.undecided, "left_out": self.left_out.total(),
+            "left_out_rules": dict(self.left_out), "seconds": round(self.seconds, 1),
         }  # fmt: skip
 
 
@@ -113,7 +116,7 @@ async def verify_tables(
         require_user_id(user)
     outcome, started_at = VerifyOutcome(), time.monotonic()
     async with open_reader(settings) as reader, open_worker_client(settings, options.worker) as worker_client:
-        verification = _Verification(settings, reader, worker_client, outcome, report, options.repair)
+        verification = _Verification(settings, reader, worker_client, outcome, report, options)
         users = unique_users(options.users) if options.users else verification.find_suspects(options, progress)
         async for batch in batches_of_users(users, BATCH_USERS):
             await verification.recheck(batch)
@@ -132,10 +135,12 @@ class _Verification:
         worker_client: WorkerClient,
         outcome: VerifyOutcome,
         report: Callable[[PurchaseDifference], None],
-        repairs: bool,
+        options: VerifyOptions,
     ) -> None:
         self._settings, self._reader, self._worker_client = settings, reader, worker_client
-        self._outcome, self._report, self._repairs = outcome, report, repairs
+        self._outcome, self._report, self._repairs = outcome, report, options.repair
+        #: Users of `--user` whose rows that break a rule are not counted yet.
+        self._uncounted = set(options.users)
         last_snapshot = reader.states.snapshot
         horizon = source_state.MAX_HORIZON if last_snapshot is None else last_snapshot.horizon
         self._horizon = source_state.horizon_microseconds(horizon)
@@ -145,7 +150,7 @@ class _Verification:
         with closing(MysqlCopy(self._settings, options.resume)) as copy:
             started_at = copy.started_at
             await copy.fill(options.rows_per_s, progress)
-            self._outcome.rows = copy.rows
+            self._outcome.rows, self._outcome.left_out = copy.rows, copy.left_out
             for partition in range(self._settings.partitions):
                 actual = self._worker_client.read_users(partition)
                 async for user, rows, purchases in merge_by_user(copy.read_users(partition), actual):
@@ -175,7 +180,8 @@ class _Verification:
         # 1.
         before = await self._worker_client.read_purchases(users)
         # 2.
-        version, rows, read_until = await asyncio.to_thread(_read_database, self._settings, users)
+        version, (rows, left_out), read_until = await asyncio.to_thread(_read_database, self._settings, users)
+        self._add_left_out(users, left_out)
         # 3. and 4.
         after = await self._worker_client.read_purchases(users, await self._published_offsets(read_until))
         confirmed: list[PurchaseDifference] = []
@@ -184,6 +190,12 @@ class _Verification:
             for difference in find_differences(user, rows[user], after[user], self._required_since(user)):
                 (confirmed if is_unchanged(difference, before[user]) else in_flight).append(difference)
         return Comparison(confirmed, in_flight, lambda difference: version)
+
+    def _add_left_out(self, users: list[str], left_out: Counter[str]) -> None:
+        """Count rows of `--user`, once for each user; a copy of all rows has counted the others."""
+        if self._uncounted.issuperset(users):
+            self._outcome.left_out += left_out
+            self._uncounted.difference_update(users)
 
     def _required_since(self, user: str) -> int | None:
         """Rows ordered before this time may be missing in the table: all rows of an erased user."""
@@ -242,8 +254,8 @@ async def _write_result(settings: Settings, reader: SourceStateReader, outcome: 
         )
 
 
-def _read_database(settings: Settings, users: list[str]) -> tuple[int, dict[str, list[Purchase]], int]:
-    """Return a version below that of any later change, the purchases, the server's time."""
+def _read_database(settings: Settings, users: list[str]) -> tuple[int, RowsOfUsers, int]:
+    """Return a version below that of any later change, the rows, the server's time."""
     try:
         with closing(connect(settings)) as connection:
             version = snapshot.snapshot_version(connection, settings)

@@ -26,6 +26,7 @@ def make_purchase(version: int = 7, *, live: bool = True, price: str = "5.00", a
 
 
 ROW = ShopRow("ann", "Phone", make_purchase(0))
+BROKEN_ROW = ShopRow("ann", "Phone", None, "price must")
 WAITING = PendingChange("ann", "Phone", PLACED, 12.34)
 DEAD = DeadLetterSummary("0@3", "broken-rule", "price must be a number")
 
@@ -51,6 +52,15 @@ DEAD = DeadLetterSummary("0@3", "broken-rule", "price must be a number")
         ({"dead_letter": DEAD}, DIFFERENT, "in DLQ: broken-rule"),
         ({"row": ShopRow("ann", "Phone", None, "price must")}, DIFFERENT,
          "not visible, because its row breaks a rule: price must"),
+        ({"row": BROKEN_ROW, "purchase": make_purchase(8, live=False), "dead_letter": DEAD}, DIFFERENT,
+         "not visible, because its row breaks a rule: price must, taken back by version 8; correct the row; `lately"),
+        ({"row": BROKEN_ROW, "purchase": make_purchase(8, live=False), "applied_at": 0}, DIFFERENT,
+         f"not visible, because its row breaks a rule: price must, taken back by version 8 at {rfc3339(0)}; correct"),
+        ({"row": BROKEN_ROW, "purchase": make_purchase(), "dead_letter": DEAD}, DIFFERENT,
+         "its row breaks a rule: price must, but its former values are visible"),
+        ({"purchase": make_purchase(8, live=False), "dead_letter": DEAD}, CANCELLED, "cancelled: removed by version 8"),
+        ({"row": ShopRow("ann", "Phone", make_purchase(0, price="5.0000")), "purchase": make_purchase()}, VISIBLE,
+         "visible"),
         ({"row": ROW, "horizon": 1_001}, DIFFERENT, "older than the first snapshot: `lately source snapshot --all`"),
         ({"row": ROW, "horizon": 1_000, "is_source_running": False}, DIFFERENT, "in MySQL and nowhere else"),
         ({"row": ROW, "is_source_running": True}, DIFFERENT, "in MySQL, but no trigger captured it"),

@@ -11,7 +11,7 @@ from app.errors import EX_USAGE, BadSource
 from app.settings import Settings
 from app.topics import Topics
 from domain.events import CHANGED, PLACED, REMOVED, SNAPSHOT, read_event
-from source.events import OutgoingRecord, build_record
+from source.events import OutgoingRecord, build_record, build_records
 from source.outbox import OutboxRow
 from source.setup import parse_since
 from tests.kit.makers import EVENT_ID, SOURCE, TIME, row
@@ -118,6 +118,22 @@ def test_the_smallest_and_the_largest_price_are_published_digit_by_digit():
         assert json.loads(published(row(price=price)).value)["data"]["price"] == price
 
 
+@pytest.mark.parametrize(
+    ("spelling", "price"),
+    [
+        ("19.900000000000000000000000000000", "19.90"),
+        ("19.9000000000000000", "19.90"),
+        ("0000000000000000000000000019.90", "19.90"),
+        ("1e17", "100000000000000000.00"),
+        ("-0", "0.00"),
+    ],
+)
+def test_of_a_price_the_value_counts_and_not_its_spelling(spelling: str, price: str):
+    made = published(row(price=spelling, category="drinks"))
+    event = read_event(made.key, made.value)
+    assert (event.data.price, event.data.category) == (price, "drinks")
+
+
 # --- rows that cannot be published -------------------------------------------------------------------------
 
 
@@ -195,6 +211,73 @@ def test_a_user_id_that_is_no_text_makes_no_key(user_id):
 
     assert errors(made)["exception"] == "wrong-type"
     assert made.key is None
+
+
+# --- rows that cannot be shown any more --------------------------------------------------------------------
+
+BROKEN = [
+    {"price": "-5.00"},
+    {"price": None},
+    {"ordered_at": None},
+    {"ordered_at": "0000-00-00T00:00:00.000000Z"},
+    {"payment_method": "x" * 256},
+    {"category": 7},
+]
+
+
+def all_published(one: OutboxRow) -> list[OutgoingRecord]:
+    """All that the source publishes for a row."""
+    return build_records(one, SOURCE, Topics(SETTINGS), SETTINGS)
+
+
+@pytest.mark.parametrize("type", [CHANGED, SNAPSHOT])
+@pytest.mark.parametrize("columns", BROKEN)
+def test_a_purchase_whose_row_breaks_a_rule_is_taken_back(type: str, columns: dict):
+    letter, removal = all_published(row(type=type, traceparent=TRACE, **columns))
+    assert errors(letter)["exception"] in ("broken-rule", "wrong-type")
+    event = read_event(removal.key, removal.value)
+    assert removal.topic == "eu-orders"
+    assert (event.type, event.data.version, event.time, event.traceparent) == (REMOVED, 7, TIME, TRACE)
+    assert (event.data.user_id, event.data.order_id, event.data.product_name) == ("ann", "o-1", "tea")
+
+
+def test_a_repeated_row_takes_a_purchase_back_by_the_same_event():
+    bad = row(type=CHANGED, price="-5.00")
+    (first, second) = (all_published(bad)[1] for _ in range(2))
+    assert first == second
+    event = read_event(first.key, first.value)
+    assert event.id == first.event_id != EVENT_ID
+    assert event.id != json.loads(all_published(row(type=CHANGED, price="-5.00", event_id="other"))[1].value)["id"]
+
+
+@pytest.mark.parametrize(
+    "columns", [{"user_id": None}, {"user_id": "."}, {"order_id": ""}, {"product_name": "x" * 5000}, {"order_id": 1.5}]
+)
+def test_without_a_valid_identity_nothing_can_be_taken_back(columns: dict):
+    (letter,) = all_published(row(type=CHANGED, **columns))
+    errors(letter)
+
+
+#: Readable as far as the envelope needs it, but not as a whole.
+SURROGATE = '{"user_id":"ann","order_id":"o","product_name":"tea","price":"1e2","unknown":"\\ud800"}'
+
+
+@pytest.mark.parametrize("payload", ["", "null", '{"user_id":"ann"', "[]", SURROGATE])
+def test_of_a_payload_that_cannot_be_read_nothing_is_taken_back(payload: str):
+    (letter,) = all_published(row(payload, type=CHANGED))
+    errors(letter)
+
+
+def test_a_new_row_that_breaks_a_rule_is_a_dead_letter_only():
+    (letter,) = all_published(row(type=PLACED, price="-5.00"))
+    errors(letter)
+
+
+@pytest.mark.parametrize("columns", BROKEN)
+def test_the_removal_of_a_row_that_breaks_a_rule_is_an_event_all_the_same(columns: dict):
+    (made,) = all_published(row(type=REMOVED, **columns))
+    event = read_event(made.key, made.value)
+    assert (event.type, event.id, event.data.version) == (REMOVED, EVENT_ID, 7)
 
 
 # --- since when --------------------------------------------------------------------------------------------
