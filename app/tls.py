@@ -106,6 +106,8 @@ def _context(
         present, missing = ("CERT", "KEY") if cert else ("KEY", "CERT")
         raise BadSetting(f"{prefix}_{present} is set without {prefix}_{missing}: set both, or neither")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if not is_verified else _verifying_context(prefix, ca)
+    # Some builds of Python leave the minimum to OpenSSL; a higher one in its configuration remains.
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     if cert:
         _load_certificate(context, prefix, cert, key)
     context.check_hostname = is_name_checked

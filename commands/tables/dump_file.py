@@ -10,7 +10,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -122,14 +122,19 @@ def open_dump(path: Path) -> Iterator[DumpWriter]:
     try:
         with raw:
             file = gzip.GzipFile("", "wb", COMPRESSION, raw)
-            writer = DumpWriter(file, path)
-            yield writer
-            writer.end()
-            with _explain_write_errors(path):
-                file.close()
-                raw.flush()
-                os.fsync(raw.fileno())
-                part.replace(path)
+            try:
+                writer = DumpWriter(file, path)
+                yield writer
+                writer.end()
+                with _explain_write_errors(path):
+                    file.close()
+                    raw.flush()
+                    os.fsync(raw.fileno())
+                    part.replace(path)
+            finally:
+                # After an error: the garbage collector would write into the closed file.
+                with suppress(OSError):
+                    file.close()
     finally:
         part.unlink(missing_ok=True)
 
