@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from app.errors import DatabaseAway
 from app.settings import Settings
-from source import triggers
-from source.mysql import Connection, execute, fetch_all, fetch_row, read_server_time
+from source import lock_table, triggers
+from source.mysql import Connection, fetch_all, fetch_row, read_server_time
 from source.outbox_table import quoted_outbox
 
 # Ids start at the microseconds since 1970. This smallest possible start is in the year 2001.
@@ -39,8 +40,11 @@ class Outbox:
     #: Kinds of changes that this capture cannot see.
     unseen: tuple[str, ...] = ()
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(self, connection: Connection, settings: Settings, lock_connection_id: int | None = None) -> None:
         self._connection, self._settings = connection, settings
+        #: Rows are deleted only as long as this connection is the newest holder of the leader's
+        #: lock; None: always.
+        self._lock_connection_id = lock_connection_id
         #: All changes committed before this time (microseconds, the server's clock) are published.
         self.as_of: int | None = None
         #: Time of the oldest change that is not published yet (microseconds); None: all are
@@ -92,19 +96,28 @@ class Outbox:
         )
 
     def mark_published(self, rows: list[OutboxRow]) -> None:
-        """Delete `rows`, which Kafka has acknowledged."""
+        """Delete `rows`, which Kafka has acknowledged.
+
+        Raises DatabaseAway when this source is not the leader any more: the rows are published
+        again by the next leader.
+        """
         if not rows:
             return
         # Each row is deleted by its key, because a scan waits for all uncommitted rows. Without the
         # two hints MariaDB 11 scans a small outbox. For a plain list of ids MariaDB before 11.0
         # scans the outbox in spite of the hints.
-        execute(
-            self._connection,
-            "DELETE waiting FROM JSON_TABLE(%s, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS published"
-            f" STRAIGHT_JOIN {quoted_outbox(self._settings)} AS waiting FORCE INDEX (PRIMARY)"
-            " ON waiting.id = published.id",
-            (json.dumps([row.id for row in rows]),),
-        )
+        condition, lock_id = "", self._lock_connection_id
+        if lock_id is not None:
+            condition = f" WHERE {lock_table.holder_condition(self._settings, lock_table.LEADER, lock_id)}"
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                "DELETE waiting FROM JSON_TABLE(%s, '$[*]' COLUMNS (id BIGINT PATH '$')) AS published"
+                f" STRAIGHT_JOIN {quoted_outbox(self._settings)} AS waiting FORCE INDEX (PRIMARY)"
+                f" ON waiting.id = published.id{condition}",
+                (json.dumps([row.id for row in rows]),),
+            )
+            if lock_id is not None and not cursor.rowcount:
+                raise DatabaseAway("another process has taken the leader's lock, or has deleted the rows: try again")
 
     def _read_time_and_highest_id(self) -> tuple[int, int]:
         # The time first: changes committed after it may be visible or not.

@@ -80,7 +80,7 @@ def locate_outbox(connection: Connection, settings: Settings) -> Settings:
         return settings
     default = replace(settings, source_outbox=".".join(settings.outbox))
     in_shop = replace(settings, source_outbox=DEFAULT_OUTBOX)
-    return in_shop if not _is_set_up(connection, default) and _is_set_up(connection, in_shop) else default
+    return in_shop if not is_set_up(connection, default) and is_set_up(connection, in_shop) else default
 
 
 def with_outbox(settings: Settings) -> Settings:
@@ -94,7 +94,7 @@ def with_outbox(settings: Settings) -> Settings:
         return locate_outbox(connection, settings)
 
 
-def _is_set_up(connection: Connection, settings: Settings) -> bool:
+def is_set_up(connection: Connection, settings: Settings) -> bool:
     """Return whether the table of the first version exists, is readable and has its row."""
     try:
         statement = f"SELECT 1 FROM {quoted_outbox(settings, '_state')} WHERE id = 1"

@@ -31,6 +31,7 @@ from source import guarantee, locks, metrics, published_versions, snapshot_reque
 from source.capture_watch import CaptureWatch
 from source.events import OutgoingRecord, build_records
 from source.guarantee import Guarantee
+from source.locks import HeldLock
 from source.mysql import Connection, connect, read_server_name, read_server_time
 from source.outbox import Outbox, OutboxRow
 from source.outbox_table import locate_outbox
@@ -53,6 +54,8 @@ SMALL_BATCH_ROWS = 100
 MIN_PAUSE_S = 0.01
 #: A read that takes longer is logged; also the interval at which a waiting source checks a lock.
 SLOW_READ_S = LOCK_POLL_S = 0.5
+#: Duration of one attempt to become the leader.
+LOCK_WAIT_S = 1.0
 
 #: Errors after which publishing is retried.
 _TRANSIENT = (mysql.connector.Error, KafkaError, ServerAway, OSError)
@@ -151,22 +154,20 @@ class SourceService(Service):
             self.reported = self.published
 
     async def _lead_and_publish(self) -> None:
-        """Become the leader and publish until an error, a stop or a handover.
-
-        It uses one connection to MySQL, which holds the leader's lock, and one producer.
-        """
+        """Become the leader and publish until an error, a stop or a handover."""
+        lock: HeldLock | None = None
         connection = await asyncio.to_thread(connect, self.settings)
         try:
             self.settings = await asyncio.to_thread(locate_outbox, connection, self._given_settings)
             async with source_state.open_reader(self.settings) as reader:
-                await self._acquire_leadership(connection, reader)
+                lock = await self._acquire_leadership(connection, reader)
                 states = reader.states
-            if self.should_stop:
+            if lock is None:
                 return
             assessment = await asyncio.to_thread(self._assess, connection)
             watch = CaptureWatch(self.settings, states)
             watch.highest = await published_versions.read_highest(self.settings, self.topics, states)
-            capture = await self._create_capture(connection, assessment)
+            capture = await self._create_capture(connection, assessment, lock)
             self._has_led, self.watch = True, watch
             metrics.LEADER.set(1)
             self._is_leading, self._acknowledged_at = True, time.monotonic()
@@ -176,42 +177,52 @@ class SourceService(Service):
                     "publishing %s.%s to %s (%s, %s)", self.settings.mysql_database, self.settings.source_table,
                     self.topics.orders.name, self.settings.source_mode, assessment.level,
                 )  # fmt: skip
-                await self._publish(connection, capture, publisher, assessment, watch)
+                await self._publish(connection, lock, capture, publisher, assessment, watch)
         finally:
+            if lock is not None:
+                await asyncio.to_thread(lock.release)
             await asyncio.to_thread(connection.close)
 
-    async def _acquire_leadership(self, connection: Connection, reader: SourceStateReader) -> None:
-        """Wait for the leader's lock, which the server frees when this connection ends.
+    async def _acquire_leadership(self, connection: Connection, reader: SourceStateReader) -> HeldLock | None:
+        """Wait for the leader's lock; None: this service stops.
 
         Raises WrongGeneration when another generation of the topics has replaced this one.
         """
-        handover, leader, logged = locks.handover_lock(self.settings), locks.leader_lock(self.settings), ""
+        logged = ""
         while not self.should_stop:
-            is_requested = await asyncio.to_thread(locks.is_held, connection, handover)
+            requested_by = await asyncio.to_thread(locks.find_holder, connection, self.settings, locks.HANDOVER)
             await reader.catch_up()
             layout = generation.require_not_superseded(self.settings, reader.states)
             is_filling = layout.active_since is None
-            if not (is_filling or is_requested) and await asyncio.to_thread(locks.acquire, connection, leader, 1):
-                # The process that switches generations holds this lock while it writes the new
-                # layout.
-                await reader.catch_up()
-                generation.require_active(self.settings, reader.states)
-                return
-            reason = "another source publishes"
             if is_filling:
                 reason = f"generation {self.settings.generation} is still being filled"
-            elif is_requested:
-                reason = "`lately rescale` has requested a handover"
+            elif requested_by is not None:
+                reason = f"the lock for a handover (`lately rescale`) is held by {requested_by}"
+            else:
+                lock = await asyncio.to_thread(locks.acquire, connection, self.settings, locks.LEADER, LOCK_WAIT_S)
+                if lock is not None:
+                    # The process that switches generations holds this lock while it writes the new
+                    # layout.
+                    try:
+                        await reader.catch_up()
+                        generation.require_active(self.settings, reader.states)
+                    except BaseException:
+                        await asyncio.to_thread(lock.release)
+                        raise
+                    return lock
+                holder = await asyncio.to_thread(locks.find_holder, connection, self.settings, locks.LEADER)
+                reason = f"another source publishes ({holder})" if holder is not None else logged
             if reason != logged:
                 log.info("%s; waiting to take over", reason)
                 logged = reason
-            if is_filling or is_requested:
+            if is_filling or requested_by is not None:
                 await self.sleep(LOCK_POLL_S)
+        return None
 
-    async def _create_capture(self, connection: Connection, assessment: Guarantee) -> Capture:
+    async def _create_capture(self, connection: Connection, assessment: Guarantee, lock: HeldLock) -> Capture:
         """Create the capture. Raises BadSource for missing objects, unless they were there before."""
         if self.settings.source_mode == OUTBOX:
-            outbox = Outbox(connection, self.settings)
+            outbox = Outbox(connection, self.settings, lock.row_connection_id)
             if not self._has_led:
                 await asyncio.to_thread(outbox.require_installed)
             return outbox
@@ -225,6 +236,7 @@ class SourceService(Service):
     async def _publish(
         self,
         connection: Connection,
+        lock: HeldLock,
         capture: Capture,
         publisher: Publisher,
         assessment: Guarantee,
@@ -265,7 +277,8 @@ class SourceService(Service):
             if not published:
                 pause = min(pause * 2, max_pause)
             if now - status_at > STATUS_INTERVAL_S:
-                if await asyncio.to_thread(locks.is_held, connection, locks.handover_lock(self.settings)):
+                await asyncio.to_thread(lock.require)
+                if await asyncio.to_thread(locks.find_holder, connection, self.settings, locks.HANDOVER):
                     return
                 await self._write_status(connection, capture, publisher, assessment, watch)
                 status_at, self._acknowledged_at = now, time.monotonic()

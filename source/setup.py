@@ -17,7 +17,7 @@ from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain.values import parse_rfc3339
-from source import guarantee, restored, snapshot, triggers, watermark
+from source import guarantee, lock_table, restored, snapshot, triggers, watermark
 from source.columns import quote
 from source.mysql import Connection, connect, execute, fetch_row
 from source.outbox_table import displayed_outbox, is_in_shop_database, locate_outbox, quoted_outbox
@@ -138,6 +138,8 @@ def teardown(settings: Settings, force: bool, report: Callable[[str], None] = pr
                     f"DROP TABLE {quoted_outbox(settings)}, {triggers.quoted_state_table(settings)}",
                 )
             report(f"table {displayed_outbox(settings)} is removed" if has_outbox else "there is no outbox")
+            execute(connection, "UNLOCK TABLES")
+            lock_table.drop(connection, settings)
         except mysql.connector.Error as exc:
             raise triggers.setup_error("the outbox could not be removed", exc) from None
 

@@ -31,6 +31,7 @@ from domain.values import rfc3339
 from source import locks, triggers
 from source.columns import Columns, payload_expression, quote, read_primary_key, read_shop_columns
 from source.events import build_records
+from source.locks import HeldLock
 from source.mysql import Connection, connect, fetch_all, fetch_row, read_server_name, read_server_time, to_text
 from source.outbox import OutboxRow
 from source.outbox_table import displayed_outbox, locate_outbox
@@ -157,19 +158,28 @@ async def run(
     states = await source_state.read(settings)
     connection = await asyncio.to_thread(connect, settings)
     with closing(connection):
-        await asyncio.to_thread(_acquire_lock, connection, settings)
+        settings = await asyncio.to_thread(locate_outbox, connection, settings)
+        lock = await asyncio.to_thread(_acquire_lock, connection, settings)
         state = _start_or_resume(connection, settings, since, where, states, resume)
         source = f"/mysql/{read_server_name(connection)}/{settings.mysql_database}/{settings.source_table}"
         try:
             with closing(Snapshot(connection, settings, state)) as snapshot:
                 async with require_active_generation(settings), open_publisher(settings, topics) as publisher:
-                    return await _publish_all(snapshot, publisher, topics, settings, source, progress)
+                    return await _publish_all(snapshot, lock, publisher, topics, settings, source, progress)
         except mysql.connector.Error as exc:
             raise BadSource(f"the snapshot stopped ({exc}): run `lately source snapshot` to continue it") from None
+        finally:
+            await asyncio.to_thread(lock.release)
 
 
 async def _publish_all(
-    snapshot: Snapshot, publisher: Publisher, topics: Topics, settings: Settings, source: str, progress: ReportProgress
+    snapshot: Snapshot,
+    lock: HeldLock,
+    publisher: Publisher,
+    topics: Topics,
+    settings: Settings,
+    source: str,
+    progress: ReportProgress,
 ) -> SnapshotState:
     state = snapshot.state
     total = await asyncio.to_thread(snapshot.estimate_rows)
@@ -189,6 +199,7 @@ async def _publish_all(
             await publisher.write_states(state)
             saved_rows = state.rows
         rows, last_key = await next_chunk
+        await asyncio.to_thread(lock.require)
     state = await asyncio.to_thread(snapshot.finish, state)
     await publisher.write_states(state)
     return state
@@ -273,9 +284,12 @@ def _key_value_to_json(value: object) -> object:
     return value if isinstance(value, int) else str(value)
 
 
-def _acquire_lock(connection: Connection, settings: Settings) -> None:
-    if not locks.acquire(connection, locks.snapshot_lock(settings), 0):
-        raise BadSource("another snapshot of this table is running: wait for its end, or stop it")
+def _acquire_lock(connection: Connection, settings: Settings) -> HeldLock:
+    lock = locks.acquire(connection, settings, locks.SNAPSHOT, 0)
+    if lock is None:
+        holder = locks.find_holder(connection, settings, locks.SNAPSHOT) or "it has just ended"
+        raise BadSource(f"another snapshot of this table is running ({holder}): wait for its end, or stop it")
+    return lock
 
 
 def _row_conditions(columns: Columns, state: SnapshotState) -> list[str]:

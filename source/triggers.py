@@ -17,6 +17,7 @@ from mysql.connector import errorcode
 from app.errors import BadSource
 from app.settings import Settings
 from domain.events import CHANGED, PLACED, REMOVED
+from source import lock_table
 from source.columns import (
     Columns,
     order_id_expression,
@@ -65,6 +66,7 @@ def table_statements(settings: Settings) -> list[str]:
   id TINYINT NOT NULL PRIMARY KEY,
   first_version BIGINT NOT NULL
 ) ENGINE=InnoDB""",
+        *lock_table.table_statements(settings),
     ]
 
 

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import mysql.connector
 
-from app.errors import ServerAway, StillRunning
+from app.errors import DatabaseAway, ServerAway, StillRunning
 from app.settings import Settings
 from source import locks
+from source.locks import HeldLock
 from source.mysql import Connection, connect, read_server_time
 from source.outbox_table import locate_outbox
 
@@ -21,46 +22,52 @@ IDLE_S = 180
 
 
 class HeldLocks:
-    """The leader's lock and the snapshot lock, held by this process."""
+    """The leader's lock, the handover lock and the snapshot lock, held by this process."""
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
-        self._connection, self._settings = connection, settings
+    def __init__(self, connection: Connection, held: list[HeldLock]) -> None:
+        self._connection, self._held = connection, held
 
     async def require(self) -> int:
         """Return the server's clock (microseconds) if the locks are still held. Raises ServerAway."""
-        owned = [await asyncio.to_thread(locks.is_owned, self._connection, lock) for lock in _locks(self._settings)]
-        if not all(owned):
-            raise ServerAway("the connection with the locks was lost: repeat the command; it continues")
-        return await asyncio.to_thread(read_server_time, self._connection)
+        try:
+            for lock in self._held:
+                await asyncio.to_thread(lock.require)
+            return await asyncio.to_thread(read_server_time, self._connection)
+        except (mysql.connector.Error, DatabaseAway) as exc:
+            raise ServerAway(f"a lock of the source was lost ({exc}): repeat the command; it continues") from None
 
 
 @asynccontextmanager
 async def hold_source_locks(settings: Settings) -> AsyncIterator[HeldLocks]:
     """Make the source stop publishing, and hold its lock. Raises StillRunning if it does not, ServerAway, BadSource."""
     connection = await asyncio.to_thread(connect, settings)
+    held: list[HeldLock] = []
+
+    async def acquire(kind: str, busy: str, attempts: int = 1) -> None:
+        for _ in range(attempts):
+            lock = await asyncio.to_thread(locks.acquire, connection, settings, kind, LOCK_TIMEOUT_S)
+            if lock is not None:
+                held.append(lock)
+                await asyncio.to_thread(lock.set_idle_timeout, IDLE_S)
+                return
+        holder = await asyncio.to_thread(locks.find_holder, connection, settings, kind)
+        raise StillRunning(f"{busy} ({holder or 'it has just ended'})")
+
     try:
         settings = await asyncio.to_thread(locate_outbox, connection, settings)
         with connection.cursor() as cursor:
             cursor.execute(f"SET SESSION wait_timeout = {IDLE_S}")
-        leader_lock, snapshot_lock = _locks(settings)
-        if not await asyncio.to_thread(locks.acquire, connection, locks.handover_lock(settings), LOCK_TIMEOUT_S):
-            raise StillRunning("another `lately rescale` holds the lock: wait for its end, or stop it")
-        if not await asyncio.to_thread(locks.acquire, connection, snapshot_lock, LOCK_TIMEOUT_S):
-            raise StillRunning("a snapshot is running: wait for its end, or stop it; then repeat the command")
-        for _ in range(LOCK_ATTEMPTS):
-            if await asyncio.to_thread(locks.acquire, connection, leader_lock, LOCK_TIMEOUT_S):
-                break
-        else:
-            raise StillRunning(
-                f"the source did not stop publishing within {LOCK_TIMEOUT_S * LOCK_ATTEMPTS} s: "
-                "stop it, and repeat the command"
-            )
-        yield HeldLocks(connection, settings)
+        await acquire(locks.HANDOVER, "another process holds the lock for a handover: wait for its end, or stop it")
+        await acquire(locks.SNAPSHOT, "a snapshot is running: wait for its end, or stop it; then repeat the command")
+        busy = (
+            f"the source did not stop publishing within {LOCK_TIMEOUT_S * LOCK_ATTEMPTS} s: "
+            "stop it, and repeat the command"
+        )
+        await acquire(locks.LEADER, busy, LOCK_ATTEMPTS)
+        yield HeldLocks(connection, held)
     except mysql.connector.Error as exc:
         raise ServerAway(f"MySQL did not answer ({exc}): repeat the command; it continues") from None
     finally:
+        for lock in held:
+            await asyncio.to_thread(lock.release)
         await asyncio.to_thread(connection.close)
-
-
-def _locks(settings: Settings) -> tuple[str, str]:
-    return locks.leader_lock(settings), locks.snapshot_lock(settings)

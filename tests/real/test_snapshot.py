@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,8 @@ import pytest
 from app.control import source_state
 from app.errors import BadSource
 from app.settings import Settings
-from source import snapshot
+from source import locks, snapshot
+from source.mysql import connect
 from source.setup import setup
 from tests.kit.eventually import eventually
 from tests.kit.sql import numbers
@@ -212,11 +214,13 @@ def test_a_condition_with_percent_signs_chooses_the_same_rows_in_every_chunk(sta
 def test_only_one_snapshot_of_a_table_runs_at_a_time(stack: Stack, settings: Settings):
     stack.create_orders()
     setup(settings, "1m", quiet)
-    with closing(stack.connect()) as other, closing(other.cursor()) as cursor:
-        cursor.execute("SELECT GET_LOCK(%s, 0)", (f"lately-snapshot:{stack.name}.orders"[-64:],))
-        cursor.fetchall()
-        with pytest.raises(BadSource, match="another snapshot of this table is running"):
+    with closing(connect(settings)) as other:
+        held = locks.acquire(other, settings, locks.SNAPSHOT, 0)
+        assert held is not None
+        holder = rf"another snapshot of this table is running \(.*:{os.getpid()} since "
+        with pytest.raises(BadSource, match=holder):
             asyncio.run(snapshot.run(settings))
+        held.release()
 
 
 def test_the_state_remembers_a_key_of_each_type(stack: Stack, settings: Settings, monkeypatch: pytest.MonkeyPatch):

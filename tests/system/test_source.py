@@ -429,7 +429,8 @@ def test_lock_waits_deadlocks_and_a_read_only_server_stop_it_only_for_as_long_as
     _, stack = own_database
     ready(stack, "outbox")
     stack.execute("CREATE USER source@'%' IDENTIFIED BY 'secret'")
-    stack.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON `{stack.name}`.* TO source@'%'")
+    for schema in (stack.name, f"{stack.name}_lately"):
+        stack.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON `{schema}`.* TO source@'%'")
     stack.execute("SET GLOBAL innodb_lock_wait_timeout = 1")
     stack.insert(*map(order, range(10)))
     with closing(stack.connect()) as other, closing(other.cursor()) as cursor:

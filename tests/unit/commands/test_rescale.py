@@ -45,10 +45,13 @@ def test_the_first_generation_has_the_names_of_before():
 @pytest.mark.parametrize("mode", ["outbox", "watermark"])
 def test_locks_of_tables_with_long_names_are_three(mode: str):
     named = Settings(mysql_database="d" * 64, source_table="t" * 64, source_outbox="o" * 64, source_mode=mode)
-    found = {locks.leader_lock(named), locks.handover_lock(named), locks.snapshot_lock(named)}
+    found = {locks.lock_name(named, kind) for kind in (locks.LEADER, locks.HANDOVER, locks.SNAPSHOT)}
     assert len(found) == 3
     assert {len(one) for one in found} == {64}
-    assert locks.leader_lock(Settings(mysql_database="shop")) == "lately:shop.shop_lately.purchase_outbox"
+    assert (
+        locks.lock_name(Settings(mysql_database="shop", source_outbox="purchase_outbox"), locks.LEADER)
+        == "lately:shop.purchase_outbox"
+    )
 
 
 def test_the_same_number_is_refused():
