@@ -15,7 +15,7 @@ from domain.differences import PurchaseDifference, build_repair, find_difference
 from domain.purchases import Purchase
 from domain.values import rfc3339
 from source.events import build_record
-from source.outbox import OutboxRow
+from source.outbox_row import OutboxRow
 from source.publisher import open_publisher
 
 #: Maximum number of users that are compared again together.

@@ -17,7 +17,7 @@ from source import drift, versions
 from source.drift import Problem
 from source.drift_reader import read_capture
 from source.mysql import Connection, read_server_name, read_server_time
-from source.outbox import OutboxRow
+from source.outbox_row import OutboxRow
 from source.publisher import Publisher
 
 log = logging.getLogger(__name__)

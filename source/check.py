@@ -11,7 +11,7 @@ import mysql.connector
 from app.control import source_state
 from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
-from source import drift, guarantee, row_sample, snapshot, triggers
+from source import drift, guarantee, outbox_ids, row_sample, snapshot, triggers
 from source.cascades import read_cascades
 from source.columns import Columns, find_column_problems, quote, read_shop_columns
 from source.drift_reader import read_capture
@@ -189,6 +189,9 @@ def _check_outbox(connection: Connection, settings: Settings) -> Iterator[Findin
             yield Finding("outbox", FAILED, f"there is no {displayed_outbox(settings)}", "run `lately source setup`")
             return
         yield Finding("outbox", OK, displayed_outbox(settings))
+        problem = outbox_ids.find_problem(connection, settings)
+        if problem is not None:
+            yield Finding("next id", FAILED, problem, "run `lately source setup`, which corrects it")
         missing = triggers.find_missing(connection, settings)
         for name in missing:
             yield Finding(

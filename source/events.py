@@ -16,7 +16,7 @@ from domain.errors import UnreadableEvent
 from domain.events import CHANGED, REMOVED, SCHEMA, SNAPSHOT, is_valid_traceparent, read_event
 from domain.prices import MAX_PRICE_CHARS, is_valid_price
 from source import shop_row
-from source.outbox import OutboxRow
+from source.outbox_row import OutboxRow
 from source.outbox_table import displayed_outbox
 
 #: The Kafka headers of an event.
@@ -43,7 +43,7 @@ def build_records(row: OutboxRow, source: str, topics: Topics, settings: Setting
     keep its former values. A new row has no former values.
     """
     record = build_record(row, source, topics, settings)
-    if record.topic == topics.orders.name or row.type not in (CHANGED, SNAPSHOT):
+    if record.topic == topics.orders.name or row.type not in (CHANGED, SNAPSHOT) or row.problem is not None:
         return [record]
     # A repetition of the row results in the same event.
     event_id = str(uuid.uuid5(_REMOVALS, row.event_id))
@@ -62,9 +62,11 @@ def build_record(row: OutboxRow, source: str, topics: Topics, settings: Settings
         columns = _read_columns(payload)
         key = columns.user_id.encode() if isinstance(columns.user_id, str) else None
         value = _build_document(row, columns, payload, source)
+        if row.problem is not None:
+            raise UnreadableEvent("broken-rule", row.problem)
         read_event(key, value)
     except UnreadableEvent as exc:
-        removal = _build_removal(row, source, topics) if row.type == REMOVED else None
+        removal = _build_removal(row, source, topics) if row.type == REMOVED and row.problem is None else None
         if removal is not None:
             return removal
         # An invalid payload would make the whole document invalid JSON, so it is stored alone.

@@ -7,31 +7,19 @@ published yet (docs/decisions/001-trigger-outbox.md).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
 
 from app.errors import DatabaseAway
 from app.settings import Settings
-from source import lock_table, triggers
-from source.mysql import Connection, fetch_all, fetch_row, read_server_time
+from source import lock_table, outbox_ids, triggers, versions
+from source.mysql import Connection, fetch_row, read_server_time
+from source.outbox_row import OutboxRow, select_rows
 from source.outbox_table import quoted_outbox
 
-# Ids start at the microseconds since 1970. This smallest possible start is in the year 2001.
-_SMALLEST_ID = 10**15
+log = logging.getLogger(__name__)
+
 #: A clock may be set back by this time (microseconds).
 _CLOCK_STEP = 1_000_000
-
-
-@dataclass(frozen=True)
-class OutboxRow:
-    """A change to publish. In watermark mode `id` is the id in the shop's table."""
-
-    id: int
-    version: int
-    event_id: str
-    type: str
-    payload: str
-    traceparent: str | None
-    created_at: str
 
 
 class Outbox:
@@ -55,6 +43,9 @@ class Outbox:
         self._next_as_of: tuple[int, int] | None = None
         #: Id -> time (microseconds) of the rows read last that have their id as version.
         self._created_at: dict[int, int] = {}
+        #: The highest version that was given to a row whose id is ahead of the time.
+        self._last_version = 0
+        self._logged_problem: str | None = None
 
     def require_installed(self) -> None:
         """Raise BadSource unless the outbox and all triggers exist."""
@@ -64,20 +55,31 @@ class Outbox:
         """Return the oldest rows of the outbox by id, at most `source_batch_rows`."""
         if self._next_as_of is None:
             self._next_as_of = self._read_time_and_highest_id()
-        values = fetch_all(
-            self._connection,
-            tuple[int, int, str, str, str, str | None, str, int],
-            "SELECT id, COALESCE(version, id), event_id, type, payload, traceparent,"
-            " DATE_FORMAT(created_at, '%Y-%m-%dT%H:%i:%S.%fZ'),"
-            " CAST(UNIX_TIMESTAMP(created_at) * 1000000 AS UNSIGNED)"
-            f" FROM {quoted_outbox(self._settings)} ORDER BY id LIMIT {self._settings.source_batch_rows}",
-        )
-        rows = [OutboxRow(*row[:7]) for row in values]
-        self._created_at = {row.id: value[7] for row, value in zip(rows, values, strict=True) if row.id == row.version}
-        self.oldest = values[0][7] if values else None
+        values = select_rows(self._connection, self._settings, f"ORDER BY id LIMIT {self._settings.source_batch_rows}")
+        rows = [row for row, _ in values]
+        if not outbox_ids.are_ordinary(rows):
+            rows = self._correct_versions(rows)
+        self._created_at = {row.id: time for row, (_, time) in zip(rows, values, strict=True) if row.id == row.version}
+        self.oldest = values[0][1] if values else None
         if not rows or rows[0].id > self._next_as_of[1]:
             self.as_of, self._next_as_of = self._next_as_of[0], None
         return rows
+
+    def _correct_versions(self, rows: list[OutboxRow]) -> list[OutboxRow]:
+        """Find rows that no trigger wrote, and give no row a version that is ahead of the time."""
+        connection, settings = self._connection, self._settings
+        corrected = outbox_ids.correct_versions(
+            rows,
+            largest=outbox_ids.largest_ordinary_id(connection, settings),
+            next_id=versions.read_next_id(connection, settings),
+            first_version=max(read_server_time(connection), self._last_version + 1),
+        )
+        self._last_version = max(row.version for row in corrected)
+        problem = outbox_ids.find_problem(connection, settings)
+        if problem is not None and problem != self._logged_problem:
+            log.error("%s: run `lately source setup`, which corrects it", problem)
+        self._logged_problem = problem
+        return corrected
 
     def has_reused_ids(self, assigned_before: tuple[int, int] | None) -> bool:
         """Return whether ids of the last rows read were assigned before, to published changes.
@@ -86,7 +88,7 @@ class Outbox:
         to it had been assigned. The time of a row is not later than the assignment of its id: a
         transaction that commits late has a small id and an early time.
         """
-        if any(row_id < _SMALLEST_ID for row_id in self._created_at):
+        if any(row_id < outbox_ids.SMALLEST_ID for row_id in self._created_at):
             return True
         if assigned_before is None:
             return False

@@ -18,22 +18,23 @@ from app import metrics as shared_metrics
 from app import otel
 from app.control import generation, source_state
 from app.control.source_state import LeaderStatus, SourceStateReader, SourceStates
-from app.errors import BadSource, DatabaseRefused, Refused, ServerAway, WrongGeneration
+from app.errors import BadSource, DatabaseAway, DatabaseRefused, Refused, ServerAway, WrongGeneration
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
 from app.logs import event_fields
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain import dead_letters
-from domain.events import read_references
+from domain.events import TYPES, read_references
 from domain.partitioning import partition_of
-from source import guarantee, locks, metrics, published_versions, snapshot_requests
+from source import guarantee, lock_waits, locks, metrics, published_versions, snapshot_requests
 from source.capture_watch import CaptureWatch
 from source.events import OutgoingRecord, build_records
 from source.guarantee import Guarantee
 from source.locks import HeldLock
 from source.mysql import Connection, connect, read_server_name, read_server_time
-from source.outbox import Outbox, OutboxRow
+from source.outbox import Outbox
+from source.outbox_row import OutboxRow
 from source.outbox_table import locate_outbox
 from source.publisher import Publisher, open_publisher
 from source.watermark import Watermark
@@ -104,7 +105,7 @@ class SourceService(Service):
                 await self._lead_and_publish()
             except (*_TRANSIENT, *_FATAL) as exc:
                 diagnosis = await diagnose(self.settings, exc) if isinstance(exc, KafkaError) else None
-                error = diagnosis or exc
+                error = diagnosis or await self._explain_lock_wait(exc) or exc
                 # The command has connected before: the server refuses what it accepted at the start.
                 if isinstance(error, _FATAL) and not isinstance(error, DatabaseRefused):
                     self.fatal_error = error
@@ -118,6 +119,15 @@ class SourceService(Service):
                 self._is_leading = False
                 self.watch = None
                 metrics.LEADER.set(0)
+
+    async def _explain_lock_wait(self, exc: Exception) -> DatabaseAway | None:
+        """Return an error with the cause of a lock wait timeout; None: another error."""
+        if not isinstance(exc, mysql.connector.Error) or exc.errno != errorcode.ER_LOCK_WAIT_TIMEOUT:
+            return None
+        try:
+            return DatabaseAway(f"{await asyncio.to_thread(lock_waits.explain, self.settings)}; error {exc.errno}")
+        except (*_TRANSIENT, *_FATAL):
+            return None
 
     @Service.task
     async def _fulfil_requests(self) -> None:
@@ -333,7 +343,8 @@ class SourceService(Service):
             extra = event_fields(order_id, row.traceparent, topic=letter.topic)
             effect = "; its purchase is taken back" if len(records) > 1 else ""
             log.warning("row %d goes to %s: %s%s", row.id, letter.topic, reason, effect, extra=extra)
-        metrics.PUBLISHED.labels(row.type.rpartition(".")[2]).inc()
+        # Only known types, because a row that no trigger wrote can have any.
+        metrics.PUBLISHED.labels(row.type.rpartition(".")[2] if row.type in TYPES else "unknown").inc()
         return records
 
     async def _write_status(

@@ -17,8 +17,9 @@ from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain.values import parse_rfc3339
-from source import guarantee, lock_table, restored, snapshot, triggers, watermark
+from source import guarantee, lock_table, outbox_ids, restored, snapshot, triggers, watermark
 from source.columns import quote
+from source.events import OutgoingRecord, build_record
 from source.mysql import Connection, connect, execute, fetch_row
 from source.outbox_table import displayed_outbox, is_in_shop_database, locate_outbox, quoted_outbox
 from source.publisher import open_publisher
@@ -55,6 +56,7 @@ def setup(
             is_older = restored.is_older(connection, settings, states)
             if is_older:
                 asyncio.run(restored.note(connection, settings, states))
+            _correct_next_id(connection, settings, report)
             triggers.install(connection, settings)
             restored.renew_versions(connection, settings, states, is_older, first_version, report)
             version = snapshot.snapshot_version(connection, settings)
@@ -69,6 +71,28 @@ def setup(
         asyncio.run(_start_watermark(settings, report))
     result = asyncio.run(snapshot.run(settings, since=since_time, progress=progress))
     report(f"{table} is set up: {result.rows} existing rows are published")
+
+
+def _correct_next_id(connection: Connection, settings: Settings, report: Callable[[str], None]) -> None:
+    """Set the next id of an existing outbox right after a row that no trigger wrote has moved it."""
+    if triggers.read_first_version(connection, settings) is None:
+        return
+    problem = outbox_ids.find_problem(connection, settings)
+    if problem is None:
+        return
+    report(problem)
+    row = outbox_ids.read_largest_row(connection, settings)
+    if row is not None:
+        topics = Topics(settings)
+        asyncio.run(_publish(settings, topics, build_record(row, "/lately/setup", topics, settings)))
+        report(f"the row with the id {row.id} is removed, and is a dead letter now: `lately dlq list`")
+    moved = outbox_ids.reset_next_id(connection, settings)
+    report(f"the next id of {displayed_outbox(settings)} is right again, {moved} changes got ordinary ids")
+
+
+async def _publish(settings: Settings, topics: Topics, record: OutgoingRecord) -> None:
+    async with open_publisher(settings, topics) as publisher:
+        await publisher.publish([record])
 
 
 async def _read_states(settings: Settings) -> SourceStates:

@@ -33,7 +33,7 @@ from source.columns import Columns, payload_expression, quote, read_primary_key,
 from source.events import build_records
 from source.locks import HeldLock
 from source.mysql import Connection, connect, fetch_all, fetch_row, read_server_name, read_server_time, to_text
-from source.outbox import OutboxRow
+from source.outbox_row import OutboxRow
 from source.outbox_table import displayed_outbox, locate_outbox
 from source.publisher import Publisher, open_publisher
 

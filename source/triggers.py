@@ -37,10 +37,21 @@ from source.outbox_table import (
     trigger_name,
 )
 
+#: How far an id of the outbox may be ahead of the time, in microseconds: a day.
+MAX_AHEAD = 86_400 * 1_000_000
+
 #: Privileges that setup, the triggers and the source need in the shop's database, and in the schema
 #: of the outbox.
 SHOP_PRIVILEGES = ("SELECT", "TRIGGER", "LOCK TABLES")
 OUTBOX_PRIVILEGES = ("CREATE", "ALTER", "SELECT", "INSERT", "UPDATE", "DELETE", "LOCK TABLES")
+
+
+#: Conditions that every row which a trigger writes fulfils. `proof` is a row that is rolled back.
+#: MySQL allows no condition on the id, because it is AUTO_INCREMENT.
+CHECKS = (
+    f"type IN ('{PLACED}', '{CHANGED}', '{REMOVED}', 'proof')",
+    f"version BETWEEN 0 AND {2**62}",
+)
 
 
 def schema_statement(settings: Settings) -> str:
@@ -60,7 +71,8 @@ def table_statements(settings: Settings) -> list[str]:
   type VARCHAR(32) NOT NULL,
   payload LONGTEXT NOT NULL,
   traceparent VARCHAR(64) NULL,
-  created_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)
+  created_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+  {", ".join(f"CHECK ({condition})" for condition in CHECKS)}
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4""",
         f"""CREATE TABLE IF NOT EXISTS {quoted_state_table(settings)} (
   id TINYINT NOT NULL PRIMARY KEY,
@@ -214,6 +226,13 @@ def reserve_version(connection: Connection, settings: Settings) -> int:
             cursor.execute("UNLOCK TABLES")
     except mysql.connector.Error as exc:
         raise setup_error("no version could be reserved", exc) from None
+    if version is not None and version > now_microseconds() + MAX_AHEAD:
+        first = read_first_version(connection, settings) or 0
+        if version > first + MAX_AHEAD:
+            raise BadSource(
+                f"the next id of {displayed_outbox(settings)} is {version}, far ahead of the time: "
+                "run `lately source setup`, which corrects it"
+            )
     if version is None:
         raise BadSource(
             f"{displayed_outbox(settings)} has no AUTO_INCREMENT id: drop it, then run `lately source setup`"

@@ -53,8 +53,14 @@ def restart_versions(settings: Settings, highest: int) -> int:
         try:
             # 1.
             execute(connection, f"LOCK TABLES {outbox} WRITE, {outbox} AS waiting WRITE, {state} WRITE")
-            statement = f"SELECT COUNT(*), COALESCE(MAX(GREATEST(id, COALESCE(version, id))), 0) FROM {outbox}"
-            rows, highest_row = fetch_row(connection, tuple[int, int], statement)
+            # A row that no trigger wrote may have any id.
+            largest = max(triggers.now_microseconds(), highest) + triggers.MAX_AHEAD
+            version = "GREATEST(id, COALESCE(version, id))"
+            rows, highest_row = fetch_row(
+                connection,
+                tuple[int, int],
+                f"SELECT COUNT(*), COALESCE(MAX(IF({version} <= {largest}, {version}, 0)), 0) FROM {outbox}",
+            )
             start = max(triggers.now_microseconds(), highest + 1, highest_row + 1)
             # 2.
             execute(

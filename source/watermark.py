@@ -26,7 +26,7 @@ from domain.values import rfc3339
 from source import transactions
 from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
 from source.mysql import Connection, fetch_all, fetch_row, read_server_time, to_text
-from source.outbox import OutboxRow
+from source.outbox_row import OutboxRow
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from domain.partitioning import partition_of
 from domain.purchases import Purchase, overflow_key
 from source import snapshot, user_rows
 from source.mysql import connect
-from source.outbox import OutboxRow
+from source.outbox_row import OutboxRow
 from source.shop_row import decode_row
 from source.snapshot import Snapshot
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import msgspec
 
 from domain.events import ERASED, ERASURE_SCHEMA, PLACED, SCHEMA, Erasure, Event, OrderEvent, OrderLine, UserErased
-from source.outbox import OutboxRow
+from source.outbox_row import OutboxRow
 
 MORNING = datetime(2026, 1, 31, 8, 0, tzinfo=timezone.utc)
 SOURCE = "/mysql/3e11fa47-71ca-11e1-9e33-c80aa9429562/shop/orders"

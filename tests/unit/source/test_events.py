@@ -12,7 +12,7 @@ from app.settings import Settings
 from app.topics import Topics
 from domain.events import CHANGED, PLACED, REMOVED, SNAPSHOT, read_event
 from source.events import OutgoingRecord, build_record, build_records
-from source.outbox import OutboxRow
+from source.outbox_row import OutboxRow
 from source.setup import parse_since
 from tests.kit.makers import EVENT_ID, SOURCE, TIME, row
 
