@@ -17,7 +17,7 @@ from source.columns import Columns, find_column_problems, quote, read_shop_colum
 from source.drift_reader import read_capture
 from source.mysql import Connection, connect, fetch_all, fetch_first, fetch_row, to_text
 from source.outbox_table import displayed_outbox, locate_outbox
-from source.server_role import find_write_block, read_variable
+from source.server_role import find_write_block, next_step_for, read_variable
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 
@@ -83,12 +83,8 @@ def _check_writes(connection: Connection, _settings: Settings) -> Iterator[Findi
     if option is None:
         yield Finding("writes", OK, "the server is not read-only")
     else:
-        # With read_only, MySQL also switches super_read_only off.
-        off = "start the server without it" if option == "innodb_read_only" else "SET GLOBAL read_only = OFF"
-        yield Finding(
-            "writes", FAILED, f"the server is read-only ({option}): setup and source cannot write to it",
-            f"set LATELY_MYSQL_HOST to the primary, or {off}",
-        )  # fmt: skip
+        detail = f"the server is read-only ({option}): setup and source cannot write to it"
+        yield Finding("writes", FAILED, detail, next_step_for(option))
 
 
 def _check_cascades(connection: Connection, settings: Settings) -> Iterator[Finding]:

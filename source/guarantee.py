@@ -12,7 +12,7 @@ from app.settings import WATERMARK, Settings
 from source import transactions
 from source.cascades import read_cascades
 from source.mysql import Connection, fetch_first, to_text
-from source.server_role import find_group_reason, find_replica_reason, read_role, read_variable
+from source.server_role import find_doubt, find_group_reason, find_replica_reason, read_role, read_variable
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def assess(connection: Connection, settings: Settings) -> Guarantee:
     if engine != "InnoDB":
         none.append(f"the table's engine is {engine}: ALTER TABLE … ENGINE=InnoDB")
     role = read_role(connection)
-    replica, group = find_replica_reason(role), find_group_reason(role, settings.source_mode == WATERMARK)
+    replica = find_replica_reason(role) or find_doubt(role)
+    group = find_group_reason(role, settings.source_mode == WATERMARK)
     if replica is not None:
         # A replica does not list the transactions of its primary, and does not run triggers for
         # them.

@@ -15,6 +15,7 @@ from typing import Any
 import mysql.connector
 from mysql.connector import errorcode
 
+from app.errors import BadSource
 from source.mysql import Connection, execute, fetch_all, fetch_first, fetch_row, to_text
 from source.privileges import Need, grant_statements, quote_account
 
@@ -82,13 +83,18 @@ def read_role(connection: Connection) -> RoleFacts:
 
 
 def find_replica_reason(facts: RoleFacts) -> str | None:
-    """Return why the server is, or may be, a replica, with the next step; None: it is a primary."""
+    """Return a reason with the next step if the server is a replica or a secondary, or None."""
     if facts.group and facts.is_single_primary and facts.read_only:
         return f"the server is a secondary of its replication group: {_SET_HOST} the primary of the group"
     others = [name for name in facts.channels or () if not name.startswith(_GROUP_CHANNEL)]
     if others or (facts.channels is None and facts.is_replicating):
         reset = "STOP ALL SLAVES; RESET SLAVE ALL" if facts.is_mariadb else "STOP REPLICA; RESET REPLICA ALL"
         return f"the server is a replica: {_SET_HOST} its primary, or if it has become the primary: {reset}"
+    return None
+
+
+def find_doubt(facts: RoleFacts) -> str | None:
+    """Return a reason with the next step if the facts do not show whether it is a replica, or None."""
     if facts.channels is not None or (facts.is_mariadb and not facts.has_replicated and not facts.read_only):
         return None
     (grant,) = grant_statements([Need(facts.privilege)], facts.account)
@@ -137,6 +143,27 @@ def read_variable(connection: Connection, name: str) -> str | None:
     """Return a global variable of the server in upper case; None when it does not exist."""
     row = fetch_first(connection, tuple[str | bytes, str | bytes], "SHOW GLOBAL VARIABLES LIKE %s", (name,))
     return to_text(row[1]).upper() if row else None
+
+
+def require_writable(connection: Connection) -> None:
+    """Raise BadSource with the next step if the server forbids this user all writes."""
+    option = find_write_block(connection)
+    if option is not None:
+        raise BadSource(f"the server is read-only ({option}): {next_step_for(option)}")
+
+
+def require_no_replica(connection: Connection) -> None:
+    """Raise BadSource with the next step if the facts show that the server is a replica."""
+    reason = find_replica_reason(read_role(connection))
+    if reason is not None:
+        raise BadSource(reason)
+
+
+def next_step_for(option: str) -> str:
+    """Return the next step for an option that `find_write_block` has found."""
+    # With read_only, MySQL also switches super_read_only off.
+    off = "start the server without it" if option == "innodb_read_only" else "SET GLOBAL read_only = OFF"
+    return f"{_SET_HOST} the primary, or {off}"
 
 
 def _read_channels(connection: Connection, is_mariadb: bool) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain.values import parse_rfc3339
-from source import guarantee, lock_table, outbox_ids, restored, snapshot, triggers, watermark
+from source import guarantee, lock_table, outbox_ids, restored, server_role, snapshot, triggers, watermark
 from source.columns import quote
 from source.events import OutgoingRecord, build_record
 from source.mysql import Connection, connect, execute, fetch_row
@@ -42,6 +42,8 @@ def setup(
     """
     since_time = None if since is None else parse_since(since)
     table = f"{settings.mysql_database}.{settings.source_table}"
+    if settings.source_mode == OUTBOX:
+        _require_suitable_server(settings)
     states = asyncio.run(_read_states(settings))
     if generation.current_layout(settings, states).active_since is None:
         report(f"generation {settings.generation} is still being filled: it will contain the source's state of {table}")
@@ -60,6 +62,7 @@ def setup(
             triggers.install(connection, settings)
             restored.renew_versions(connection, settings, states, is_older, first_version, report)
             version = snapshot.snapshot_version(connection, settings)
+            _report_guarantee(connection, settings, report)
         report(f"every change of {table} goes to {displayed_outbox(settings)}")
         is_set_up = finished is not None and finished.version == version
     else:
@@ -95,6 +98,26 @@ async def _publish(settings: Settings, topics: Topics, record: OutgoingRecord) -
         await publisher.publish([record])
 
 
+def _require_suitable_server(settings: Settings) -> None:
+    """Raise BadSource before anything is created if the server is read-only, or a replica.
+
+    Objects that are created on a replica end its replication when they are created on the primary,
+    too. An outbox that exists is left to `_report_guarantee`.
+    """
+    with closing(connect(settings)) as connection:
+        server_role.require_writable(connection)
+        if triggers.read_first_version(connection, locate_outbox(connection, settings)) is None:
+            server_role.require_no_replica(connection)
+
+
+def _report_guarantee(connection: Connection, settings: Settings, report: Callable[[str], None]) -> str:
+    """Report why the guarantee is not `proven`, and return its level."""
+    assessment = guarantee.assess(connection, settings)
+    for reason in assessment.reasons:
+        report(f"guarantee {assessment.level}: {reason}")
+    return assessment.level
+
+
 async def _read_states(settings: Settings) -> SourceStates:
     await generation.require_startable_generation(settings)
     await ensure_topics(settings)
@@ -103,10 +126,8 @@ async def _read_states(settings: Settings) -> SourceStates:
 
 async def _start_watermark(settings: Settings, report: Callable[[str], None]) -> None:
     with closing(connect(settings)) as connection:
-        assessment = guarantee.assess(connection, settings)
-        for reason in assessment.reasons:
-            report(f"guarantee {assessment.level}: {reason}")
-        state = watermark.find_start(connection, settings, assessment.level == source_state.PROVEN, report)
+        level = _report_guarantee(connection, settings, report)
+        state = watermark.find_start(connection, settings, level == source_state.PROVEN, report)
     async with open_publisher(settings, Topics(settings)) as publisher:
         await publisher.write_states(state)
 

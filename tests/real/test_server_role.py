@@ -14,6 +14,7 @@ import mysql.connector
 import pytest
 
 from app.control.source_state import PROVEN
+from app.errors import BadSource
 from app.settings import OUTBOX, WATERMARK, Settings
 from local.artifacts import MYSQL, Artifacts
 from local.database import start_database
@@ -23,6 +24,7 @@ from source.check import check_source
 from source.guarantee import Guarantee, assess
 from source.mysql import connect
 from source.server_role import find_write_block
+from source.setup import setup
 from tests.kit.eventually import eventually
 
 pytestmark = pytest.mark.both_databases
@@ -101,7 +103,7 @@ def pair(database_product: str, database_artifacts: Artifacts, tmp_path_factory)
 
 def settings_for(server: DatabaseServer, user: str) -> Settings:
     mode = user.partition("_")[0]
-    return Settings(mysql_port=server.port, mysql_user=user, source_mode=mode)
+    return Settings(kafka="127.0.0.1:1", mysql_port=server.port, mysql_user=user, source_mode=mode)
 
 
 def assessment(server: DatabaseServer, user: str) -> Guarantee:
@@ -166,9 +168,22 @@ def test_a_read_only_server_is_recognized_without_a_write(pair: Pair):
                 # An administrator may write to a server that is read-only for others.
                 assert find_write_block(connection) == (None if option == "read_only" else option)
             findings = {one.name: one for one in check_source(settings)}
+            # Kafka is not asked: nothing listens at the address of the settings.
+            with pytest.raises(BadSource, match=rf"read-only \({option}\): set LATELY_MYSQL_HOST"):
+                setup(settings, None)
         finally:
             execute(pair.primary, "SET GLOBAL read_only = OFF")
         assert findings["writes"].result == "failed"
         assert option in findings["writes"].detail
         with closing(connect(settings)) as connection:
             assert find_write_block(connection) is None
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_setup_creates_nothing_on_a_replica(pair: Pair, is_running: bool):
+    execute(pair.replica, pair.words("START REPLICA" if is_running else "STOP REPLICA"))
+    before = execute(pair.replica, "SHOW DATABASES")
+    with pytest.raises(BadSource, match="the server is a replica: set LATELY_MYSQL_HOST to its primary"):
+        setup(settings_for(pair.replica, "outbox_monitor"), None)
+    assert execute(pair.replica, "SHOW DATABASES") == before
+    assert execute(pair.replica, "SHOW TRIGGERS FROM shop") == []

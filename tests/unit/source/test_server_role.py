@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from source.server_role import RoleFacts, find_group_reason, find_replica_reason
+from source.server_role import RoleFacts, find_doubt, find_group_reason, find_replica_reason
 
 MYSQL = {"account": "'lately'@'%'", "privilege": "REPLICATION CLIENT"}
 MARIADB = {"is_mariadb": True, "account": "'lately'@'%'", "privilege": "SLAVE MONITOR"}
@@ -25,6 +25,7 @@ GROUP = {**MYSQL, "group": "AAAA", "channels": ("group_replication_recovery",)}
 )
 def test_a_server_without_a_replication_is_a_primary(facts: RoleFacts):
     assert find_replica_reason(facts) is None
+    assert find_doubt(facts) is None
 
 
 @pytest.mark.parametrize("product", [MYSQL, MARIADB])
@@ -51,7 +52,8 @@ def test_a_replication_into_a_group_makes_its_primary_a_replica():
     ],
 )
 def test_a_list_that_may_not_be_read_is_no_proof_of_a_primary(facts: RoleFacts, grant: str):
-    reason = str(find_replica_reason(facts))
+    assert find_replica_reason(facts) is None
+    reason = str(find_doubt(facts))
     assert reason.startswith("it is not known whether the server is a replica")
     assert reason.endswith(f": {grant}")
 
