@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 #: An unchanged problem is logged again after this time.
 REPEAT_LOG_S = 600.0
+#: A problem is reported if it still exists after this time.
+SECOND_READ_S = 0.3
+#: The triggers of other tables are read after this time.
+ALL_TABLES_INTERVAL_S = 60.0
 
 
 class CaptureWatch:
@@ -50,6 +54,7 @@ class CaptureWatch:
         self._is_refused = self._is_older = False
         #: The last time at which all triggers were right (microseconds, the server's clock).
         self._intact_at = _last_seen_at(states.status)
+        self._all_tables_at = -ALL_TABLES_INTERVAL_S
         #: Message -> time of the monotonic clock at which it was logged.
         self._logged: dict[str, float] = {}
 
@@ -124,9 +129,17 @@ class CaptureWatch:
         Raises mysql.connector.Error.
         """
         now = read_server_time(connection)
-        capture = read_capture(connection, self._settings)
+        is_due = time.monotonic() - self._all_tables_at > ALL_TABLES_INTERVAL_S
+        if is_due or self.problems:
+            self._all_tables_at = time.monotonic()
+        capture = read_capture(connection, self._settings, is_due or bool(self.problems))
         before = self.state
         problems = drift.find_problems(capture)
+        if problems and not self.problems:
+            # The statements do not read one moment: a table may be swapped between them.
+            time.sleep(SECOND_READ_S)
+            capture = read_capture(connection, self._settings)
+            problems = drift.find_problems(capture)
         if self._settings.source_mode == OUTBOX:
             self._update_state(connection, capture, problems, now, is_older)
             self._forget_what_is_verified()

@@ -141,7 +141,7 @@ def _trigger_problems(capture: Capture) -> Iterator[Problem]:
         return
     missing = [event for event in EVENTS if not _own(capture, event)]
     if missing:
-        other = sorted({trigger.table for trigger in capture.triggers} - {capture.table})
+        other = _other_tables(capture)
         place = f" (they are on {', '.join(other)})" if other else ""
         cause = f"{capture.table} has no trigger for {', '.join(map(str.upper, missing))}{place}"
         yield Problem(TRIGGER_MISSING, f"{cause}, these changes are not captured: {_SETUP}", loses_changes=True)
@@ -193,10 +193,11 @@ def _outdated_triggers(capture: Capture) -> Iterator[Problem]:
 def _elsewhere(capture: Capture) -> Iterator[Problem]:
     if any(not _own(capture, event) for event in EVENTS):
         return
-    for table in sorted({trigger.table for trigger in capture.triggers} - {capture.table}):
+    for table in _other_tables(capture):
         cause = f"triggers of the table {table} also write to the outbox (a copy for a schema change?)"
         consequence = f"changes of {table} are published like those of {capture.table}"
-        yield Problem(TRIGGER_ELSEWHERE, f"{cause}, {consequence}: {_SETUP}", is_critical=False)
+        fix = f"drop {table} when it is not needed any more"
+        yield Problem(TRIGGER_ELSEWHERE, f"{cause}, {consequence}: {fix}", is_critical=False)
 
 
 def _own(capture: Capture, event: str | None = None) -> list[InstalledTrigger]:
@@ -204,8 +205,18 @@ def _own(capture: Capture, event: str | None = None) -> list[InstalledTrigger]:
     return [
         trigger
         for trigger in capture.triggers
-        if trigger.table == capture.table and (event is None or trigger.event == event)
+        if _is_own(capture, trigger) and (event is None or trigger.event == event)
     ]
+
+
+def _other_tables(capture: Capture) -> list[str]:
+    """Return the other tables with triggers that write to the outbox."""
+    return sorted({trigger.table for trigger in capture.triggers if not _is_own(capture, trigger)})
+
+
+def _is_own(capture: Capture, trigger: InstalledTrigger) -> bool:
+    # Some servers store all names of tables in lower case.
+    return trigger.table.lower() == capture.table.lower()
 
 
 def _referenced_columns(body: str) -> set[str]:

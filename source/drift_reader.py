@@ -10,7 +10,7 @@ from app.settings import OUTBOX, Settings
 from source import guarantee, triggers, versions
 from source.columns import find_column_problems, read_primary_key
 from source.drift import Capture
-from source.installed_triggers import InstalledTrigger, normalize, read_triggers
+from source.installed_triggers import EVENTS, InstalledTrigger, normalize, read_triggers
 from source.mysql import Connection, fetch_all, fetch_first, to_text
 from source.outbox_table import UNKNOWN_TABLE
 
@@ -23,10 +23,11 @@ _REFUSED = {
 }
 
 
-def read_capture(connection: Connection, settings: Settings) -> Capture:
+def read_capture(connection: Connection, settings: Settings, all_tables: bool = True) -> Capture:
     """Read the state of the capture. In watermark mode only the table: there are no triggers.
 
-    It takes a few ms, also in a database with thousands of tables. Raises mysql.connector.Error.
+    Without `all_tables` the triggers of other tables are read only if the shop's table lacks some;
+    that takes a few ms also in a database with thousands of tables. Raises mysql.connector.Error.
     """
     types = _read_types(connection, settings)
     found: tuple[InstalledTrigger, ...] = ()
@@ -34,7 +35,9 @@ def read_capture(connection: Connection, settings: Settings) -> Capture:
     next_id: int | None = 1
     expected: dict[str, str] = {}
     if settings.source_mode == OUTBOX:
-        found = tuple(read_triggers(connection, settings))
+        found = tuple(read_triggers(connection, settings, table=settings.source_table))
+        if all_tables or len(found) != len(EVENTS):
+            found = tuple(read_triggers(connection, settings))
         first_version = triggers.read_first_version(connection, settings)
         next_id = _read_next_id(connection, settings)
         expected = _read_expected(connection, settings)

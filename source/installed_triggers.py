@@ -56,21 +56,27 @@ def read_triggers(
     settings: Settings,
     *,
     everywhere: bool = False,
+    table: str | None = None,
     outboxes: set[tuple[str, str]] | None = None,
 ) -> list[InstalledTrigger]:
     """Return the triggers that write to an outbox, sorted by table and name.
 
-    By default the triggers of the shop's database; `everywhere`: those of the whole server.
+    By default the triggers of the shop's database; `everywhere`: those of the whole server;
+    `table`: those of one table, which is faster in a database with thousands of tables.
     `outboxes` contains (schema, table) of other outboxes than the one of the settings. The list
     contains only triggers that the user may see: those of tables for which it has the privilege
     TRIGGER. Raises mysql.connector.Error.
     """
     condition = f"trigger_schema NOT IN ({_SYSTEM_SCHEMAS})" if everywhere else "trigger_schema = %s"
+    parameters = [] if everywhere else [settings.mysql_database]
+    if table is not None:
+        condition += " AND event_object_table = %s"
+        parameters.append(table)
     rows = fetch_all(
         connection,
         tuple[str | bytes, str | bytes, str | bytes, str | bytes, str | bytes, str | bytes, datetime | None],
         f"SELECT {_COLUMNS} FROM information_schema.triggers WHERE {condition}",
-        () if everywhere else (settings.mysql_database,),
+        parameters,
     )
     expected = {(schema.lower(), table.lower()) for schema, table in outboxes or {settings.outbox}}
     found = []

@@ -81,21 +81,23 @@ class Outbox:
         self._logged_problem = problem
         return corrected
 
-    def has_reused_ids(self, assigned_before: tuple[int, int] | None) -> bool:
+    def has_reused_ids(self, highest: int, assigned_before: tuple[int, int] | None) -> bool:
         """Return whether ids of the last rows read were assigned before, to published changes.
 
-        `assigned_before` is an id and a time (microseconds, the server's clock) at which all ids up
-        to it had been assigned. The time of a row is not later than the assignment of its id: a
-        transaction that commits late has a small id and an early time.
+        `highest` is the highest published id. `assigned_before` is an id and a time (microseconds,
+        the server's clock) at which all ids up to it had been assigned. The time of a row is not
+        later than the assignment of its id: a transaction that commits late has a small id and an
+        early time. Raises mysql.connector.Error.
         """
         if any(row_id < outbox_ids.SMALLEST_ID for row_id in self._created_at):
             return True
-        if assigned_before is None:
-            return False
-        highest, time = assigned_before
-        return any(
-            row_id <= highest and created_at > time + _CLOCK_STEP for row_id, created_at in self._created_at.items()
-        )
+        marked, time = assigned_before or (0, 0)
+        low = {row_id: created_at for row_id, created_at in self._created_at.items() if row_id <= highest}
+        if any(row_id <= marked and created_at > time + _CLOCK_STEP for row_id, created_at in low.items()):
+            return True
+        # A newer row may have a small id because its transaction has just committed late.
+        is_possible = any(created_at > time for created_at in low.values())
+        return is_possible and versions.read_next_id(self._connection, self._settings) <= highest
 
     def mark_published(self, rows: list[OutboxRow]) -> None:
         """Delete `rows`, which Kafka has acknowledged.

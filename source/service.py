@@ -311,7 +311,9 @@ class SourceService(Service):
         metrics.POLL.set(duration)
         if duration > SLOW_READ_S:
             log.warning("a read of changes took %.1f s: is a transaction open for a long time?", duration)
-        if isinstance(capture, Outbox) and capture.has_reused_ids(watch.assigned_before):
+        if isinstance(capture, Outbox) and await asyncio.to_thread(
+            capture.has_reused_ids, watch.highest, watch.assigned_before
+        ):
             # The versions of these rows are below published ones; `observe` gives them new ones.
             await watch.observe(connection, publisher, is_older=True)
             return 0

@@ -327,19 +327,19 @@ def test_ids_that_are_assigned_again_are_noticed_and_repeats_and_late_commits_ar
         shop.insert(("o1", "Phone", "ann", "1", AT, "card"))
         (row,) = outbox.read_rows()
         assigned_before = row.id, read_server_time(connection)
-        assert not outbox.has_reused_ids(assigned_before), "published, and not deleted yet"
+        assert not outbox.has_reused_ids(row.id, assigned_before), "published, and not deleted yet"
         slow.commit()
     assert next(late.id for late in outbox.read_rows()) < row.id
-    assert not outbox.has_reused_ids(assigned_before), "its transaction committed late"
+    assert not outbox.has_reused_ids(row.id, assigned_before), "its transaction committed late"
     long_ago = row.id, assigned_before[1] - 60_000_000
-    assert outbox.has_reused_ids(long_ago)
+    assert outbox.has_reused_ids(row.id, long_ago)
     assert versions.read_next_id(connection, settings) == row.id + 1
 
     shop.execute(f"TRUNCATE TABLE {shop.outbox()}")
     assert versions.read_next_id(connection, settings) == 1
     shop.insert(("o2", "Phone", "ann", "1", AT, "card"))
     outbox.read_rows()
-    assert outbox.has_reused_ids(None)
+    assert outbox.has_reused_ids(0, None)
 
 
 def test_versions_that_begin_anew_are_above_all_others_and_keep_the_order_of_the_rows(shop, connection, settings):
