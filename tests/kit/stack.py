@@ -306,11 +306,16 @@ class Stack:
 
     def outbox(self, suffix: str = "") -> str:
         """The quoted name of the outbox, or of the table beside it with this suffix."""
-        return quoted_outbox(with_outbox(Settings.from_env(self.env)), suffix)
+        return quoted_outbox(self._settings_of_server(), suffix)
 
     def trigger(self, event: str) -> str:
         """The quoted name of the trigger for insert, update or delete."""
-        return f"`{trigger_name(with_outbox(Settings.from_env(self.env)), event)}`"
+        return f"`{trigger_name(self._settings_of_server(), event)}`"
+
+    def _settings_of_server(self) -> Settings:
+        """The settings with the address of the server itself: the processes of a test may have that of a proxy."""
+        address = {"LATELY_MYSQL_HOST": self.servers.host, "LATELY_MYSQL_PORT": str(self.servers.port)}
+        return with_outbox(Settings.from_env({**self.env, **address}))
 
 
 def remove_settings() -> None:
