@@ -157,6 +157,9 @@ class SettingValues:
         "outbox table that the triggers write to: table (in the shop's database) or schema.table; unset: "
         f"<database>{OUTBOX_SCHEMA_SUFFIX}.{DEFAULT_OUTBOX}, or the outbox of an earlier version",
     )
+    source_definer: str = setting(
+        "", "account with whose privileges the triggers run, as user@host; unset: the user that runs the setup"
+    )
     source_poll_ms: PositiveInt = setting(100, "maximum pause between two reads of an empty outbox, ms")
     source_batch_rows: PositiveInt = setting(500, "maximum number of rows read and published at once")
     source_metrics_port: OptionalPort = setting(0, "port on which `lately source` serves /metrics; 0: none")

@@ -117,6 +117,7 @@ class Settings(SettingValues):
                     f"{not_ready_s}, so that somebody can see what it is before the worker ends; 0: it never ends"
                 )
         _ = self.columns
+        self._check_definer()
         tls.check_settings(self)
 
     def _check_servers(self) -> None:
@@ -144,6 +145,13 @@ class Settings(SettingValues):
             raise BadSetting(
                 f"LATELY_SOURCE_OUTBOX: {self.source_outbox!r} must be table or schema.table, where the table has 1 to "
                 f"{MAX_OUTBOX_CHARACTERS} characters and the schema 1 to {MAX_NAME_CHARACTERS}"
+            )
+
+    def _check_definer(self) -> None:
+        # MySQL allows 32 characters for a user and 255 for a host.
+        if self.source_definer and not re.fullmatch(r"[^`\0\\]{1,32}@[^`\0\\@\s]{1,255}", self.source_definer):
+            raise BadSetting(
+                f"LATELY_SOURCE_DEFINER: {self.source_definer!r} is not user@host, for example lately_trigger@localhost"
             )
 
     def to_display(self) -> dict[str, object]:

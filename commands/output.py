@@ -12,7 +12,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from domain.differences import PurchaseDifference
-    from source.check import Finding
+    from source.findings import Finding
 
 #: Interval between two progress lines, s.
 TERMINAL_INTERVAL_S, LOG_INTERVAL_S = 0.2, 5.0

@@ -53,15 +53,16 @@ def _since_options(command: Command) -> Command:
 @click.option("--apply", is_flag=True, help="Execute the statements; the default.")
 def setup(since: str | None, all_orders: bool, print_sql: bool, apply: bool) -> None:
     """Create the outbox and its triggers, and take a first snapshot."""
-    from source import setup as source_setup
+    from source.print_sql import setup_statements
+    from source.setup import setup as set_up
 
     settings = Settings.from_env()
     if print_sql and apply:
         raise BadSource("--print-sql and --apply exclude each other: use one of them")
     if print_sql:
-        click.echo(source_setup.setup_statements(settings))
+        click.echo(setup_statements(settings))
     else:
-        source_setup.setup(settings, _selected_since(since, all_orders), click.echo, ProgressLine())
+        set_up(settings, _selected_since(since, all_orders), click.echo, ProgressLine())
 
 
 @source.command("snapshot")
@@ -118,9 +119,9 @@ def status(as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Also when changes are not published yet; they are lost.")
 def teardown(force: bool) -> None:
     """Remove the outbox and its triggers from the shop's database."""
-    from source import setup as source_setup
+    from source.teardown import teardown as remove
 
-    source_setup.teardown(Settings.from_env(), force, click.echo)
+    remove(Settings.from_env(), force, click.echo)
 
 
 def _selected_since(since: str | None, all_orders: bool) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 
 import mysql.connector
 
@@ -13,23 +12,14 @@ from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
 from source import drift, guarantee, outbox_ids, row_sample, snapshot, triggers
 from source.cascades import read_cascades
+from source.check_privileges import check_privileges, check_triggers_allowed
 from source.columns import Columns, find_column_problems, quote, read_shop_columns
 from source.drift_reader import read_capture
+from source.findings import FAILED, OK, WARNING, Finding
+from source.installed_triggers import read_triggers
 from source.mysql import Connection, connect, fetch_all, fetch_first, fetch_row, to_text
 from source.outbox_table import displayed_outbox, locate_outbox
-from source.server_role import find_write_block, next_step_for, read_variable
-
-OK, WARNING, FAILED = "ok", "warning", "failed"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Result of one check: `result` is ok, warning or failed; `fix` is the next step."""
-
-    name: str
-    result: str
-    detail: str
-    fix: str = ""
+from source.server_role import find_write_block, next_step_for
 
 
 def check_source(settings: Settings) -> list[Finding]:
@@ -47,7 +37,7 @@ def check_source(settings: Settings) -> list[Finding]:
         }
         if settings.source_mode == OUTBOX:
             checks |= {"writes": _check_writes, "outbox": _check_outbox, "capture": _check_capture}
-            checks |= {"rights": _check_privileges, "foreign keys": _check_cascades}
+            checks |= {"privileges": check_privileges, "foreign keys": _check_cascades}
         else:
             checks |= {"watermark": _check_watermark}
         checks |= {"rows": _check_rows}
@@ -70,12 +60,8 @@ def _check_server(connection: Connection, settings: Settings) -> Iterator[Findin
         yield Finding("session time zone", OK, "UTC")
     else:
         yield Finding("session time zone", FAILED, zone, "do not set time_zone in init_connect")
-    if settings.source_mode == OUTBOX and read_variable(connection, "log_bin") == "ON":
-        if read_variable(connection, "binlog_format") != "ROW":
-            yield Finding(
-                "binlog format", WARNING, "UUID() in a trigger is not safe with statements in the binlog",
-                "set binlog_format=ROW",
-            )  # fmt: skip
+    if settings.source_mode == OUTBOX:
+        yield from check_triggers_allowed(connection, settings)
 
 
 def _check_writes(connection: Connection, _settings: Settings) -> Iterator[Finding]:
@@ -188,19 +174,13 @@ def _check_outbox(connection: Connection, settings: Settings) -> Iterator[Findin
         problem = outbox_ids.find_problem(connection, settings)
         if problem is not None:
             yield Finding("next id", FAILED, problem, "run `lately source setup`, which corrects it")
-        missing = triggers.find_missing(connection, settings)
-        for name in missing:
-            yield Finding(
-                f"trigger {name}", FAILED, "missing or outdated: changes are not captured",
-                "run `lately source setup`, which also publishes the present rows",
-            )  # fmt: skip
-        if not missing:
-            yield Finding("triggers", OK, ", ".join(triggers.read_trigger_names(connection, settings)))
+        yield from _check_triggers(connection, settings)
 
 
 def _check_capture(connection: Connection, settings: Settings) -> Iterator[Finding]:
     """Report the problems that the running source reports too, but for those of other checks."""
     checked = {drift.TABLE, drift.ENGINE, drift.TRIGGER_OUTDATED, drift.TRIGGER_MISSING}
+    checked |= {drift.TRIGGER_DOUBLED, drift.TRIGGER_ELSEWHERE, drift.DEFINER}
     if triggers.read_first_version(connection, settings) is None:
         checked.add(drift.OUTBOX_MISSING)
     for problem in drift.find_problems(read_capture(connection, settings)):
@@ -209,50 +189,29 @@ def _check_capture(connection: Connection, settings: Settings) -> Iterator[Findi
             yield Finding(problem.kind, FAILED if problem.is_critical else WARNING, cause, fix)
 
 
-def _check_privileges(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """Check the privileges that setup and the triggers need."""
-    granted = _read_grants(connection, settings.mysql_database)
-    required = {settings.mysql_database: triggers.SHOP_PRIVILEGES}
-    required[settings.outbox.schema] = (*required.get(settings.outbox.schema, ()), *triggers.OUTBOX_PRIVILEGES)
-    for schema, privileges in required.items():
-        in_schema = _read_grants(connection, schema)
-        missing = [privilege for privilege in dict.fromkeys(privileges) if privilege not in in_schema]
-        for privilege in missing:
-            yield Finding(
-                f"privilege {privilege}",
-                FAILED,
-                f"missing in {schema}",
-                f"GRANT {privilege} ON `{schema}`.* TO the user",
-            )
-        if not missing:
-            yield Finding(f"privileges in {schema}", OK, ", ".join(dict.fromkeys(privileges)))
-    if (
-        read_variable(connection, "log_bin") == "ON"
-        and read_variable(connection, "log_bin_trust_function_creators") != "ON"
-        and "SUPER" not in granted
-        and not triggers.read_trigger_names(connection, settings)
-    ):
+def _check_triggers(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    missing = triggers.find_missing(connection, settings)
+    for name in missing:
         yield Finding(
-            "triggers with binlog (1419)", FAILED, "on this server only a user with SUPER can create triggers",
-            "SET GLOBAL log_bin_trust_function_creators = 1",
+            f"trigger {name}", FAILED, "missing or outdated: changes are not captured",
+            "run `lately source setup`, which also publishes the present rows",
         )  # fmt: skip
-
-
-def _read_grants(connection: Connection, schema: str) -> set[str]:
-    """Return the user's privileges on a schema."""
-    privileges: set[str] = set()
-    # In a GRANT the underscores of a database name may be escaped.
-    escaped = schema.replace("_", r"\_")
-    scopes = {"*.*", f"`{schema}`.*", f"`{escaped}`.*"}
-    for (line,) in fetch_all(connection, tuple[str | bytes], "SHOW GRANTS"):
-        words, _, target = to_text(line).removeprefix("GRANT ").partition(" ON ")
-        if target.partition(" TO ")[0] in scopes:
-            privileges |= {word.strip().upper() for word in words.split(",")}
-    return (
-        {*triggers.SHOP_PRIVILEGES, *triggers.OUTBOX_PRIVILEGES, "DROP", "SUPER", "PROCESS"}
-        if "ALL PRIVILEGES" in privileges
-        else privileges
-    )
+    installed = read_triggers(connection, settings, everywhere=True)
+    here = [trigger for trigger in installed if triggers.is_on_shop_table(trigger, settings)]
+    for trigger in installed:
+        if trigger not in here:
+            yield Finding(
+                f"trigger {trigger.name}", FAILED,
+                f"it writes to the outbox, but is on {trigger.schema}.{trigger.table}",
+                "run `lately source setup`, which removes it",
+            )  # fmt: skip
+    if not missing:
+        repeated = len(here) - len({trigger.event for trigger in here})
+        names = ", ".join(trigger.name for trigger in here)
+        if repeated:
+            yield Finding("triggers", FAILED, f"{names}: changes are captured twice", "run `lately source setup`")
+        else:
+            yield Finding("triggers", OK, f"{names} on {settings.mysql_database}.{settings.source_table}")
 
 
 def _check_watermark(connection: Connection, settings: Settings) -> Iterator[Finding]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
+
+import mysql.connector
 
 from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, Settings
-from source.mysql import Connection, fetch_all, to_text
+from source.mysql import Connection, execute, fetch_all, to_text
 
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 _TIMES = {"datetime", "timestamp"}
@@ -44,7 +47,7 @@ def read_shop_columns(connection: Connection, settings: Settings) -> Columns:
     Raises BadSource when the table or a column is missing, or a column has an unsuitable type.
     """
     columns = _read_columns(connection, settings)
-    for problem in _find_problems(columns, settings):
+    for problem in _find_problems(connection, columns, settings):
         raise BadSource(f"{problem.problem}: {problem.fix}")
     return {
         name: columns[shop_name.lower()] for name, shop_name in settings.columns.items() if shop_name.lower() in columns
@@ -53,14 +56,13 @@ def read_shop_columns(connection: Connection, settings: Settings) -> Columns:
 
 def find_column_problems(connection: Connection, settings: Settings) -> list[ColumnProblem]:
     """Check the shop's table and columns."""
-    return _find_problems(_read_columns(connection, settings), settings)
+    return _find_problems(connection, _read_columns(connection, settings), settings)
 
 
-def _find_problems(columns: Columns, settings: Settings) -> list[ColumnProblem]:
+def _find_problems(connection: Connection, columns: Columns, settings: Settings) -> list[ColumnProblem]:
     table = f"{settings.mysql_database}.{settings.source_table}"
     if not columns:
-        fix = "create it, or set LATELY_SOURCE_TABLE and LATELY_MYSQL_DATABASE"
-        return [ColumnProblem("table", f"there is no table {table}", fix)]
+        return [_missing_table(connection, settings)]
     problems = []
     for name, shop_name in settings.columns.items():
         column = columns.get(shop_name.lower())
@@ -76,6 +78,22 @@ def _find_problems(columns: Columns, settings: Settings) -> list[ColumnProblem]:
         fix = "add it, or remove traceparent from LATELY_SOURCE_COLUMNS"
         problems.append(ColumnProblem("column traceparent", f"table {table} has no column {trace_column}", fix))
     return problems
+
+
+def _missing_table(connection: Connection, settings: Settings) -> ColumnProblem:
+    """Return why no column is visible: the server hides tables and columns without a privilege."""
+    table = f"{settings.mysql_database}.{settings.source_table}"
+    visible = fetch_all(
+        connection,
+        tuple[int],
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name = %s",
+        (settings.mysql_database, settings.source_table),
+    )
+    grant = f"GRANT SELECT, TRIGGER ON {quote(settings.mysql_database)}.{quote(settings.source_table)} to the user"
+    if visible:
+        return ColumnProblem("table", f"the user may not read {table}", grant)
+    fix = f"create it, set LATELY_SOURCE_TABLE and LATELY_MYSQL_DATABASE, or {grant}"
+    return ColumnProblem("table", f"there is no table {table}", fix)
 
 
 def _find_type_problem(table: str, name: str, column: ShopColumn) -> tuple[str, str] | None:
@@ -109,7 +127,12 @@ def _read_columns(connection: Connection, settings: Settings) -> Columns:
 
 
 def read_primary_key(connection: Connection, settings: Settings) -> list[ShopColumn]:
-    """Return the columns of the shop's primary key in their order; empty without a key."""
+    """Return the columns of the shop's primary key in their order; empty without a key.
+
+    A key that MySQL has generated (`my_row_id`) is included also where the server hides it.
+    """
+    with suppress(mysql.connector.Error):  # MariaDB has no such variable
+        execute(connection, "SET SESSION show_gipk_in_create_table_and_information_schema = ON")
     # Two statements: MariaDB opens every table of the database for a join of the two views.
     columns = _read_columns(connection, settings)
     rows = fetch_all(

@@ -78,14 +78,10 @@ def _read_types(connection: Connection, settings: Settings) -> dict[str, str]:
 
 def _read_expected(connection: Connection, settings: Settings) -> dict[str, str]:
     try:
-        statements = triggers.expected_triggers(connection, settings)
+        bodies = triggers.expected_bodies(connection, settings)
     except BadSource:
         return {}
-    bodies = {}
-    for statement in statements.values():
-        head, _, body = statement.partition(" FOR EACH ROW ")
-        bodies[head.split(" AFTER ")[1].split()[0].lower()] = normalize(body)
-    return bodies
+    return {event: normalize(body) for event, body in bodies.items()}
 
 
 def _find_missing_definers(connection: Connection, definers: set[str]) -> frozenset[str]:

@@ -23,6 +23,7 @@ from source import triggers
 from source.mysql import Connection, execute, fetch_all, fetch_row
 from source.outbox_row import OutboxRow, select_rows
 from source.outbox_table import displayed_outbox, quoted_outbox
+from source.server_errors import explain
 from source.triggers import MAX_AHEAD
 from source.versions import read_next_id
 
@@ -128,5 +129,5 @@ def reset_next_id(connection: Connection, settings: Settings) -> int:
         execute(connection, f"ALTER TABLE {outbox} AUTO_INCREMENT = {start + len(ids)}")
         execute(connection, "UNLOCK TABLES")
     except mysql.connector.Error as exc:
-        raise triggers.setup_error("the next id of the outbox could not be corrected", exc) from None
+        raise explain("the next id of the outbox could not be corrected", exc, settings) from None
     return len(ids)

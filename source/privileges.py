@@ -15,11 +15,11 @@ The rules are those of the servers:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-ALL = "ALL PRIVILEGES"
+from source.grant_lines import ALL, GRANT_OPTION, TOKEN, Grant, parse_grant, parse_names
+
 EVERY = "*"
 
 #: Privileges that ALL PRIVILEGES on a schema or a table does not contain.
@@ -28,13 +28,6 @@ _GLOBAL_ONLY = {
     "SET USER", "SET_USER_ID", "SET_ANY_DEFINER", "BINLOG MONITOR", "SLAVE MONITOR", "REPLICA MONITOR", "BINLOG ADMIN",
     "READ_ONLY ADMIN", "CONNECTION_ADMIN", "CONNECTION ADMIN", "ALLOW_NONEXISTENT_DEFINER", "SYSTEM_USER",
 }  # fmt: skip
-#: ALL PRIVILEGES never contains the right to give privileges to others.
-_GRANT_OPTION = "GRANT OPTION"
-_SYNONYMS = {"ALL": ALL}
-
-_TOKEN = re.compile(
-    r"`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'(?:[^'\\]|\\.|'')*'|[^\s`\"'.,()@]+|[.,()@]", re.ASCII | re.DOTALL
-)
 
 
 class Need(NamedTuple):
@@ -46,22 +39,10 @@ class Need(NamedTuple):
     columns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Grant:
-    """One line of SHOW GRANTS. Privileges are in upper case, columns in lower case."""
-
-    grantee: str
-    schema: str
-    table: str
-    privileges: frozenset[str]
-    columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    is_revoke: bool = False
-
-
 class Grants:
     """The privileges of an account and of its roles."""
 
-    def __init__(self, grants: Sequence[_Grant], roles: Sequence[str], has_patterns: bool, uses_roles: bool) -> None:
+    def __init__(self, grants: Sequence[Grant], roles: Sequence[str], has_patterns: bool, uses_roles: bool) -> None:
         self._grants, self._has_patterns, self._uses_roles = grants, has_patterns, uses_roles
         #: Names of the roles that are granted to the account or to its roles.
         self.roles = tuple(roles)
@@ -80,7 +61,25 @@ class Grants:
         """Return the privileges that the account does not have, in their order."""
         return [need for need in needs if not self.has(need)]
 
-    def _grantee_has(self, grants: list[_Grant], need: Need) -> bool:
+    def scope_for(self, need: Need, account: str) -> tuple[str, list[str]]:
+        """Return the object of a GRANT statement, and privileges to repeat in the statement.
+
+        A grant on the name of a schema hides those on a pattern that contains the name.
+        """
+        if need.schema == EVERY:
+            return "*.*", []
+        if need.table != EVERY:
+            return f"{quote_name(need.schema)}.{quote_name(need.table)}", []
+        (user,) = parse_names(TOKEN.findall(account))
+        of_user = [grant for grant in self._grants if grant.grantee == user and not grant.is_revoke]
+        present = self._schema_grants(of_user, need.schema)
+        name = re.sub(r"([_%])", r"\\\1", need.schema) if self._has_patterns else need.schema
+        if present and (self._uses_roles or _unescape(present[0].schema).lower() == need.schema.lower()):
+            name, present = present[0].schema, []
+        names = {privilege for grant in present for privilege in grant.privileges} - {GRANT_OPTION}
+        return f"{quote_name(name)}.*", sorted(names)
+
+    def _grantee_has(self, grants: list[Grant], need: Need) -> bool:
         is_revoked = any(
             grant.is_revoke and need.schema.lower() == grant.schema.lower() and _contains(grant, need.privilege)
             for grant in grants
@@ -98,7 +97,7 @@ class Grants:
             for grant in grants
         )
 
-    def _schema_grants(self, grants: list[_Grant], schema: str) -> list[_Grant]:
+    def _schema_grants(self, grants: list[Grant], schema: str) -> list[Grant]:
         """Return the grants of the one pattern that counts for the schema."""
         on_schemas = [grant for grant in grants if grant.table == EVERY and grant.schema != EVERY]
         if not self._has_patterns:
@@ -120,19 +119,19 @@ def parse_grants(
     of MySQL with an active role. `only` is a name: grants to other names, such as the roles that
     MariaDB lists, are ignored, except those to PUBLIC.
     """
-    grants: list[_Grant] = []
+    grants: list[Grant] = []
     roles: list[str] = []
     for line in lines:
-        tokens = _TOKEN.findall(line)
+        tokens = TOKEN.findall(line)
         if not tokens or tokens[0].upper() not in ("GRANT", "REVOKE"):
             continue
         words = [token.upper() for token in tokens]
         if "ON" in words:
-            grant = _parse_grant(tokens)
+            grant = parse_grant(tokens)
             if grant is not None and (only is None or grant.grantee.lower() in (only.lower(), "public")):
                 grants.append(grant)
         elif "TO" in words:
-            roles += [name for name in _parse_names(tokens[1 : words.index("TO")]) if name not in roles]
+            roles += [name for name in parse_names(tokens[1 : words.index("TO")]) if name not in roles]
     return Grants(grants, roles, has_patterns, uses_roles)
 
 
@@ -145,15 +144,19 @@ def matches(pattern: str, name: str) -> bool:
     return re.fullmatch(regex, name, re.IGNORECASE | re.DOTALL) is not None
 
 
-def grant_statements(needs: Iterable[Need], account: str, *, has_patterns: bool = True) -> list[str]:
-    """Return the GRANT statements that give an account, which is quoted, the privileges."""
-    scopes: dict[tuple[str, str], list[str]] = {}
+def grant_statements(needs: Iterable[Need], account: str, granted: Grants | None = None) -> list[str]:
+    """Return the GRANT statements that give an account, which is quoted, the privileges.
+
+    `granted` are its present privileges: they stay, although only one pattern counts for a schema.
+    """
+    granted = granted or Grants((), (), True, False)
+    scopes: dict[str, list[str]] = {}
     for need in needs:
         columns = f" ({', '.join(map(quote_name, need.columns))})" if need.columns else ""
-        scopes.setdefault((need.schema, need.table), []).append(need.privilege + columns)
+        scope, present = granted.scope_for(need, account)
+        scopes.setdefault(scope, present).append(need.privilege + columns)
     return [
-        f"GRANT {', '.join(dict.fromkeys(privileges))} ON {_scope(schema, table, has_patterns)} TO {account}"
-        for (schema, table), privileges in scopes.items()
+        f"GRANT {', '.join(dict.fromkeys(privileges))} ON {scope} TO {account}" for scope, privileges in scopes.items()
     ]
 
 
@@ -168,85 +171,15 @@ def quote_name(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _scope(schema: str, table: str, has_patterns: bool) -> str:
-    if schema == EVERY:
-        return "*.*"
-    if table == EVERY:
-        escaped = re.sub(r"([_%])", r"\\\1", schema) if has_patterns else schema
-        return f"{quote_name(escaped)}.*"
-    return f"{quote_name(schema)}.{quote_name(table)}"
-
-
-def _parse_grant(tokens: list[str]) -> _Grant | None:
-    """Parse a line with ON; None if it is about another kind of object than schemas and tables."""
-    words = [token.upper() for token in tokens]
-    start = words.index("ON")
-    names, columns = _parse_privileges(tokens[1:start])
-    end = next((i for i in range(start, len(words)) if words[i] in ("TO", "FROM")), None)
-    if end is None:
-        return None
-    target = tokens[start + 1 : end]
-    if target and target[0].upper() == "TABLE" and len(target) > 1 and target[1] != ".":
-        target = target[1:]
-    if "." not in target or len(target) != 3:
-        return None  # FUNCTION, PROCEDURE, PACKAGE; PROXY
-    grantee = _parse_names(tokens[end + 1 :])
-    if not grantee:
-        return None
-    if _has_grant_option(words[end:]):
-        names |= {_GRANT_OPTION}
-    return _Grant(grantee[0], _unquote(target[0]), _unquote(target[2]), frozenset(names), columns, words[0] == "REVOKE")
-
-
-def _parse_privileges(tokens: list[str]) -> tuple[set[str], dict[str, frozenset[str]]]:
-    """Return the privileges without columns, and privilege -> columns of the others."""
-    names: set[str] = set()
-    columns: dict[str, frozenset[str]] = {}
-    words: list[str] = []
-    inside: list[str] | None = None
-    for part in [*tokens, ","]:
-        if part == "(":
-            inside = []
-        elif part == ")" and inside is not None:
-            columns[" ".join(words).upper()] = frozenset(_unquote(name).lower() for name in inside)
-            words, inside = [], None
-        elif inside is not None:
-            inside += [part] if part != "," else []
-        elif part != ",":
-            words.append(part)
-        elif words:
-            name = " ".join(words).upper()
-            names.add(_SYNONYMS.get(name, name))
-            words = []
-    return names, columns
-
-
-def _parse_names(tokens: list[str]) -> list[str]:
-    """Return the names of accounts or roles, without their hosts, up to the next clause."""
-    names: list[str] = []
-    i = 0
-    while i < len(tokens):
-        names.append(_unquote(tokens[i]))
-        i += 3 if tokens[i + 1 : i + 2] == ["@"] else 1
-        if tokens[i : i + 1] != [","]:
-            break
-        i += 1
-    return names
-
-
-def _has_grant_option(words: list[str]) -> bool:
-    return any(words[i : i + 3] == ["WITH", "GRANT", "OPTION"] for i in range(len(words)))
-
-
-def _contains(grant: _Grant, privilege: str) -> bool:
+def _contains(grant: Grant, privilege: str) -> bool:
     if privilege in grant.privileges:
         return True
-    if ALL not in grant.privileges or privilege == _GRANT_OPTION:
+    if ALL not in grant.privileges or privilege == GRANT_OPTION:
         return False
     return grant.schema == EVERY or privilege not in _GLOBAL_ONLY
 
 
-def _columns_with(grants: list[_Grant], need: Need) -> set[str]:
+def _columns_with(grants: list[Grant], need: Need) -> set[str]:
     """Return those of the needed columns for which a table's grants give the privilege."""
     with_privilege: set[str] = set()
     for grant in grants:
@@ -268,9 +201,3 @@ def _is_pattern(name: str) -> bool:
 
 def _unescape(pattern: str) -> str:
     return re.sub(r"\\([_%\\])", r"\1", pattern)
-
-
-def _unquote(token: str) -> str:
-    if token[:1] in "`\"'" and len(token) > 1:
-        return token[1:-1].replace(token[0] * 2, token[0])
-    return token

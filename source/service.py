@@ -27,7 +27,7 @@ from app.topics import Topics
 from domain import dead_letters
 from domain.events import TYPES, read_references
 from domain.partitioning import partition_of
-from source import guarantee, lock_waits, locks, metrics, published_versions, snapshot_requests
+from source import guarantee, lock_waits, locks, metrics, published_versions, server_rules, snapshot_requests
 from source.capture_watch import CaptureWatch
 from source.events import OutgoingRecord, build_records
 from source.guarantee import Guarantee
@@ -178,6 +178,8 @@ class SourceService(Service):
             watch = CaptureWatch(self.settings, states)
             watch.highest = await published_versions.read_highest(self.settings, self.topics, states)
             capture = await self._create_capture(connection, assessment, lock)
+            if self.settings.source_mode == OUTBOX:
+                await asyncio.to_thread(server_rules.require_row_format, connection)
             self._has_led, self.watch = True, watch
             metrics.LEADER.set(1)
             self._is_leading, self._acknowledged_at = True, time.monotonic()

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
-import mysql.connector
-
 from app.control import generation, source_state
 from app.control.source_state import SourceStates
 from app.errors import BadSource
@@ -17,11 +15,11 @@ from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain.values import parse_rfc3339
-from source import guarantee, lock_table, outbox_ids, restored, server_role, snapshot, triggers, watermark
-from source.columns import quote
+from source import guarantee, outbox_ids, restored, server_role, snapshot, triggers, watermark
 from source.events import OutgoingRecord, build_record
-from source.mysql import Connection, connect, execute, fetch_row
-from source.outbox_table import displayed_outbox, is_in_shop_database, locate_outbox, quoted_outbox
+from source.install import install
+from source.mysql import Connection, connect
+from source.outbox_table import displayed_outbox, locate_outbox
 from source.publisher import open_publisher
 
 _AGE = re.compile(r"([0-9]{1,6})([mhdw])", re.ASCII)
@@ -59,7 +57,7 @@ def setup(
             if is_older:
                 asyncio.run(restored.note(connection, settings, states))
             _correct_next_id(connection, settings, report)
-            triggers.install(connection, settings)
+            install(connection, settings, report)
             restored.renew_versions(connection, settings, states, is_older, first_version, report)
             version = snapshot.snapshot_version(connection, settings)
             _report_guarantee(connection, settings, report)
@@ -130,72 +128,6 @@ async def _start_watermark(settings: Settings, report: Callable[[str], None]) ->
         state = watermark.find_start(connection, settings, level == source_state.PROVEN, report)
     async with open_publisher(settings, Topics(settings)) as publisher:
         await publisher.write_states(state)
-
-
-def setup_statements(settings: Settings) -> str:
-    """Return the statements of `setup` as SQL for a MySQL client.
-
-    Raises BadSource, DatabaseAway.
-    """
-    if settings.source_mode != OUTBOX:
-        return "-- In watermark mode the source only reads: there are no statements to execute."
-    with closing(connect(settings)) as connection:
-        settings = locate_outbox(connection, settings)
-        trigger_statements = triggers.expected_triggers(connection, settings).values()
-    statements = [
-        *([] if is_in_shop_database(settings) else [triggers.schema_statement(settings)]),
-        *triggers.table_statements(settings),
-        *triggers.version_statements(settings, triggers.now_microseconds()),
-    ]
-    note = (
-        "-- `lately source setup` executes these statements and takes a snapshot. If you execute them yourself, run\n"
-        "-- `lately source snapshot` afterwards."
-    )
-    return "\n\n".join([
-        note, *(f"{statement};" for statement in statements),
-        "DELIMITER //", *(f"{statement}//" for statement in trigger_statements), "DELIMITER ;",
-    ])  # fmt: skip
-
-
-def teardown(settings: Settings, force: bool, report: Callable[[str], None] = print) -> None:
-    """Remove the triggers and the outbox. Unpublished changes are lost, which requires `force`.
-
-    `report` receives lines of text. Raises BadSource, DatabaseAway.
-    """
-    with closing(connect(settings)) as connection:
-        try:
-            settings = locate_outbox(connection, settings)
-            has_outbox = triggers.read_first_version(connection, settings) is not None
-            installed = triggers.read_trigger_names(connection, settings)
-            if has_outbox:
-                if installed:
-                    # After the lock is acquired, no transaction that has changed orders is open:
-                    # the outbox contains all changes that there will ever be.
-                    triggers.lock_tables(connection, settings)
-                _require_empty_outbox(connection, settings, force)
-            # The triggers first: without the outbox they would make the shop's own statements fail.
-            for name in installed:
-                execute(connection, f"DROP TRIGGER {quote(name)}")
-                report(f"trigger {name} is removed")
-            if has_outbox:
-                execute(
-                    connection,
-                    f"DROP TABLE {quoted_outbox(settings)}, {triggers.quoted_state_table(settings)}",
-                )
-            report(f"table {displayed_outbox(settings)} is removed" if has_outbox else "there is no outbox")
-            execute(connection, "UNLOCK TABLES")
-            lock_table.drop(connection, settings)
-        except mysql.connector.Error as exc:
-            raise triggers.setup_error("the outbox could not be removed", exc) from None
-
-
-def _require_empty_outbox(connection: Connection, settings: Settings, force: bool) -> None:
-    changes = fetch_row(connection, tuple[int], f"SELECT COUNT(*) FROM {quoted_outbox(settings)}")[0]
-    if changes and not force:
-        raise BadSource(
-            f"{changes} changes in {displayed_outbox(settings)} are not published yet: "
-            "let `lately source` publish them, or pass --force to lose them"
-        )
 
 
 def parse_since(since: str, now: datetime | None = None) -> str:

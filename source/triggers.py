@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 
 import mysql.connector
-from mysql.connector import errorcode
 
 from app.errors import BadSource
 from app.settings import Settings
@@ -28,7 +27,8 @@ from source.columns import (
     text_expression,
     traceparent_expression,
 )
-from source.mysql import Connection, execute, fetch_all, fetch_first, fetch_row, to_text
+from source.installed_triggers import EVENTS, InstalledTrigger, normalize, read_triggers
+from source.mysql import Connection, execute, fetch_first, fetch_row
 from source.outbox_table import (
     UNKNOWN_TABLE,
     displayed_outbox,
@@ -36,14 +36,11 @@ from source.outbox_table import (
     quoted_outbox,
     trigger_name,
 )
+from source.privileges import quote_account
+from source.server_errors import explain
 
 #: How far an id of the outbox may be ahead of the time, in microseconds: a day.
 MAX_AHEAD = 86_400 * 1_000_000
-
-#: Privileges that setup, the triggers and the source need in the shop's database, and in the schema
-#: of the outbox.
-SHOP_PRIVILEGES = ("SELECT", "TRIGGER", "LOCK TABLES")
-OUTBOX_PRIVILEGES = ("CREATE", "ALTER", "SELECT", "INSERT", "UPDATE", "DELETE", "LOCK TABLES")
 
 
 #: Conditions that every row which a trigger writes fulfils. `proof` is a row that is rolled back.
@@ -85,6 +82,29 @@ def table_statements(settings: Settings) -> list[str]:
 def expected_triggers(connection: Connection, settings: Settings) -> dict[str, str]:
     """Return trigger name -> its statement, in the order in which they must be created.
 
+    Raises BadSource when the shop's table or columns are unsuitable.
+    """
+    bodies = expected_bodies(connection, settings)
+    names = {event: trigger_name(settings, event) for event in bodies}
+    return {names[event]: trigger_statement(settings, names[event], event, body) for event, body in bodies.items()}
+
+
+def trigger_statement(settings: Settings, name: str, event: str, body: str) -> str:
+    """Return the statement that creates a trigger on the shop's table."""
+    return (
+        f"CREATE {definer_clause(settings)}TRIGGER {quote(name)}"
+        f" AFTER {event.upper()} ON {quote(settings.source_table)} FOR EACH ROW {body}"
+    )
+
+
+def definer_clause(settings: Settings) -> str:
+    """Return the clause of CREATE TRIGGER for the definer of the settings; empty for this user."""
+    return f"DEFINER={quote_account(settings.source_definer)} " if settings.source_definer else ""
+
+
+def expected_bodies(connection: Connection, settings: Settings) -> dict[str, str]:
+    """Return event -> body of the trigger, in the order in which the triggers must be created.
+
     The shop may write in between. The trigger of removals is first and that of insertions last:
     when the insertion of a row was captured, all later changes of the row are captured too. Raises
     BadSource when the shop's table or columns are unsuitable.
@@ -103,7 +123,7 @@ def expected_triggers(connection: Connection, settings: Settings) -> dict[str, s
 
     old, new = payload_expression(columns, "OLD"), payload_expression(columns, "NEW")
     changed = f"NOT ({_bytes_equal(old, new)}){_row_changed(columns, key, table)}"
-    bodies = {
+    return {
         "delete": insert(REMOVED, "OLD"),
         "update": f"""IF {changed} THEN
   IF {_same_purchase(columns)} THEN
@@ -114,13 +134,6 @@ def expected_triggers(connection: Connection, settings: Settings) -> dict[str, s
   END IF;
 END IF""",
         "insert": insert(PLACED, "NEW"),
-    }
-    return {
-        trigger_name(settings, event): (
-            f"CREATE TRIGGER {quote(trigger_name(settings, event))}"
-            f" AFTER {event.upper()} ON {table} FOR EACH ROW {body}"
-        )
-        for event, body in bodies.items()
     }
 
 
@@ -147,53 +160,12 @@ def _bytes_equal(first: str, second: str) -> str:
     return f"CAST({first} AS BINARY) <=> CAST({second} AS BINARY)"
 
 
-def install(connection: Connection, settings: Settings) -> None:
-    """Create the missing objects, or update them; a repetition changes nothing.
-
-    When a trigger has to change, the shop's writes wait while it is replaced. Raises BadSource
-    before any trigger is changed when MySQL does not allow it or the shop's table is unsuitable.
-    """
-    expected = expected_triggers(connection, settings)
-    create_schema(connection, settings)
-    try:
-        for statement in table_statements(settings):
-            execute(connection, statement)
-        installed = _read_installed(connection, settings)
-        if read_first_version(connection, settings) is not None and installed == {
-            name: _body(statement) for name, statement in expected.items()
-        }:
-            return
-        _check_privileges(connection, settings)
-        if installed:
-            lock_tables(connection, settings)
-        _restart_versions(connection, settings)
-        for name in installed:
-            execute(connection, f"DROP TRIGGER {quote(name)}")
-        for statement in expected.values():
-            execute(connection, statement)
-        execute(connection, "UNLOCK TABLES")
-    except mysql.connector.Error as exc:
-        raise setup_error("the outbox could not be set up", exc) from None
-
-
 def create_schema(connection: Connection, settings: Settings) -> None:
-    """Create the schema of the outbox unless it exists. Raises BadSource."""
-    schema = settings.outbox.schema
-    if is_in_shop_database(settings) or fetch_first(
-        connection,
-        tuple[int],
-        "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s",
-        (schema,),
-    ):
-        return
-    try:
+    """Create the schema of the outbox unless it exists. Raises mysql.connector.Error."""
+    statement = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
+    exists = fetch_first(connection, tuple[int], statement, (settings.outbox.schema,)) is not None
+    if not is_in_shop_database(settings) and not exists:
         execute(connection, schema_statement(settings))
-    except mysql.connector.Error as exc:
-        raise BadSource(
-            f"the schema {schema} for the outbox could not be created ({exc}): GRANT {', '.join(OUTBOX_PRIVILEGES)} "
-            f"ON {quote(schema)}.* TO the user, or set LATELY_SOURCE_OUTBOX={settings.outbox.table} to create the "
-            "outbox in the shop's database"
-        ) from None
 
 
 def lock_tables(connection: Connection, settings: Settings) -> None:
@@ -225,7 +197,7 @@ def reserve_version(connection: Connection, settings: Settings) -> int:
             cursor.execute("ROLLBACK")
             cursor.execute("UNLOCK TABLES")
     except mysql.connector.Error as exc:
-        raise setup_error("no version could be reserved", exc) from None
+        raise explain("no version could be reserved", exc, settings) from None
     if version is not None and version > now_microseconds() + MAX_AHEAD:
         first = read_first_version(connection, settings) or 0
         if version > first + MAX_AHEAD:
@@ -240,18 +212,8 @@ def reserve_version(connection: Connection, settings: Settings) -> int:
     return version
 
 
-def _check_privileges(connection: Connection, settings: Settings) -> None:
-    # The triggers run with this user's privileges: without them the shop's own statements would
-    # fail.
-    outbox = quoted_outbox(settings)
-    fetch_all(connection, tuple[int], f"SELECT 1 FROM {quote(settings.source_table)} LIMIT 1")
-    execute(connection, "START TRANSACTION")
-    execute(connection, f"INSERT INTO {outbox} (event_id, type, payload) VALUES (UUID(), 'proof', '')")
-    execute(connection, f"DELETE FROM {outbox} WHERE type = 'proof' AND id = LAST_INSERT_ID()")
-    execute(connection, "ROLLBACK")
-
-
-def _restart_versions(connection: Connection, settings: Settings) -> None:
+def restart_versions(connection: Connection, settings: Settings) -> None:
+    """Let the ids continue at the current time, above all earlier ones."""
     statement = f"SELECT COALESCE(MAX(id), 0) FROM {quoted_outbox(settings)}"
     highest = fetch_row(connection, tuple[int], statement)[0]
     for statement in version_statements(settings, max(now_microseconds(), highest + 1)):
@@ -273,17 +235,21 @@ def now_microseconds() -> int:
 
 
 def find_missing(connection: Connection, settings: Settings) -> list[str]:
-    """Return the names of Lately's triggers that do not exist or differ from the expected ones.
+    """Return the usual names of Lately's triggers that do not exist or differ from the expected ones.
 
     Raises BadSource.
     """
-    installed, expected = _read_installed(connection, settings), expected_triggers(connection, settings)
-    return [name for name, statement in expected.items() if installed.get(name) != _body(statement)]
+    installed = {(trigger.event, trigger.body) for trigger in read_shop_triggers(connection, settings)}
+    expected = expected_bodies(connection, settings)
+    return [
+        trigger_name(settings, event) for event, body in expected.items() if (event, normalize(body)) not in installed
+    ]
 
 
 def is_installed(connection: Connection, settings: Settings) -> bool:
     """Return whether the outbox and its three triggers exist."""
-    return len(_read_installed(connection, settings)) == 3 and read_first_version(connection, settings) is not None
+    events = {trigger.event for trigger in read_shop_triggers(connection, settings)}
+    return events == set(EVENTS) and read_first_version(connection, settings) is not None
 
 
 def require_installed(connection: Connection, settings: Settings) -> None:
@@ -295,27 +261,15 @@ def require_installed(connection: Connection, settings: Settings) -> None:
         )
 
 
-def _read_installed(connection: Connection, settings: Settings) -> dict[str, str]:
-    """Return name -> body of Lately's triggers that exist, with single spaces in the body."""
-    rows = fetch_all(
-        connection,
-        tuple[str | bytes, str | bytes],
-        "SELECT trigger_name, action_statement FROM information_schema.triggers"
-        " WHERE trigger_schema = %s AND event_object_table = %s",
-        (settings.mysql_database, settings.source_table),
-    )
-    bodies = {to_text(name): " ".join(to_text(body).split()) for name, body in rows}
-    names = {trigger_name(settings, event) for event in ("insert", "update", "delete")}
-    return {name: body for name, body in bodies.items() if name in names}
+def read_shop_triggers(connection: Connection, settings: Settings) -> list[InstalledTrigger]:
+    """Return Lately's triggers of the shop's table, whatever their names are, sorted by name."""
+    return [trigger for trigger in read_triggers(connection, settings) if is_on_shop_table(trigger, settings)]
 
 
-def _body(statement: str) -> str:
-    return " ".join(statement.partition(" FOR EACH ROW ")[2].split())
-
-
-def read_trigger_names(connection: Connection, settings: Settings) -> list[str]:
-    """Return the sorted names of Lately's triggers that exist."""
-    return sorted(_read_installed(connection, settings))
+def is_on_shop_table(trigger: InstalledTrigger, settings: Settings) -> bool:
+    """Return whether a trigger is on the shop's table."""
+    table = (trigger.schema.lower(), trigger.table.lower())
+    return table == (settings.mysql_database.lower(), settings.source_table.lower())
 
 
 def read_first_version(connection: Connection, settings: Settings) -> int | None:
@@ -329,19 +283,6 @@ def read_first_version(connection: Connection, settings: Settings) -> int | None
             return None
         raise
     return None if row is None else row[0]
-
-
-def setup_error(problem: str, exc: mysql.connector.Error) -> BadSource:
-    """Return an error with the problem, MySQL's message, and the next step."""
-    hints: dict[int | None, str] = {
-        errorcode.ER_BINLOG_CREATE_ROUTINE_NEED_SUPER: "set log_bin_trust_function_creators=1 on the server",
-        errorcode.ER_LOCK_WAIT_TIMEOUT: "a transaction holds the table: end it, or try again later",
-    }
-    needed = (
-        f"the user needs {', '.join(SHOP_PRIVILEGES)} in the shop's database, "
-        f"and {', '.join(OUTBOX_PRIVILEGES)} in the schema of the outbox"
-    )
-    return BadSource(f"{problem} ({exc}): {hints.get(exc.errno, needed)}")
 
 
 def quoted_state_table(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from app.settings import Settings
 from source import triggers
 from source.mysql import Connection, connect, execute, fetch_row, to_text
 from source.outbox_table import quoted_outbox
+from source.server_errors import explain
 
 #: Versions are microseconds since 1970; greater ones were not assigned by the outbox.
 MAX_VERSION = 10**17
@@ -75,5 +76,5 @@ def restart_versions(settings: Settings, highest: int) -> int:
             execute(connection, alter)
             execute(connection, "UNLOCK TABLES")
         except mysql.connector.Error as exc:
-            raise triggers.setup_error("versions could not be begun anew", exc) from None
+            raise explain("versions could not be begun anew", exc, settings) from None
     return first

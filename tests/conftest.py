@@ -105,11 +105,11 @@ def database(database_product: str, run_folder: Path, request: pytest.FixtureReq
     return _start_database(request, run_folder, database_product)
 
 
-def _start_database(request: pytest.FixtureRequest, run: Path, name: str) -> dict:
+def _start_database(request: pytest.FixtureRequest, run: Path, name: str, *options: str) -> dict:
     artifacts = request.getfixturevalue("database_artifacts")
 
     def start(folder: Path) -> dict:
-        server = start_database(artifacts, folder)
+        server = start_database(artifacts, folder, None, *options)
         shared.detach(server.process)
         return {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
 
@@ -134,6 +134,14 @@ def watermark_servers(
     if OWN_DATABASE in SETTINGS:
         return Servers(kafka, **database)
     return Servers(kafka, **_start_database(request, run_folder, f"{database_product}-watermark"))
+
+
+@pytest.fixture(scope="session")
+def privileges_servers(database_product: str, run_folder: Path, request: pytest.FixtureRequest) -> Servers:
+    """A database server with a binary log, whose global variables the group `privileges` changes; no Kafka."""
+    options = ("--log-bin", "--sync-binlog=0") if database_product == MARIADB else ()
+    address = _start_database(request, run_folder, f"{database_product}-privileges", *options)
+    return Servers("127.0.0.1:1", **address)
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from app.settings import Settings
 from chunks import UnsupportedLibrary, check_libraries
 from domain.errors import LatelyError
 from domain.values import rfc3339
-from source.check import FAILED, OK, WARNING, Finding, check_source
+from source.check import check_source
+from source.findings import FAILED, OK, WARNING, Finding
 from source.mysql import connect, read_server_time
 
 #: Less free disk space than this is a failure or a warning, bytes.

@@ -13,7 +13,7 @@ from local.artifacts import MYSQL, Artifacts
 from local.database import start_database
 from local.database_server import DatabaseServer
 from local.shop import TABLE
-from source import triggers
+from source import install as source_install
 from source.cascades import read_cascades
 from source.check import check_source
 from source.guarantee import assess
@@ -57,7 +57,7 @@ def execute(server: DatabaseServer, *statements: str) -> None:
 
 def install(settings: Settings) -> None:
     with closing(connect(settings)) as connection:
-        triggers.install(connection, settings)
+        source_install.install(connection, settings)
 
 
 def captured(settings: Settings) -> list[str]:

@@ -16,8 +16,10 @@ from domain.events import CHANGED, REMOVED, OrderEvent, read_event
 from domain.purchases import Purchase, purchase_from_event
 from domain.values import rfc3339
 from source import order_lookup, triggers, user_rows
-from source.check import Finding, check_source
+from source.check import check_source
 from source.events import OutgoingRecord, build_records
+from source.findings import Finding
+from source.install import install
 from source.mysql import Connection, connect
 from source.outbox import Outbox, OutboxRow
 from source.snapshot import Snapshot
@@ -81,7 +83,7 @@ class Shop:
 
     def install(self) -> Shop:
         """Create the outbox and the triggers."""
-        triggers.install(self.connection, self.settings)
+        install(self.connection, self.settings)
         return self
 
     def execute(self, statement: str) -> None:
@@ -198,7 +200,7 @@ def test_a_column_that_no_trigger_can_convert_is_refused_before_the_shop_is_touc
     shop = Shop(stack, connection, settings, category=type)
     with pytest.raises(BadSource, match="category must be text or a number"):
         shop.install()
-    assert triggers.read_trigger_names(connection, settings) == []
+    assert triggers.read_shop_triggers(connection, settings) == []
     shop.insert()
 
 

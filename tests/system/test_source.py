@@ -429,8 +429,8 @@ def test_lock_waits_deadlocks_and_a_read_only_server_stop_it_only_for_as_long_as
     _, stack = own_database
     ready(stack, "outbox")
     stack.execute("CREATE USER source@'%' IDENTIFIED BY 'secret'")
-    for schema in (stack.name, f"{stack.name}_lately"):
-        stack.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON `{schema}`.* TO source@'%'")
+    stack.execute(f"GRANT SELECT, TRIGGER ON `{stack.name}`.* TO source@'%'")
+    stack.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{stack.name}_lately`.* TO source@'%'")
     stack.execute("SET GLOBAL innodb_lock_wait_timeout = 1")
     stack.insert(*map(order, range(10)))
     with closing(stack.connect()) as other, closing(other.cursor()) as cursor:
@@ -563,7 +563,7 @@ def test_setup_only_prints_and_teardown_leaves_a_shop_that_works(stack: Stack):
     tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
     printed = stack.lately("source", "setup", "--print-sql")
     assert printed.child.returncode == 0
-    assert "CREATE TRIGGER" in printed.tail(200)
+    assert "TRIGGER `" in printed.tail(200)
     assert stack.select(tables) == [("orders",)]
     assert stack.select("SELECT * FROM information_schema.triggers WHERE trigger_schema = DATABASE()") == []
     with pytest.raises((KeyError, KafkaException)):

@@ -57,6 +57,7 @@ def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
         "id": "x",
         "topic_prefix": "x",
         "instance_id": "x",
+        "source_definer": "x@%",
         **dict.fromkeys(SWITCHES, "1"),
         "token_secret": SECRET,
         "report_tz": "Europe/Berlin",
@@ -360,3 +361,8 @@ def test_a_path_that_is_no_files_is_refused(path):
 def test_only_secrets_are_read_from_files():
     assert refusal(LATELY_KAFKA_FILE="x").startswith("unknown setting LATELY_KAFKA_FILE; did you mean LATELY_")
     assert refusal(LATELY_MYSQL_PASSWORD_FILES="x").endswith("did you mean LATELY_MYSQL_PASSWORD_FILE?")
+
+
+@pytest.mark.parametrize("text", ["lately_trigger", "@localhost", "a@b@", "a`@%", "a@b c"])
+def test_a_definer_has_a_user_and_a_host(text):
+    assert refusal(LATELY_SOURCE_DEFINER=text).endswith("is not user@host, for example lately_trigger@localhost")

@@ -147,3 +147,20 @@ def test_a_printed_grant_gives_exactly_its_privileges(schema, table, privileges,
 @given(st.text(max_size=60), st.sampled_from(["GRANT ", "REVOKE ", ""]))
 def test_no_line_is_an_error(text, start):
     parse_grants([start + text, f"{start}{text} ON `a`.`b` TO `c`", f"{start}SELECT ON {text} TO u"])
+
+
+@pytest.mark.parametrize(
+    ("present", "statement"),
+    [
+        ("GRANT INSERT ON `my_shop`.* TO u", "GRANT SELECT ON `my_shop`.* TO u"),
+        (r"GRANT INSERT ON `my\_shop`.* TO u", r"GRANT SELECT ON `my\_shop`.* TO u"),
+        ("GRANT INSERT, DELETE ON `my%`.* TO u", r"GRANT DELETE, INSERT, SELECT ON `my\_shop`.* TO u"),
+        ("GRANT INSERT ON *.* TO u", r"GRANT SELECT ON `my\_shop`.* TO u"),
+    ],
+)
+def test_a_grant_does_not_hide_what_the_account_has_by_another_pattern(present, statement):
+    granted = parse_grants([present])
+    assert grant_statements([Need("SELECT", "my_shop")], "u", granted) == [statement]
+    after = parse_grants([present, statement])
+    assert after.has(Need("SELECT", "my_shop"))
+    assert after.has(Need("INSERT", "my_shop"))
