@@ -107,6 +107,7 @@ def test_a_transaction_that_commits_late_is_published_and_holds_up_no_other(shop
     shop.assert_topic_equals_sql()
 
 
+@pytest.mark.one_database("`real/test_watermark.py` opens such transactions on both; here the source is killed")
 @WATERMARK
 def test_the_watermark_stays_below_an_open_transaction_also_over_a_kill(watermark_stack: Stack):
     stack = ready(watermark_stack, "watermark")
@@ -289,6 +290,7 @@ def test_changes_moves_and_removals_show_in_the_view(stack: Stack):
     assert sorted(moved) == [("order.placed", "ann"), ("order.placed", "bob"), ("order.removed", "ann")]
 
 
+@pytest.mark.one_database("Kafka is away, not the database")
 @pytest.mark.cost(20)
 @pytest.mark.parametrize("seconds", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arrives_in_order(
@@ -317,6 +319,7 @@ def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arr
             assert source.is_running
 
 
+@pytest.mark.one_database("the limited file and its error 1114 belong to InnoDB, which both servers contain")
 @pytest.mark.cost(23)
 def test_a_full_disk_under_the_outbox_refuses_orders_but_loses_none(
     artifacts: Artifacts, database_artifacts: Artifacts, tmp_path: Path

@@ -208,6 +208,7 @@ def collector() -> Iterator[Collector]:
         yield one
 
 
+@pytest.mark.one_database("tokens, spans and logs belong to the worker")
 @pytest.mark.cost(20)
 def test_a_user_is_told_of_their_own_orders_only_and_a_trace_goes_on_from_the_row_to_the_table(
     stack: Stack, collector: Collector

@@ -203,6 +203,7 @@ def test_nothing_is_reported_while_orders_come_change_and_go(stack: Stack, worke
     wait_equal(stack, worker)
 
 
+@pytest.mark.one_database("no server is asked")
 @pytest.mark.cost(20)
 def test_a_server_that_is_away_is_no_difference(stack: Stack, worker: Worker):
     source = begin(stack, worker, *rows(3))
@@ -222,6 +223,7 @@ def test_a_server_that_is_away_is_no_difference(stack: Stack, worker: Worker):
     assert (process.child.returncode, "start it, or give --worker" in process.tail()) == (75, True)
 
 
+@pytest.mark.one_database("it reads a table of the worker only")
 def test_a_partition_of_a_table_is_shown_as_it_is_committed(stack: Stack, worker: Worker):
     begin(stack, worker, *rows(3))
     number = partition_of(b"user-1", 4)
@@ -233,6 +235,7 @@ def test_a_partition_of_a_table_is_shown_as_it_is_committed(stack: Stack, worker
     assert worker.get("/v1/tables/nothing/0").json["code"] == "not-found"
 
 
+@pytest.mark.one_database("the marker is in Kafka")
 def test_a_transaction_marker_at_the_end_of_orders_holds_up_neither_freshness_nor_verify(stack: Stack, worker: Worker):
     source = begin(stack, worker, *rows(3))
     source.stop()
@@ -257,6 +260,7 @@ def test_a_transaction_marker_at_the_end_of_orders_holds_up_neither_freshness_no
     assert verify(stack, worker)[:2] == (0, [])
 
 
+@pytest.mark.one_database("the result of a verification is in Kafka")
 def test_answers_say_up_to_when_they_are_proven_as_long_as_nothing_differs(stack: Stack, worker: Worker):
     begin(stack, worker, *rows(30))
 
