@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 # Tests wait more than they compute, so there are more processes than cores.
 TEST_PROCESSES ?= 4
 
-.PHONY: help setup demo test test-slow check audit crash faults soak bench screenshots
+.PHONY: help setup demo test test-slow test-mariadb check audit crash faults fresh soak bench screenshots
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
@@ -20,11 +20,18 @@ test: setup check ## run the checks and all tests of CI against real servers
 test-slow: setup ## run tests that wait for timeouts, and tests with more repetitions (tests/README.md)
 	@TEST_DEPTH=full $(RUN) -m pytest -n $(TEST_PROCESSES) -o timeout=1800 -m "slow or hypothesis"
 
+test-mariadb: setup ## run the tests that depend on the database server on an older MariaDB (VERSION=10.11.5)
+	@MARIADB_VERSION=$(or $(VERSION),10.11.5) $(RUN) -m pytest -n $(TEST_PROCESSES) \
+		-m "both_databases and not slow and not faults"
+
 crash: setup ## kill, freeze and rebalance workers, and compare all tables after each (some 20 minutes)
 	@CRASH_ORDERS=400000 CRASH_USERS=50000 $(RUN) -m pytest -o timeout=1800 tests/crash/matrix.py
 
 faults: setup ## break servers, disks, networks and clocks under running workers, and compare all answers after each
 	@$(RUN) -m pytest -o timeout=1800 -m "faults or not faults" tests/faults
+
+fresh: ## run `make demo` and `make test` in a fresh Debian 13 as an ordinary user (needs root and debootstrap)
+	@sh local/fresh.sh $(FRESH)
 
 soak: setup ## inject random faults for SOAK_MINUTES=30, compare all answers, and write bench/soak.md
 	@$(RUN) -m tests.faults.soak

@@ -21,7 +21,8 @@ from bench.data import DataSet
 from bench.measure import Bench, clean_folder
 from bench.report import write_section
 from bench.sides import FOLDER, ROOT
-from local.artifacts import MARIADB, MYSQL, DownloadFailed, MissingTool, resolve
+from local.artifacts import MARIADB, MYSQL, resolve
+from local.downloads import DownloadFailed, MissingTool
 from local.kafka import start_kafka
 from local.process import ServerFailed, remove_pid_file, running_pid, stop_leftovers, write_pid_file
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local.artifacts import DownloadFailed, MissingTool, find_java, read_last_lines
+from local.artifacts import find_java
+from local.downloads import DownloadFailed, MissingTool, read_last_lines
 
 STREAMS = Path(__file__).with_name("streams")
 #: In a separate venv, because it may need other versions of Lately's dependencies.

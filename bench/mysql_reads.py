@@ -15,9 +15,10 @@ import mysql.connector
 from app.settings import Settings
 from bench.report import describe_run, median, rounded, store_raw_numbers, table
 from bench.sides import FOLDER, ROOT
-from local.artifacts import MARIADB, MYSQL, MissingTool, resolve
+from local.artifacts import MARIADB, MYSQL, resolve
 from local.database import start_database
 from local.database_server import DatabaseServer
+from local.downloads import MissingTool
 from local.shop import TABLE
 from source.mysql import Borrow, Connection, connect, connected, execute, fetch_row, prepare_session
 from source.pool import ConnectionPool

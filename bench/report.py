@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench.sides import FOLDER, HEAP, ROOT
 from local.artifacts import find_java, java_version
+from local.downloads import fetch_kafka
 
 TITLE = """\
 # Measured
@@ -82,7 +83,7 @@ def list_versions() -> str:
     answer = subprocess.run([find_java(), "-version"], capture_output=True, text=True, check=False)
     parts.append(f"Java {java_version(answer.stderr)} (heap {HEAP} for Kafka Streams)")
     for jars, names in (
-        (ROOT / ".lately/servers/jars", ("kafka_2.13",)),
+        (fetch_kafka(ROOT / ".lately/servers", print), ("kafka_2.13",)),
         (FOLDER / "streams/jars", ("kafka-streams", "rocksdbjni", "jackson-databind")),
     ):
         for name in names:

@@ -19,8 +19,9 @@ from typing import NoReturn
 from app.settings import Settings
 from domain.errors import LatelyError
 from local import shop
-from local.artifacts import MARIADB, MYSQL, DownloadFailed, MissingTool, default_product, resolve
+from local.artifacts import MARIADB, MYSQL, default_product, resolve
 from local.database import start_database
+from local.downloads import DownloadFailed, MissingTool
 from local.kafka import start_kafka
 from local.process import (
     LocalProcess,

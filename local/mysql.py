@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from local.artifacts import Artifacts, file_lock
+from local.artifacts import Artifacts
 from local.database_server import DatabaseServer
+from local.downloads import file_lock
 from local.process import find_free_port, run_command
 
 #: MySQL itself creates root@localhost only, and --skip-name-resolve does not translate 127.0.0.1.

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 POLL_INTERVAL_S = 0.05
+#: The first port that the kernel gives to clients on a system without /proc.
+FIRST_CLIENT_PORT = 49152
 Self = TypeVar("Self", bound="LocalServer")  # typing.Self is not in Python 3.10
 
 
@@ -240,6 +242,8 @@ def start_time_file(path: Path) -> Path:
 
 def start_time(pid: int) -> str | None:
     """Return the start time of a running process; None if it has ended or is a zombie."""
+    if not Path("/proc/self/stat").exists():
+        return start_time_from_ps(pid)
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -247,6 +251,13 @@ def start_time(pid: int) -> str | None:
     fields = stat.rpartition(")")[2].split()  # the name before the bracket may contain spaces
     state, started = fields[0], fields[19]
     return None if state in "ZX" else started
+
+
+def start_time_from_ps(pid: int) -> str | None:
+    """Do the same as `start_time` on a system without /proc."""
+    listed = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    state, _, started = listed.stdout.strip().partition(" ")
+    return None if not state or state[0] in "ZX" else started.strip()
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
@@ -261,7 +272,8 @@ def find_free_port(preferred: int | None = None) -> int:
         return preferred
     # Below the kernel's range of client ports: otherwise the kernel may give the port of a stopped
     # server to a client that tries to connect to it, and the server could not start again.
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    client_ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    low = int(client_ports.read_text().split()[0]) if client_ports.exists() else FIRST_CLIENT_PORT
     candidates = range(low // 2, low)
     for port in random.sample(candidates, len(candidates)):
         if is_port_free(port):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from xdist.remote import Producer
 
-from local.artifacts import MARIADB, MYSQL, Artifacts, DownloadFailed, MissingTool, resolve
+from local.artifacts import MARIADB, MARIADB_VERSION, MYSQL, Artifacts, resolve
 from local.database import start_database
 from local.database_server import DatabaseServer
+from local.downloads import DownloadFailed, MissingTool
 from local.kafka import start_kafka
 from tests.kit import shared
 from tests.kit.python_process import close_template
@@ -186,7 +187,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database_product" not in metafunc.fixturenames:
         return
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
-    if "both_databases" in marks and "one_database" not in marks and OWN_DATABASE not in SETTINGS:
+    runs_on_one = OWN_DATABASE in SETTINGS or MARIADB_VERSION in os.environ
+    if "both_databases" in marks and "one_database" not in marks and not runs_on_one:
         products = [MARIADB, MYSQL]
     elif "mysql_only" in marks:
         products = [MYSQL]
