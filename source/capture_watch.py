@@ -12,13 +12,14 @@ from app import metrics
 from app.control.source_state import CaptureState, LeaderStatus, SourceProblem, SourceStates
 from app.errors import BadSource
 from app.settings import OUTBOX, Settings
-from domain.values import rfc3339
-from source import drift, versions
+from source import capture_history, drift, versions
+from source.capture_history import Observation
 from source.drift import Problem
 from source.drift_reader import read_capture
 from source.mysql import Connection, read_server_name, read_server_time
 from source.outbox_row import OutboxRow
 from source.publisher import Publisher
+from source.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +59,26 @@ class CaptureWatch:
         #: Message -> time of the monotonic clock at which it was logged.
         self._logged: dict[str, float] = {}
 
-    async def observe(self, connection: Connection, publisher: Publisher, is_older: bool = False) -> None:
+    async def observe(self, connection: Connection, publisher: Publisher, has_reused_ids: bool = False) -> None:
         """Check the capture, and store what must survive this process.
 
-        `is_older`: rows of the outbox show that the database was restored. Raises
+        `has_reused_ids`: rows of the outbox show that the database was restored. Raises
         mysql.connector.Error, KafkaError, ServerAway.
         """
-        is_changed = await asyncio.to_thread(self.check, connection, is_older)
+        is_changed = await asyncio.to_thread(self.check, connection, has_reused_ids)
         if is_changed and self.state is not None:
             await publisher.write_states(self.state)
         if self._is_older and self.state is not None:
             await self._begin_versions_anew(publisher)
+
+    async def note_restored(self, connection: Connection, publisher: Publisher, capture: Watermark) -> None:
+        """Report that the shop's table is older than the published rows, in watermark mode.
+
+        The position of `capture` is stored last: after a kill in between, the table is found again.
+        """
+        now = await asyncio.to_thread(read_server_time, connection)
+        self.state = msgspec.structs.replace(self.state or CaptureState(table=self._table), restored_at=now)
+        await publisher.write_states(self.state, capture.resume_state())
 
     async def _begin_versions_anew(self, publisher: Publisher) -> None:
         """Let new versions win against those published before the database was restored.
@@ -123,113 +133,51 @@ class CaptureWatch:
         """Return the problems for the status of the leader."""
         return tuple(SourceProblem(problem.kind, problem.message) for problem in self.problems)
 
-    def check(self, connection: Connection, is_older: bool = False) -> bool:
+    def check(self, connection: Connection, has_reused_ids: bool = False) -> bool:
         """Read the capture and update `problems`; return whether `state` must be stored.
 
         Raises mysql.connector.Error.
         """
         now = read_server_time(connection)
-        is_due = time.monotonic() - self._all_tables_at > ALL_TABLES_INTERVAL_S
-        if is_due or self.problems:
-            self._all_tables_at = time.monotonic()
-        capture = read_capture(connection, self._settings, is_due or bool(self.problems))
+        capture, problems = self._read(connection)
         before = self.state
+        if self._settings.source_mode == OUTBOX:
+            server = read_server_name(connection)
+            observation = Observation(now, self._intact_at, server, capture, problems, self.highest, has_reused_ids)
+            self._update_state(observation)
+        if self.state is not None:
+            self.state = capture_history.after_verification(self.state, self.states.verified)
+            problems = capture_history.with_history(self.state, problems, self._is_refused)
+        self.problems = problems
+        self._report()
+        return self.state != before
+
+    def _read(self, connection: Connection) -> tuple[drift.Capture, list[Problem]]:
+        """Read the capture; a new problem must exist at a second read."""
+        is_due = bool(self.problems) or time.monotonic() - self._all_tables_at > ALL_TABLES_INTERVAL_S
+        if is_due:
+            self._all_tables_at = time.monotonic()
+        capture = read_capture(connection, self._settings, is_due)
         problems = drift.find_problems(capture)
         if problems and not self.problems:
             # The statements do not read one moment: a table may be swapped between them.
             time.sleep(SECOND_READ_S)
             capture = read_capture(connection, self._settings)
             problems = drift.find_problems(capture)
-        if self._settings.source_mode == OUTBOX:
-            self._update_state(connection, capture, problems, now, is_older)
-            self._forget_what_is_verified()
-            problems = self._with_history(problems)
-        self.problems = problems
-        self._report()
-        return self.state != before
+        return capture, problems
 
-    def _update_state(
-        self, connection: Connection, capture: drift.Capture, problems: list[Problem], now: int, is_older: bool
-    ) -> None:
-        """Note when changes may have been missed; `setup` begins a new state with a first version.
-
-        The triggers of the state were created at other times than those of the database when
-        somebody has dropped and created them in between.
-        """
-        server = read_server_name(connection)
-        first_version = capture.first_version or 0
-        created = drift.created_by_event(capture)
-        loses_changes = any(problem.loses_changes for problem in problems)
-        state = self.state or CaptureState(table=self._table, server=server, first_version=first_version)
-        if first_version > state.first_version and not loses_changes:
-            state = msgspec.structs.replace(
-                state, first_version=first_version, created=created, missed_since=None, missed_until=None
-            )
-        is_older = is_older or self._is_database_older(capture, state)
-        is_replaced = any(created.get(event, time) != time for event, time in state.created.items())
-        if server != state.server:
-            log.warning("MySQL is another server (%s) than before (%s)", server, state.server or "unknown")
-            # The triggers of a replica were created at the same times as those of its primary.
-            if (is_replaced or is_older) and state.restored_at is None:
-                state = msgspec.structs.replace(state, restored_at=now)
-            is_replaced = False
-            state = msgspec.structs.replace(state, server=server)
-        self._is_older, self._is_refused = is_older, is_older and self._is_refused
-        if is_older:
-            restored_at = state.restored_at if self._is_refused else now
-            state = msgspec.structs.replace(
-                state, restored_at=restored_at, first_version=first_version, highest_version=self.highest
-            )
-            is_replaced = False
-        if loses_changes:
-            if state.missed_since is None or state.missed_until is not None:
-                since = state.missed_since or self._intact_at or now
-                state = msgspec.structs.replace(state, missed_since=since, missed_until=None)
-        else:
-            if is_replaced and state.missed_since is None:
-                state = msgspec.structs.replace(state, missed_since=self._intact_at or now)
-            if state.missed_since is not None and state.missed_until is None:
-                state = msgspec.structs.replace(state, missed_until=now)
-            state = msgspec.structs.replace(state, created={**state.created, **created})
-            self._intact_at = now
-        self.state = state
-
-    def _is_database_older(self, capture: drift.Capture, state: CaptureState) -> bool:
-        """Return whether the outbox would assign published versions again, or has another origin."""
-        first_version, next_id = capture.first_version, capture.next_id
-        if first_version is None or next_id is None:
-            return False
-        return first_version < state.first_version or next_id <= max(self.highest, first_version - 1)
-
-    def _forget_what_is_verified(self) -> None:
-        """A full comparison without differences that began later proves that nothing is missing."""
-        state, verified = self.state, self.states.verified
-        clean_at = None if verified is None else verified.clean_at
-        if state is None or clean_at is None:
-            return
-        if state.missed_until is not None and clean_at > state.missed_until:
-            state = msgspec.structs.replace(state, missed_since=None, missed_until=None)
-        if state.restored_at is not None and clean_at > state.restored_at:
-            state = msgspec.structs.replace(state, restored_at=None)
-        self.state = state
-
-    def _with_history(self, problems: list[Problem]) -> list[Problem]:
-        """Add since when changes are lost, and which ones may be missing now that all is right."""
-        state = self.state
-        if state is not None and state.restored_at is not None:
-            cause = f"the database is older than the changes published before {rfc3339(state.restored_at)} (restored?)"
-            step = "run `lately verify --repair`, which makes the tables equal to it"
-            if self._is_refused:
-                step = "run `lately source setup` as a user who may alter the outbox, then `lately verify --repair`"
-            problems = [Problem(drift.RESTORED, f"{cause}: {step}"), *problems]
-        if state is None or state.missed_since is None:
-            return problems
-        since = rfc3339(state.missed_since)
-        if state.missed_until is None:
-            return [_add_time(problem, since) if problem.loses_changes else problem for problem in problems]
-        cause = f"changes of {self._table} between {since} and {rfc3339(state.missed_until)} may be missing"
-        steps = "`lately verify --repair` finds and repairs them, `lately source setup` publishes the present rows anew"
-        return [Problem(drift.MISSED, f"{cause}: {steps}"), *problems]
+    def _update_state(self, observation: Observation) -> None:
+        first_version = observation.capture.first_version or 0
+        state = self.state or CaptureState(table=self._table, server=observation.server, first_version=first_version)
+        if state.server != observation.server:
+            log.warning("MySQL is another server (%s) than before (%s)", observation.server, state.server or "unknown")
+        self._is_older = capture_history.is_database_older(state, observation)
+        if self._is_older and self._is_refused and state.restored_at is not None:
+            return  # it is known, and its time stays as it was reported
+        self._is_refused = False
+        self.state = capture_history.update(state, observation)
+        if self.state.missed_until is not None or self.state.missed_since is None:
+            self._intact_at = observation.now
 
     def _report(self) -> None:
         """Log each problem once, and again after a while; set the metric."""
@@ -245,11 +193,6 @@ class CaptureWatch:
         for message in [message for message in self._logged if message not in messages]:
             del self._logged[message]
             log.warning("not any more: %s", message.partition(": ")[0])
-
-
-def _add_time(problem: Problem, since: str) -> Problem:
-    cause, separator, fix = problem.message.partition(": ")
-    return problem._replace(message=f"{cause} since {since}{separator}{fix}")
 
 
 def _last_seen_at(status: LeaderStatus | None) -> int | None:

@@ -62,6 +62,8 @@ class Capture(NamedTuple):
     next_id: int | None = 1
     #: Definers of triggers whose accounts do not exist.
     missing_definers: frozenset[str] = frozenset()
+    #: False in watermark mode, which needs no triggers.
+    needs_triggers: bool = True
 
     @property
     def has_outbox(self) -> bool:
@@ -137,7 +139,7 @@ def _missing_columns(capture: Capture) -> Iterator[Problem]:
 
 
 def _trigger_problems(capture: Capture) -> Iterator[Problem]:
-    if not capture.columns:
+    if not (capture.columns and capture.needs_triggers):
         return
     missing = [event for event in EVENTS if not _own(capture, event)]
     if missing:
@@ -191,7 +193,7 @@ def _outdated_triggers(capture: Capture) -> Iterator[Problem]:
 
 
 def _elsewhere(capture: Capture) -> Iterator[Problem]:
-    if any(not _own(capture, event) for event in EVENTS):
+    if not capture.needs_triggers or any(not _own(capture, event) for event in EVENTS):
         return
     for table in _other_tables(capture):
         cause = f"triggers of the table {table} also write to the outbox (a copy for a schema change?)"

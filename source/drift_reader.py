@@ -52,6 +52,7 @@ def read_capture(connection: Connection, settings: Settings, all_tables: bool = 
         triggers=found,
         first_version=first_version,
         next_id=next_id,
+        needs_triggers=settings.source_mode == OUTBOX,
         missing_definers=_find_missing_definers(connection, {trigger.definer for trigger in found}),
     )
 

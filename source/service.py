@@ -257,6 +257,7 @@ class SourceService(Service):
         name = f"/mysql/{read_server_name(connection)}/{self.settings.mysql_database}/{self.settings.source_table}"
         max_pause, pause = self.settings.source_poll_ms / 1000, MIN_PAUSE_S
         await watch.observe(connection, publisher)
+        await self._follow_restored_table(connection, capture, publisher, watch)
         checked_at = assessed_at = time.monotonic()
         status_at = 0.0
         while not self.should_stop:
@@ -264,6 +265,7 @@ class SourceService(Service):
             if now - checked_at > CHECK_INTERVAL_S:
                 was_blocked = watch.is_blocked
                 await watch.observe(connection, publisher)
+                await self._follow_restored_table(connection, capture, publisher, watch)
                 checked_at = now
                 if was_blocked and not watch.is_blocked and isinstance(capture, Watermark):
                     return  # the columns may have other names or types: begin anew
@@ -295,6 +297,14 @@ class SourceService(Service):
                 await self._write_status(connection, capture, publisher, assessment, watch)
                 status_at, self._acknowledged_at = now, time.monotonic()
 
+    async def _follow_restored_table(
+        self, connection: Connection, capture: Capture, publisher: Publisher, watch: CaptureWatch
+    ) -> None:
+        """In watermark mode: read the ids that a restored table assigns again."""
+        if isinstance(capture, Watermark) and not watch.is_blocked:
+            if await asyncio.to_thread(capture.begin_anew_if_restored):
+                await watch.note_restored(connection, publisher, capture)
+
     async def _publish_batch(
         self, connection: Connection, capture: Capture, publisher: Publisher, watch: CaptureWatch, name: str
     ) -> int:
@@ -317,7 +327,7 @@ class SourceService(Service):
             capture.has_reused_ids, watch.highest, watch.assigned_before
         ):
             # The versions of these rows are below published ones; `observe` gives them new ones.
-            await watch.observe(connection, publisher, is_older=True)
+            await watch.observe(connection, publisher, has_reused_ids=True)
             return 0
         # 2.
         if rows:

@@ -22,18 +22,25 @@ from source.server_errors import explain
 #: Versions are microseconds since 1970; greater ones were not assigned by the outbox.
 MAX_VERSION = 10**17
 
-_NEXT_ID = re.compile(r"\) .*?\bAUTO_INCREMENT=(\d+)")
+_NEXT_ID = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 
 
 def read_next_id(connection: Connection, settings: Settings) -> int:
-    """Return the id that the next row of the outbox gets.
+    """Return the id that the next row of the outbox gets. Raises mysql.connector.Error."""
+    return read_auto_increment(connection, quoted_outbox(settings)) or 1
+
+
+def read_auto_increment(connection: Connection, quoted_table: str) -> int | None:
+    """Return the next AUTO_INCREMENT of a table; None for a table without such a column.
 
     Not from information_schema, which MySQL answers from a cache. Raises mysql.connector.Error.
     """
-    statement = f"SHOW CREATE TABLE {quoted_outbox(settings)}"
-    definition = to_text(fetch_row(connection, tuple[str | bytes, str | bytes], statement)[1])
-    match = _NEXT_ID.search(definition[definition.rindex("\n)") :])
-    return int(match[1]) if match else 1
+    row = fetch_row(connection, tuple[str | bytes, str | bytes], f"SHOW CREATE TABLE {quoted_table}")
+    columns, _, options = to_text(row[1]).rpartition("\n)")
+    match = _NEXT_ID.search(options)
+    if match:
+        return int(match[1])
+    return 1 if " AUTO_INCREMENT" in columns else None
 
 
 def restart_versions(settings: Settings, highest: int) -> int:

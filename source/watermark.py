@@ -23,7 +23,7 @@ from app.control.source_state import WatermarkState
 from app.settings import Settings
 from domain.events import PLACED
 from domain.values import rfc3339
-from source import transactions
+from source import transactions, versions
 from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
 from source.mysql import Connection, fetch_all, fetch_row, read_server_time, to_text
 from source.outbox_row import OutboxRow
@@ -94,6 +94,19 @@ class Watermark:
     def resume_state(self) -> WatermarkState:
         """Return the state from which a capture can continue after a restart."""
         return WatermarkState(table=self._table, low=self._low, version=self._version)
+
+    def begin_anew_if_restored(self) -> bool:
+        """Follow the table from its next id if it would assign ids again that were published.
+
+        It would after a restore from a backup. Returns whether it does; rows that have such ids
+        already are not published. Raises mysql.connector.Error.
+        """
+        next_id = versions.read_auto_increment(self._connection, quote(self._settings.source_table))
+        if next_id is None or next_id > self._high:
+            return False
+        self._low = self._high = next_id - 1
+        self._gaps, self._next_gap, self._epoch, self._round_began = [], 0, None, None
+        return True
 
     def read_rows(self) -> list[OutboxRow]:
         """Return unpublished rows: those above the highest id, and those in the gaps."""

@@ -193,3 +193,30 @@ def test_a_crash_before_rows_are_deleted_repeats_them_and_is_no_restored_databas
     eventually(lambda: shop.status()["guarantee"] == "proven", within=30)
     assert shop.status()["problems"] == []
     shop.assert_topic_equals_sql()
+
+
+@pytest.mark.group("watermark")
+@pytest.mark.parametrize("is_killed", [False, True], ids=["running", "killed"])
+def test_a_numbered_table_that_is_restored_is_exact_after_the_command(
+    watermark_stack: Stack, database_artifacts: Artifacts, is_killed: bool
+):
+    shop = watermark_stack
+    shop.create_numbered_orders()
+    shop.setup()
+    source, worker = running(shop)
+    saved = dump(database_artifacts, shop, shop.name)
+    place(shop, 30, 10)
+    eventually(lambda: shop.assert_equal_to_sql(worker, USERS), within=30)
+    eventually(lambda: shop.status()["watermark"] == 30, within=30)
+    if is_killed:
+        source.kill()
+    restore(database_artifacts, shop, saved)
+    place(shop, 60, 3)
+    if is_killed:
+        source = shop.source()
+    eventually(lambda: [problem["kind"] for problem in shop.status()["problems"]] == ["restored"], within=40)
+    repaired = shop.lately("verify", "--repair", "--worker", f"http://127.0.0.1:{worker.port}")
+    assert repaired.child.returncode == 0, repaired.tail()
+    place(shop, 70, 3)
+    eventually(lambda: shop.assert_equal_to_sql(worker, USERS), within=30)
+    eventually(lambda: shop.status()["problems"] == [], within=30)

@@ -144,3 +144,9 @@ def test_a_table_of_another_engine_and_an_unsuitable_column_are_reported():
 def test_serious_problems_come_first():
     doubled = (trigger("insert"), trigger("insert", suffix="2"), trigger("update"))
     assert [p.kind for p in find_problems(capture(triggers=doubled))] == ["trigger-missing", "trigger-doubled"]
+
+
+def test_watermark_mode_needs_no_triggers():
+    assert find_problems(capture(triggers=(), expected={}, needs_triggers=False)) == []
+    gone = capture(triggers=(), expected={}, needs_triggers=False, columns=frozenset())
+    assert [problem.kind for problem in find_problems(gone)] == ["table"]
