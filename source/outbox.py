@@ -13,6 +13,7 @@ from app.errors import DatabaseAway
 from app.settings import Settings
 from source import lock_table, outbox_ids, triggers, versions
 from source.mysql import Connection, fetch_row, read_server_time
+from source.outbox_ids import LARGEST_ID
 from source.outbox_row import OutboxRow, select_rows
 from source.outbox_table import quoted_outbox
 
@@ -55,7 +56,8 @@ class Outbox:
         """Return the oldest rows of the outbox by id, at most `source_batch_rows`."""
         if self._next_as_of is None:
             self._next_as_of = self._read_time_and_highest_id()
-        values = select_rows(self._connection, self._settings, f"ORDER BY id LIMIT {self._settings.source_batch_rows}")
+        condition = f"WHERE id < {LARGEST_ID} ORDER BY id LIMIT {self._settings.source_batch_rows}"
+        values = select_rows(self._connection, self._settings, condition)
         rows = [row for row, _ in values]
         if not outbox_ids.are_ordinary(rows):
             rows = self._correct_versions(rows)
@@ -68,18 +70,24 @@ class Outbox:
     def _correct_versions(self, rows: list[OutboxRow]) -> list[OutboxRow]:
         """Find rows that no trigger wrote, and give no row a version that is ahead of the time."""
         connection, settings = self._connection, self._settings
+        largest = outbox_ids.largest_ordinary_id(connection, settings)
         corrected = outbox_ids.correct_versions(
             rows,
-            largest=outbox_ids.largest_ordinary_id(connection, settings),
+            largest=largest,
             next_id=versions.read_next_id(connection, settings),
             first_version=max(read_server_time(connection), self._last_version + 1),
+            order_ids=outbox_ids.read_order_ids(connection, settings, largest, len(rows)),
         )
         self._last_version = max(row.version for row in corrected)
-        problem = outbox_ids.find_problem(connection, settings)
+        self._log_problem()
+        return corrected
+
+    def _log_problem(self) -> None:
+        """Log once that a row has moved the next id."""
+        problem = outbox_ids.find_problem(self._connection, self._settings)
         if problem is not None and problem != self._logged_problem:
             log.error("%s: run `lately source setup`, which corrects it", problem)
         self._logged_problem = problem
-        return corrected
 
     def has_reused_ids(self, highest: int, assigned_before: tuple[int, int] | None) -> bool:
         """Return whether ids of the last rows read were assigned before, to published changes.
@@ -127,4 +135,8 @@ class Outbox:
         # The time first: changes committed after it may be visible or not.
         now = read_server_time(self._connection)
         statement = f"SELECT COALESCE(MAX(id), 0) FROM {quoted_outbox(self._settings)}"
-        return now, fetch_row(self._connection, tuple[int], statement)[0]
+        (highest,) = fetch_row(self._connection, tuple[int], statement)
+        if highest == LARGEST_ID:
+            self._log_problem()
+            (highest,) = fetch_row(self._connection, tuple[int], f"{statement} WHERE id < {LARGEST_ID}")
+        return now, highest

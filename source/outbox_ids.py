@@ -13,12 +13,14 @@ assigns it. Ids below all possible ones are no changes either, as long as AUTO_I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import mysql.connector
 
 from app.settings import Settings
+from domain.events import read_references
 from source import triggers
 from source.mysql import Connection, execute, fetch_all, fetch_row
 from source.outbox_row import OutboxRow, select_rows
@@ -31,6 +33,8 @@ from source.versions import read_next_id
 SMALLEST_ID = 10**15
 #: The largest id of the column; AUTO_INCREMENT does not assign it.
 LARGEST_ID = 2**63 - 1
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def largest_ordinary_id(connection: Connection, settings: Settings) -> int:
@@ -50,17 +54,25 @@ def are_ordinary(rows: Sequence[OutboxRow]) -> bool:
     )
 
 
-def correct_versions(rows: Sequence[OutboxRow], *, largest: int, next_id: int, first_version: int) -> list[OutboxRow]:
+def correct_versions(
+    rows: Sequence[OutboxRow],
+    *,
+    largest: int,
+    next_id: int,
+    first_version: int,
+    order_ids: Mapping[int, str | None],
+) -> list[OutboxRow]:
     """Return the rows with versions that are not ahead, and with the problems of rows that are no
     changes.
 
-    `largest` is the largest ordinary id, `next_id` the next AUTO_INCREMENT. The first row whose id
-    is larger gets `first_version`, unless an ordinary row has a greater version.
+    `largest` is the largest ordinary id, `next_id` the next AUTO_INCREMENT, `order_ids` the column
+    `aggregateid` of the rows with larger ids. The first of these rows gets `first_version`, unless
+    an ordinary row has a greater version.
     """
     corrected = []
     version = max([first_version, *(row.version + 1 for row in rows if row.version <= largest)])
     for row in rows:
-        problem = _find_problem(row, largest, next_id)
+        problem = _find_problem(row, largest, next_id, order_ids)
         if problem is not None:
             corrected.append(replace(row, version=0, problem=problem))
         elif row.id > largest and row.version == row.id:
@@ -71,15 +83,28 @@ def correct_versions(rows: Sequence[OutboxRow], *, largest: int, next_id: int, f
     return corrected
 
 
-def _find_problem(row: OutboxRow, largest: int, next_id: int) -> str | None:
-    if row.id == LARGEST_ID:
-        return f"no trigger wrote the row: its id {row.id} is the largest one, which AUTO_INCREMENT never assigns"
+def _find_problem(row: OutboxRow, largest: int, next_id: int, order_ids: Mapping[int, str | None]) -> str | None:
     # When versions are begun anew, all rows get versions of their own.
     if row.id < SMALLEST_ID <= next_id and row.version == row.id:
         return f"no trigger wrote the row: its id {row.id} is below all ids that AUTO_INCREMENT has assigned"
+    if row.id > largest and not _looks_like_change(row, order_ids.get(row.id)):
+        reason = "is far ahead of the time, and it has no event id or order id of a change"
+        return f"no trigger wrote the row: its id {row.id} {reason}"
     if row.version != row.id and row.version > largest:
         return f"no trigger wrote the row: its version {row.version} is ahead of the time"
     return None
+
+
+def _looks_like_change(row: OutboxRow, order_id: str | None) -> bool:
+    """Return whether event id and `aggregateid` are as a trigger writes them."""
+    order = read_references(b'{"data":%b}' % row.payload.encode())[0]
+    return _UUID.fullmatch(row.event_id) is not None and order is not None and str(order)[:255] == order_id
+
+
+def read_order_ids(connection: Connection, settings: Settings, largest: int, limit: int) -> dict[int, str | None]:
+    """Return id -> `aggregateid` of the first rows whose id is larger than `largest`."""
+    statement = f"SELECT id, aggregateid FROM {quoted_outbox(settings)} WHERE id > {largest} ORDER BY id LIMIT {limit}"
+    return dict(fetch_all(connection, tuple[int, str | None], statement))
 
 
 def find_problem(connection: Connection, settings: Settings) -> str | None:
@@ -94,15 +119,18 @@ def find_problem(connection: Connection, settings: Settings) -> str | None:
 
 
 def read_largest_row(connection: Connection, settings: Settings) -> OutboxRow | None:
-    """Return the row with the largest id, which is no change; None: there is none."""
-    rows = select_rows(connection, settings, f"WHERE id = {LARGEST_ID}")
-    return correct_versions([rows[0][0]], largest=0, next_id=LARGEST_ID, first_version=0)[0] if rows else None
+    """Return the row with the largest id if it is no change; None: there is none."""
+    for row, _ in select_rows(connection, settings, f"WHERE id = {LARGEST_ID}"):
+        if not _looks_like_change(row, read_order_ids(connection, settings, LARGEST_ID - 1, 1)[LARGEST_ID]):
+            problem = f"no trigger wrote the row: its id {LARGEST_ID} is the largest one"
+            return replace(row, version=0, problem=problem)
+    return None
 
 
-def reset_next_id(connection: Connection, settings: Settings) -> int:
+def reset_next_id(connection: Connection, settings: Settings, removed: OutboxRow | None) -> int:
     """Give the rows with ids ahead of the time ordinary ids, and set AUTO_INCREMENT above them.
 
-    Returns the number of these rows. Rows with the largest id are removed: publish them first. The
+    Returns the number of these rows. `removed`, a row that is a dead letter now, is deleted. The
     shop's writes wait meanwhile. The order of the steps makes it safe to repeat them:
 
     1. Wait for the end of all transactions that have written to the outbox, and block new ones.
@@ -116,7 +144,8 @@ def reset_next_id(connection: Connection, settings: Settings) -> int:
         largest = largest_ordinary_id(connection, settings)
         # 1.
         triggers.lock_tables(connection, settings)
-        execute(connection, f"DELETE FROM {outbox} WHERE id = {LARGEST_ID}")
+        if removed is not None:
+            execute(connection, f"DELETE FROM {outbox} WHERE id = {removed.id}")
         # 2.
         (highest,) = fetch_row(
             connection, tuple[int], f"SELECT COALESCE(MAX(id), 0) FROM {outbox} WHERE id <= {largest}"

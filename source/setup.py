@@ -87,7 +87,7 @@ def _correct_next_id(connection: Connection, settings: Settings, report: Callabl
         topics = Topics(settings)
         asyncio.run(_publish(settings, topics, build_record(row, "/lately/setup", topics, settings)))
         report(f"the row with the id {row.id} is removed, and is a dead letter now: `lately dlq list`")
-    moved = outbox_ids.reset_next_id(connection, settings)
+    moved = outbox_ids.reset_next_id(connection, settings, row)
     report(f"the next id of {displayed_outbox(settings)} is right again, {moved} changes got ordinary ids")
 
 

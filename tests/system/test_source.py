@@ -376,7 +376,8 @@ def test_a_source_whose_connections_are_killed_again_and_again_goes_on(shop: Sta
         for (one,) in shop.select(
             "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
         ):
-            shop.execute(f"KILL CONNECTION {one}")
+            with suppress(mysql.connector.Error):  # some connections are short
+                shop.execute(f"KILL CONNECTION {one}")
     shop.insert(order(100))
     eventually(shop.assert_topic_equals_sql, within=30)
     assert source.is_running
