@@ -188,10 +188,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     runs_on_one = OWN_DATABASE in SETTINGS or MARIADB_VERSION in os.environ
-    if "both_databases" in marks and "one_database" not in marks and not runs_on_one:
-        products = [MARIADB, MYSQL]
-    elif "mysql_only" in marks:
+    if "mysql_only" in marks:
         products = [MYSQL]
+    elif "both_databases" in marks and "one_database" not in marks and not runs_on_one:
+        products = [MARIADB, MYSQL]
     else:
         # Named as well, so that the tests on MariaDB of a module have their fixtures in common.
         products = [pytest.param(MARIADB, id=pytest.HIDDEN_PARAM)]

@@ -262,9 +262,8 @@ def test_of_several_patterns_the_server_uses_one_and_check_names_the_same_privil
     assert shop.check() == []
 
 
+@pytest.mark.mysql_only("MariaDB has no partial revokes")
 def test_partial_revokes_are_seen(shop, server_variable):
-    if not shop.is_mysql:
-        pytest.skip("MariaDB has no partial revokes")
     server_variable("partial_revokes", 1)
     shop.grant("ALL PRIVILEGES ON *.*")
     shop.root(shop.named("REVOKE INSERT ON {outbox}.* FROM ") + f"'{shop.user}'@'%'")
@@ -547,9 +546,8 @@ def test_a_probe_that_was_left_behind_is_removed(shop):
 # -- primary keys
 
 
+@pytest.mark.mysql_only("MariaDB has no sql_require_primary_key")
 def test_every_table_of_lately_has_a_primary_key(shop, server_variable):
-    if not shop.is_mysql:
-        pytest.skip("MariaDB has no sql_require_primary_key")
     shop.grant_least()
     server_variable("sql_require_primary_key", 1)
     shop.setup()
@@ -557,9 +555,8 @@ def test_every_table_of_lately_has_a_primary_key(shop, server_variable):
     assert shop.check() == []
 
 
+@pytest.mark.mysql_only("MariaDB generates no keys")
 def test_a_generated_invisible_key_is_used_whether_it_is_shown_or_not(shop, server_variable):
-    if not shop.is_mysql:
-        pytest.skip("MariaDB generates no keys")
     shop.grant_least()
     server_variable("sql_generate_invisible_primary_key", 1)
     shop.root(
@@ -574,3 +571,41 @@ def test_a_generated_invisible_key_is_used_whether_it_is_shown_or_not(shop, serv
     assert shop.check() == []
     assert shop.setup() == []
     assert shop.captured() == 3
+
+
+# -- an earlier version
+
+
+def test_the_privileges_of_earlier_versions_are_still_sufficient(shop):
+    shop.grant("CREATE, ALTER, TRIGGER, LOCK TABLES, SELECT, INSERT, UPDATE, DELETE ON {shop}.*")
+    shop.grant_role()
+    in_shop = {"LATELY_SOURCE_OUTBOX": "purchase_outbox"}
+    shop.setup(shop.settings(**in_shop))
+    shop.root("ALTER TABLE orders ADD COLUMN paid_by VARCHAR(20) NULL")
+    shop.setup(shop.settings(**in_shop, LATELY_SOURCE_COLUMNS="payment_method=paid_by"))
+    shop.write()
+    assert shop.stack.select("SELECT COUNT(*) FROM purchase_outbox") == [(3,)]
+    # Without DROP the table of the trial stays, but not its trigger.
+    triggers = "SELECT event_object_table FROM information_schema.triggers WHERE trigger_schema = DATABASE()"
+    assert shop.stack.select(triggers) == [("orders",)] * 3
+    found = shop.check(shop.settings(**in_shop, LATELY_SOURCE_COLUMNS="payment_method=paid_by"))
+    assert [(finding.result, finding.name.split()[1]) for finding in found] == [("warning", "DROP")]
+
+
+def test_a_second_setup_that_was_killed_between_its_statements_is_completed(shop, monkeypatch):
+    shop.grant_least()
+    shop.setup()
+    shop.root("ALTER TABLE orders ADD COLUMN paid_by VARCHAR(20) NULL")
+    renamed = shop.settings(LATELY_SOURCE_COLUMNS="payment_method=paid_by")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("source.install._drop", die)
+    with pytest.raises(KeyboardInterrupt):
+        shop.setup(renamed)
+    monkeypatch.undo()
+    assert shop.captured() == 6, "twice is better than never"
+    shop.setup(renamed)
+    assert shop.captured() == 3
+    assert len(shop.triggers()) == 3
