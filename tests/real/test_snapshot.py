@@ -142,6 +142,7 @@ def test_rows_that_are_changed_removed_and_added_meanwhile_are_in_the_end_as_sql
     stack.assert_topic_equals_sql()
 
 
+@pytest.mark.one_database("the saved progress is in Kafka; the other tests read from each type of key on both")
 def test_a_snapshot_that_was_killed_goes_on_where_it_was(stack: Stack, settings: Settings):
     stack.create_orders()
     rows = 4 * snapshot.SAVE_EVERY_ROWS

@@ -92,6 +92,7 @@ def limit_changelog(kafka: str, stack: Stack, limit: str) -> None:
     admin.incremental_alter_configs([resource])[resource].result()
 
 
+@pytest.mark.slow
 def test_a_source_killed_again_and_again_publishes_exactly_what_was_committed(stack: Stack):
     stack.create_orders()
     stack.setup()
@@ -229,6 +230,7 @@ def test_a_worker_that_is_told_to_stop_answers_503_or_nothing_and_never_wrong(st
     assert asking.result() <= {(200, 1), (503, 0), "refused"}
 
 
+@pytest.mark.slow
 def test_a_source_whose_connections_are_killed_goes_on_and_loses_nothing(stack: Stack):
     stack.create_orders()
     stack.setup()

@@ -115,7 +115,6 @@ def assert_equal_to_sql(stack: Stack, source: str) -> None:
     assert [row for row in values(customers, "day", "customers", "new", "repeating") if row[1]] == by_customer
 
 
-@pytest.mark.both_databases
 @pytest.mark.cost(21)
 def test_reports_equal_sql_and_the_live_tables_and_can_be_made_again_byte_for_byte(stack: Stack):
     stack.create_orders()

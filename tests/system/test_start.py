@@ -105,6 +105,7 @@ def test_a_worker_told_to_stop_commits_what_it_did_and_ends_with_0(stack: Stack)
     assert stack.committed("orders") == 200
 
 
+@pytest.mark.slow
 def test_of_two_sources_one_publishes_and_the_other_takes_over(stack: Stack):
     stack.create_orders()
     stack.setup()
