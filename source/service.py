@@ -118,6 +118,7 @@ class SourceService(Service):
             finally:
                 self._is_leading = False
                 self.watch = None
+                shared_metrics.set_problems(())
                 metrics.LEADER.set(0)
 
     async def _explain_lock_wait(self, exc: Exception) -> DatabaseAway | None:

@@ -106,6 +106,10 @@ def make_exact(shop: Stack, source: LocalProcess, worker: Worker) -> None:
     """Run the command that the log names; afterwards the tables are as SQL has it, and changes win."""
     eventually(lambda: [problem["kind"] for problem in shop.status()["problems"]] == ["restored"], within=40)
     assert shop.status()["guarantee"] == "none"
+    eventually(lambda: worker.get("/readyz?verbose").json["source_problems"] == ["restored"])
+    assert 'lately_source_problems{kind="restored"} 1.0' in worker.get("/metrics").text
+    assert "Problem: restored" in worker.get("/operator").text
+    assert worker.get(f"/v1/users/{USERS[0]}/purchases").json["meta"]["guarantee"] == "none"
     assert "run `lately verify --repair`" in source.tail(400)
     repaired = shop.lately("verify", "--repair", "--worker", f"http://127.0.0.1:{worker.port}")
     assert repaired.child.returncode == 0, repaired.tail()
