@@ -170,6 +170,9 @@ class SourceService(Service):
         connection = await asyncio.to_thread(connect, self.settings)
         try:
             self.settings = await asyncio.to_thread(locate_outbox, connection, self._given_settings)
+            # Such a server also refuses the statements that take the leader's lock.
+            if self.settings.source_mode == OUTBOX:
+                await asyncio.to_thread(server_rules.require_row_format, connection)
             async with source_state.open_reader(self.settings) as reader:
                 lock = await self._acquire_leadership(connection, reader)
                 states = reader.states
@@ -179,8 +182,6 @@ class SourceService(Service):
             watch = CaptureWatch(self.settings, states)
             watch.highest = await published_versions.read_highest(self.settings, self.topics, states)
             capture = await self._create_capture(connection, assessment, lock)
-            if self.settings.source_mode == OUTBOX:
-                await asyncio.to_thread(server_rules.require_row_format, connection)
             self._has_led, self.watch = True, watch
             metrics.LEADER.set(1)
             self._is_leading, self._acknowledged_at = True, time.monotonic()

@@ -86,7 +86,7 @@ def test_a_source_says_why_it_waits_when_the_binary_log_gets_statements(own_data
     # With the default isolation level the shop's statements are allowed.
     stack.insert(order(2))
     eventually(lambda: "binlog_format=STATEMENT" in source.tail(100), within=30)
-    eventually(lambda: source.tail(400).count("SET GLOBAL binlog_format = ROW") >= 2, within=30)
+    eventually(lambda: source.tail(400).count("SET GLOBAL binlog_format = ROW") >= 2, within=60)
     assert count_published(stack) == published, "the same rows were published again and again"
 
     stack.execute("SET GLOBAL binlog_format = ROW")
