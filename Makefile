@@ -30,8 +30,8 @@ crash: setup ## kill, freeze and rebalance workers, and compare all tables after
 faults: setup ## break servers, disks, networks and clocks under running workers, and compare all answers after each
 	@$(RUN) -m pytest -o timeout=1800 -m "faults or not faults" tests/faults
 
-fresh: ## run `make demo` and `make test` in a fresh Debian 13 as an ordinary user (needs root and debootstrap)
-	@sh local/fresh.sh $(FRESH)
+fresh: ## run `make demo` and `make test` (or FRESH="…") in a fresh Debian 13 as an ordinary user; needs root and debootstrap
+	@sh local/fresh.sh "$(FRESH)"
 
 soak: setup ## inject random faults for SOAK_MINUTES=30, compare all answers, and write bench/soak.md
 	@$(RUN) -m tests.faults.soak

@@ -32,9 +32,11 @@ if [ ! -e "$root" ]; then
 	mv "$root.new" "$root"
 fi
 
-# What a company's network needs: name servers, proxies, its own certificate authority, mirrors of pip and Maven.
+# What the network needs: name servers, how apt downloads, certificate authorities, mirrors of pip and Maven.
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
-cp /etc/apt/apt.conf.d/*proxy* "$root/etc/apt/apt.conf.d/" 2>/dev/null || true
+grep -ls '^ *Acquire::' /etc/apt/apt.conf /etc/apt/apt.conf.d/* | while read -r file; do
+	cp "$file" "$root/etc/apt/apt.conf.d/"
+done
 cp /etc/pip.conf "$root/etc/" 2>/dev/null || true
 mkdir -p "$root/usr/local/share/ca-certificates" "$root$home/.m2"
 cp /usr/local/share/ca-certificates/*.crt "$root/usr/local/share/ca-certificates/" 2>/dev/null || true
