@@ -161,9 +161,10 @@ def grant_statements(needs: Iterable[Need], account: str, granted: Grants | None
 
 
 def quote_account(account: str) -> str:
-    """Return user@host in SQL, with both parts quoted."""
+    """Return user@host in SQL, with both parts quoted. Without a host it is a role of MariaDB."""
     user, _, host = account.rpartition("@")
-    return "@".join("'" + part.replace("\\", "\\\\").replace("'", "''") + "'" for part in (user, host))
+    parts = (user, host) if host else (user,)
+    return "@".join("'" + part.replace("\\", "\\\\").replace("'", "''") + "'" for part in parts)
 
 
 def quote_name(name: str) -> str:

@@ -357,6 +357,25 @@ def test_a_definer_that_was_dropped_is_found_and_replaced(shop):
     assert len(shop.triggers()) == 3
 
 
+@pytest.mark.one_database("MySQL has no roles as definers")
+def test_a_role_may_be_the_definer(shop):
+    role = f"r{shop.stack.name[1:]}"
+    shop.setup(shop.root_settings())
+    shop.root(f"CREATE ROLE {role}", shop.named(f"GRANT SELECT, TRIGGER ON {{shop}}.orders TO {role}"))
+    for trigger in shop.triggers():
+        shop.root(
+            f"DROP TRIGGER {trigger.name}",
+            f"CREATE DEFINER={role} TRIGGER {trigger.name} AFTER {trigger.event} ON orders FOR EACH ROW {trigger.body}",
+        )
+    (finding,) = shop.check(shop.root_settings())
+    assert finding.fix == f"GRANT INSERT ON `{shop.outbox}`.`purchase_outbox` TO '{role}'"
+    shop.root(finding.fix)
+    assert shop.captured() == 3
+    assert shop.check(shop.root_settings()) == []
+    assert shop.setup(shop.root_settings()) == []
+    shop.root(f"DROP ROLE {role}")
+
+
 def test_a_definer_that_cannot_be_read_is_reported_with_a_way_to_find_out(shop):
     shop.grant_least()
     shop.setup(shop.root_settings())

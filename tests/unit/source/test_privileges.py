@@ -164,3 +164,8 @@ def test_a_grant_does_not_hide_what_the_account_has_by_another_pattern(present, 
     after = parse_grants([present, statement])
     assert after.has(Need("SELECT", "my_shop"))
     assert after.has(Need("INSERT", "my_shop"))
+
+
+def test_a_definer_without_a_host_is_a_role():
+    assert quote_account("clerk@") == "'clerk'"
+    assert quote_account("a@b@%") == "'a@b'@'%'"
