@@ -20,7 +20,7 @@ from local.database import start_database
 from local.database_server import DatabaseServer
 from local.downloads import MissingTool
 from local.shop import TABLE
-from source.mysql import Borrow, Connection, connect, connected, execute, fetch_row, prepare_session
+from source.mysql import SESSION, Borrow, Connection, connect, connected, execute, fetch_row
 from source.pool import ConnectionPool
 from source.user_rows import read_user_rows
 
@@ -119,7 +119,8 @@ def _open_plain(settings: Settings) -> Connection:
         password=settings.mysql_password, database=settings.mysql_database, charset="utf8mb4",
         collation="utf8mb4_general_ci", time_zone="+00:00", autocommit=True, use_pure=True,
     )  # fmt: skip
-    prepare_session(connection)
+    for _ in connection.cmd_query_iter(SESSION):
+        pass
     return connection
 
 

@@ -27,6 +27,16 @@ RowT = TypeVar("RowT", bound=tuple[object, ...])
 LOCK_WAIT_S = 10
 IDLE_TIMEOUT_S = 60
 
+#: Statements that prepare a session. The collation is given because MariaDB lacks the connector's
+#: default. wait_timeout: the server ends the connection of a frozen or lost leader, which also frees
+#: its lock. lock_wait_timeout: while a statement waits for a table's lock, the shop's statements wait
+#: behind it. They are one packet, because a worker sends them before each read.
+SESSION = (
+    "SET NAMES utf8mb4 COLLATE utf8mb4_general_ci, autocommit = 1, time_zone = '+00:00',"
+    f" wait_timeout = {IDLE_TIMEOUT_S}, lock_wait_timeout = {LOCK_WAIT_S};"
+    " SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+)
+
 #: Errors that only a change of the settings or of the account can solve.
 _REFUSALS = {
     errorcode.ER_ACCESS_DENIED_ERROR,
@@ -41,7 +51,7 @@ _REFUSALS = {
 }
 
 
-def connect(settings: Settings) -> Connection:
+def connect(settings: Settings) -> SecureConnection:
     """Open a connection with UTC, utf8mb4, autocommit and READ COMMITTED.
 
     With READ COMMITTED no read locks the shop's rows. Raises DatabaseRefused when the
@@ -57,14 +67,13 @@ def connect(settings: Settings) -> Connection:
         "charset": "utf8mb4",
         # MariaDB does not have the connector's default collation.
         "collation": "utf8mb4_general_ci",
-        "time_zone": "+00:00",
-        "autocommit": True,
         "connection_timeout": 10,
     }
     requires_tls = settings.mysql_tls not in ("DISABLED", "PREFERRED")
     try:
         connection = SecureConnection(tls.mysql_context(settings), requires_tls, **options)
-        prepare_session(connection)
+        for _ in connection.cmd_query_iter(SESSION):
+            pass
     except mysql.connector.Error as exc:
         raise _connection_error(settings, exc) from None
     return connection
@@ -75,15 +84,6 @@ def connected(settings: Settings) -> Iterator[Connection]:
     """Open a connection as `connect` does, and close it at the end of the block."""
     with closing(connect(settings)) as connection:
         yield connection
-
-
-def prepare_session(connection: Connection) -> None:
-    """Set the session variables that the connector does not set. Raises mysql.connector.Error."""
-    execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    # wait_timeout: the server ends the connection of a frozen or lost leader, which also frees its
-    # lock. lock_wait_timeout: while a statement waits for a table's lock, the shop's statements
-    # wait behind it.
-    execute(connection, f"SET SESSION wait_timeout = {IDLE_TIMEOUT_S}, lock_wait_timeout = {LOCK_WAIT_S}")
 
 
 @contextmanager

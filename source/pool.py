@@ -11,7 +11,8 @@ from typing import NamedTuple
 import mysql.connector
 
 from app.settings import Settings
-from source.mysql import Connection, connect, prepare_session
+from source.mysql import SESSION, Connection, connect
+from source.secure_connection import SecureConnection
 
 #: A connection is not used for longer, so that a change of the server's address, of its certificate
 #: or of the account has an effect. The server ends an idle connection later (IDLE_TIMEOUT_S).
@@ -22,7 +23,7 @@ RESET_TIMEOUT_S = 2
 
 
 class _Idle(NamedTuple):
-    connection: Connection
+    connection: SecureConnection
     opened_at: float
 
 
@@ -37,7 +38,7 @@ class ConnectionPool:
         settings: Settings,
         max_idle: int,
         clock: Callable[[], float] = time.monotonic,
-        connect: Callable[[Settings], Connection] = connect,
+        connect: Callable[[Settings], SecureConnection] = connect,
     ) -> None:
         self._settings, self._max_idle, self._clock, self._connect = settings, max_idle, clock, connect
         self._idle: list[_Idle] = []
@@ -95,17 +96,11 @@ class ConnectionPool:
             entry.connection.close()
 
 
-def _reset(connection: Connection) -> bool:
-    """Give the session the state after `connect`; return False if the connection is broken.
-
-    The server rolls back, frees locks and temporary tables, and forgets all variables of the
-    session.
-    """
+def _reset(connection: SecureConnection) -> bool:
+    """Give the session the state after `connect`; return False if the connection is broken."""
     connection.read_timeout = connection.write_timeout = RESET_TIMEOUT_S
     try:
-        if not connection.cmd_reset_connection():
-            return False
-        prepare_session(connection)
+        connection.reset_to(SESSION)
     except (mysql.connector.Error, OSError):
         return False
     connection.read_timeout = connection.write_timeout = None

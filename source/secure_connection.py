@@ -8,7 +8,7 @@ from typing import Any
 import mysql.connector
 from mysql.connector.authentication import MySQLAuthenticator
 from mysql.connector.connection import MySQLConnection
-from mysql.connector.constants import ClientFlag
+from mysql.connector.constants import ClientFlag, ServerCmd
 from mysql.connector.errorcode import CR_SSL_CONNECTION_ERROR
 from mysql.connector.network import MySQLTCPSocket
 
@@ -40,6 +40,17 @@ class SecureConnection(MySQLConnection):
         except BaseException:
             self.close()
             raise
+
+    def reset_to(self, statements: str) -> None:
+        """Reset the session and execute statements, separated by semicolons, that return no rows.
+
+        The server rolls back, frees locks and temporary tables, and forgets the variables of the
+        session. `cmd_reset_connection` of the connector sends three more statements. Raises
+        mysql.connector.Error.
+        """
+        self._handle_ok(self._send_cmd(ServerCmd.RESET_CONNECTION))
+        for _ in self.cmd_query_iter(statements):
+            pass
 
     def _do_handshake(self) -> None:
         super()._do_handshake()
