@@ -19,9 +19,6 @@ from source.outbox_table import quoted_outbox
 
 log = logging.getLogger(__name__)
 
-#: A clock may be set back by this time (microseconds).
-_CLOCK_STEP = 1_000_000
-
 
 class Outbox:
     """Reads the outbox: call `read_rows`, publish the rows, then call `mark_published`."""
@@ -101,7 +98,7 @@ class Outbox:
             return True
         marked, time = assigned_before or (0, 0)
         low = {row_id: created_at for row_id, created_at in self._created_at.items() if row_id <= highest}
-        if any(row_id <= marked and created_at > time + _CLOCK_STEP for row_id, created_at in low.items()):
+        if any(row_id <= marked and created_at > time for row_id, created_at in low.items()):
             return True
         # A newer row may have a small id because its transaction has just committed late.
         is_possible = any(created_at > time for created_at in low.values())

@@ -106,8 +106,10 @@ class SourceService(Service):
             except (*_TRANSIENT, *_FATAL) as exc:
                 diagnosis = await diagnose(self.settings, exc) if isinstance(exc, KafkaError) else None
                 error = diagnosis or await self._explain_lock_wait(exc) or exc
-                # The command has connected before: the server refuses what it accepted at the start.
-                if isinstance(error, _FATAL) and not isinstance(error, DatabaseRefused):
+                # What was right at the start may become right again: the server refuses a login that it
+                # accepted, or an outbox is dropped.
+                may_recover = isinstance(error, DatabaseRefused) or (self._has_led and isinstance(error, BadSource))
+                if isinstance(error, _FATAL) and not may_recover:
                     self.fatal_error = error
                     raise error from None
                 has_published = self.published > published_before

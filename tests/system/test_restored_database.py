@@ -187,6 +187,33 @@ def test_ids_that_begin_again_get_versions_above_the_published_ones(shop: Stack,
     assert source.is_running, source.tail()
 
 
+def test_a_source_that_may_not_alter_the_outbox_publishes_nothing_until_setup_has_run(shop: Stack):
+    user, (database, outbox) = f"u{shop.name[1:]}", schemas(shop)
+    shop.execute(f"CREATE USER '{user}'@'%' IDENTIFIED BY ''")
+    try:
+        shop.execute(f"GRANT SELECT, TRIGGER ON `{database}`.* TO '{user}'@'%'")
+        shop.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, LOCK TABLES ON `{outbox}`.* TO '{user}'@'%'")
+        source = shop.source(LATELY_MYSQL_USER=user, LATELY_MYSQL_PASSWORD="")
+        place(shop, 0, 5)
+        eventually(shop.outbox_is_empty, within=30)
+        first = shop.select(f"SELECT first_version FROM {shop.outbox('_state')}")[0][0]
+        for price in range(20):
+            shop.execute(f"UPDATE orders SET price = {price}")
+        eventually(shop.outbox_is_empty, within=30)
+        shop.execute(f"ALTER TABLE {shop.outbox()} AUTO_INCREMENT = {first}")
+        shop.execute("UPDATE orders SET price = 99")
+        eventually(lambda: [problem["kind"] for problem in shop.status()["problems"]] == ["restored"], within=40)
+        eventually(lambda: "as a user who may alter the outbox" in shop.status()["reasons"], within=30)
+        assert shop.count_outbox() == 5
+        shop.setup(None)
+        eventually(shop.outbox_is_empty, within=30)
+        eventually(shop.assert_topic_equals_sql, within=30)
+        assert "run `lately verify --repair`, which" in shop.status()["reasons"]
+        assert source.is_running, source.tail()
+    finally:
+        shop.execute(f"DROP USER '{user}'@'%'")
+
+
 def test_a_crash_before_rows_are_deleted_repeats_them_and_is_no_restored_database(shop: Stack):
     source = shop.source(LATELY_SOURCE_BATCH_ROWS="5")
     for number in range(4):

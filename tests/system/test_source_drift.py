@@ -135,3 +135,17 @@ def test_an_outbox_that_is_dropped_does_not_end_the_source(shop: Stack):
     eventually(lambda: reported(shop), within=20)
     eventually(shop.assert_topic_equals_sql, within=20)
     assert source.is_running, source.tail()
+
+
+def test_a_schema_of_the_outbox_that_is_dropped_does_not_end_the_source(shop: Stack):
+    source = started(shop)
+    shop.insert(order(1))
+    eventually(shop.outbox_is_empty, within=10)
+    schema = shop.outbox().partition(".")[0]
+    shop.execute(f"DROP DATABASE {schema}")
+    eventually(lambda: "run `lately source setup`" in source.tail(400), within=30)
+    shop.setup(None)
+    shop.insert(order(2))
+    eventually(lambda: reported(shop), within=60)
+    eventually(shop.assert_topic_equals_sql, within=20)
+    assert source.is_running, source.tail()
