@@ -5,6 +5,7 @@ A time is stored as whole microseconds since 1970 UTC, an amount as a decimal st
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from decimal import Context, Decimal
 
@@ -15,6 +16,8 @@ DAY_US = 24 * HOUR_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: The context for exact sums. A price has up to 28 digits; a sum of 10^32 prices fits into 60.
 EXACT = Context(prec=60)
+
+_FRACTION = re.compile(r"\.([0-9]+)")
 
 
 def microseconds(time: datetime) -> int:
@@ -36,8 +39,10 @@ def rfc3339(microseconds: int) -> str:
 def parse_rfc3339(text: str) -> datetime:
     """Parse RFC 3339 text with Z or an offset; the result has no time zone if the text has none.
 
-    A fraction must have three or six digits. Raises ValueError.
+    Digits after the microseconds are ignored. Raises ValueError.
     """
+    # Python 3.10 accepts only fractions with three or six digits.
+    text = _FRACTION.sub(lambda fraction: f".{fraction[1][:6]:0<6}", text)
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 

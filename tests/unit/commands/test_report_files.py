@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -68,9 +69,11 @@ def test_csv_has_the_header_as_comments_and_every_text_in_quotes():
     body = [line for line in lines if not line.startswith("#")]
     assert body == ["product_name,purchases,revenue", '"tea",1,1.00', '"#1",1,1.00']
     assert formats.encode(none, "csv").decode().splitlines()[-2:] == [",1,1.00", '"",1,1.00']
-    text = formats.encode(ONE, "csv").decode()
+    text, nasty = formats.encode(ONE, "csv").decode(), NASTY
+    if sys.version_info < (3, 11):  # its reader refuses this character
+        text, nasty = text.replace("\0", ""), nasty.replace("\0", "")
     *_, last = csv.reader(line for line in text.splitlines() if not line.startswith("#"))
-    assert last == [NASTY, "2", "5.0000000001"]
+    assert last == [nasty, "2", "5.0000000001"]
 
 
 def test_a_table_cannot_command_the_terminal_and_a_page_runs_nothing():
