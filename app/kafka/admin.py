@@ -78,16 +78,20 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: Mappin
         # Another worker that starts at the same time may have created the topic.
         if code not in (0, TopicAlreadyExistsError.errno):
             raise BadTopic(f"topic {name} could not be created: {message or for_code(code).__name__}")
-    await _wait_until_listed(admin, set(missing))
-    await _wait_for_leaders(settings, {name: topics[name].partitions or settings.partitions for name in missing})
+    await _wait_for_leaders(settings, await _wait_until_listed(admin, set(missing)))
 
 
-async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> None:
-    """Wait until the metadata contains new topics, which takes longer on a busy machine."""
+async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> dict[str, int]:
+    """Wait until the metadata contains new topics, which takes longer on a busy machine.
+
+    Return the number of partitions of each: another client may have created the topic.
+    """
+    counts: dict[str, int] = {}
 
     async def unlisted() -> list[str]:
         described = await admin.describe_topics(sorted(names))
-        return [topic["topic"] for topic in described if topic["error_code"] or not topic["partitions"]]
+        counts.update({topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]})
+        return [name for name in sorted(names) if not counts.get(name)]
 
     pending = await poll_until(unlisted, BROKER_TIMEOUT_S, METADATA_POLL_S, is_done=operator.not_)
     if pending:
@@ -95,6 +99,7 @@ async def _wait_until_listed(admin: AIOKafkaAdminClient, names: set[str]) -> Non
             f"topics {', '.join(pending)} were created, but {BROKER_TIMEOUT_S} s later the broker does not list "
             "them: look at its log and load, then start again"
         )
+    return counts
 
 
 async def _wait_for_leaders(settings: Settings, partitions: Mapping[str, int]) -> None:
