@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
 
 import mysql.connector
 from aiokafka.errors import KafkaError
@@ -15,28 +14,22 @@ from mode import Service
 from mysql.connector import errorcode
 
 from app import metrics as shared_metrics
-from app import otel
 from app.control import generation, source_state
-from app.control.source_state import LeaderStatus, SourceStateReader, SourceStates
+from app.control.source_state import SourceStateReader, SourceStates
 from app.errors import BadSource, DatabaseAway, DatabaseRefused, Refused, ServerAway, WrongGeneration
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
-from app.logs import event_fields
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
-from domain import dead_letters
-from domain.events import TYPES, read_references
-from domain.partitioning import partition_of
-from source import guarantee, lock_waits, locks, metrics, published_versions, server_rules, snapshot_requests
+from source import lock_waits, locks, metrics, published_versions, server_rules, snapshot_requests
 from source.capture_watch import CaptureWatch
-from source.events import OutgoingRecord, build_records
 from source.guarantee import Guarantee
+from source.leadership import CHECK_INTERVAL_S, Capture, Leadership, Progress, assess
 from source.locks import HeldLock
-from source.mysql import Connection, connect, read_server_name, read_server_time
+from source.mysql import Connection, connect
 from source.outbox import Outbox
-from source.outbox_row import OutboxRow
 from source.outbox_table import locate_outbox
-from source.publisher import Publisher, open_publisher
+from source.publisher import open_publisher
 from source.watermark import Watermark
 
 log = logging.getLogger(__name__)
@@ -44,28 +37,15 @@ log = logging.getLogger(__name__)
 MIN_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 REPORT_INTERVAL_S = 10.0
-CHECK_INTERVAL_S = 5.0
-ASSESSMENT_INTERVAL_S = 60.0
-STATUS_INTERVAL_S = 1.0
-#: A batch of this many rows costs the database, Kafka and the workers about as much as a batch of
-#: one row. After a smaller batch the source pauses.
-SMALL_BATCH_ROWS = 100
-#: The pause after a change. Each further pause without a change is twice as long, up to
-#: LATELY_SOURCE_POLL_MS.
-MIN_PAUSE_S = 0.01
-#: A read that takes longer is logged; also the interval at which a waiting source checks a lock.
-SLOW_READ_S = LOCK_POLL_S = 0.5
+#: The interval at which a waiting source checks a lock.
+LOCK_POLL_S = 0.5
 #: Duration of one attempt to become the leader.
 LOCK_WAIT_S = 1.0
 
 #: Errors after which publishing is retried.
 _TRANSIENT = (mysql.connector.Error, KafkaError, ServerAway, OSError)
-#: Errors of a table or a column that does not exist.
-_MISSING = (errorcode.ER_NO_SUCH_TABLE, errorcode.ER_BAD_FIELD_ERROR, errorcode.ER_BAD_DB_ERROR)
 #: Errors that a retry cannot solve.
 _FATAL = (BadSource, Refused, WrongGeneration)
-
-Capture = Outbox | Watermark
 
 
 class SourceService(Service):
@@ -80,12 +60,10 @@ class SourceService(Service):
         #: `settings` without the name of an outbox that exists: `setup` may move it.
         self._given_settings = settings
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.published = self.reported = 0
+        self.progress, self._reported = Progress(), 0
         self._is_leading = self._has_led = False
         #: What is wrong with the shop's table, the triggers and the outbox while this source leads.
         self.watch: CaptureWatch | None = None
-        #: Time of the monotonic clock at which Kafka acknowledged a record for the last time.
-        self._acknowledged_at = 0.0
         #: The error that ended the source; the command prints it and exits with its code.
         self.fatal_error: BadSource | Refused | WrongGeneration | None = None
 
@@ -100,7 +78,7 @@ class SourceService(Service):
     async def _run(self) -> None:
         backoff = MIN_BACKOFF_S
         while not self.should_stop:
-            published_before = self.published
+            published_before = self.progress.published
             try:
                 await self._lead_and_publish()
             except (*_TRANSIENT, *_FATAL) as exc:
@@ -112,7 +90,7 @@ class SourceService(Service):
                 if isinstance(error, _FATAL) and not may_recover:
                     self.fatal_error = error
                     raise error from None
-                has_published = self.published > published_before
+                has_published = self.progress.published > published_before
                 backoff = MIN_BACKOFF_S if has_published else min(backoff * 2, MAX_BACKOFF_S)
                 metrics.FAILURES.labels(_cause(exc)).inc()
                 log.warning("publishing stopped (%s); trying again in %.1f s, nothing is lost", error, backoff)
@@ -154,7 +132,7 @@ class SourceService(Service):
         """End the source when Kafka refuses this client: the producer would retry without end."""
         while not self.should_stop:
             await self.sleep(CHECK_INTERVAL_S)
-            if self._is_leading and time.monotonic() - self._acknowledged_at > CHECK_INTERVAL_S:
+            if self._is_leading and time.monotonic() - self.progress.acknowledged_at > CHECK_INTERVAL_S:
                 error = await diagnose(self.settings)
                 if isinstance(error, Refused):
                     self.fatal_error = error
@@ -162,9 +140,9 @@ class SourceService(Service):
 
     @Service.timer(REPORT_INTERVAL_S)
     async def _report(self) -> None:
-        if self.published != self.reported:
-            log.info("%d events published since the start", self.published)
-            self.reported = self.published
+        if self.progress.published != self._reported:
+            log.info("%d events published since the start", self.progress.published)
+            self._reported = self.progress.published
 
     async def _lead_and_publish(self) -> None:
         """Become the leader and publish until an error, a stop or a handover."""
@@ -180,20 +158,24 @@ class SourceService(Service):
                 states = reader.states
             if lock is None:
                 return
-            assessment = await asyncio.to_thread(self._assess, connection)
+            assessment = await asyncio.to_thread(assess, connection, self.settings)
             watch = CaptureWatch(self.settings, states)
             watch.highest = await published_versions.read_highest(self.settings, self.topics, states)
             capture = await self._create_capture(connection, assessment, lock)
             self._has_led, self.watch = True, watch
             metrics.LEADER.set(1)
-            self._is_leading, self._acknowledged_at = True, time.monotonic()
+            self._is_leading, self.progress.acknowledged_at = True, time.monotonic()
             async with open_publisher(self.settings, self.topics) as publisher:
                 publisher.offsets = await self._read_end_offsets()
                 log.info(
                     "publishing %s.%s to %s (%s, %s)", self.settings.mysql_database, self.settings.source_table,
                     self.topics.orders.name, self.settings.source_mode, assessment.level,
                 )  # fmt: skip
-                await self._publish(connection, lock, capture, publisher, assessment, watch)
+                leadership = Leadership(
+                    self, self.settings, self.topics, self.name, self.progress,
+                    connection, lock, capture, publisher, assessment, watch,
+                )  # fmt: skip
+                await leadership.publish()
         finally:
             if lock is not None:
                 await asyncio.to_thread(lock.release)
@@ -248,159 +230,6 @@ class SourceService(Service):
             raise BadSource(f"there is no watermark of {table} yet: run `lately source setup` first")
         is_proven = assessment.level == source_state.PROVEN
         return await asyncio.to_thread(Watermark, connection, self.settings, state, is_proven)
-
-    async def _publish(
-        self,
-        connection: Connection,
-        lock: HeldLock,
-        capture: Capture,
-        publisher: Publisher,
-        assessment: Guarantee,
-        watch: CaptureWatch,
-    ) -> None:
-        name = f"/mysql/{read_server_name(connection)}/{self.settings.mysql_database}/{self.settings.source_table}"
-        max_pause, pause = self.settings.source_poll_ms / 1000, MIN_PAUSE_S
-        await watch.observe(connection, publisher)
-        await self._follow_restored_table(connection, capture, publisher, watch)
-        checked_at = assessed_at = time.monotonic()
-        status_at = 0.0
-        while not self.should_stop:
-            now = time.monotonic()
-            if now - checked_at > CHECK_INTERVAL_S:
-                was_blocked = watch.is_blocked
-                await watch.observe(connection, publisher)
-                await self._follow_restored_table(connection, capture, publisher, watch)
-                checked_at = now
-                if was_blocked and not watch.is_blocked and isinstance(capture, Watermark):
-                    return  # the columns may have other names or types: begin anew
-            if now - assessed_at > ASSESSMENT_INTERVAL_S:
-                assessment = await asyncio.to_thread(self._assess, connection)
-                assessed_at = now
-                if isinstance(capture, Watermark):
-                    capture.proven = assessment.level == source_state.PROVEN
-            published = 0
-            if not watch.is_blocked:
-                try:
-                    published = await self._publish_batch(connection, capture, publisher, watch, name)
-                except mysql.connector.Error as exc:
-                    if exc.errno not in _MISSING:
-                        raise
-                    await watch.observe(connection, publisher)
-                    if not watch.is_blocked:
-                        raise
-            if published:
-                pause = min(MIN_PAUSE_S, max_pause)
-            if published < min(SMALL_BATCH_ROWS, self.settings.source_batch_rows):
-                await self.sleep(pause)
-            if not published:
-                pause = min(pause * 2, max_pause)
-            if now - status_at > STATUS_INTERVAL_S:
-                await asyncio.to_thread(lock.require)
-                if await asyncio.to_thread(locks.find_holder, connection, self.settings, locks.HANDOVER):
-                    return
-                await self._write_status(connection, capture, publisher, assessment, watch)
-                status_at, self._acknowledged_at = now, time.monotonic()
-
-    async def _follow_restored_table(
-        self, connection: Connection, capture: Capture, publisher: Publisher, watch: CaptureWatch
-    ) -> None:
-        """In watermark mode: read the ids that a restored table assigns again."""
-        if isinstance(capture, Watermark) and not watch.is_blocked:
-            if await asyncio.to_thread(capture.begin_anew_if_restored):
-                await watch.note_restored(connection, publisher, capture)
-
-    async def _publish_batch(
-        self, connection: Connection, capture: Capture, publisher: Publisher, watch: CaptureWatch, name: str
-    ) -> int:
-        """Publish the next changes and return their number. The order of the steps makes it safe:
-
-        1. Read them.
-        2. Send them in their order and wait until Kafka has acknowledged all.
-        3. Mark them as published.
-
-        After a crash between the steps they are published again; repeats change nothing downstream.
-        """
-        # 1.
-        began = time.monotonic()
-        rows = await asyncio.to_thread(capture.read_rows)
-        duration = time.monotonic() - began
-        metrics.POLL.set(duration)
-        if duration > SLOW_READ_S:
-            log.warning("a read of changes took %.1f s: is a transaction open for a long time?", duration)
-        if isinstance(capture, Outbox) and await asyncio.to_thread(
-            capture.has_reused_ids, watch.highest, watch.assigned_before
-        ):
-            # The versions of these rows are below published ones; `observe` gives them new ones.
-            await watch.observe(connection, publisher, has_reused_ids=True)
-            return 0
-        # 2.
-        if rows:
-            records = [(row, record) for row in rows for record in self._build_records(row, name)]
-            with otel.publishing(self.topics.orders.name, self._traced_events(records)):
-                await publisher.publish(record for _, record in records)
-            watch.note_published(rows)
-        # 3.
-        await asyncio.to_thread(capture.mark_published, rows)
-        self.published += len(rows)
-        return len(rows)
-
-    def _traced_events(self, records: list[tuple[OutboxRow, OutgoingRecord]]) -> Iterator[tuple[str | None, str, int]]:
-        """Yield (traceparent, event id, partition) of each event."""
-        for row, record in records:
-            if record.event_id is not None:
-                yield row.traceparent, record.event_id, partition_of(record.key or b"", self.settings.partitions)
-
-    def _build_records(self, row: OutboxRow, name: str) -> list[OutgoingRecord]:
-        records = build_records(row, name, self.topics, self.settings)
-        letter = records[0]
-        if letter.topic == self.topics.orders_dead.name:
-            headers = dict(letter.headers)
-            shared_metrics.DEAD_LETTERS.labels(headers[f"{dead_letters.HEADER_PREFIX}exception"].decode()).inc()
-            reason = headers[f"{dead_letters.HEADER_PREFIX}message"].decode()
-            order_id, _ = read_references(letter.value)
-            extra = event_fields(order_id, row.traceparent, topic=letter.topic)
-            effect = "; its purchase is taken back" if len(records) > 1 else ""
-            log.warning("row %d goes to %s: %s%s", row.id, letter.topic, reason, effect, extra=extra)
-        # Only known types, because a row that no trigger wrote can have any.
-        metrics.PUBLISHED.labels(row.type.rpartition(".")[2] if row.type in TYPES else "unknown").inc()
-        return records
-
-    async def _write_status(
-        self,
-        connection: Connection,
-        capture: Capture,
-        publisher: Publisher,
-        assessment: Guarantee,
-        watch: CaptureWatch,
-    ) -> None:
-        """Write the status of this source to Kafka, for the next leader and for the workers."""
-        now = await asyncio.to_thread(read_server_time, connection)
-        watch.note_time(now)
-        oldest_s = 0.0 if capture.oldest is None else max(0.0, (now - capture.oldest) / 1e6)
-        shared_metrics.OLDEST_PENDING_CHANGE.set(oldest_s)
-        assessment = guarantee.with_problems(assessment, watch.messages)
-        level = assessment.level
-        if isinstance(capture, Watermark):
-            metrics.WATERMARK_AGE.set(capture.age_s)
-            await publisher.write_states(capture.resume_state())
-            if level == source_state.PROVEN and not capture.proven:
-                level = source_state.TIMED
-        for name in source_state.GUARANTEE_LEVELS:
-            shared_metrics.GUARANTEE.labels(name).set(name == level)
-        await publisher.write_states(
-            LeaderStatus(
-                mode=self.settings.source_mode, guarantee=level, reasons=assessment.reasons,
-                unseen_changes=(*capture.unseen, *assessment.unseen), as_of=capture.as_of, offsets=publisher.offsets,
-                oldest_pending_s=oldest_s, written_at=now, leader=self.name, problems=watch.to_status(),
-                highest_version=watch.highest,
-            )
-        )  # fmt: skip
-
-    def _assess(self, connection: Connection) -> Guarantee:
-        assessment = guarantee.assess(connection, self.settings)
-        for reason in assessment.reasons:
-            log.warning("guarantee %s: %s", assessment.level, reason)
-        return assessment
 
     async def _read_end_offsets(self) -> dict[int, int]:
         """Return the end offsets of `orders`: the last events of a previous leader are below them.
