@@ -191,7 +191,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "mysql_only" in marks:
         products = [MYSQL]
     elif "both_databases" in marks and "one_database" not in marks and not runs_on_one:
-        products = [MARIADB, MYSQL]
+        slow = {product for mark in metafunc.definition.iter_markers("slow_on") for product in mark.args}
+        products = [
+            pytest.param(product, marks=pytest.mark.slow) if product in slow else product
+            for product in (MARIADB, MYSQL)
+        ]
     else:
         # Named as well, so that the tests on MariaDB of a module have their fixtures in common.
         products = [pytest.param(MARIADB, id=pytest.HIDDEN_PARAM)]

@@ -26,7 +26,7 @@ DATA = (
     "product_name VARCHAR(80), user_id VARCHAR(20), price DECIMAL(9,2), ordered_at DATETIME(6),"
     " payment_method VARCHAR(20), category VARCHAR(20)"
 )
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.slow_on("mariadb")]
 
 #: More than two chunks, and no multiple of one.
 ROWS = 2 * snapshot.CHUNK_ROWS + 777

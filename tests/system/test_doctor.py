@@ -20,6 +20,7 @@ def doctor(stack: Stack, **env: str) -> tuple[int, dict[str, str], list[dict]]:
 
 
 @pytest.mark.both_databases
+@pytest.mark.slow_on("mariadb")
 @pytest.mark.cost(27)
 def test_a_shop_is_led_from_nothing_to_healthy(stack: Stack):
     stack.create_orders()

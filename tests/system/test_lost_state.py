@@ -194,6 +194,7 @@ def killed_in_the_middle(stack: Stack) -> None:
     worker.kill()
 
 
+@pytest.mark.slow_on("mariadb")
 @pytest.mark.cost(30)
 def test_purchases_that_orders_has_forgotten_come_back_from_mysql_by_themselves(stack: Stack):
     stack.create_orders()

@@ -16,7 +16,7 @@ from source.installed_triggers import EVENTS
 from tests.kit.eventually import eventually
 from tests.kit.stack import Stack, Worker
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.cost(40)]
+pytestmark = [pytest.mark.both_databases, pytest.mark.slow_on("mariadb"), pytest.mark.cost(30)]
 
 AT = datetime(2026, 1, 31, 12)
 USERS = [f"user-{number}" for number in range(5)]
@@ -164,6 +164,7 @@ def kinds(shop: Stack) -> set[str]:
     return {problem["kind"] for problem in shop.status()["problems"]}
 
 
+@pytest.mark.slow
 def test_gh_ost_without_triggers_is_reported_and_exact_after_setup_and_verify(shop: Stack, worker: Worker):
     with trading(shop) as statements:
         wait_for_trade(statements)
@@ -191,6 +192,7 @@ def test_gh_ost_that_carries_the_triggers_over_misses_nothing(shop: Stack, worke
     assert kinds(shop) == set()
 
 
+@pytest.mark.slow
 def test_pt_online_schema_change_that_preserves_the_triggers_is_reported_and_exact_after_verify(
     shop: Stack, worker: Worker
 ):

@@ -17,7 +17,7 @@ from source.outbox_table import with_outbox
 from tests.kit.eventually import eventually
 from tests.kit.stack import Servers, Stack, Worker
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.cost(40)]
+pytestmark = [pytest.mark.both_databases, pytest.mark.slow_on("mariadb"), pytest.mark.cost(20)]
 
 AT = datetime(2026, 1, 31, 12)
 USERS = [f"user-{number}" for number in range(5)]
@@ -122,7 +122,10 @@ def make_exact(shop: Stack, source: LocalProcess, worker: Worker) -> None:
     assert source.is_running, source.tail()
 
 
-@pytest.mark.parametrize("writes_first", [False, True], ids=["before any write", "after writes"])
+@pytest.mark.parametrize(
+    "writes_first",
+    [pytest.param(False, id="before any write", marks=pytest.mark.slow), pytest.param(True, id="after writes")],
+)
 def test_a_dump_restored_on_another_server_is_exact_after_the_command_that_the_log_names(
     shop: Stack, second: Stack, database_artifacts: Artifacts, writes_first: bool
 ):
@@ -138,6 +141,7 @@ def test_a_dump_restored_on_another_server_is_exact_after_the_command_that_the_l
     make_exact(second, source, worker)
 
 
+@pytest.mark.slow
 def test_a_dump_restored_under_a_running_source_is_exact_after_the_command(shop: Stack, database_artifacts: Artifacts):
     source, worker = running(shop)
     saved, source = back_up(shop, database_artifacts, source)
@@ -146,6 +150,7 @@ def test_a_dump_restored_under_a_running_source_is_exact_after_the_command(shop:
     make_exact(shop, source, worker)
 
 
+@pytest.mark.slow
 def test_a_dump_without_the_outbox_is_exact_after_setup_and_the_command(
     shop: Stack, second: Stack, database_artifacts: Artifacts
 ):
@@ -164,7 +169,9 @@ def test_a_dump_without_the_outbox_is_exact_after_setup_and_the_command(
     make_exact(second, second.source(), worker)
 
 
-@pytest.mark.parametrize("is_killed", [False, True], ids=["running", "killed"])
+@pytest.mark.parametrize(
+    "is_killed", [pytest.param(False, id="running", marks=pytest.mark.slow), pytest.param(True, id="killed")]
+)
 def test_ids_that_begin_again_get_versions_above_the_published_ones(shop: Stack, is_killed: bool):
     place(shop, 0, 5)
     source = shop.source()
@@ -187,6 +194,7 @@ def test_ids_that_begin_again_get_versions_above_the_published_ones(shop: Stack,
     assert source.is_running, source.tail()
 
 
+@pytest.mark.slow
 def test_a_source_that_may_not_alter_the_outbox_publishes_nothing_until_setup_has_run(shop: Stack):
     user, (database, outbox) = f"u{shop.name[1:]}", schemas(shop)
     shop.execute(f"CREATE USER '{user}'@'%' IDENTIFIED BY ''")
@@ -227,7 +235,9 @@ def test_a_crash_before_rows_are_deleted_repeats_them_and_is_no_restored_databas
 
 
 @pytest.mark.group("watermark")
-@pytest.mark.parametrize("is_killed", [False, True], ids=["running", "killed"])
+@pytest.mark.parametrize(
+    "is_killed", [pytest.param(False, id="running", marks=pytest.mark.slow), pytest.param(True, id="killed")]
+)
 def test_a_numbered_table_that_is_restored_is_exact_after_the_command(
     watermark_stack: Stack, database_artifacts: Artifacts, is_killed: bool
 ):

@@ -133,6 +133,7 @@ def test_the_watermark_stays_below_an_open_transaction_also_over_a_kill(watermar
     stack.assert_topic_equals_sql()
 
 
+@pytest.mark.slow_on("mariadb")
 @pytest.mark.cost(20)
 @pytest.mark.parametrize(("kills", "rows"), [(3, 1_500), pytest.param(8, 4_000, marks=pytest.mark.slow)])
 def test_a_source_killed_at_any_moment_under_eight_writers_publishes_exactly_what_was_committed(

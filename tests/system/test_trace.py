@@ -44,6 +44,7 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
+@pytest.mark.slow_on("mysql")
 @pytest.mark.cost(60)
 def test_the_life_of_an_order_is_told_without_a_search_and_is_what_the_topics_say(stack: Stack):
     shop = stack

@@ -51,6 +51,7 @@ def assert_shown(worker: Worker, expected: dict[str, str]) -> None:
     eventually(lambda: worker.totals("Phone") == (len(expected), f"{cents / 100:.2f}"), within=20)
 
 
+@pytest.mark.slow_on("mariadb")
 @pytest.mark.cost(30)
 def test_a_purchase_is_shown_while_its_row_obeys_the_rules_and_only_then(stack: Stack):
     stack.env["LATELY_FALLBACK_PER_S"] = "100"
