@@ -1,4 +1,4 @@
-"""What happened to the triggers and the database since `setup`: pure functions on CaptureState.
+"""History of the triggers and the database since `setup`: pure functions on CaptureState.
 
 Times are microseconds since 1970, by the clock of the shop's database.
 """
@@ -12,7 +12,7 @@ import msgspec
 from app.control.source_state import CaptureState, VerifyResult
 from domain.values import rfc3339
 from source import drift
-from source.drift import Problem
+from source.drift import CaptureProblem
 
 
 class Observation(NamedTuple):
@@ -24,7 +24,7 @@ class Observation(NamedTuple):
     #: Name of the database server.
     server: str
     capture: drift.Capture
-    problems: list[Problem]
+    problems: list[CaptureProblem]
     #: The highest published version.
     highest: int
     #: Rows of the outbox have ids that were assigned before.
@@ -87,7 +87,7 @@ def after_verification(state: CaptureState, verified: VerifyResult | None) -> Ca
     return state
 
 
-def with_history(state: CaptureState, problems: list[Problem], is_refused: bool) -> list[Problem]:
+def with_history(state: CaptureState, problems: list[CaptureProblem], is_refused: bool) -> list[CaptureProblem]:
     """Add to `problems` since when changes are lost, and which ones may be missing now.
 
     `is_refused`: versions could not be begun anew in the database.
@@ -98,7 +98,7 @@ def with_history(state: CaptureState, problems: list[Problem], is_refused: bool)
         step = "run `lately verify --repair`, which makes the tables equal to it"
         if is_refused:
             step = "run `lately source setup` as a user who may alter the outbox, then `lately verify --repair`"
-        problems.insert(0, Problem(drift.RESTORED, f"{cause}: {step}"))
+        problems.insert(0, CaptureProblem(drift.RESTORED, f"{cause}: {step}"))
     if state.missed_since is None:
         return problems
     since = rfc3339(state.missed_since)
@@ -106,9 +106,9 @@ def with_history(state: CaptureState, problems: list[Problem], is_refused: bool)
         return [_add_time(problem, since) if problem.loses_changes else problem for problem in problems]
     cause = f"changes of {state.table} between {since} and {rfc3339(state.missed_until)} may be missing"
     steps = "`lately verify --repair` finds and repairs them, `lately source setup` publishes the present rows anew"
-    return [Problem(drift.MISSED, f"{cause}: {steps}"), *problems]
+    return [CaptureProblem(drift.MISSED, f"{cause}: {steps}"), *problems]
 
 
-def _add_time(problem: Problem, since: str) -> Problem:
+def _add_time(problem: CaptureProblem, since: str) -> CaptureProblem:
     cause, separator, fix = problem.message.partition(": ")
     return problem._replace(message=f"{cause} since {since}{separator}{fix}")

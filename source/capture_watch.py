@@ -1,4 +1,4 @@
-"""What the running source knows about its capture: present problems, and changes that may be missing."""
+"""Observation of the capture by the running source: present problems, and changes that may be missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.errors import BadSource
 from app.settings import OUTBOX, Settings
 from source import capture_history, drift, versions
 from source.capture_history import Observation
-from source.drift import Problem
+from source.drift import CaptureProblem
 from source.drift_reader import read_capture
 from source.mysql import Connection, read_server_name, read_server_time
 from source.outbox_row import OutboxRow
@@ -44,7 +44,7 @@ class CaptureWatch:
         self.state = stored if stored is not None and stored.table == self._table else None
         #: The content of source-state; `lately verify` stores there that nothing is missing.
         self.states = states
-        self.problems: list[Problem] = []
+        self.problems: list[CaptureProblem] = []
         #: The highest published version, and a time at which all ids up to it had been assigned.
         self.highest = 0 if states.capture is None else states.capture.highest_version
         self.assigned_before: tuple[int, int] | None = None
@@ -111,7 +111,7 @@ class CaptureWatch:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether nothing can be read: the outbox, the table or a column does not exist."""
+        """Return whether nothing can be read: the outbox, the table or a column does not exist."""
         kinds = {problem.kind for problem in self.problems}
         if self._is_refused:
             return True
@@ -121,7 +121,7 @@ class CaptureWatch:
 
     @property
     def is_critical(self) -> bool:
-        """Whether statements of the shop fail, or changes are missing or wrong."""
+        """Return whether statements of the shop fail, or changes are missing or wrong."""
         return any(problem.is_critical for problem in self.problems)
 
     @property
@@ -152,7 +152,7 @@ class CaptureWatch:
         self._report()
         return self.state != before
 
-    def _read(self, connection: Connection) -> tuple[drift.Capture, list[Problem]]:
+    def _read(self, connection: Connection) -> tuple[drift.Capture, list[CaptureProblem]]:
         """Read the capture; a new problem must exist at a second read."""
         is_due = bool(self.problems) or time.monotonic() - self._all_tables_at > ALL_TABLES_INTERVAL_S
         if is_due:

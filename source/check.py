@@ -197,17 +197,17 @@ def _check_triggers(connection: Connection, settings: Settings) -> Iterator[Find
             "run `lately source setup`, which also publishes the present rows",
         )  # fmt: skip
     installed = read_triggers(connection, settings, everywhere=True)
-    here = [trigger for trigger in installed if triggers.is_on_shop_table(trigger, settings)]
+    own_triggers = [trigger for trigger in installed if triggers.is_on_shop_table(trigger, settings)]
     for trigger in installed:
-        if trigger not in here:
+        if trigger not in own_triggers:
             yield Finding(
                 f"trigger {trigger.name}", FAILED,
                 f"it writes to the outbox, but is on {trigger.schema}.{trigger.table}",
                 "run `lately source setup`, which removes it",
             )  # fmt: skip
     if not missing:
-        repeated = len(here) - len({trigger.event for trigger in here})
-        names = ", ".join(trigger.name for trigger in here)
+        repeated = len(own_triggers) - len({trigger.event for trigger in own_triggers})
+        names = ", ".join(trigger.name for trigger in own_triggers)
         if repeated:
             yield Finding("triggers", FAILED, f"{names}: changes are captured twice", "run `lately source setup`")
         else:

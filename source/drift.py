@@ -27,7 +27,7 @@ _KEY_COLUMN = re.compile(r"`\s*\.\s*`((?:[^`]|``)+)` = OLD\.`\1`")
 _IS_TIMESTAMP = re.compile(r"UNIX_TIMESTAMP\((?:NEW|OLD)\.`", re.IGNORECASE)
 
 
-class Problem(NamedTuple):
+class CaptureProblem(NamedTuple):
     """A problem of the capture, with its consequence for the shop and the next step.
 
     `is_critical`: statements of the shop fail, or events are missing or wrong. `loses_changes`:
@@ -67,11 +67,11 @@ class Capture(NamedTuple):
 
     @property
     def has_outbox(self) -> bool:
-        """Whether the outbox and the table of its first version exist."""
+        """Return whether the outbox and the table of its first version exist."""
         return self.first_version is not None and self.next_id is not None
 
 
-def find_problems(capture: Capture) -> list[Problem]:
+def find_problems(capture: Capture) -> list[CaptureProblem]:
     """Return the problems of the capture, the most serious ones first."""
     problems = [
         *_table_problems(capture),
@@ -93,28 +93,28 @@ def created_by_event(capture: Capture) -> dict[str, str]:
     return created
 
 
-def _table_problems(capture: Capture) -> Iterator[Problem]:
+def _table_problems(capture: Capture) -> Iterator[CaptureProblem]:
     if not capture.columns:
         cause = f"the table {capture.table} does not exist any more (dropped or renamed?), its orders are not captured"
-        yield Problem(TABLE, f"{cause}: create it, or set LATELY_SOURCE_TABLE", loses_changes=True)
+        yield CaptureProblem(TABLE, f"{cause}: create it, or set LATELY_SOURCE_TABLE", loses_changes=True)
         return
     if capture.engine.lower() != "innodb":
-        yield Problem(ENGINE, f"the table's engine is {capture.engine}: ALTER TABLE … ENGINE=InnoDB")
+        yield CaptureProblem(ENGINE, f"the table's engine is {capture.engine}: ALTER TABLE … ENGINE=InnoDB")
     for problem in capture.column_problems:
         kind = COLUMN_MISSING if "has no column" in problem.problem else COLUMN_TYPE
-        yield Problem(
+        yield CaptureProblem(
             kind, f"{problem.problem}, so its orders cannot be published: {problem.fix}; then {_SETUP}",
             loses_changes=kind == COLUMN_TYPE,
         )  # fmt: skip
 
 
-def _outbox_problems(capture: Capture) -> Iterator[Problem]:
+def _outbox_problems(capture: Capture) -> Iterator[CaptureProblem]:
     writers = _own(capture)
     if not capture.has_outbox:
         consequence = (
             f"every {_statements(writers)} of the shop fails with error 1146" if writers else "changes are lost"
         )
-        yield Problem(
+        yield CaptureProblem(
             OUTBOX_MISSING, f"the outbox does not exist any more, {consequence}: {_SETUP}", loses_changes=True
         )
     for definer in sorted(capture.missing_definers):
@@ -122,10 +122,10 @@ def _outbox_problems(capture: Capture) -> Iterator[Problem]:
         if affected:
             cause = f"the account {definer}, the definer of the triggers, does not exist any more"
             consequence = f"every {_statements(affected)} of the shop fails with error 1449"
-            yield Problem(DEFINER, f"{cause}, {consequence}: create the account again, or {_SETUP}")
+            yield CaptureProblem(DEFINER, f"{cause}, {consequence}: create the account again, or {_SETUP}")
 
 
-def _missing_columns(capture: Capture) -> Iterator[Problem]:
+def _missing_columns(capture: Capture) -> Iterator[CaptureProblem]:
     if not capture.columns:
         return
     failing: dict[str, list[InstalledTrigger]] = {}
@@ -135,10 +135,10 @@ def _missing_columns(capture: Capture) -> Iterator[Problem]:
     for name, affected in sorted(failing.items()):
         cause = f"the column {name} of {capture.table} was renamed or dropped and the triggers use it"
         consequence = f"every {_statements(affected)} of the shop fails with error 1054"
-        yield Problem(COLUMN_MISSING, f"{cause}, {consequence} until the triggers fit: {_SETUP}")
+        yield CaptureProblem(COLUMN_MISSING, f"{cause}, {consequence} until the triggers fit: {_SETUP}")
 
 
-def _trigger_problems(capture: Capture) -> Iterator[Problem]:
+def _trigger_problems(capture: Capture) -> Iterator[CaptureProblem]:
     if not (capture.columns and capture.needs_triggers):
         return
     missing = [event for event in EVENTS if not _own(capture, event)]
@@ -146,17 +146,17 @@ def _trigger_problems(capture: Capture) -> Iterator[Problem]:
         other = _other_tables(capture)
         place = f" (they are on {', '.join(other)})" if other else ""
         cause = f"{capture.table} has no trigger for {', '.join(map(str.upper, missing))}{place}"
-        yield Problem(TRIGGER_MISSING, f"{cause}, these changes are not captured: {_SETUP}", loses_changes=True)
+        yield CaptureProblem(TRIGGER_MISSING, f"{cause}, these changes are not captured: {_SETUP}", loses_changes=True)
     for event in EVENTS:
         own = _own(capture, event)
         if len(own) > 1:
             names = ", ".join(trigger.name for trigger in own)
             cause = f"{len(own)} triggers write every {event.upper()} to the outbox ({names})"
-            yield Problem(TRIGGER_DOUBLED, f"{cause}, changes are captured twice: {_SETUP}", is_critical=False)
+            yield CaptureProblem(TRIGGER_DOUBLED, f"{cause}, changes are captured twice: {_SETUP}", is_critical=False)
     yield from _outdated_triggers(capture)
 
 
-def _outdated_triggers(capture: Capture) -> Iterator[Problem]:
+def _outdated_triggers(capture: Capture) -> Iterator[CaptureProblem]:
     """Yield why the bodies of triggers differ from the expected ones."""
     outdated = [
         own[0]
@@ -171,35 +171,36 @@ def _outdated_triggers(capture: Capture) -> Iterator[Problem]:
             before = "TIMESTAMP" if was_timestamp else "DATETIME"
             cause = f"the column of ordered_at was {before} and is {capture.time_type.upper()} now"
             consequence = "the times of new events are wrong by the difference of the time zones"
-            yield Problem(COLUMN_TYPE, f"{cause}, {consequence}: {_SETUP}", loses_changes=True)
+            yield CaptureProblem(COLUMN_TYPE, f"{cause}, {consequence}: {_SETUP}", loses_changes=True)
             return
     for trigger in outdated:
         key = tuple(name.lower() for name in _KEY_COLUMN.findall(trigger.body))
         if trigger.event == "update" and key != capture.key:
             before, after = (", ".join(names) or "none" for names in (key, capture.key))
             cause = f"the primary key of {capture.table} was {before} and is {after} now"
-            yield Problem(PRIMARY_KEY, f"{cause}, some changes may not be captured: {_SETUP}", loses_changes=True)
+            consequence = "some changes may not be captured"
+            yield CaptureProblem(PRIMARY_KEY, f"{cause}, {consequence}: {_SETUP}", loses_changes=True)
             return
     added: set[str] = set()
     for trigger in outdated:
         added |= _referenced_columns(capture.expected[trigger.event]) - _referenced_columns(trigger.body)
     if added:
         cause = f"{capture.table} has the columns {', '.join(sorted(added))}, which the triggers do not use"
-        yield Problem(COLUMN_ADDED, f"{cause}, their values are not published: {_SETUP}", is_critical=False)
+        yield CaptureProblem(COLUMN_ADDED, f"{cause}, their values are not published: {_SETUP}", is_critical=False)
         return
     events = ", ".join(trigger.event.upper() for trigger in outdated)
     cause = f"the triggers for {events} are not those that this version of Lately creates for {capture.table}"
-    yield Problem(TRIGGER_OUTDATED, f"{cause}, events may lack values: {_SETUP}", is_critical=False)
+    yield CaptureProblem(TRIGGER_OUTDATED, f"{cause}, events may lack values: {_SETUP}", is_critical=False)
 
 
-def _elsewhere(capture: Capture) -> Iterator[Problem]:
+def _elsewhere(capture: Capture) -> Iterator[CaptureProblem]:
     if not capture.needs_triggers or any(not _own(capture, event) for event in EVENTS):
         return
     for table in _other_tables(capture):
         cause = f"triggers of the table {table} also write to the outbox (a copy for a schema change?)"
         consequence = f"changes of {table} are published like those of {capture.table}"
         fix = f"drop {table} when it is not needed any more"
-        yield Problem(TRIGGER_ELSEWHERE, f"{cause}, {consequence}: {fix}", is_critical=False)
+        yield CaptureProblem(TRIGGER_ELSEWHERE, f"{cause}, {consequence}: {fix}", is_critical=False)
 
 
 def _own(capture: Capture, event: str | None = None) -> list[InstalledTrigger]:

@@ -30,14 +30,14 @@ def read_capture(connection: Connection, settings: Settings, all_tables: bool = 
     that takes a few ms also in a database with thousands of tables. Raises mysql.connector.Error.
     """
     types = _read_types(connection, settings)
-    found: tuple[InstalledTrigger, ...] = ()
+    installed: tuple[InstalledTrigger, ...] = ()
     first_version: int | None = 1
     next_id: int | None = 1
     expected: dict[str, str] = {}
     if settings.source_mode == OUTBOX:
-        found = tuple(read_triggers(connection, settings, table=settings.source_table))
-        if all_tables or len(found) != len(EVENTS):
-            found = tuple(read_triggers(connection, settings))
+        installed = tuple(read_triggers(connection, settings, table=settings.source_table))
+        if all_tables or len(installed) != len(EVENTS):
+            installed = tuple(read_triggers(connection, settings))
         first_version = triggers.read_first_version(connection, settings)
         next_id = _read_next_id(connection, settings)
         expected = _read_expected(connection, settings)
@@ -49,11 +49,11 @@ def read_capture(connection: Connection, settings: Settings, all_tables: bool = 
         key=tuple(column.name.lower() for column in read_primary_key(connection, settings)),
         time_type=types.get(settings.columns["ordered_at"].lower()),
         expected=expected,
-        triggers=found,
+        triggers=installed,
         first_version=first_version,
         next_id=next_id,
         needs_triggers=settings.source_mode == OUTBOX,
-        missing_definers=_find_missing_definers(connection, {trigger.definer for trigger in found}),
+        missing_definers=_find_missing_definers(connection, {trigger.definer for trigger in installed}),
     )
 
 

@@ -39,7 +39,7 @@ _MAX_NAME_CHARACTERS = 64
 
 
 class Plan(NamedTuple):
-    """What has to be changed: events without a valid trigger, and triggers to remove."""
+    """The changes to make: events without a valid trigger, and triggers to remove."""
 
     create: list[str]
     #: Triggers of the shop's table: outdated ones, and repeated ones.
@@ -97,20 +97,22 @@ def _missing_of_user(connection: Connection, settings: Settings, names: tuple[st
 
 def _plan(connection: Connection, settings: Settings, bodies: dict[str, str], names: tuple[str, ...]) -> Plan:
     installed = read_triggers(connection, settings, everywhere=True)
-    here = [trigger for trigger in installed if triggers.is_on_shop_table(trigger, settings)]
-    elsewhere = [trigger for trigger in installed if trigger not in here]
+    own_triggers = [trigger for trigger in installed if triggers.is_on_shop_table(trigger, settings)]
+    elsewhere = [trigger for trigger in installed if trigger not in own_triggers]
     _require_no_other_shop(elsewhere, settings)
     valid_definers = {
-        name for name in {trigger.definer for trigger in here} if _is_valid_definer(connection, settings, name, names)
+        name
+        for name in {trigger.definer for trigger in own_triggers}
+        if _is_valid_definer(connection, settings, name, names)
     }
-    kept: dict[str, InstalledTrigger] = {}
+    kept_triggers: dict[str, InstalledTrigger] = {}
     # The usual name is preferred to the one that a renewed trigger has.
-    for trigger in sorted(here, key=lambda trigger: trigger.name != trigger_name(settings, trigger.event)):
+    for trigger in sorted(own_triggers, key=lambda trigger: trigger.name != trigger_name(settings, trigger.event)):
         if trigger.definer in valid_definers and trigger.body == normalize(bodies[trigger.event]):
-            kept.setdefault(trigger.event, trigger)
+            kept_triggers.setdefault(trigger.event, trigger)
     return Plan(
-        [event for event in EVENTS if event not in kept],
-        [trigger for trigger in here if trigger not in kept.values()],
+        [event for event in EVENTS if event not in kept_triggers],
+        [trigger for trigger in own_triggers if trigger not in kept_triggers.values()],
         elsewhere,
     )
 
@@ -147,10 +149,10 @@ def _change(
         # The shop may write in between: the versions must be restarted before anything is captured.
         triggers.restart_versions(connection, settings)
     created: list[str] = []
-    taken = _read_all_names(connection, settings)
+    taken_names = _read_all_names(connection, settings)
     try:
         for event in plan.create:
-            created.append(_create(connection, settings, event, bodies[event], taken))
+            created.append(_create(connection, settings, event, bodies[event], taken_names))
         if plan.replaced:
             triggers.restart_versions(connection, settings)
     except mysql.connector.Error:
@@ -168,26 +170,26 @@ def _change(
     _drop(connection, settings, plan.elsewhere, report)
 
 
-def _create(connection: Connection, settings: Settings, event: str, body: str, taken: set[str]) -> str:
+def _create(connection: Connection, settings: Settings, event: str, body: str, taken_names: set[str]) -> str:
     """Create a trigger, and return its name: another trigger may have the usual one."""
     while True:
-        name = _free_name(settings, event, taken)
+        name = _free_name(settings, event, taken_names)
         try:
             execute(connection, triggers.trigger_statement(settings, name, event, body))
         except mysql.connector.Error as exc:
             # A trigger of another table, which this user may not see.
-            if exc.errno != errorcode.ER_TRG_ALREADY_EXISTS or name.lower() in taken:
+            if exc.errno != errorcode.ER_TRG_ALREADY_EXISTS or name.lower() in taken_names:
                 raise
-            taken.add(name.lower())
+            taken_names.add(name.lower())
         else:
-            taken.add(name.lower())
+            taken_names.add(name.lower())
             return name
 
 
 def _drop(
-    connection: Connection, settings: Settings, found: Iterable[InstalledTrigger], report: Callable[[str], None]
+    connection: Connection, settings: Settings, obsolete: Iterable[InstalledTrigger], report: Callable[[str], None]
 ) -> None:
-    for trigger in found:
+    for trigger in obsolete:
         execute(connection, f"DROP TRIGGER {trigger.qualified_name}")
         is_here = triggers.is_on_shop_table(trigger, settings)
         reason = "it is replaced" if is_here else f"only {settings.source_table} is captured"
@@ -205,15 +207,15 @@ def _read_all_names(connection: Connection, settings: Settings) -> set[str]:
     return {to_text(name).lower() for (name,) in rows}
 
 
-def _free_name(settings: Settings, event: str, taken: set[str]) -> str:
+def _free_name(settings: Settings, event: str, taken_names: set[str]) -> str:
     """Return the usual name of a trigger, or one with a number: the old trigger still exists."""
     usual = trigger_name(settings, event)
     for number in range(2, _MAX_NAMES):
-        if usual.lower() not in taken:
+        if usual.lower() not in taken_names:
             return usual
         suffix = f"_{number}"
         name = usual[: _MAX_NAME_CHARACTERS - len(suffix)] + suffix
-        if name.lower() not in taken:
+        if name.lower() not in taken_names:
             return name
     return usual
 

@@ -79,12 +79,13 @@ def read_triggers(
         parameters,
     )
     expected = {(schema.lower(), table.lower()) for schema, table in outboxes or {settings.outbox}}
-    found = []
+    installed = []
     for *texts, created in rows:
         schema, name, table, event, definer, body = map(to_text, texts)
         if expected & find_inserts(body, schema):
-            found.append(InstalledTrigger(schema, name, table, event.lower(), definer, normalize(body), str(created)))
-    return sorted(found, key=lambda trigger: (trigger.schema, trigger.table, trigger.name))
+            trigger = InstalledTrigger(schema, name, table, event.lower(), definer, normalize(body), str(created))
+            installed.append(trigger)
+    return sorted(installed, key=lambda trigger: (trigger.schema, trigger.table, trigger.name))
 
 
 def find_inserts(body: str, default_schema: str) -> set[tuple[str, str]]:

@@ -55,7 +55,7 @@ Capture = Outbox | Watermark
 
 @dataclass
 class Progress:
-    """What a source has published, over all its leaderships."""
+    """Number of published rows of a source, over all its leaderships."""
 
     published: int = 0
     #: Time of the monotonic clock at which Kafka acknowledged a record for the last time.

@@ -64,5 +64,5 @@ def renew_versions(
 
 def _highest(states: SourceStates) -> int:
     """Return the highest published version that Kafka knows of."""
-    known = [state.highest_version for state in (states.status, states.capture) if state is not None]
-    return max(known, default=0)
+    known_versions = [state.highest_version for state in (states.status, states.capture) if state is not None]
+    return max(known_versions, default=0)

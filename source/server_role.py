@@ -27,7 +27,7 @@ _SET_HOST = "set LATELY_MYSQL_HOST to"
 
 @dataclass(frozen=True, kw_only=True)
 class RoleFacts:
-    """What the server tells this user about its role."""
+    """The facts about its role that the server tells this user."""
 
     is_mariadb: bool = False
     #: Names of the replications in which the server is a replica, running or stopped; None: the
@@ -86,8 +86,8 @@ def find_replica_reason(facts: RoleFacts) -> str | None:
     """Return a reason with the next step if the server is a replica or a secondary, or None."""
     if facts.group and facts.is_single_primary and facts.read_only:
         return f"the server is a secondary of its replication group: {_SET_HOST} the primary of the group"
-    others = [name for name in facts.channels or () if not name.startswith(_GROUP_CHANNEL)]
-    if others or (facts.channels is None and facts.is_replicating):
+    other_primaries = [name for name in facts.channels or () if not name.startswith(_GROUP_CHANNEL)]
+    if other_primaries or (facts.channels is None and facts.is_replicating):
         reset = "STOP ALL SLAVES; RESET SLAVE ALL" if facts.is_mariadb else "STOP REPLICA; RESET REPLICA ALL"
         return f"the server is a replica: {_SET_HOST} its primary, or if it has become the primary: {reset}"
     return None

@@ -38,12 +38,12 @@ def teardown(settings: Settings, force: bool, report: Callable[[str], None] = pr
                 _require_empty_outbox(connection, settings, force)
             # The triggers first: without the outbox they would make the shop's own statements fail.
             # Under the lock only those of the locked tables can be removed.
-            here = [trigger for trigger in installed if triggers.is_on_shop_table(trigger, settings)]
-            for trigger in here:
+            own_triggers = [trigger for trigger in installed if triggers.is_on_shop_table(trigger, settings)]
+            for trigger in own_triggers:
                 execute(connection, f"DROP TRIGGER {trigger.qualified_name}")
             execute(connection, "UNLOCK TABLES")
             for trigger in installed:
-                if trigger not in here:
+                if trigger not in own_triggers:
                     execute(connection, f"DROP TRIGGER {trigger.qualified_name}")
                 report(f"trigger {trigger.name} on {trigger.schema}.{trigger.table} is removed")
             probe.remove(connection, settings)

@@ -142,8 +142,8 @@ def _check_leader(status: source_state.LeaderStatus | None) -> Iterator[Finding]
         yield Finding(f"source {problem.kind}", FAILED if problem.message in status.reasons else WARNING, cause, fix)
     if status.guarantee != source_state.PROVEN:
         messages = {problem.message for problem in status.problems}
-        others = [reason for reason in status.reasons if reason not in messages]
-        detail = f"{status.guarantee}: {'; '.join(others) or 'see the problems of the source'}"
+        other_reasons = [reason for reason in status.reasons if reason not in messages]
+        detail = f"{status.guarantee}: {'; '.join(other_reasons) or 'see the problems of the source'}"
         yield Finding("guarantee", WARNING, detail, "see the reasons")
 
 

@@ -24,8 +24,8 @@ IDLE_S = 180
 class HeldLocks:
     """The leader's lock, the handover lock and the snapshot lock, held by this process."""
 
-    def __init__(self, connection: Connection, held: list[HeldLock]) -> None:
-        self._connection, self._held = connection, held
+    def __init__(self, connection: Connection, held_locks: list[HeldLock]) -> None:
+        self._connection, self._held = connection, held_locks
 
     async def require(self) -> int:
         """Return the server's clock (microseconds) if the locks are still held. Raises ServerAway."""
@@ -41,13 +41,13 @@ class HeldLocks:
 async def hold_source_locks(settings: Settings) -> AsyncIterator[HeldLocks]:
     """Make the source stop publishing, and hold its lock. Raises StillRunning if it does not, ServerAway, BadSource."""
     connection = await asyncio.to_thread(connect, settings)
-    held: list[HeldLock] = []
+    held_locks: list[HeldLock] = []
 
     async def acquire(kind: str, busy: str, attempts: int = 1) -> None:
         for _ in range(attempts):
             lock = await asyncio.to_thread(locks.acquire, connection, settings, kind, LOCK_TIMEOUT_S)
             if lock is not None:
-                held.append(lock)
+                held_locks.append(lock)
                 await asyncio.to_thread(lock.set_idle_timeout, IDLE_S)
                 return
         holder = await asyncio.to_thread(locks.find_holder, connection, settings, kind)
@@ -64,10 +64,10 @@ async def hold_source_locks(settings: Settings) -> AsyncIterator[HeldLocks]:
             "stop it, and repeat the command"
         )
         await acquire(locks.LEADER, busy, LOCK_ATTEMPTS)
-        yield HeldLocks(connection, held)
+        yield HeldLocks(connection, held_locks)
     except mysql.connector.Error as exc:
         raise ServerAway(f"MySQL did not answer ({exc}): repeat the command; it continues") from None
     finally:
-        for lock in held:
+        for lock in held_locks:
             await asyncio.to_thread(lock.release)
         await asyncio.to_thread(connection.close)

@@ -7,15 +7,15 @@ import msgspec
 from app.control.source_state import CaptureState, VerifyResult
 from source import capture_history
 from source.capture_history import Observation
-from source.drift import Capture, Problem
+from source.drift import Capture, CaptureProblem
 from source.installed_triggers import InstalledTrigger
 
 CREATED = {"insert": "monday", "update": "monday", "delete": "monday"}
 STATE = CaptureState(table="shop.orders", server="first", first_version=100, created=CREATED)
-LOST = Problem("trigger-missing", "a trigger is missing: run setup", loses_changes=True)
+LOST = CaptureProblem("trigger-missing", "a trigger is missing: run setup", loses_changes=True)
 
 
-def observation(created: str = "monday", problems: tuple[Problem, ...] = (), **changes: object) -> Observation:
+def observation(created: str = "monday", problems: tuple[CaptureProblem, ...] = (), **changes: object) -> Observation:
     """An observation of intact triggers at time 50, but for the changes."""
     triggers = tuple(InstalledTrigger("shop", event, "orders", event, "u@h", "body", created) for event in CREATED)
     fields = {name: changes.pop(name) for name in ("first_version", "next_id") if name in changes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from source.columns import ColumnProblem
-from source.drift import Capture, Problem, created_by_event, find_problems
+from source.drift import Capture, CaptureProblem, created_by_event, find_problems
 from source.installed_triggers import InstalledTrigger
 
 COLUMNS = ("order_id", "product_name", "user_id", "price", "ordered_at")
@@ -43,7 +43,7 @@ def capture(**changes: object) -> Capture:
     return whole._replace(**changes)
 
 
-def only(found: Capture) -> Problem:
+def only(found: Capture) -> CaptureProblem:
     """The only problem."""
     (problem,) = find_problems(found)
     return problem
