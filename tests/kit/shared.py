@@ -67,13 +67,16 @@ def kill_shared(run: Path) -> None:
 
 
 def kill_processes_of_run() -> dict[int, str]:
-    """End every process of this run but this one; their ids and command lines."""
+    """End every process of this run but this one; their ids, command lines and outputs."""
     running = {}
     for folder in Path("/proc").glob("[0-9]*"):
         process = int(folder.name)
         if process != os.getpid() and _is_of_run(process):
-            running[process] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            os.kill(process, signal.SIGKILL)
+            with suppress(OSError):  # it may end by itself meanwhile
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                # A process that a template has forked has the command line of the template.
+                running[process] = f"{command}, output: {os.readlink(folder / 'fd' / '1')}"
+                os.kill(process, signal.SIGKILL)
     return running
 
 

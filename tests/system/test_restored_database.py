@@ -36,7 +36,10 @@ def second(shop: Stack, database_artifacts: Artifacts, kafka: str, tmp_path: Pat
     """The same shop on another server, where its database does not exist yet."""
     with start_database(database_artifacts, tmp_path / "second") as server:
         servers = Servers(kafka, server.host, server.port, server.user, server.password)
-        yield Stack(servers, shop.folder, shop.name)
+        stack = Stack(servers, shop.folder, shop.name)
+        yield stack
+        for process in stack.processes:
+            process.kill()
 
 
 def order(number: int, price: str = "19.90") -> tuple:
