@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import mysql.connector
 from confluent_kafka import Consumer, Producer, TopicPartition
+from mysql.connector import errorcode
 
 from app.settings import Settings
 from local.process import LocalProcess, find_free_port
@@ -125,6 +126,19 @@ class Stack:
         with closing(self.connect()) as connection, closing(connection.cursor()) as cursor:
             cursor.execute(statement, values)
             return cursor.fetchall()
+
+    def kill_connections(self, user: str) -> None:
+        """Let the server end all connections of a user, except this one."""
+        with closing(self.connect()) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute(
+                "SELECT id FROM information_schema.processlist WHERE user = %s AND id <> CONNECTION_ID()", (user,)
+            )
+            for (number,) in cursor.fetchall():
+                try:
+                    cursor.execute(f"KILL {number}")
+                except mysql.connector.Error as exc:
+                    if exc.errno != errorcode.ER_NO_SUCH_THREAD:  # it has ended in the meantime
+                        raise
 
     def create_orders(self) -> None:
         """The demo shop's table."""

@@ -72,8 +72,7 @@ def test_a_source_that_the_server_refuses_for_a_while_goes_on(shop: tuple[Stack,
     eventually(lambda: len(stack.events()) == 1, 30)
 
     stack.execute("FLUSH PRIVILEGES")
-    for (number,) in stack.select(f"SELECT id FROM information_schema.processlist WHERE user = '{USER}'"):
-        stack.execute(f"KILL {number}")
+    stack.kill_connections(USER)
     stack.insert(("o-2", "mug", "ann", "9.90", "2026-01-31 09:00:00", "card"))
     eventually(lambda: "publishing stopped (MySQL asks for the password of lately@" in source.tail(), 30)
     assert "set LATELY_MYSQL_TLS to VERIFY_IDENTITY or REQUIRED); trying again in" in source.tail()

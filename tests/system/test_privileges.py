@@ -79,10 +79,7 @@ def test_a_source_says_why_it_waits_when_the_binary_log_gets_statements(own_data
     published = count_published(stack)
 
     stack.execute("SET GLOBAL binlog_format = STATEMENT")
-    for (connection,) in stack.select(
-        "SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID()"
-    ):
-        stack.execute(f"KILL {connection}")
+    stack.kill_connections("root")
     # With the default isolation level the shop's statements are allowed.
     stack.insert(order(2))
     eventually(lambda: "binlog_format=STATEMENT" in source.tail(100), within=30)

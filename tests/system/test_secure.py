@@ -321,8 +321,7 @@ def test_an_order_goes_all_the_way_and_new_passwords_are_noticed(fort: Fort):
 
     # MySQL: the source notices when it has to connect again, and waits until the password is correct.
     stack.execute(f"ALTER USER {USER} IDENTIFIED BY 'another'")
-    for (number,) in stack.select(f"SELECT id FROM information_schema.processlist WHERE user = '{USER}'"):
-        stack.execute(f"KILL {number}")
+    stack.kill_connections(USER)
     stack.insert(("o-2", "mug", "ann", "9.90", "2026-01-31 09:00:00", "card"))
     eventually(lambda: f"publishing stopped (MySQL refuses {USER}@" in source.tail(), 30)
     assert "correct LATELY_MYSQL_*); trying again in" in source.tail()

@@ -46,7 +46,7 @@ def stranger(stack: Stack) -> Iterator[mysql.connector.MySQLConnection]:
         stack.execute(f"DROP USER '{user}'@'%'")
 
 
-@pytest.mark.slow_on("mariadb")
+@pytest.mark.slow
 @pytest.mark.cost(25)
 def test_a_table_that_the_shop_has_locked_is_named_as_the_cause_and_publishing_continues(stack: Stack):
     stack.create_orders()
