@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import mysql.connector
 from confluent_kafka import Consumer, Producer, TopicPartition
 from mysql.connector import errorcode
 
+from app.control import source_state
 from app.settings import Settings
 from local.process import LocalProcess, find_free_port
 from local.shop import TABLE
@@ -288,6 +290,11 @@ class Stack:
     def status(self) -> dict:
         """What `lately source status --json` prints."""
         return json.loads(msgspec.json.encode(read_status(Settings.from_env(self.env))))
+
+    def watermark(self) -> int | None:
+        """The watermark in Kafka. Polling `status` would keep the server's list of transactions from being refreshed."""
+        state = asyncio.run(source_state.read(Settings.from_env(self.env))).watermark
+        return None if state is None else state.low
 
     def truth(self, user: str, limit: int = 20) -> list[tuple]:
         """What SQL says a user bought lately, in the shape of Worker.purchases."""

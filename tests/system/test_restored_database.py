@@ -251,7 +251,7 @@ def test_a_numbered_table_that_is_restored_is_exact_after_the_command(
     saved = dump(database_artifacts, shop, shop.name)
     place(shop, 30, 10)
     eventually(lambda: shop.assert_equal_to_sql(worker, USERS), within=30)
-    eventually(lambda: shop.status()["watermark"] == 30, within=30)
+    eventually(lambda: shop.watermark() == 30, within=30)
     if is_killed:
         source.kill()
     restore(database_artifacts, shop, saved)

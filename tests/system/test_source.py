@@ -113,23 +113,23 @@ def test_the_watermark_stays_below_an_open_transaction_also_over_a_kill(watermar
     stack = ready(watermark_stack, "watermark")
     source = stack.source()
     stack.insert(order(0))
-    eventually(lambda: stack.status()["watermark"] == 1, within=20)
+    eventually(lambda: stack.watermark() == 1, within=20)
     with open_transaction(stack, "slow") as slow:
         stack.insert(*map(order, range(1, 50)))
         eventually(lambda: len(seen(stack)) == 50, within=5)
         assert outlives(source, 2)
-        assert stack.status()["watermark"] == 1
+        assert stack.watermark() == 1
         source.kill()
         source = stack.source()
         stack.insert(order(50))
         eventually(lambda: "o00050" in seen(stack), within=15)
         assert outlives(source, 2)
-        assert stack.status()["watermark"] == 1
+        assert stack.watermark() == 1
         source.kill()
         slow.commit()
     stack.source()
     eventually(lambda: "slow" in seen(stack), within=15)
-    eventually(lambda: stack.status()["watermark"] == 52, within=15)
+    eventually(lambda: stack.watermark() == 52, within=15)
     stack.assert_topic_equals_sql()
 
 
@@ -419,7 +419,7 @@ def test_an_xa_transaction_that_was_prepared_before_a_restart_is_not_passed(own_
     stack.insert(order(1))
     eventually(lambda: "o00001" in seen(stack), within=40)
     assert outlives(source, 4)
-    assert stack.status()["watermark"] == 0
+    assert stack.watermark() == 0
     assert stack.status()["guarantee"] == "proven"
     with closing(stack.connect()) as connection, closing(connection.cursor()) as cursor:
         connection.autocommit = True
