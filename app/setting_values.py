@@ -23,8 +23,8 @@ FALLBACK_PER_S = 20
 
 #: The default table of the outbox, and the suffix of the shop's database in the name of its schema.
 DEFAULT_OUTBOX, OUTBOX_SCHEMA_SUFFIX = "purchase_outbox", "_lately"
-#: MySQL's limit for the name of a schema.
-_MAX_SCHEMA_CHARACTERS = 64
+#: MySQL's limit for names of schemas, tables, columns and triggers.
+MAX_NAME_CHARACTERS = 64
 
 #: The two ways to capture the shop's changes.
 OUTBOX, WATERMARK = "outbox", "watermark"
@@ -193,13 +193,18 @@ class SettingValues:
         return names
 
     @property
+    def shop_table(self) -> str:
+        """The name of the shop's table for people and in states: database.table."""
+        return f"{self.mysql_database}.{self.source_table}"
+
+    @property
     def outbox(self) -> OutboxName:
         """Schema and table of the outbox; without LATELY_SOURCE_OUTBOX those of a new installation."""
         schema, _, table = self.source_outbox.rpartition(".")
         if table:
             return OutboxName(schema or self.mysql_database, table)
         schema = f"{self.mysql_database}{OUTBOX_SCHEMA_SUFFIX}"
-        is_too_long = len(schema) > _MAX_SCHEMA_CHARACTERS
+        is_too_long = len(schema) > MAX_NAME_CHARACTERS
         return OutboxName(self.mysql_database if is_too_long else schema, DEFAULT_OUTBOX)
 
     @property

@@ -18,6 +18,7 @@ from app.errors import BadSetting
 from app.setting_values import (
     COLUMNS,
     FALLBACK_PER_S,
+    MAX_NAME_CHARACTERS,
     MAX_PORT,
     MIN_SECRET_BYTES,
     OPTIONAL_COLUMNS,
@@ -36,8 +37,6 @@ PREFIX = "LATELY_"
 FILE_SUFFIX = "_FILE"
 #: A purchase has up to 6,420 bytes, a record of Kafka 1 MiB.
 MAX_RECENT = 128
-#: MySQL's limit for names of schemas, tables and columns.
-MAX_NAME_CHARACTERS = 64
 #: The names of triggers, and of the tables beside the outbox, have up to 7 characters more.
 MAX_OUTBOX_CHARACTERS = 57
 

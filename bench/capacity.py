@@ -13,7 +13,7 @@ from bench.path_cost import broker_compression, measure_path_cost, path_cost_tab
 from bench.report import describe_run, rounded, store_raw_numbers, table
 from bench.sides import FOLDER, ROOT
 from local.artifacts import resolve
-from local.mariadb import start_mariadb
+from local.database import start_database
 
 PATH_COST_HEADING = "An order on its way"
 FOOTPRINT_HEADING = "What orders leave behind"
@@ -64,7 +64,7 @@ def path_cost_section(bench: Bench, quick: bool) -> str:
     seconds, rows = (5, 4_000) if quick else (20, 50_000)
     folder = FOLDER / "run" / "database"
     path_costs = {}
-    with start_mariadb(resolve(ROOT / ".lately", bench.log), folder) as server:
+    with start_database(resolve(ROOT / ".lately", bench.log), folder) as server:
         path_costs["not compressed"] = measure_path_cost(bench, server, seconds, rows)
         with broker_compression(bench.kafka, CODEC):
             path_costs[CODEC] = measure_path_cost(bench, server, seconds, rows)

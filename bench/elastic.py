@@ -24,7 +24,8 @@ from bench.sides import FOLDER, ROOT
 from bench.source import INSERT, BenchShop, has_status_200
 from domain.partitioning import partition_of
 from local.artifacts import resolve
-from local.mariadb import MariaDB, start_mariadb
+from local.database import start_database
+from local.database_server import DatabaseServer
 from local.process import LocalProcess, find_free_port, wait_ready
 
 HEADING = "Workers that come and go"
@@ -185,7 +186,7 @@ class Writer:
 def elastic(bench: Bench, pause_s: float) -> str:
     """Run all steps with pauses of `pause_s`, and return the text of the section."""
     folder = FOLDER / "run" / "database"
-    with start_mariadb(resolve(ROOT / ".lately", bench.log), folder) as server:
+    with start_database(resolve(ROOT / ".lately", bench.log), folder) as server:
         shop, steps, samples, wrote, differences, compared = run_steps(bench, server, pause_s)
     for used in (folder, *(FOLDER / "run" / shop.name).glob("*/state")):
         shutil.rmtree(used, ignore_errors=True)
@@ -201,7 +202,7 @@ def elastic(bench: Bench, pause_s: float) -> str:
     )
 
 
-def run_steps(bench: Bench, server: MariaDB, pause_s: float) -> tuple:
+def run_steps(bench: Bench, server: DatabaseServer, pause_s: float) -> tuple:
     """Run the steps; return the steps, the samples, and the differences from SQL at the end."""
     shop = BenchShop(server, bench.kafka)
     shop.env["LATELY_PARTITIONS"] = str(PARTITIONS)

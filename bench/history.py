@@ -18,7 +18,7 @@ from bench.sides import BY_USER, FOLDER, ROOT, RunContext, find_side
 from bench.source import INSERT, BenchShop, order_row
 from bench.usage import Usage
 from local.artifacts import resolve
-from local.mariadb import start_mariadb
+from local.database import start_database
 from local.process import wait_ready
 
 HEADING = "Looking back"
@@ -40,7 +40,7 @@ def history(bench: Bench, data: DataSet) -> str:
     """Measure traces and reports, and return the text of the section."""
     bench.prepare(data)
     folder = FOLDER / "run" / "history"
-    with start_mariadb(resolve(ROOT / ".lately", bench.log), folder) as server:
+    with start_database(resolve(ROOT / ".lately", bench.log), folder) as server:
         context = bench.create_context(data)
         worker = find_side(BY_USER).create_process(context)
         worker.own_session = False

@@ -20,7 +20,7 @@ from local.database import start_database
 from local.database_server import DatabaseServer
 from local.downloads import MissingTool
 from local.shop import TABLE
-from source.mysql import SESSION, Borrow, Connection, connect, connected, execute, fetch_row
+from source.mysql import SESSION, Borrow, Connection, connect, connected, execute, read_version
 from source.pool import ConnectionPool
 from source.user_rows import read_user_rows
 
@@ -152,7 +152,7 @@ def _create_shop(server: DatabaseServer) -> Settings:
 
 def _read_version(settings: Settings) -> str:
     with connected(settings) as connection:
-        version = str(fetch_row(connection, tuple[str], "SELECT VERSION()")[0])
+        version = read_version(connection)
     product = "MariaDB" if "MariaDB" in version else "MySQL"
     return f"{product} {version.partition('-')[0]}"
 

@@ -20,7 +20,8 @@ from bench.recovery import is_worker_ready
 from bench.report import describe_run, median, rounded, store_raw_numbers, table
 from bench.sides import BY_BOTH, BY_USER, FOLDER, ROOT, RunContext, find_side, has_setting
 from local.artifacts import resolve
-from local.mariadb import MariaDB, start_mariadb
+from local.database import start_database
+from local.database_server import DatabaseServer
 from local.process import LocalProcess, find_free_port, wait_ready
 from local.shop import TABLE
 
@@ -89,7 +90,7 @@ def queries(bench: Bench, data: DataSet, rounds: int, seconds: float) -> str:
     )
 
 
-def peer_commands(server: MariaDB, data: DataSet) -> dict[str, list[str]]:
+def peer_commands(server: DatabaseServer, data: DataSet) -> dict[str, list[str]]:
     """Return kind -> command of each peer, with the placeholders "{folder}" and "{port}"."""
     per_user = str(max(1, data.orders // data.users))
     sql_service = ["bench.from_database", "{port}", str(server.port), "shop"]
@@ -101,10 +102,10 @@ def peer_commands(server: MariaDB, data: DataSet) -> dict[str, list[str]]:
 
 
 @contextmanager
-def orders_database(bench: Bench, data: DataSet) -> Iterator[MariaDB]:
+def orders_database(bench: Bench, data: DataSet) -> Iterator[DatabaseServer]:
     """Start a shop's database with the same number of orders and users."""
     folder = FOLDER / "run" / "queries"
-    with start_mariadb(resolve(ROOT / ".lately", bench.log), folder) as server:
+    with start_database(resolve(ROOT / ".lately", bench.log), folder) as server:
         connection = mysql.connector.connect(
             host=server.host, port=server.port, user=server.user, charset="utf8mb4",
             collation="utf8mb4_general_ci", use_pure=True,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from local.artifacts import MYSQL, Artifacts
 from local.database_server import DatabaseServer
-from local.mariadb import start_mariadb
-from local.mysql import start_mysql
+from local.mariadb import MariaDB
+from local.mysql import MySQL
+from local.process import find_free_port
 
 
 def start_database(artifacts: Artifacts, folder: Path, port: int | None = None, *options: str) -> DatabaseServer:
@@ -16,5 +17,7 @@ def start_database(artifacts: Artifacts, folder: Path, port: int | None = None, 
     `port` is used if it is free; `.port` contains the actual port. `options` are command line
     options of the server. Raises ServerFailed.
     """
-    start = start_mysql if artifacts.product == MYSQL else start_mariadb
-    return start(artifacts, folder, port, *options)
+    product = MySQL if artifacts.product == MYSQL else MariaDB
+    server = product(artifacts, folder, find_free_port(port), *options)
+    server.start()
+    return server

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from local.artifacts import Artifacts
 from local.database_server import DatabaseServer
-from local.process import find_free_port, run_command
+from local.process import run_command
 
 
 class MariaDB(DatabaseServer):
@@ -41,14 +40,3 @@ class MariaDB(DatabaseServer):
         # without "./" in the base folder.
         (setup / "base").symlink_to(self.artifacts.basedir)
         run_command(["base/scripts/mariadb-install-db", "--basedir=./base", *options], setup, self.env)
-
-
-def start_mariadb(artifacts: Artifacts, folder: Path, port: int | None = None, *options: str) -> MariaDB:
-    """Start a MariaDB server with its data in `<folder>/mariadb`, and return when it is ready.
-
-    `port` is used if it is free; `.port` contains the actual port. `options` are command line
-    options of the server. Raises ServerFailed.
-    """
-    server = MariaDB(artifacts, folder, find_free_port(port), *options)
-    server.start()
-    return server

@@ -7,10 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from local.artifacts import Artifacts
 from local.database_server import DatabaseServer
 from local.downloads import file_lock
-from local.process import find_free_port, run_command
+from local.process import run_command
 
 #: MySQL itself creates root@localhost only, and --skip-name-resolve does not translate 127.0.0.1.
 ACCOUNTS = """\
@@ -68,14 +67,3 @@ class MySQL(DatabaseServer):
         """Return a name for this version of the server and of the accounts."""
         version = run_command([*self.program(), "--version"])
         return hashlib.sha256(f"{version}{ACCOUNTS}".encode()).hexdigest()[:12]
-
-
-def start_mysql(artifacts: Artifacts, folder: Path, port: int | None = None, *options: str) -> MySQL:
-    """Start a MySQL server with its data in `<folder>/mysql`, and return when it is ready.
-
-    `port` is used if it is free; `.port` contains the actual port. `options` are command line
-    options of the server. Raises ServerFailed.
-    """
-    server = MySQL(artifacts, folder, find_free_port(port), *options)
-    server.start()
-    return server

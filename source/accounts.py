@@ -8,8 +8,9 @@ from typing import NamedTuple
 import mysql.connector
 from mysql.connector import errorcode
 
-from source.mysql import Connection, fetch_all, fetch_row, to_text
-from source.privileges import Grants, parse_grants, quote_account, quote_name
+from source.mysql import Connection, fetch_all, fetch_row, is_mariadb, to_text
+from source.privileges import Grants, parse_grants
+from source.quoting import quote, quote_account
 
 
 class Account(NamedTuple):
@@ -74,11 +75,6 @@ def _show_grants(connection: Connection, statement: str) -> list[str]:
     return [to_text(line) for (line,) in fetch_all(connection, tuple[str | bytes], statement)]
 
 
-def is_mariadb(connection: Connection) -> bool:
-    """Return whether the server is MariaDB. Raises mysql.connector.Error."""
-    return "mariadb" in to_text(fetch_row(connection, tuple[str | bytes], "SELECT VERSION()")[0]).lower()
-
-
 def _has_partial_revokes(connection: Connection) -> bool:
     with suppress(mysql.connector.Error):
         return bool(fetch_row(connection, tuple[int], "SELECT @@global.partial_revokes")[0])
@@ -104,5 +100,5 @@ def _default_roles(connection: Connection, name: str) -> list[str]:
             f"SELECT {columns} FROM {table} WHERE {where}",
             (user, host),
         )
-        return [f"{quote_name(to_text(role))}@{quote_name(to_text(role_host))}" for role, role_host in rows]
+        return [f"{quote(to_text(role))}@{quote(to_text(role_host))}" for role, role_host in rows]
     return []

@@ -39,17 +39,16 @@ class CaptureWatch:
 
     def __init__(self, settings: Settings, states: SourceStates) -> None:
         self._settings = settings
-        self._table = f"{settings.mysql_database}.{settings.source_table}"
+        self._table = settings.shop_table
         stored = states.capture
         self.state = stored if stored is not None and stored.table == self._table else None
         #: The content of source-state; `lately verify` stores there that nothing is missing.
         self.states = states
         self.problems: list[CaptureProblem] = []
         #: The highest published version, and a time at which all ids up to it had been assigned.
-        self.highest = 0 if states.capture is None else states.capture.highest_version
+        self.highest = states.highest_version
         self.assigned_before: tuple[int, int] | None = None
         if states.status is not None:
-            self.highest = max(self.highest, states.status.highest_version)
             self.assigned_before = states.status.highest_version, states.status.written_at
         #: The database is older than the published changes, and versions could not be begun anew.
         self._is_refused = self._is_older = False
@@ -90,7 +89,7 @@ class CaptureWatch:
         After a kill between 2. and 3. the new first version looks like one of `setup`.
         """
         try:
-            first = await asyncio.to_thread(versions.restart_versions, self._settings, self.highest)
+            first = await asyncio.to_thread(versions.restart_versions_above, self._settings, self.highest)
         except BadSource as exc:
             self._is_refused = True
             log.error("%s", exc)

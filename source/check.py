@@ -13,12 +13,13 @@ from app.settings import COLUMNS, OPTIONAL_COLUMNS, OUTBOX, Settings
 from source import drift, guarantee, outbox_ids, row_sample, snapshot, triggers
 from source.cascades import read_cascades
 from source.check_privileges import check_privileges, check_triggers_allowed
-from source.columns import Columns, find_column_problems, quote, read_shop_columns
+from source.columns import Columns, find_column_problems, read_shop_columns
 from source.drift_reader import read_capture
 from source.findings import FAILED, OK, WARNING, Finding
 from source.installed_triggers import read_triggers
-from source.mysql import Connection, connect, fetch_all, fetch_first, fetch_row, to_text
-from source.outbox_table import displayed_outbox, locate_outbox
+from source.mysql import Connection, connect, fetch_all, fetch_first, fetch_row, read_version, to_text
+from source.outbox_table import displayed_outbox, locate_outbox, read_first_version
+from source.quoting import quote
 from source.server_role import find_write_block, next_step_for
 
 
@@ -30,7 +31,7 @@ def check_source(settings: Settings) -> list[Finding]:
     with closing(connect(settings)) as connection:
         tls = "with TLS" if connection.is_secure else "without TLS"
         settings = locate_outbox(connection, settings)
-        findings = [Finding("connection", OK, f"MySQL answers as {_read_version(connection)}, {tls}")]
+        findings = [Finding("connection", OK, f"MySQL answers as {read_version(connection)}, {tls}")]
         checks: dict[str, Callable[[Connection, Settings], Iterator[Finding]]] = {
             "server": _check_server,
             "table": _check_table,
@@ -48,10 +49,6 @@ def check_source(settings: Settings) -> list[Finding]:
             except mysql.connector.Error as exc:
                 findings.append(Finding(name, FAILED, f"could not be checked: {exc}", "see the other findings"))
         return findings
-
-
-def _read_version(connection: Connection) -> str:
-    return to_text(fetch_row(connection, tuple[str | bytes], "SELECT VERSION()")[0])
 
 
 def _check_server(connection: Connection, settings: Settings) -> Iterator[Finding]:
@@ -92,7 +89,7 @@ def _check_cascades(connection: Connection, settings: Settings) -> Iterator[Find
 
 
 def _check_table(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    table = f"{settings.mysql_database}.{settings.source_table}"
+    table = settings.shop_table
     problems = find_column_problems(connection, settings)
     for problem in problems:
         yield Finding(problem.subject, FAILED, problem.problem, problem.fix)
@@ -167,7 +164,7 @@ def _check_rows(connection: Connection, settings: Settings) -> Iterator[Finding]
 
 def _check_outbox(connection: Connection, settings: Settings) -> Iterator[Finding]:
     with suppress(BadSource):
-        if triggers.read_first_version(connection, settings) is None:
+        if read_first_version(connection, settings) is None:
             yield Finding("outbox", FAILED, f"there is no {displayed_outbox(settings)}", "run `lately source setup`")
             return
         yield Finding("outbox", OK, displayed_outbox(settings))
@@ -181,7 +178,7 @@ def _check_capture(connection: Connection, settings: Settings) -> Iterator[Findi
     """Report the problems that the running source reports too, but for those of other checks."""
     checked = {drift.TABLE, drift.ENGINE, drift.TRIGGER_OUTDATED, drift.TRIGGER_MISSING}
     checked |= {drift.TRIGGER_DOUBLED, drift.TRIGGER_ELSEWHERE, drift.DEFINER}
-    if triggers.read_first_version(connection, settings) is None:
+    if read_first_version(connection, settings) is None:
         checked.add(drift.OUTBOX_MISSING)
     for problem in drift.find_problems(read_capture(connection, settings)):
         if problem.kind not in checked:
@@ -211,7 +208,7 @@ def _check_triggers(connection: Connection, settings: Settings) -> Iterator[Find
         if repeated:
             yield Finding("triggers", FAILED, f"{names}: changes are captured twice", "run `lately source setup`")
         else:
-            yield Finding("triggers", OK, f"{names} on {settings.mysql_database}.{settings.source_table}")
+            yield Finding("triggers", OK, f"{names} on {settings.shop_table}")
 
 
 def _check_watermark(connection: Connection, settings: Settings) -> Iterator[Finding]:

@@ -13,7 +13,8 @@ from source.columns import read_primary_key, read_shop_columns
 from source.findings import FAILED, OK, WARNING, Finding
 from source.mysql import Connection
 from source.needs import before_outbox, grants_for, missing_of_definer, needed_columns, removal_needs, user_needs
-from source.privileges import Grants, Need, quote_account
+from source.privileges import Grants, Need
+from source.quoting import quote_account
 from source.server_role import read_variable
 from source.server_rules import find_server_problems
 

@@ -10,6 +10,7 @@ import mysql.connector
 from app.errors import BadSource
 from app.settings import COLUMNS, OPTIONAL_COLUMNS, Settings
 from source.mysql import Connection, execute, fetch_all, to_text
+from source.quoting import quote
 
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 _TIMES = {"datetime", "timestamp"}
@@ -46,9 +47,14 @@ def read_shop_columns(connection: Connection, settings: Settings) -> Columns:
 
     Raises BadSource when the table or a column is missing, or a column has an unsuitable type.
     """
-    columns = _read_columns(connection, settings)
-    for problem in _find_problems(connection, columns, settings):
+    columns = read_columns(connection, settings)
+    for problem in find_problems(connection, columns, settings):
         raise BadSource(f"{problem.problem}: {problem.fix}")
+    return select_columns(columns, settings)
+
+
+def select_columns(columns: Columns, settings: Settings) -> Columns:
+    """Return those of all columns that Lately reads, by Lately's names."""
     return {
         name: columns[shop_name.lower()] for name, shop_name in settings.columns.items() if shop_name.lower() in columns
     }
@@ -56,11 +62,12 @@ def read_shop_columns(connection: Connection, settings: Settings) -> Columns:
 
 def find_column_problems(connection: Connection, settings: Settings) -> list[ColumnProblem]:
     """Check the shop's table and columns."""
-    return _find_problems(connection, _read_columns(connection, settings), settings)
+    return find_problems(connection, read_columns(connection, settings), settings)
 
 
-def _find_problems(connection: Connection, columns: Columns, settings: Settings) -> list[ColumnProblem]:
-    table = f"{settings.mysql_database}.{settings.source_table}"
+def find_problems(connection: Connection, columns: Columns, settings: Settings) -> list[ColumnProblem]:
+    """Check columns of the shop's table that `read_columns` has returned."""
+    table = settings.shop_table
     if not columns:
         return [_missing_table(connection, settings)]
     problems = []
@@ -82,7 +89,7 @@ def _find_problems(connection: Connection, columns: Columns, settings: Settings)
 
 def _missing_table(connection: Connection, settings: Settings) -> ColumnProblem:
     """Return why no column is visible: the server hides tables and columns without a privilege."""
-    table = f"{settings.mysql_database}.{settings.source_table}"
+    table = settings.shop_table
     visible = fetch_all(
         connection,
         tuple[int],
@@ -109,7 +116,7 @@ def _find_type_problem(table: str, name: str, column: ShopColumn) -> tuple[str, 
     return None
 
 
-def _read_columns(connection: Connection, settings: Settings) -> Columns:
+def read_columns(connection: Connection, settings: Settings) -> Columns:
     """Return all columns of the shop's table by their names in lower case."""
     rows = fetch_all(
         connection,
@@ -134,7 +141,7 @@ def read_primary_key(connection: Connection, settings: Settings) -> list[ShopCol
     with suppress(mysql.connector.Error):  # MariaDB has no such variable
         execute(connection, "SET SESSION show_gipk_in_create_table_and_information_schema = ON")
     # Two statements: MariaDB opens every table of the database for a join of the two views.
-    columns = _read_columns(connection, settings)
+    columns = read_columns(connection, settings)
     rows = fetch_all(
         connection,
         tuple[str | bytes],
@@ -201,11 +208,6 @@ def traceparent_expression(settings: Settings, qualifier: str | None, with_varia
         f"IF(HEX({name}) REGEXP '^(3[0-9]|6[1-6]|2D){{55}}$', CONVERT({name} USING utf8mb4), NULL)" for name in names
     )
     return f"COALESCE({texts})" if texts else "NULL"
-
-
-def quote(name: str) -> str:
-    """Return a name in backticks; Settings refuses names that contain a backtick."""
-    return f"`{name}`"
 
 
 def text_expression(value: str) -> str:

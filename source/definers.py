@@ -12,7 +12,8 @@ from source.accounts import Account, current_account, read_account
 from source.columns import Columns
 from source.mysql import Connection
 from source.needs import before_outbox, grants_for, missing_of_definer
-from source.privileges import Need, quote_account
+from source.privileges import Need
+from source.quoting import quote_account
 from source.server_errors import explain
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import mysql.connector
 from mysql.connector import errorcode
 
-from app.errors import BadSource
 from app.settings import OUTBOX, Settings
 from source import guarantee, triggers, versions
-from source.columns import find_column_problems, read_primary_key
+from source.columns import find_problems, read_columns, read_primary_key, select_columns
 from source.drift import Capture
 from source.installed_triggers import EVENTS, InstalledTrigger, normalize, read_triggers
-from source.mysql import Connection, fetch_all, fetch_first, to_text
-from source.outbox_table import UNKNOWN_TABLE
+from source.mysql import Connection, fetch_first
+from source.outbox_table import UNKNOWN_TABLE, read_first_version
 
 #: Errors of a user that may not read the accounts of the server.
 _REFUSED = {
@@ -29,7 +28,10 @@ def read_capture(connection: Connection, settings: Settings, all_tables: bool = 
     Without `all_tables` the triggers of other tables are read only if the shop's table lacks some;
     that takes a few ms also in a database with thousands of tables. Raises mysql.connector.Error.
     """
-    types = _read_types(connection, settings)
+    columns = read_columns(connection, settings)
+    problems = find_problems(connection, columns, settings) if columns else []
+    key = [column.name for column in read_primary_key(connection, settings)]
+    time_column = columns.get(settings.columns["ordered_at"].lower())
     installed: tuple[InstalledTrigger, ...] = ()
     first_version: int | None = 1
     next_id: int | None = 1
@@ -38,16 +40,18 @@ def read_capture(connection: Connection, settings: Settings, all_tables: bool = 
         installed = tuple(read_triggers(connection, settings, table=settings.source_table))
         if all_tables or len(installed) != len(EVENTS):
             installed = tuple(read_triggers(connection, settings))
-        first_version = triggers.read_first_version(connection, settings)
+        first_version = read_first_version(connection, settings)
         next_id = _read_next_id(connection, settings)
-        expected = _read_expected(connection, settings)
+        if columns and not problems:
+            bodies = triggers.build_bodies(settings, select_columns(columns, settings), key)
+            expected = {event: normalize(body) for event, body in bodies.items()}
     return Capture(
         table=settings.source_table,
-        columns=frozenset(types),
-        column_problems=tuple(find_column_problems(connection, settings)) if types else (),
+        columns=frozenset(columns),
+        column_problems=tuple(problems),
         engine=guarantee.read_engine(connection, settings),
-        key=tuple(column.name.lower() for column in read_primary_key(connection, settings)),
-        time_type=types.get(settings.columns["ordered_at"].lower()),
+        key=tuple(name.lower() for name in key),
+        time_type=None if time_column is None else time_column.type,
         expected=expected,
         triggers=installed,
         first_version=first_version,
@@ -64,25 +68,6 @@ def _read_next_id(connection: Connection, settings: Settings) -> int | None:
         if exc.errno in UNKNOWN_TABLE:
             return None
         raise
-
-
-def _read_types(connection: Connection, settings: Settings) -> dict[str, str]:
-    """Return column -> data type of the shop's table, both in lower case."""
-    rows = fetch_all(
-        connection,
-        tuple[str | bytes, str | bytes],
-        "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
-        (settings.mysql_database, settings.source_table),
-    )
-    return {to_text(name).lower(): to_text(data_type).lower() for name, data_type in rows}
-
-
-def _read_expected(connection: Connection, settings: Settings) -> dict[str, str]:
-    try:
-        bodies = triggers.expected_bodies(connection, settings)
-    except BadSource:
-        return {}
-    return {event: normalize(body) for event, body in bodies.items()}
 
 
 def _find_missing_definers(connection: Connection, definers: set[str]) -> frozenset[str]:

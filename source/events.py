@@ -25,6 +25,11 @@ EVENT_HEADERS = [("content-type", b"application/cloudevents+json")]
 _REMOVALS = uuid.UUID("8f1f9c0e-58a5-4b65-8f5b-3f6f3a5d3a41")
 
 
+def event_source(server: str, settings: Settings) -> str:
+    """Return the CloudEvents source of events from the shop's table on a database server."""
+    return f"/mysql/{server}/{settings.mysql_database}/{settings.source_table}"
+
+
 class OutgoingRecord(NamedTuple):
     """A record for Kafka: an event for `orders`, or a dead letter for `orders-dead`."""
 

@@ -21,21 +21,21 @@ import mysql.connector
 from mysql.connector import errorcode
 
 from app.errors import BadSource
+from app.setting_values import MAX_NAME_CHARACTERS
 from app.settings import Settings
 from source import probe, server_rules, triggers
 from source.accounts import current_account, read_account, read_session_grants, same_account
-from source.columns import quote, read_primary_key, read_shop_columns
+from source.columns import read_primary_key, read_shop_columns
 from source.definers import prove_definer
 from source.installed_triggers import EVENTS, InstalledTrigger, normalize, read_triggers
 from source.mysql import Connection, execute, fetch_all, to_text
 from source.needs import grants_for, missing_of_definer, needed_columns, removal_needs, user_needs
-from source.outbox_table import displayed_outbox, is_in_shop_database, trigger_name
+from source.outbox_table import displayed_outbox, is_in_shop_database, read_first_version, trigger_name
+from source.quoting import quote
 from source.server_errors import explain
 
 #: Attempts to find a free name for a trigger.
 _MAX_NAMES = 100
-#: MySQL's limit for the name of a trigger.
-_MAX_NAME_CHARACTERS = 64
 
 
 class Plan(NamedTuple):
@@ -57,13 +57,14 @@ def install(connection: Connection, settings: Settings, report: Callable[[str], 
     # 1.
     server_rules.require_suitable(connection, settings)
     columns = read_shop_columns(connection, settings)
-    bodies = triggers.expected_bodies(connection, settings)
-    names = needed_columns(columns, [column.name for column in read_primary_key(connection, settings)], settings)
+    key = [column.name for column in read_primary_key(connection, settings)]
+    bodies = triggers.build_bodies(settings, columns, key)
+    names = needed_columns(columns, key, settings)
     tables_before: set[str] | None = None
     try:
         tables_before = read_own_tables(connection, settings)
         plan = _plan(connection, settings, bodies, names)
-        is_set_up = triggers.read_first_version(connection, settings) is not None
+        is_set_up = read_first_version(connection, settings) is not None
         # 2.
         triggers.create_schema(connection, settings)
         for statement in triggers.table_statements(settings):
@@ -166,7 +167,7 @@ def _change(
     finally:
         execute(connection, "UNLOCK TABLES")
     for name in created:
-        report(f"trigger {name} captures the changes of {settings.mysql_database}.{settings.source_table}")
+        report(f"trigger {name} captures the changes of {settings.shop_table}")
     _drop(connection, settings, plan.elsewhere, report)
 
 
@@ -191,8 +192,8 @@ def _drop(
 ) -> None:
     for trigger in obsolete:
         execute(connection, f"DROP TRIGGER {trigger.qualified_name}")
-        is_here = triggers.is_on_shop_table(trigger, settings)
-        reason = "it is replaced" if is_here else f"only {settings.source_table} is captured"
+        is_on_shop_table = triggers.is_on_shop_table(trigger, settings)
+        reason = "it is replaced" if is_on_shop_table else f"only {settings.source_table} is captured"
         report(f"trigger {trigger.name} on {trigger.schema}.{trigger.table} is removed: {reason}")
 
 
@@ -214,7 +215,7 @@ def _free_name(settings: Settings, event: str, taken_names: set[str]) -> str:
         if usual.lower() not in taken_names:
             return usual
         suffix = f"_{number}"
-        name = usual[: _MAX_NAME_CHARACTERS - len(suffix)] + suffix
+        name = usual[: MAX_NAME_CHARACTERS - len(suffix)] + suffix
         if name.lower() not in taken_names:
             return name
     return usual

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from app.settings import Settings
 from source.mysql import Connection, fetch_all, to_text
+from source.quoting import quote
 
 #: The events of the three triggers.
 EVENTS = ("delete", "update", "insert")
@@ -43,7 +44,7 @@ class InstalledTrigger(NamedTuple):
     @property
     def qualified_name(self) -> str:
         """The trigger's name in SQL; a trigger is in the schema of its table."""
-        return f"`{self.schema}`.`{self.name}`"
+        return f"{quote(self.schema)}.{quote(self.name)}"
 
     @property
     def tables_read(self) -> set[str]:

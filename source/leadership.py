@@ -24,7 +24,7 @@ from domain.events import TYPES, read_references
 from domain.partitioning import partition_of
 from source import guarantee, locks, metrics
 from source.capture_watch import CaptureWatch
-from source.events import OutgoingRecord, build_records
+from source.events import OutgoingRecord, build_records, event_source
 from source.guarantee import Guarantee
 from source.locks import HeldLock
 from source.mysql import Connection, read_server_name, read_server_time
@@ -83,9 +83,7 @@ class Leadership:
     watch: CaptureWatch
 
     def __post_init__(self) -> None:
-        server = read_server_name(self.connection)
-        #: The CloudEvents source of the events.
-        self._event_source = f"/mysql/{server}/{self.settings.mysql_database}/{self.settings.source_table}"
+        self._event_source = event_source(read_server_name(self.connection), self.settings)
 
     async def publish(self) -> None:
         """Publish until a stop or a handover. Raises the errors of MySQL and Kafka."""

@@ -8,9 +8,9 @@ import mysql.connector
 from mysql.connector import errorcode
 
 from app.settings import OUTBOX, Settings
-from source.columns import quote
 from source.mysql import Connection, connect, execute, fetch_first, to_text
 from source.outbox_table import displayed_outbox, quoted_outbox
+from source.quoting import quote
 
 _PROBE_WAIT_S = 1
 #: Sessions that hold a lock on a whole table; readable with a privilege on performance_schema.

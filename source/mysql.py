@@ -177,6 +177,16 @@ def _connection_error(settings: Settings, exc: mysql.connector.Error) -> Databas
     return DatabaseAway(f"no answer from MySQL as {login} ({exc}): start it, or set LATELY_MYSQL_*")
 
 
+def read_version(connection: Connection) -> str:
+    """Return the version of the server as it prints it. Raises mysql.connector.Error."""
+    return to_text(fetch_row(connection, tuple[str | bytes], "SELECT VERSION()")[0])
+
+
+def is_mariadb(connection: Connection) -> bool:
+    """Return whether the server is MariaDB. Raises mysql.connector.Error."""
+    return "mariadb" in read_version(connection).lower()
+
+
 def read_server_name(connection: Connection) -> str:
     """Return a permanent name of the server: MySQL's uuid, MariaDB's uid or the server id."""
     for variable in ("server_uuid", "server_uid", "server_id"):

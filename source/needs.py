@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from app.settings import Settings
 from source.accounts import Account
 from source.columns import Columns
-from source.privileges import EVERY, Grants, Need, grant_statements, quote_account
+from source.privileges import EVERY, Grants, Need, grant_statements
+from source.quoting import quote_account
 
 #: The columns of the outbox that the triggers fill.
 _FILLED = ("event_id", "aggregateid", "type", "traceparent", "payload")

@@ -14,9 +14,10 @@ from app.settings import OUTBOX, Settings
 from domain.diagnosis import PendingChange, ShopRow
 from domain.events import trace_id_of
 from source import user_rows
-from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
+from source.columns import payload_expression, read_shop_columns, traceparent_expression
 from source.mysql import Borrow, Connection, connected, explain_errors, fetch_all
 from source.outbox_table import UNKNOWN_TABLE, locate_outbox, quoted_outbox
+from source.quoting import quote
 from source.shop_row import DecodedRow, decode_row
 
 #: Upper limit for the rows and for the pending changes of an order; real orders have few.

@@ -24,7 +24,7 @@ from domain.events import read_references
 from source import triggers
 from source.mysql import Connection, execute, fetch_all, fetch_row
 from source.outbox_row import OutboxRow, select_rows
-from source.outbox_table import displayed_outbox, quoted_outbox
+from source.outbox_table import displayed_outbox, quoted_outbox, read_first_version
 from source.server_errors import explain
 from source.triggers import MAX_AHEAD
 from source.versions import read_next_id
@@ -39,7 +39,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 def largest_ordinary_id(connection: Connection, settings: Settings) -> int:
     """Return the largest id that a trigger can have assigned by now."""
-    first = triggers.read_first_version(connection, settings) or 0
+    first = read_first_version(connection, settings) or 0
     return max(first, triggers.now_microseconds()) + MAX_AHEAD
 
 

@@ -13,10 +13,13 @@ from dataclasses import replace
 import mysql.connector
 from mysql.connector import errorcode
 
-from app.setting_values import DEFAULT_OUTBOX
+from app.setting_values import DEFAULT_OUTBOX, MAX_NAME_CHARACTERS
 from app.settings import OUTBOX, Settings
-from source.columns import quote
 from source.mysql import Connection, connect, fetch_first
+from source.quoting import quote
+
+#: The table that contains the first version has the name of the outbox with this suffix.
+STATE_SUFFIX = "_state"
 
 #: Errors for a table that does not exist. MySQL refuses access also to a table that does not exist,
 #: when the user has no privilege in its schema.
@@ -27,8 +30,6 @@ UNKNOWN_TABLE = {
     errorcode.ER_DBACCESS_DENIED_ERROR,
 }
 
-#: MySQL's limit for the name of a trigger.
-_MAX_TRIGGER_CHARACTERS = 64
 #: Characters of "_insert", "_update" and "_delete".
 _EVENT_CHARACTERS = 7
 _CHECKSUM_CHARACTERS = 8
@@ -63,7 +64,7 @@ def trigger_name(settings: Settings, event: str) -> str:
     schema, table = settings.outbox
     if is_in_shop_database(settings):
         return f"{table}_{event}"
-    prefix, length = f"{schema}_{table}", _MAX_TRIGGER_CHARACTERS - _EVENT_CHARACTERS
+    prefix, length = f"{schema}_{table}", MAX_NAME_CHARACTERS - _EVENT_CHARACTERS
     if len(prefix) > length:
         checksum = f"{zlib.crc32(prefix.encode()):0{_CHECKSUM_CHARACTERS}x}"
         prefix = f"{prefix[: length - _CHECKSUM_CHARACTERS - 1]}_{checksum}"
@@ -96,10 +97,16 @@ def with_outbox(settings: Settings) -> Settings:
 
 def is_set_up(connection: Connection, settings: Settings) -> bool:
     """Return whether the table of the first version exists, is readable and has its row."""
+    return read_first_version(connection, settings) is not None
+
+
+def read_first_version(connection: Connection, settings: Settings) -> int | None:
+    """Return the id at which versions start; None when there is no outbox."""
     try:
-        statement = f"SELECT 1 FROM {quoted_outbox(settings, '_state')} WHERE id = 1"
-        return fetch_first(connection, tuple[int], statement) is not None
+        statement = f"SELECT first_version FROM {quoted_outbox(settings, STATE_SUFFIX)} WHERE id = 1"
+        row = fetch_first(connection, tuple[int], statement)
     except mysql.connector.Error as exc:
         if exc.errno in UNKNOWN_TABLE:
-            return False
+            return None
         raise
+    return None if row is None else row[0]

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from app.settings import OUTBOX, Settings
 from source import triggers
-from source.accounts import is_mariadb
-from source.columns import quote, read_primary_key, read_shop_columns
-from source.mysql import connect
+from source.columns import read_primary_key, read_shop_columns
+from source.mysql import connect, is_mariadb
 from source.needs import ROLE_NEED, definer_needs, grants_for, needed_columns, removal_needs, user_needs
 from source.outbox_table import is_in_shop_database, locate_outbox
-from source.privileges import Need, quote_account
+from source.privileges import Need
+from source.quoting import quote, quote_account
 
 #: The definer that is offered, and the user where the settings name an administrator.
 DEFAULT_DEFINER, DEFAULT_USER = "lately_trigger@localhost", "lately"

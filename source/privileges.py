@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from source.grant_lines import ALL, GRANT_OPTION, TOKEN, Grant, parse_grant, parse_names
+from source.quoting import quote
 
 EVERY = "*"
 
@@ -69,7 +70,7 @@ class Grants:
         if need.schema == EVERY:
             return "*.*", []
         if need.table != EVERY:
-            return f"{quote_name(need.schema)}.{quote_name(need.table)}", []
+            return f"{quote(need.schema)}.{quote(need.table)}", []
         (user,) = parse_names(TOKEN.findall(account))
         of_user = [grant for grant in self._grants if grant.grantee == user and not grant.is_revoke]
         present = self._schema_grants(of_user, need.schema)
@@ -77,7 +78,7 @@ class Grants:
         if present and (self._uses_roles or _unescape(present[0].schema).lower() == need.schema.lower()):
             name, present = present[0].schema, []
         names = {privilege for grant in present for privilege in grant.privileges} - {GRANT_OPTION}
-        return f"{quote_name(name)}.*", sorted(names)
+        return f"{quote(name)}.*", sorted(names)
 
     def _grantee_has(self, grants: list[Grant], need: Need) -> bool:
         is_revoked = any(
@@ -152,24 +153,12 @@ def grant_statements(needs: Iterable[Need], account: str, granted: Grants | None
     granted = granted or Grants((), (), True, False)
     scopes: dict[str, list[str]] = {}
     for need in needs:
-        columns = f" ({', '.join(map(quote_name, need.columns))})" if need.columns else ""
+        columns = f" ({', '.join(map(quote, need.columns))})" if need.columns else ""
         scope, present = granted.scope_for(need, account)
         scopes.setdefault(scope, present).append(need.privilege + columns)
     return [
         f"GRANT {', '.join(dict.fromkeys(privileges))} ON {scope} TO {account}" for scope, privileges in scopes.items()
     ]
-
-
-def quote_account(account: str) -> str:
-    """Return user@host in SQL, with both parts quoted. Without a host it is a role of MariaDB."""
-    user, _, host = account.rpartition("@")
-    parts = (user, host) if host else (user,)
-    return "@".join("'" + part.replace("\\", "\\\\").replace("'", "''") + "'" for part in parts)
-
-
-def quote_name(name: str) -> str:
-    """Return a name in backticks."""
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _contains(grant: Grant, privilege: str) -> bool:

@@ -17,9 +17,10 @@ from mysql.connector import errorcode
 from app.settings import Settings
 from domain.events import PLACED
 from source import triggers
-from source.columns import Columns, payload_expression, quote, text_expression, traceparent_expression
+from source.columns import Columns, payload_expression, text_expression, traceparent_expression
 from source.mysql import Connection, execute
 from source.outbox_table import quoted_outbox
+from source.quoting import quote
 
 #: The probe's table has the name of the outbox with this suffix.
 SUFFIX = "_probe"

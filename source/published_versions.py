@@ -33,8 +33,7 @@ _decode = msgspec.json.Decoder(_Event).decode
 
 async def read_highest(settings: Settings, topics: Topics, states: SourceStates) -> int:
     """Return the highest version of all changes in `orders`; 0 if none is known. Raises ServerAway."""
-    known_versions = [state.highest_version for state in (states.status, states.capture) if state is not None]
-    highest = max(known_versions, default=0)
+    highest = states.highest_version
     if states.status is None:
         return highest
     partitions = partitions_of(topics.orders.name, settings.partitions)

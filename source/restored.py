@@ -9,8 +9,9 @@ import msgspec
 from app.control.source_state import CaptureState, SourceStates
 from app.settings import Settings
 from app.topics import Topics
-from source import triggers, versions
+from source import versions
 from source.mysql import Connection, read_server_name, read_server_time
+from source.outbox_table import read_first_version
 from source.publisher import open_publisher
 
 
@@ -20,20 +21,20 @@ def is_older(connection: Connection, settings: Settings, states: SourceStates) -
     It is when the outbox would assign published versions again, when its first version is not the
     newest one, and when another server has no outbox. Raises mysql.connector.Error.
     """
-    capture, highest = states.capture, _highest(states)
-    first_version = triggers.read_first_version(connection, settings)
+    capture = states.capture
+    first_version = read_first_version(connection, settings)
     if first_version is None:
         return capture is not None and capture.server not in ("", read_server_name(connection))
     is_first_older = capture is not None and first_version < capture.first_version
-    return is_first_older or versions.read_next_id(connection, settings) <= highest
+    return is_first_older or versions.read_next_id(connection, settings) <= states.highest_version
 
 
 async def note(connection: Connection, settings: Settings, states: SourceStates) -> None:
     """Store in Kafka that the database is older: the source reports it until a verification."""
-    table = f"{settings.mysql_database}.{settings.source_table}"
+    table = settings.shop_table
     state = states.capture or CaptureState(table=table)
     state = msgspec.structs.replace(
-        state, table=table, restored_at=read_server_time(connection), highest_version=_highest(states)
+        state, table=table, restored_at=read_server_time(connection), highest_version=states.highest_version
     )
     async with open_publisher(settings, Topics(settings)) as publisher:
         await publisher.write_states(state)
@@ -56,13 +57,7 @@ def renew_versions(
     has_missed = capture is not None and capture.missed_since is not None
     if not (older or has_missed):
         return
-    if older or triggers.read_first_version(connection, settings) == first_version_before:
-        versions.restart_versions(settings, _highest(states))
+    if older or read_first_version(connection, settings) == first_version_before:
+        versions.restart_versions_above(settings, states.highest_version)
     cause = "the database is older than the published changes" if older else "changes may have been missed"
     report(f"{cause}: run `lately verify --repair` to remove what it does not contain any more")
-
-
-def _highest(states: SourceStates) -> int:
-    """Return the highest published version that Kafka knows of."""
-    known_versions = [state.highest_version for state in (states.status, states.capture) if state is not None]
-    return max(known_versions, default=0)

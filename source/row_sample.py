@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.settings import Settings
-from source.columns import Columns, payload_expression, quote, read_primary_key, read_shop_columns
+from source.columns import Columns, payload_expression, read_primary_key, read_shop_columns
 from source.mysql import Connection, fetch_all
+from source.quoting import quote
 from source.shop_row import decode_row
 
 #: Number of rows that are read from each end of the primary key.

@@ -16,8 +16,10 @@ import mysql.connector
 from mysql.connector import errorcode
 
 from app.errors import BadSource
-from source.mysql import Connection, execute, fetch_all, fetch_first, fetch_row, to_text
-from source.privileges import Need, grant_statements, quote_account
+from source.accounts import current_account
+from source.mysql import Connection, execute, fetch_all, fetch_first, fetch_row, is_mariadb, to_text
+from source.privileges import Need, grant_statements
+from source.quoting import quote_account
 
 _OFF = (None, "", "OFF", "0")
 #: The replications between the members of a group; their names start with this text.
@@ -51,27 +53,25 @@ class RoleFacts:
 
 def read_role(connection: Connection) -> RoleFacts:
     """Read the facts about the server's role. Raises mysql.connector.Error."""
-    version = to_text(fetch_row(connection, tuple[str | bytes], "SELECT VERSION()")[0])
-    is_mariadb = "mariadb" in version.lower()
-    channels = _read_channels(connection, is_mariadb)
+    is_of_mariadb = is_mariadb(connection)
+    channels = _read_channels(connection, is_of_mariadb)
     running = has_replicated = False
     # The list is the better evidence where the user may read it.
-    if channels is None and is_mariadb:
+    if channels is None and is_of_mariadb:
         running = _read_status(connection, "Slaves_running") not in _OFF
         configured = (_read_status(connection, "Slave_heartbeat_period") or "0").strip("0.") != ""
         has_replicated = configured or bool(_read_mariadb_position(connection))
     elif channels is None:
         running, has_replicated = _has_replication_thread(connection), _has_foreign_transactions(connection)
-    account = to_text(fetch_row(connection, tuple[str | bytes], "SELECT CURRENT_USER()")[0])
     read_only = next(
         (name for name in ("super_read_only", "read_only") if read_variable(connection, name) not in _OFF), ""
     )
     group = read_variable(connection, "group_replication_group_name") or ""
     return RoleFacts(
-        is_mariadb=is_mariadb,
+        is_mariadb=is_of_mariadb,
         channels=channels,
-        account=quote_account(account),
-        privilege="SLAVE MONITOR" if is_mariadb else "REPLICATION CLIENT",
+        account=quote_account(current_account(connection)),
+        privilege="SLAVE MONITOR" if is_of_mariadb else "REPLICATION CLIENT",
         # The members of a group have such threads, too.
         is_replicating=running and not group,
         has_replicated=has_replicated and not group,
@@ -166,12 +166,12 @@ def next_step_for(option: str) -> str:
     return f"{_SET_HOST} the primary, or {off}"
 
 
-def _read_channels(connection: Connection, is_mariadb: bool) -> tuple[str, ...] | None:
+def _read_channels(connection: Connection, is_of_mariadb: bool) -> tuple[str, ...] | None:
     """Return the names of the server's replications; None if the user may read no list of them."""
     # MySQL 8.0.22 renamed the statement, MySQL 8.4 removed the old one. On MariaDB they show only
     # one of several replications.
-    statements = ["SHOW ALL SLAVES STATUS"] if is_mariadb else ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
-    if not is_mariadb and read_variable(connection, "performance_schema") == "ON":
+    statements = ["SHOW ALL SLAVES STATUS"] if is_of_mariadb else ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
+    if not is_of_mariadb and read_variable(connection, "performance_schema") == "ON":
         statements.append("SELECT channel_name FROM performance_schema.replication_connection_configuration")
     for statement in statements:
         with suppress(mysql.connector.Error), connection.cursor() as cursor:

@@ -20,7 +20,7 @@ def find_server_problems(connection: Connection, settings: Settings) -> Iterator
     """Yield what makes a setup impossible, each with the next step. Raises mysql.connector.Error."""
     if _is_view(connection, settings):
         yield ColumnProblem(
-            "table", f"{settings.mysql_database}.{settings.source_table} is a view, and views have no triggers",
+            "table", f"{settings.shop_table} is a view, and views have no triggers",
             "set LATELY_SOURCE_TABLE to the table below it, or LATELY_SOURCE_MODE=watermark",
         )  # fmt: skip
     if logs_statements(connection):

@@ -15,7 +15,7 @@ from mysql.connector import errorcode
 
 from app import metrics as shared_metrics
 from app.control import generation, source_state
-from app.control.source_state import SourceStateReader, SourceStates
+from app.control.source_state import SourceStateReader, SourceStates, WatermarkState
 from app.errors import BadSource, DatabaseAway, DatabaseRefused, Refused, ServerAway, WrongGeneration
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
@@ -161,7 +161,7 @@ class SourceService(Service):
             assessment = await asyncio.to_thread(assess, connection, self.settings)
             watch = CaptureWatch(self.settings, states)
             watch.highest = await published_versions.read_highest(self.settings, self.topics, states)
-            capture = await self._create_capture(connection, assessment, lock)
+            capture = await self._create_capture(connection, assessment, lock, states.watermark)
             self._has_led, self.watch = True, watch
             metrics.LEADER.set(1)
             self._is_leading, self.progress.acknowledged_at = True, time.monotonic()
@@ -217,15 +217,16 @@ class SourceService(Service):
                 await self.sleep(LOCK_POLL_S)
         return None
 
-    async def _create_capture(self, connection: Connection, assessment: Guarantee, lock: HeldLock) -> Capture:
+    async def _create_capture(
+        self, connection: Connection, assessment: Guarantee, lock: HeldLock, state: WatermarkState | None
+    ) -> Capture:
         """Create the capture. Raises BadSource for missing objects, unless they were there before."""
         if self.settings.source_mode == OUTBOX:
             outbox = Outbox(connection, self.settings, lock.row_connection_id)
             if not self._has_led:
                 await asyncio.to_thread(outbox.require_installed)
             return outbox
-        state = (await source_state.read(self.settings)).watermark
-        table = f"{self.settings.mysql_database}.{self.settings.source_table}"
+        table = self.settings.shop_table
         if state is None or state.table != table:
             raise BadSource(f"there is no watermark of {table} yet: run `lately source setup` first")
         is_proven = assessment.level == source_state.PROVEN

@@ -15,11 +15,11 @@ from app.kafka.admin import ensure_topics
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain.values import parse_rfc3339
-from source import guarantee, outbox_ids, restored, server_role, snapshot, triggers, watermark
+from source import guarantee, outbox_ids, restored, server_role, snapshot, watermark
 from source.events import OutgoingRecord, build_record
 from source.install import install
 from source.mysql import Connection, connect
-from source.outbox_table import displayed_outbox, locate_outbox
+from source.outbox_table import displayed_outbox, locate_outbox, read_first_version
 from source.publisher import open_publisher
 
 _AGE = re.compile(r"([0-9]{1,6})([mhdw])", re.ASCII)
@@ -39,7 +39,7 @@ def setup(
     Raises BadSource, WrongGeneration, ServerAway.
     """
     since_time = None if since is None else parse_since(since)
-    table = f"{settings.mysql_database}.{settings.source_table}"
+    table = settings.shop_table
     if settings.source_mode == OUTBOX:
         _require_suitable_server(settings)
     states = asyncio.run(_read_states(settings))
@@ -52,7 +52,7 @@ def setup(
     if settings.source_mode == OUTBOX:
         with closing(connect(settings)) as connection:
             settings = locate_outbox(connection, settings)
-            first_version = triggers.read_first_version(connection, settings)
+            first_version = read_first_version(connection, settings)
             is_older = restored.is_older(connection, settings, states)
             if is_older:
                 asyncio.run(restored.note(connection, settings, states))
@@ -76,7 +76,7 @@ def setup(
 
 def _correct_next_id(connection: Connection, settings: Settings, report: Callable[[str], None]) -> None:
     """Set the next id of an existing outbox right after a row that no trigger wrote has moved it."""
-    if triggers.read_first_version(connection, settings) is None:
+    if read_first_version(connection, settings) is None:
         return
     problem = outbox_ids.find_problem(connection, settings)
     if problem is None:
@@ -104,7 +104,7 @@ def _require_suitable_server(settings: Settings) -> None:
     """
     with closing(connect(settings)) as connection:
         server_role.require_writable(connection)
-        if triggers.read_first_version(connection, locate_outbox(connection, settings)) is None:
+        if read_first_version(connection, locate_outbox(connection, settings)) is None:
             server_role.require_no_replica(connection)
 
 

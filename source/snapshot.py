@@ -28,14 +28,15 @@ from app.settings import WATERMARK, Settings
 from app.topics import Topics
 from domain.events import SNAPSHOT
 from domain.values import rfc3339
-from source import locks, triggers
-from source.columns import Columns, payload_expression, quote, read_primary_key, read_shop_columns
-from source.events import build_records
+from source import locks
+from source.columns import Columns, payload_expression, read_primary_key, read_shop_columns
+from source.events import build_records, event_source
 from source.locks import HeldLock
 from source.mysql import Connection, connect, fetch_all, fetch_row, read_server_name, read_server_time, to_text
 from source.outbox_row import OutboxRow
-from source.outbox_table import displayed_outbox, locate_outbox
+from source.outbox_table import displayed_outbox, locate_outbox, read_first_version
 from source.publisher import Publisher, open_publisher
+from source.quoting import quote
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ async def run(
         settings = await asyncio.to_thread(locate_outbox, connection, settings)
         lock = await asyncio.to_thread(_acquire_lock, connection, settings)
         state = _start_or_resume(connection, settings, since, where, states, resume)
-        source = f"/mysql/{read_server_name(connection)}/{settings.mysql_database}/{settings.source_table}"
+        source = event_source(read_server_name(connection), settings)
         try:
             with closing(Snapshot(connection, settings, state)) as snapshot:
                 async with require_active_generation(settings), open_publisher(settings, topics) as publisher:
@@ -231,7 +232,7 @@ def snapshot_version(connection: Connection, settings: Settings) -> int:
     if settings.source_mode == WATERMARK:
         return read_server_time(connection)
     settings = locate_outbox(connection, settings)
-    first = triggers.read_first_version(connection, settings)
+    first = read_first_version(connection, settings)
     if first is None:
         raise BadSource(f"there is no outbox {displayed_outbox(settings)}: run `lately source setup` first")
     return first - 1
@@ -250,7 +251,7 @@ def _start_or_resume(
     """Return the state of an interrupted snapshot of these rows, or of a new snapshot."""
     previous = states.snapshot
     request_at = 0 if states.request is None else states.request.requested_at
-    table = f"{settings.mysql_database}.{settings.source_table}"
+    table = settings.shop_table
     version = snapshot_version(connection, settings)
     horizon: str | None = MAX_HORIZON
     if previous is not None and previous.table == table:

@@ -11,9 +11,9 @@ import mysql.connector
 from app.control import source_state
 from app.settings import OUTBOX, Settings
 from domain.values import rfc3339
-from source import transactions, triggers
+from source import transactions
 from source.mysql import Connection, connect, fetch_row, read_server_time
-from source.outbox_table import displayed_outbox, locate_outbox, quoted_outbox
+from source.outbox_table import displayed_outbox, locate_outbox, quoted_outbox, read_first_version
 
 
 def read_status(settings: Settings) -> dict[str, object]:
@@ -62,7 +62,7 @@ def _leader_fields(status: source_state.LeaderStatus | None, now: int) -> dict[s
 
 
 def _outbox_fields(connection: Connection, settings: Settings) -> dict[str, object]:
-    if triggers.read_first_version(connection, settings) is None:
+    if read_first_version(connection, settings) is None:
         return {"outbox": "not set up: run `lately source setup`"}
     rows, oldest = fetch_row(
         connection,

@@ -14,7 +14,7 @@ from source.accounts import current_account, read_session_grants
 from source.installed_triggers import read_triggers
 from source.mysql import Connection, connect, execute, fetch_row
 from source.needs import grants_for
-from source.outbox_table import displayed_outbox, locate_outbox, quoted_outbox
+from source.outbox_table import STATE_SUFFIX, displayed_outbox, locate_outbox, quoted_outbox, read_first_version
 from source.privileges import Need
 from source.server_errors import explain
 
@@ -28,7 +28,7 @@ def teardown(settings: Settings, force: bool, report: Callable[[str], None] = pr
         try:
             settings = locate_outbox(connection, settings)
             _require_privileges(connection, settings)
-            has_outbox = triggers.read_first_version(connection, settings) is not None
+            has_outbox = read_first_version(connection, settings) is not None
             installed = read_triggers(connection, settings, everywhere=True)
             if has_outbox:
                 if any(triggers.is_on_shop_table(trigger, settings) for trigger in installed):
@@ -50,7 +50,7 @@ def teardown(settings: Settings, force: bool, report: Callable[[str], None] = pr
             if has_outbox:
                 execute(
                     connection,
-                    f"DROP TABLE {quoted_outbox(settings)}, {triggers.quoted_state_table(settings)}",
+                    f"DROP TABLE {quoted_outbox(settings)}, {quoted_outbox(settings, STATE_SUFFIX)}",
                 )
             lock_table.drop(connection, settings)
             report(f"table {displayed_outbox(settings)} is removed" if has_outbox else "there is no outbox")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from app.settings import Settings
 from domain.errors import LatelyError
-from source.columns import quote
 from source.mysql import Connection, connect, execute, fetch_all, fetch_row
+from source.quoting import quote
 
 # InnoDB gives ascending numbers to transactions that write. Read-only transactions have 0 in
 # MariaDB and a number of 2^48 or more in MySQL.

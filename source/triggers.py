@@ -21,7 +21,6 @@ from source.columns import (
     Columns,
     order_id_expression,
     payload_expression,
-    quote,
     read_primary_key,
     read_shop_columns,
     text_expression,
@@ -30,13 +29,14 @@ from source.columns import (
 from source.installed_triggers import EVENTS, InstalledTrigger, normalize, read_triggers
 from source.mysql import Connection, execute, fetch_first, fetch_row
 from source.outbox_table import (
-    UNKNOWN_TABLE,
+    STATE_SUFFIX,
     displayed_outbox,
     is_in_shop_database,
     quoted_outbox,
+    read_first_version,
     trigger_name,
 )
-from source.privileges import quote_account
+from source.quoting import quote, quote_account
 from source.server_errors import explain
 
 #: How far an id of the outbox may be ahead of the time, in microseconds: a day.
@@ -71,7 +71,7 @@ def table_statements(settings: Settings) -> list[str]:
   created_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
   {", ".join(f"CHECK ({condition})" for condition in CHECKS)}
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4""",
-        f"""CREATE TABLE IF NOT EXISTS {quoted_state_table(settings)} (
+        f"""CREATE TABLE IF NOT EXISTS {quoted_outbox(settings, STATE_SUFFIX)} (
   id TINYINT NOT NULL PRIMARY KEY,
   first_version BIGINT NOT NULL
 ) ENGINE=InnoDB""",
@@ -105,12 +105,18 @@ def definer_clause(settings: Settings) -> str:
 def expected_bodies(connection: Connection, settings: Settings) -> dict[str, str]:
     """Return event -> body of the trigger, in the order in which the triggers must be created.
 
-    The shop may write in between. The trigger of removals is first and that of insertions last:
-    when the insertion of a row was captured, all later changes of the row are captured too. Raises
-    BadSource when the shop's table or columns are unsuitable.
+    Raises BadSource when the shop's table or columns are unsuitable.
     """
-    columns = read_shop_columns(connection, settings)
     key = [column.name for column in read_primary_key(connection, settings)]
+    return build_bodies(settings, read_shop_columns(connection, settings), key)
+
+
+def build_bodies(settings: Settings, columns: Columns, key: Sequence[str]) -> dict[str, str]:
+    """Return event -> body of the trigger; `key` contains the columns of the shop's primary key.
+
+    The shop may write in between. The trigger of removals is first and that of insertions last:
+    when the insertion of a row was captured, all later changes of the row are captured too.
+    """
     table = quote(settings.source_table)
 
     def insert(event_type: str, qualifier: str) -> str:
@@ -173,7 +179,7 @@ def lock_tables(connection: Connection, settings: Settings) -> None:
 
     The lock ends with the connection or with UNLOCK TABLES.
     """
-    names = (quote(settings.source_table), quoted_outbox(settings), quoted_state_table(settings))
+    names = (quote(settings.source_table), quoted_outbox(settings), quoted_outbox(settings, STATE_SUFFIX))
     execute(connection, f"LOCK TABLES {', '.join(f'{name} WRITE' for name in names)}")
 
 
@@ -224,7 +230,7 @@ def version_statements(settings: Settings, first: int) -> list[str]:
     """Return the statements that make the outbox continue its ids at `first`."""
     return [
         f"ALTER TABLE {quoted_outbox(settings)} AUTO_INCREMENT = {first}",
-        f"INSERT INTO {quoted_state_table(settings)} (id, first_version) VALUES (1, {first})"
+        f"INSERT INTO {quoted_outbox(settings, STATE_SUFFIX)} (id, first_version) VALUES (1, {first})"
         f" ON DUPLICATE KEY UPDATE first_version = {first}",
     ]
 
@@ -270,21 +276,3 @@ def is_on_shop_table(trigger: InstalledTrigger, settings: Settings) -> bool:
     """Return whether a trigger is on the shop's table."""
     table = (trigger.schema.lower(), trigger.table.lower())
     return table == (settings.mysql_database.lower(), settings.source_table.lower())
-
-
-def read_first_version(connection: Connection, settings: Settings) -> int | None:
-    """Return the id at which versions start; None when there is no outbox."""
-    try:
-        row = fetch_first(
-            connection, tuple[int], f"SELECT first_version FROM {quoted_state_table(settings)} WHERE id = 1"
-        )
-    except mysql.connector.Error as exc:
-        if exc.errno in UNKNOWN_TABLE:
-            return None
-        raise
-    return None if row is None else row[0]
-
-
-def quoted_state_table(settings: Settings) -> str:
-    """Return the quoted name of the table that contains the first version."""
-    return quoted_outbox(settings, "_state")

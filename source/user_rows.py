@@ -10,10 +10,10 @@ from app.settings import Settings
 from domain.events import OrderLine
 from domain.purchases import Purchase, purchase_sort_key
 from domain.values import microseconds
-from source import triggers
-from source.columns import payload_expression, quote, read_shop_columns, text_expression
+from source.columns import payload_expression, read_shop_columns, text_expression
 from source.mysql import Borrow, Connection, connect, explain_errors, fetch_all, fetch_row, read_server_time
-from source.outbox_table import locate_outbox, quoted_outbox
+from source.outbox_table import locate_outbox, quoted_outbox, read_first_version
+from source.quoting import quote
 from source.shop_row import decode_row
 
 
@@ -98,7 +98,7 @@ def count_remaining(settings: Settings, user_id: str) -> tuple[int, int]:
             (user_id, user_id),
         )
         settings = locate_outbox(connection, settings)
-        if triggers.read_first_version(connection, settings) is None:
+        if read_first_version(connection, settings) is None:
             return rows, 0
         (changes,) = fetch_row(
             connection,

@@ -16,7 +16,7 @@ import mysql.connector
 from app.settings import Settings
 from source import triggers
 from source.mysql import Connection, connect, execute, fetch_row, to_text
-from source.outbox_table import quoted_outbox
+from source.outbox_table import STATE_SUFFIX, quoted_outbox
 from source.server_errors import explain
 
 #: Versions are microseconds since 1970; greater ones were not assigned by the outbox.
@@ -43,7 +43,7 @@ def read_auto_increment(connection: Connection, quoted_table: str) -> int | None
     return 1 if " AUTO_INCREMENT" in columns else None
 
 
-def restart_versions(settings: Settings, highest: int) -> int:
+def restart_versions_above(settings: Settings, highest: int) -> int:
     """Begin versions anew above `highest`, the highest published version; return the first one.
 
     Rows in the outbox get new versions in their order, below the first one, so that their events
@@ -56,7 +56,7 @@ def restart_versions(settings: Settings, highest: int) -> int:
 
     Raises BadSource when the user lacks a privilege, DatabaseAway.
     """
-    outbox, state = quoted_outbox(settings), triggers.quoted_state_table(settings)
+    outbox, state = quoted_outbox(settings), quoted_outbox(settings, STATE_SUFFIX)
     with closing(connect(settings)) as connection:
         try:
             # 1.

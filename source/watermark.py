@@ -24,9 +24,10 @@ from app.settings import Settings
 from domain.events import PLACED
 from domain.values import rfc3339
 from source import transactions, versions
-from source.columns import payload_expression, quote, read_shop_columns, traceparent_expression
+from source.columns import payload_expression, read_shop_columns, traceparent_expression
 from source.mysql import Connection, fetch_all, fetch_row, read_server_time, to_text
 from source.outbox_row import OutboxRow
+from source.quoting import quote
 
 log = logging.getLogger(__name__)
 
@@ -259,4 +260,4 @@ def find_start(
         while writing:
             time.sleep(TRANSACTION_POLL_S)
             writing &= transactions.read_writing_transactions(settings)
-    return WatermarkState(table=f"{settings.mysql_database}.{settings.source_table}", low=low, version=0)
+    return WatermarkState(table=settings.shop_table, low=low, version=0)

@@ -222,6 +222,11 @@ class SourceStates:
     layout: TopicLayout | None = None
     copy_progress: CopyProgress | None = None
 
+    @property
+    def highest_version(self) -> int:
+        """The highest version of published changes that the states contain; 0: unknown."""
+        return max((state.highest_version for state in (self.status, self.capture) if state is not None), default=0)
+
     def update(self, state: State) -> None:
         """Replace the state of the same kind."""
         match state:

@@ -51,7 +51,7 @@ async def run(
     if source == LOG:
         source_name = f"topic {Topics(settings).orders.name}"
     else:
-        source_name = f"{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}.{settings.source_table}"
+        source_name = f"{settings.mysql_host}:{settings.mysql_port}/{settings.shop_table}"
     try:
         cache = EventCache(folder, source, source_name, memory_mb)
         try:

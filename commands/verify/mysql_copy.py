@@ -64,7 +64,7 @@ class MysqlCopy:
 
     def __init__(self, settings: Settings, resume: bool) -> None:
         self._settings = settings
-        table = f"{settings.mysql_host}:{settings.mysql_port}/{settings.mysql_database}.{settings.source_table}"
+        table = f"{settings.mysql_host}:{settings.mysql_port}/{settings.shop_table}"
         self._store = open_scratch_store(Path(f"{settings.folder}-verify"), "verification")
         interrupted = self._interrupted_state(table) if resume else None
         if interrupted is None:

@@ -38,6 +38,7 @@ from commands.worker_client import WorkerClient, open_worker_client
 from domain.differences import PurchaseDifference, find_differences, is_unchanged
 from domain.values import rfc3339
 from source import snapshot, user_rows
+from source.events import event_source
 from source.mysql import connect, read_server_name, read_server_time
 from source.publisher import open_publisher
 from source.user_rows import RowsOfUsers
@@ -236,7 +237,7 @@ class _Verification:
     async def _repair(self, differences: list[PurchaseDifference], version: RepairVersion) -> None:
         """Publish the repairs, and wait until the table contains them."""
         server = await asyncio.to_thread(_read_server_name, self._settings)
-        source = f"/mysql/{server}/{self._settings.mysql_database}/{self._settings.source_table}"
+        source = event_source(server, self._settings)
         repaired = await publish_repairs(self._settings, self._worker_client, differences, version, source)
         self._outcome.repairs.update(difference.kind for difference in repaired)
 

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from local.artifacts import resolve
-from local.mariadb import start_mariadb
+from local.database import start_database
 from local.process import LocalProcess, ServerFailed
 from tests.faults.breaking import Breaking
 from tests.faults.chart import svg
@@ -40,7 +40,7 @@ def main() -> int:
     say(f"soak: {minutes:g} min, SOAK_SEED={seed}")
     folder, artifacts = Path(tempfile.mkdtemp(prefix="soak-")), resolve(ROOT / ".lately")
     with ExitStack() as exits:
-        mariadb = exits.enter_context(start_mariadb(artifacts, folder / "database"))
+        mariadb = exits.enter_context(start_database(artifacts, folder / "database"))
         database = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.user, "password": mariadb.password}
         rig = exits.enter_context(Rig(artifacts, database, folder / "rig", seed, PER_S, KEEP))
         watched = {f"worker {one}": Watched(_alive(rig.workers[one].process), rig.workers[one].folder)

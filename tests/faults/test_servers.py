@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from local.artifacts import Artifacts
-from local.mariadb import MariaDB, start_mariadb
+from local.database import start_database
+from local.database_server import DatabaseServer
 from tests.faults.disk import SmallDisk
 from tests.faults.fault_setup import Rig
 from tests.kit.eventually import eventually
@@ -16,9 +17,9 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")
-def mariadb(artifacts: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+def mariadb(artifacts: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
     """A database server that may be killed."""
-    with start_mariadb(artifacts, tmp_path_factory.mktemp("database")) as server:
+    with start_database(artifacts, tmp_path_factory.mktemp("database")) as server:
         yield server
 
 
@@ -31,7 +32,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
 
 @pytest.fixture(scope="module")
 def rig(
-    artifacts: Artifacts, mariadb: MariaDB, disk: SmallDisk, tmp_path_factory: pytest.TempPathFactory
+    artifacts: Artifacts, mariadb: DatabaseServer, disk: SmallDisk, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rig]:
     """A shop with its source and two workers on servers of its own."""
     database = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.user, "password": mariadb.password}
@@ -55,7 +56,7 @@ def test_a_broker_whose_disk_is_full_ends_and_all_goes_on_once_there_is_room(rig
         assert "lately: " in end.words.splitlines()[-1]
 
 
-def test_a_database_that_is_killed_is_waited_for(rig: Rig, mariadb: MariaDB):
+def test_a_database_that_is_killed_is_waited_for(rig: Rig, mariadb: DatabaseServer):
     with rig.shop.trading():
         mariadb.kill()
         try:

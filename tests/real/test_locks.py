@@ -27,19 +27,6 @@ AT = datetime(2026, 1, 31, 12, 0, 0)
 
 
 @pytest.fixture
-def settings(stack: Stack) -> Settings:
-    return Settings.from_env(stack.env)
-
-
-@pytest.fixture
-def shop(stack: Stack, settings: Settings) -> Stack:
-    """A shop that is set up."""
-    stack.create_orders()
-    setup(settings, "1d", quiet)
-    return stack
-
-
-@pytest.fixture
 def former_shop(stack: Stack) -> Stack:
     """A shop whose outbox is in its own database, as in earlier versions."""
     stack.create_orders()

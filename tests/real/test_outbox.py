@@ -21,7 +21,7 @@ from source.check import check_source
 from source.mysql import connect, read_server_time
 from source.outbox import Outbox
 from source.outbox_row import OutboxRow
-from source.outbox_table import locate_outbox
+from source.outbox_table import locate_outbox, read_first_version
 from source.print_sql import setup_statements
 from source.setup import setup
 from source.status import read_status
@@ -34,22 +34,9 @@ AT = datetime(2026, 1, 31, 12, 0, 0, 500_000)
 
 
 @pytest.fixture
-def settings(stack: Stack) -> Settings:
-    return Settings.from_env(stack.env)
-
-
-@pytest.fixture
 def connection(settings: Settings, stack: Stack) -> Iterator:
     with closing(connect(settings)) as one:
         yield one
-
-
-@pytest.fixture
-def shop(stack: Stack, settings: Settings) -> Stack:
-    """A shop whose table is set up."""
-    stack.create_orders()
-    setup(settings, "1d", quiet)
-    return stack
 
 
 def quiet(_: str) -> None:
@@ -351,14 +338,14 @@ def test_versions_that_begin_anew_are_above_all_others_and_keep_the_order_of_the
         shop.execute(f"UPDATE orders SET price = {price}")
     before = [row.event_id for row in waiting(connection, settings)]
     highest = 10**16
-    first = versions.restart_versions(settings, highest)
+    first = versions.restart_versions_above(settings, highest)
     rows = waiting(connection, settings)
     assert [row.event_id for row in rows] == before
     assert highest < rows[0].version < rows[1].version < rows[2].version < first - 1
-    assert triggers.read_first_version(connection, settings) == first
+    assert read_first_version(connection, settings) == first
     shop.execute("UPDATE orders SET price = 4")
     assert waiting(connection, settings)[-1].version == first
-    assert versions.restart_versions(settings, highest) > first, "a repetition after a crash"
+    assert versions.restart_versions_above(settings, highest) > first, "a repetition after a crash"
     assert [row.event_id for row in waiting(connection, settings)][:3] == before
 
 

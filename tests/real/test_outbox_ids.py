@@ -30,19 +30,6 @@ PAYLOAD = (
 
 
 @pytest.fixture
-def settings(stack: Stack) -> Settings:
-    return Settings.from_env(stack.env)
-
-
-@pytest.fixture
-def shop(stack: Stack, settings: Settings) -> Stack:
-    """A shop that is set up."""
-    stack.create_orders()
-    setup(settings, "1d", quiet)
-    return stack
-
-
-@pytest.fixture
 def connection(shop: Stack, settings: Settings) -> Iterator:
     with closing(connect(settings)) as one:
         yield one

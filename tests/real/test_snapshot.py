@@ -32,11 +32,6 @@ pytestmark = [pytest.mark.both_databases, pytest.mark.slow_on("mariadb")]
 ROWS = 2 * snapshot.CHUNK_ROWS + 777
 
 
-@pytest.fixture
-def settings(stack: Stack) -> Settings:
-    return Settings.from_env(stack.env)
-
-
 def quiet(_: str) -> None:
     """Where the commands say what they did."""
 

@@ -18,11 +18,6 @@ from tests.kit.stack import Stack
 
 
 @pytest.fixture
-def settings(stack: Stack) -> Settings:
-    return Settings.from_env(stack.env)
-
-
-@pytest.fixture
 def admin(kafka: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": kafka})
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source.privileges import Need, grant_statements, matches, parse_grants, quote_account
+from source.privileges import Need, grant_statements, matches, parse_grants
+from source.quoting import quote_account
 
 SELECT = Need("SELECT", "shop", "orders")
 
