@@ -292,7 +292,7 @@ class Stack:
         return json.loads(msgspec.json.encode(read_status(Settings.from_env(self.env))))
 
     def watermark(self) -> int | None:
-        """The watermark in Kafka. Polling `status` would keep the server's list of transactions from being refreshed."""
+        """The watermark in Kafka: polling `status` keeps the server from refreshing its transactions."""
         state = asyncio.run(source_state.read(Settings.from_env(self.env))).watermark
         return None if state is None else state.low
 
