@@ -16,6 +16,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.kafka.consume import LONG_LIVED, end_offset, open_consumer, read_until
+from app.kafka.topic_metadata import count_partitions
 from app.settings import Settings
 from app.topics import Topics
 from domain.values import microseconds
@@ -316,7 +317,7 @@ async def open_reader(settings: Settings) -> AsyncIterator[SourceStateReader]:
     # The source keeps its reader for as long as it runs.
     async with open_consumer(settings, **LONG_LIVED) as consumer:
         reader = SourceStateReader(consumer, tp)
-        if tp.topic in await consumer.topics():
+        if await count_partitions(consumer, [tp.topic]):
             consumer.assign([tp])
             await reader.catch_up()
         yield reader

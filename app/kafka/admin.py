@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 from app.errors import BadTopic, KafkaAway
 from app.kafka.client import client_options, explain_errors
 from app.kafka.consume import open_consumer, partitions_of
+from app.kafka.topic_metadata import count_partitions
 from app.polling import poll_until
 from app.settings import Settings
 from app.topics import Topic, Topics
@@ -53,14 +54,15 @@ async def missing_topics(settings: Settings) -> list[str]:
     """Return the names of the missing topics, and check the others. Raises ServerAway, BadTopic."""
     async with admin_client(settings) as admin:
         topics = {topic.name: topic for topic in Topics(settings).all}
-        existing = set(topics) & set(await admin.list_topics())
+        existing = await count_partitions(admin, topics)
         if existing:
             await _check(admin, settings, {name: topics[name] for name in existing})
-        return sorted(set(topics) - existing)
+        return sorted(set(topics) - set(existing))
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: Mapping[str, Topic]) -> None:
-    missing = sorted(set(topics) - set(await admin.list_topics()))
+    existing = await count_partitions(admin, topics)
+    missing = sorted(set(topics) - set(existing))
     if not missing:
         return
     response = await admin.create_topics(

@@ -21,6 +21,7 @@ from app.errors import UnknownTarget
 from app.kafka.admin import admin_client
 from app.kafka.client import client_options, explain_errors
 from app.kafka.consume import START_TIMEOUT_S, open_consumer, partitions_of, read_until
+from app.kafka.topic_metadata import count_partitions
 from app.settings import Settings
 from app.topics import MAX_REQUEST_BYTES, Topics
 from domain.dead_letters import HEADER_PREFIX, MAX_PART_BYTES
@@ -238,7 +239,7 @@ async def _read_topic(
 
     Yield no record before the topic exists.
     """
-    if topic not in await consumer.topics():
+    if not await count_partitions(consumer, [topic]):
         return
     tps = partitions_of(topic, partitions)
     consumer.assign(tps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from aiokafka import TopicPartition, errors
@@ -149,7 +150,9 @@ async def workers_of_group(admin: AIOKafkaAdminClient, group: str) -> list[str]:
 
 async def list_groups(admin: AIOKafkaAdminClient) -> list[str]:
     """Return the names of all groups of the cluster. Raises KafkaError."""
-    return [name for name, *_ in await _retry_while_loading(admin.list_consumer_groups)]
+    # Without ids, aiokafka requests the metadata of all topics to find the brokers.
+    brokers = [broker.nodeId for broker in admin._client.cluster.brokers()]  # noqa: SLF001 - see above
+    return [name for name, *_ in await _retry_while_loading(partial(admin.list_consumer_groups, brokers))]
 
 
 async def committed_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:

@@ -15,6 +15,7 @@ from app.control.source_state import TopicLayout
 from app.errors import BadTopic, ServerAway, StillRunning, WrongGeneration
 from app.kafka.admin import admin_client
 from app.kafka.groups import committed_offsets, list_groups, workers_of_group
+from app.kafka.topic_metadata import count_partitions
 from app.polling import poll_until
 from app.settings import Settings
 from app.topics import Topics
@@ -105,8 +106,8 @@ def _require_verified(layout: TopicLayout, verified: source_state.VerifyResult |
 
 
 async def _existing(admin: AIOKafkaAdminClient, settings: Settings) -> list[str]:
-    existing = set(await admin.list_topics())
-    return sorted(topic.name for topic in Topics(settings).all if topic.name in existing)
+    names = (topic.name for topic in Topics(settings).all)
+    return sorted(await count_partitions(admin, names))
 
 
 async def _require_unread(admin: AIOKafkaAdminClient, names: list[str]) -> None:
@@ -129,7 +130,7 @@ async def _delete(admin: AIOKafkaAdminClient, names: list[str]) -> None:
             raise BadTopic(f"topic {name} could not be deleted ({for_code(code).__name__}): see delete.topic.enable")
 
     async def remaining() -> set[str]:
-        return set(names) & set(await admin.list_topics())
+        return set(await count_partitions(admin, names))
 
     if await poll_until(remaining, DELETE_TIMEOUT_S, POLL_INTERVAL_S, is_done=operator.not_):
         raise ServerAway(f"Kafka still lists deleted topics after {DELETE_TIMEOUT_S} s: repeat the command")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from aiokafka import TopicPartition
-
 from app.control import generation, source_state
 from app.control.source_state import Generation, TopicLayout
 from app.errors import BadSetting, BadTopic, WrongGeneration
 from app.kafka.admin import ensure_topics, missing_topics
 from app.kafka.client import explain_errors
-from app.kafka.consume import open_consumer
+from app.kafka.consume import open_consumer, partitions_of
+from app.kafka.topic_metadata import count_partitions
 from app.settings import Settings
 from app.topics import Topics
 from source.publisher import open_publisher
@@ -71,9 +70,10 @@ async def begin_generation(old: Settings, new: Settings) -> None:
 async def require_unused(settings: Settings) -> None:
     """Raise BadTopic if a topic of this generation contains records although no rescale was begun."""
     async with open_consumer(settings) as consumer:
-        existing = await consumer.topics()
-        for name in sorted({topic.name for topic in Topics(settings).all} & existing):
-            tps = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
+        names = (topic.name for topic in Topics(settings).all)
+        existing = await count_partitions(consumer, names)
+        for name, partitions in sorted(existing.items()):
+            tps = partitions_of(name, partitions)
             if any((await consumer.end_offsets(tps)).values()):
                 raise BadTopic(
                     f"topic {name} holds records, but no rescale was begun with these settings: "

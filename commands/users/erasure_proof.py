@@ -13,6 +13,7 @@ from app.control import source_state
 from app.control.generation import read_neighbor_generations
 from app.kafka import dead_letter_topic
 from app.kafka.consume import open_consumer, partitions_of, read_until
+from app.kafka.topic_metadata import count_partitions
 from app.settings import Settings
 from app.topics import Topics
 from commands.users.erase import is_record_of_user
@@ -209,7 +210,7 @@ class _TopicReader:
         return self._read(partitions_of(topic, self._settings.partitions))
 
     async def _read(self, tps: list[TopicPartition]) -> AsyncIterator[ConsumerRecord]:
-        if tps[0].topic not in await self._consumer.topics():
+        if not await count_partitions(self._consumer, [tps[0].topic]):
             return  # Some topics of another generation may be deleted already.
         self._consumer.assign(tps)
         await self._consumer.seek_to_beginning(*tps)

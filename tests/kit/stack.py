@@ -6,19 +6,23 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import sys
 import uuid
-from contextlib import closing
+from concurrent.futures import wait
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import mysql.connector
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from mysql.connector import errorcode
 
 from app.control import source_state
 from app.settings import Settings
+from app.topics import Topics
 from local.process import LocalProcess, find_free_port
 from local.shop import TABLE
 from source.outbox_table import quoted_outbox, trigger_name, with_outbox
@@ -104,8 +108,21 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         for process in reversed(self.processes):
             process.kill()
+        self._delete_topics()
         self.execute(f"DROP DATABASE `{self.name}`", database=None)
         self.execute(f"DROP DATABASE IF EXISTS `{self.name}_lately`", database=None)
+
+    def _delete_topics(self) -> None:
+        """Delete the topics: each of some thousand partitions makes all requests of the broker slower.
+
+        The topics of a broker that is down, or that demands a password, end with the broker.
+        """
+        host, _, port = self.servers.kafka.partition(":")
+        with suppress(OSError, KafkaException), closing(socket.create_connection((host, int(port)), 1)):
+            admin = AdminClient({"bootstrap.servers": self.servers.kafka, "log_level": 0})
+            admin.list_topics(self.topic("orders"), timeout=2)
+            names = [topic.name for topic in Topics(Settings.from_env(self.env)).all]
+            wait([*admin.delete_topics(names, request_timeout=10).values()], 10)
 
     def connect(self, database: str | None = "") -> mysql.connector.MySQLConnection:
         """A connection of the shop's own, autocommit off."""
@@ -246,7 +263,9 @@ class Stack:
         })  # fmt: skip
 
     def _partitions(self, reader: Consumer, topic: str) -> list[TopicPartition]:
-        described = reader.list_topics(timeout=10).topics[topic]
+        described = reader.list_topics(topic, timeout=10).topics[topic]
+        if described.error is not None:
+            raise KeyError(topic)
         return [TopicPartition(topic, number) for number in described.partitions]
 
     def events(self) -> list[dict]:

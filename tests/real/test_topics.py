@@ -1,16 +1,24 @@
 """All topics are made at the start, and a wrong one is named."""
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.protocol.api import Request
+from aiokafka.protocol.metadata import MetadataRequest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
+from app.control import source_state
 from app.errors import BadTopic, ServerAway
 from app.kafka import admin as kafka_admin
-from app.kafka.admin import ensure_topics
+from app.kafka.admin import admin_client, ensure_topics, missing_topics
 from app.kafka.consume import open_consumer, partitions_of
+from app.kafka.dead_letter_topic import find_letters
+from app.kafka.lag import open_lag_reader
+from app.kafka.topic_metadata import count_partitions
 from app.settings import Settings
 from app.topics import Topics
 from local.process import find_free_port
@@ -50,6 +58,37 @@ def test_the_offsets_of_new_topics_can_be_read_at_once(settings: Settings, caplo
     for number in range(8):
         asyncio.run(read_beginning(str(number)))
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_no_command_requests_the_metadata_of_all_topics(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    requested: list[list[str] | None] = []
+    send = AIOKafkaConnection.send
+
+    def record(connection: AIOKafkaConnection, request: Request, expect_response: bool = True) -> Awaitable:
+        if isinstance(request, MetadataRequest):
+            requested.append(request._topics)
+        return send(connection, request, expect_response)
+
+    async def use_topics() -> None:
+        await ensure_topics(settings)
+        assert await missing_topics(settings) == []
+        assert (await source_state.read(settings)).layout is None
+        assert await find_letters(settings, lambda letter: True) == []
+        async with open_lag_reader(settings) as lag:
+            assert (await lag.list_workers(), await lag.count_unread()) == ([], 0)
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", record)
+    asyncio.run(use_topics())
+    assert any(Topics(settings).orders.name in names for names in requested if names)
+    assert None not in requested
+
+
+def test_a_topic_that_does_not_exist_is_not_created_by_the_request(settings: Settings):
+    async def count() -> dict[str, int]:
+        async with admin_client(settings) as admin:
+            return await count_partitions(admin, [Topics(settings).orders.name, "not a valid name"])
+
+    assert asyncio.run(count()) == asyncio.run(count()) == {}
 
 
 def test_two_workers_that_start_at_once_both_find_the_topics(settings: Settings):
