@@ -1,13 +1,12 @@
 """All topics are made at the start, and a wrong one is named."""
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import replace
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.conn import AIOKafkaConnection
-from aiokafka.protocol.api import Request
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.api import Response
 from aiokafka.protocol.metadata import MetadataRequest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
@@ -61,13 +60,8 @@ def test_the_offsets_of_new_topics_can_be_read_at_once(settings: Settings, caplo
 
 
 def test_no_command_requests_the_metadata_of_all_topics(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    requested: list[list[str] | None] = []
-    send = AIOKafkaConnection.send
-
-    def record(connection: AIOKafkaConnection, request: Request, expect_response: bool = True) -> Awaitable:
-        if isinstance(request, MetadataRequest):
-            requested.append(request._topics)
-        return send(connection, request, expect_response)
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the metadata of all topics was requested")
 
     async def use_topics() -> None:
         await ensure_topics(settings)
@@ -77,10 +71,15 @@ def test_no_command_requests_the_metadata_of_all_topics(settings: Settings, monk
         async with open_lag_reader(settings) as lag:
             assert (await lag.list_workers(), await lag.count_unread()) == ([], 0)
 
-    monkeypatch.setattr(AIOKafkaConnection, "send", record)
+    monkeypatch.setattr(AIOKafkaClient, "fetch_all_metadata", refuse)
+    monkeypatch.setattr(AIOKafkaAdminClient, "list_topics", refuse)
+    monkeypatch.setattr(AIOKafkaAdminClient, "_get_cluster_metadata", _request_topics)
     asyncio.run(use_topics())
-    assert any(Topics(settings).orders.name in names for names in requested if names)
-    assert None not in requested
+
+
+async def _request_topics(admin: AIOKafkaAdminClient, topics: list[str] | None = None) -> Response:
+    assert topics is not None, "the metadata of all topics was requested"
+    return await admin._send_request(MetadataRequest(topics))
 
 
 def test_a_topic_that_does_not_exist_is_not_created_by_the_request(settings: Settings):
