@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app.control import source_state
 from app.settings import Settings
 from local.artifacts import Artifacts
 from local.database import start_database
@@ -172,6 +174,17 @@ def test_a_dump_without_the_outbox_is_exact_after_setup_and_the_command(
     make_exact(second, second.source(), worker)
 
 
+def wait_until_noted(shop: Stack) -> None:
+    """Wait for a status with the newest version: a source recognizes a reused id by a time after that status."""
+    newest = max(event["data"]["version"] for event in shop.events())
+
+    def highest() -> int:
+        status = asyncio.run(source_state.read(Settings.from_env(shop.env))).status
+        return 0 if status is None else status.highest_version
+
+    eventually(lambda: highest() >= newest, within=30)
+
+
 @pytest.mark.parametrize(
     "is_killed", [pytest.param(False, id="running", marks=pytest.mark.slow), pytest.param(True, id="killed")]
 )
@@ -183,6 +196,7 @@ def test_ids_that_begin_again_get_versions_above_the_published_ones(shop: Stack,
     for price in range(20):
         shop.execute(f"UPDATE orders SET price = {price}")
     eventually(shop.outbox_is_empty, within=30)
+    wait_until_noted(shop)
     if is_killed:
         source.kill()
     shop.execute(f"ALTER TABLE {shop.outbox()} AUTO_INCREMENT = {first}")
@@ -211,6 +225,7 @@ def test_a_source_that_may_not_alter_the_outbox_publishes_nothing_until_setup_ha
         for price in range(20):
             shop.execute(f"UPDATE orders SET price = {price}")
         eventually(shop.outbox_is_empty, within=30)
+        wait_until_noted(shop)
         shop.execute(f"ALTER TABLE {shop.outbox()} AUTO_INCREMENT = {first}")
         shop.execute("UPDATE orders SET price = 99")
         eventually(lambda: [problem["kind"] for problem in shop.status()["problems"]] == ["restored"], within=40)
@@ -219,7 +234,7 @@ def test_a_source_that_may_not_alter_the_outbox_publishes_nothing_until_setup_ha
         shop.setup(None)
         eventually(shop.outbox_is_empty, within=30)
         eventually(shop.assert_topic_equals_sql, within=30)
-        assert "run `lately verify --repair`, which" in shop.status()["reasons"]
+        eventually(lambda: "run `lately verify --repair`, which" in shop.status()["reasons"], within=30)
         assert source.is_running, source.tail()
     finally:
         shop.execute(f"DROP USER '{user}'@'%'")

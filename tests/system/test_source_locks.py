@@ -47,6 +47,7 @@ def stranger(stack: Stack) -> Iterator[mysql.connector.MySQLConnection]:
 
 
 @pytest.mark.slow
+@pytest.mark.mysql_only("on MariaDB LOCK TABLES of the shop does not block reads of the outbox")
 @pytest.mark.cost(25)
 def test_a_table_that_the_shop_has_locked_is_named_as_the_cause_and_publishing_continues(stack: Stack):
     stack.create_orders()
