@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -88,6 +88,12 @@ def group_name(app_id: str, agents: Sequence[str], source_topics: Mapping[str, s
     return app_id if tuple(agents) == default_agents(source_topics) else GROUP_SEPARATOR.join([app_id, *agents])
 
 
+def runs_agent(group: str, app_id: str, agent: str) -> bool:
+    """Return whether processes of a consumer group run an agent that runs by default."""
+    group_app, *agents = group.split(GROUP_SEPARATOR)
+    return group_app == app_id and (not agents or agent in agents)
+
+
 async def require_no_rival(
     settings: Settings, group: str, agents: Sequence[str], source_topics: Mapping[str, str], protocol: str
 ) -> None:
@@ -163,6 +169,21 @@ async def committed_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[Topi
         return offsets
 
     return await _retry_while_loading(list_offsets)
+
+
+async def positions(
+    admin: AIOKafkaAdminClient, group: str, coordinator: int, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return the offsets that one group has committed in `partitions`, 0 where there is none.
+
+    This is one request to `coordinator`, the broker that `admin.find_coordinator` returns. Raises
+    KafkaError, also when another broker is the coordinator now.
+    """
+    committed = await admin.list_consumer_group_offsets(group, coordinator, list(partitions))
+    if len(committed) < len(partitions):
+        # aiokafka ignores an error that concerns the group: the response contains no partitions.
+        raise errors.NotCoordinatorForGroupError(group)
+    return {tp: max(0, offset) for tp, (offset, _) in committed.items()}
 
 
 async def _describe_app_groups(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, GroupDescription]:

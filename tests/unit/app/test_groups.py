@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.errors import BadSetting
-from app.kafka.groups import default_agents, group_name, select_agents, writer_agent
+from app.kafka.groups import default_agents, group_name, runs_agent, select_agents, writer_agent
 
 READERS = {"by_user": "orders", "by_product": "partials", "similar": "pairs", "refunds": "orders"}
 
@@ -51,3 +51,11 @@ def test_a_table_is_written_by_the_agent_of_its_name_else_by_the_first_that_read
     assert writer_agent("refunds", "orders", READERS) == "refunds"
     assert writer_agent("product_partials", "orders", READERS) == "by_user"
     assert writer_agent("other", "nothing", READERS) is None
+
+
+@pytest.mark.parametrize(
+    ("group", "agents"),
+    [("shop", {"by_user", "similar"}), ("shop+by_user", {"by_user"}), ("shop+refunds", set()), ("shop-2", set())],
+)
+def test_the_name_of_a_group_tells_which_agents_it_runs(group, agents):
+    assert {agent for agent in ("by_user", "similar") if runs_agent(group, "shop", agent)} == agents
