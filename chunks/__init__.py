@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from chunks.assignment import PROTOCOL
     from chunks.check import check_libraries
     from chunks.chunk import Chunk
+    from chunks.distribution import GroupDistribution, decode_distribution
     from chunks.errors import (
         ChunkError,
         ClosedPartition,
@@ -51,6 +52,7 @@ _EXPORTS = {
     "assignment": ("PROTOCOL",),
     "check": ("check_libraries",),
     "chunk": ("Chunk",),
+    "distribution": ("GroupDistribution", "decode_distribution"),
     "errors": (
         "ChunkError", "ClosedPartition", "DiskFailed", "Fenced", "GroupUnavailable", "IncompleteRestore", "RecordGap",
         "RecordRefused", "UnsupportedLibrary",
@@ -76,11 +78,11 @@ _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in nam
 __all__ = [
     "BATCH_BYTES", "BEGINNING_KEY", "FETCH_MAX_WAIT_MS", "MAX_REQUEST_BYTES", "PROTOCOL", "RESERVED_PREFIX",
     "RESTORING_KEY", "TRANSACTION_TIMEOUT_MS", "Chunk", "ChunkError", "ChunkSchema", "ChunkedApp",
-    "ClosedPartition", "DiskFailed", "Fenced", "FetchedRecord", "GroupUnavailable", "Headers", "IncompleteRestore",
-    "LocalOffset", "Loss", "RecordGap", "RecordRange", "RecordRefused", "RestoreProgress", "StandbyCheck", "Store",
-    "StoreReader", "StoreSnapshot", "Table", "TableReader", "TableView", "UnsupportedLibrary", "Watch",
-    "check_libraries", "discard_exception", "fetch_ranges", "high_watermark", "position_key", "transactional_id",
-    "tune_consumer",
+    "ClosedPartition", "DiskFailed", "Fenced", "FetchedRecord", "GroupDistribution", "GroupUnavailable", "Headers",
+    "IncompleteRestore", "LocalOffset", "Loss", "RecordGap", "RecordRange", "RecordRefused", "RestoreProgress",
+    "StandbyCheck", "Store", "StoreReader", "StoreSnapshot", "Table", "TableReader", "TableView",
+    "UnsupportedLibrary", "Watch", "check_libraries", "decode_distribution", "discard_exception", "fetch_ranges",
+    "high_watermark", "position_key", "transactional_id", "tune_consumer",
 ]  # fmt: skip
 
 

@@ -21,6 +21,8 @@ Members = Mapping[str, ConsumerProtocolMemberMetadata]
 Partitions = dict[str, list[int]]
 #: Topic -> partition -> offset.
 Offsets = dict[str, dict[int, int]]
+#: Address of a worker -> changelog -> partitions.
+Distribution = Mapping[str, Mapping[str, list[int]]]
 
 
 class SubscriptionInfo(msgspec.Struct, rename={"local_offsets": "held"}):
@@ -44,12 +46,16 @@ class SubscriptionInfo(msgspec.Struct, rename={"local_offsets": "held"}):
 
 
 class AssignmentInfo(ClientMetadata, serializer="json", include_metadata=False, namespace="@ChunksAssigned"):
-    """The assignment that a worker receives: Faust's part, and the partitions to warm up.
+    """The assignment that a worker receives: Faust's part, and additions to it.
 
-    The field names are a wire format.
+    The field names are a wire format. An older leader does not send a newer field, and an older
+    member ignores it.
     """
 
+    #: The partitions to warm up.
     warming: Mapping[str, list[int]] = {}
+    #: The standbys of all workers, also those that are not warm yet.
+    standby_distribution: Distribution = {}
 
 
 class Assignor(PartitionAssignor):
@@ -61,6 +67,8 @@ class Assignor(PartitionAssignor):
     app: ChunkedApp
     #: The standbys that this worker warms up in order to take them over, as changelog partitions.
     warmup: frozenset[TP] = frozenset()
+    #: The standbys of all workers; a worker without standbys is missing.
+    standby_distribution: Distribution = {}
     _warmed: frozenset[TP] = frozenset()
     _topics: frozenset[str] = frozenset()
 
@@ -105,6 +113,7 @@ class Assignor(PartitionAssignor):
         self._topic_groups = dict(info.topic_groups)
         self.changelog_distribution = info.changelog_distribution
         self.external_topic_distribution = info.external_topic_distribution
+        self.standby_distribution = info.standby_distribution
         self.warmup, self._warmed = frozenset(_tps(info.warming)), frozenset()
         if is_first and self.app.conf.consumer_group_instance_id is not None and self._has_changed(info.url):
             self.app.consumer.rejoin()
@@ -151,6 +160,9 @@ class Assignor(PartitionAssignor):
         external = {
             infos[member].url: self._non_table_topics_filtered(actives[member], changelogs) for member in members
         }
+        # Every assignment contains all standbys, so empty parts are omitted.
+        copies = {infos[member].url: _without_empty(standbys[member]) for member in members}
+        copies = {url: partitions for url, partitions in copies.items() if partitions}
         return {
             member: ConsumerProtocolMemberAssignment(
                 self.version,
@@ -162,7 +174,7 @@ class Assignor(PartitionAssignor):
                     AssignmentInfo(
                         assignment=ClientAssignment(actives=actives[member], standbys=standbys[member]),
                         url=infos[member].url, changelog_distribution=owners, external_topic_distribution=external,
-                        topic_groups=topic_groups, warming=warmup[member],
+                        topic_groups=topic_groups, warming=warmup[member], standby_distribution=copies,
                     ).dumps()
                 ),
             )
@@ -201,6 +213,10 @@ def _client_states(
 
 def _union(partitions: Mapping[str, list[int]], topics: Iterable[str]) -> set[int]:
     return {number for topic in topics for number in partitions.get(topic, ())}
+
+
+def _without_empty(partitions: Partitions) -> Partitions:
+    return {topic: numbers for topic, numbers in partitions.items() if numbers}
 
 
 def _by_topic(tps: Iterable[TP]) -> Partitions:

@@ -20,7 +20,9 @@ MANY = 10**6
 class Member:
     """A worker as its assignor sees it."""
 
-    def __init__(self, url: str, offsets: dict[int, int], instance: str | None = None, age_s: float = 0) -> None:
+    def __init__(
+        self, url: str, offsets: dict[int, int], instance: str | None = None, age_s: float = 0, replicas: int = 0
+    ) -> None:
         self.rejoins = 0
         self.tables = SimpleNamespace(
             changelog_topics={CHANGELOG},
@@ -31,7 +33,7 @@ class Member:
         )
         conf = SimpleNamespace(canonical_url=url, consumer_group_instance_id=instance)
         consumer = SimpleNamespace(rejoin=self._rejoin)
-        self.assignor = Assignor(SimpleNamespace(tables=self.tables, conf=conf, consumer=consumer))
+        self.assignor = Assignor(SimpleNamespace(tables=self.tables, conf=conf, consumer=consumer), replicas)
 
     def _rejoin(self) -> None:
         self.rejoins += 1
@@ -69,7 +71,36 @@ def test_the_names_on_the_wire_stay_what_they_were_so_that_versions_can_share_a_
     assert sorted(sent) == ["active", "changelogs", "ends", "held", "standby", "url", "warmed"]
     assert sent["held"] == {CHANGELOG: {"0": 5}}
     answer = member.assignor._perform_assignment(CLUSTER, {"0": member.assignor.metadata(TOPICS)})["0"]
-    assert "warming" in json.loads(member.assignor._decompress(answer.user_data))
+    assert sorted(json.loads(member.assignor._decompress(answer.user_data))) == [
+        "assignment", "changelog_distribution", "external_topic_distribution", "standby_distribution", "topic_groups",
+        "url", "warming",
+    ]  # fmt: skip
+
+
+def test_every_worker_learns_who_has_which_standby_also_one_that_is_still_warming():
+    first = Member("http://a", dict.fromkeys(range(4), MANY), replicas=1)
+    second = Member("http://b", dict.fromkeys(range(4), MANY))
+    rebalanced(first)
+    assert first.assignor.standby_distribution == {}, "a worker alone has no standby"
+    rebalanced(first, second)
+    expected = {"http://a": {CHANGELOG: first.has()[1]}, "http://b": {CHANGELOG: second.has()[1]}}
+    assert sorted(first.has()[1] + second.has()[1]) == [0, 1, 2, 3]
+    assert first.assignor.standby_distribution == second.assignor.standby_distribution == expected
+    cold = Member("http://c", {})
+    rebalanced(first, second, cold)
+    assert cold.has()[2] == first.assignor.standby_distribution["http://c"][CHANGELOG]
+
+
+def test_an_assignment_of_an_older_leader_names_no_standbys_and_a_newer_field_is_ignored():
+    member = Member("http://a", {})
+    assigned = member.assignor._perform_assignment(CLUSTER, {"0": member.assignor.metadata(TOPICS)})["0"]
+    info = json.loads(member.assignor._decompress(assigned.user_data))
+    del info["standby_distribution"]
+    info["of_a_newer_version"] = {"any": ["content"]}
+    assigned.user_data = member.assignor._compress(json.dumps(info).encode())
+    member.assignor.on_assignment(assigned)
+    assert member.has()[0] == [0, 1, 2, 3]
+    assert member.assignor.standby_distribution == {}
 
 
 def test_one_that_joins_makes_copies_says_when_they_are_warm_and_is_believed_once():
