@@ -19,6 +19,7 @@ from chunks import ChunkedApp
 
 if TYPE_CHECKING:
     from app.services.dead_letter_counts import DeadLetterCounts
+    from app.services.group_directory import GroupDirectory
     from app.services.lost_state import LostStateHandler
     from app.services.progress import ReadProgress
     from app.services.source_status import SourceStatus
@@ -47,6 +48,7 @@ class Lately(ChunkedApp):
     # Created by app.main.
     source_status: SourceStatus
     dead_letter_counts: DeadLetterCounts
+    group_directory: GroupDirectory
     progress: ReadProgress
     throttle: Throttle
     watchdog: Watchdog

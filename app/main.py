@@ -9,8 +9,9 @@ from agents import by_user, by_product, baskets, similar  # isort: skip
 from app import metrics
 from app.core import Lately, app
 from app.ownership import PartitionOwnership
-from app.selection import select_agents
+from app.selection import missing_agents, select_agents
 from app.services.dead_letter_counts import DeadLetterCounts
+from app.services.group_directory import GroupDirectory
 from app.services.lost_state import LostStateHandler
 from app.services.progress import ReadProgress
 from app.services.source_status import SourceStatus
@@ -41,6 +42,9 @@ def create_services(app: Lately) -> None:
     app.throttle = Throttle(app, topics.orders.name)
     app.source_status = SourceStatus(settings, topics)
     app.dead_letter_counts = DeadLetterCounts(settings, topics)
+    app.group_directory = GroupDirectory(
+        settings, app.consumer_group, missing_agents(app), app.source_topics, app.changelogs, app.table_writers
+    )
     app.progress = ReadProgress(app)
     app.watchdog = Watchdog(app, settings, topics, app.source_status, app.throttle)
     app.lost_state_handler = LostStateHandler(settings, topics)
@@ -48,8 +52,10 @@ def create_services(app: Lately) -> None:
     app.tables.on_loss = app.lost_state_handler.handle_loss
     app.on_partitions_assigned.connect(_count_rebalance)
     # Faust starts the services of `app.service` after the recovery of the tables. The watchdog also
-    # observes the recovery, so it is a dependency, which starts with the app.
-    app.add_dependency(app.watchdog)
+    # observes the recovery, and requests for tables of other processes do not wait for it, so both
+    # are dependencies, which start with the app.
+    for dependency in (app.watchdog, app.group_directory):
+        app.add_dependency(dependency)
     for service in (app.source_status, app.dead_letter_counts, app.progress):
         app.service(service)  # type: ignore[arg-type]  # Faust starts an instance as it is
 

@@ -39,11 +39,31 @@ class PartitionOwnership:
         During a rebalance this is the former owner, which answers until it receives the new
         assignment.
         """
+        if not self.has_table(table):
+            owner = self._app.group_directory.find_owner(table, partition)
+            # This address may have belonged to a worker of another group that does not run any more.
+            return None if owner is None or self._is_own(owner) else owner
         changelog = self._changelogs[table]
         for url, partitions in self._app.assignor.table_metadata(changelog).items():
             if partition in partitions.get(changelog, ()):
                 return url
         return None
+
+    def find_standbys(self, table: str, partition: int) -> list[str]:
+        """Return the addresses of the other workers with a standby of a partition.
+
+        A standby may still be warming up.
+        """
+        if self.has_table(table):
+            changelog, distribution = self._changelogs[table], self._app.assignor.standby_distribution
+            urls = [url for url, partitions in distribution.items() if partition in partitions.get(changelog, ())]
+        else:
+            urls = self._app.group_directory.find_standbys(table, partition)
+        return [url for url in urls if not self._is_own(url)]
+
+    def may_run(self, table: str) -> bool:
+        """Return whether some process runs the agent that writes a table, or it is not known yet."""
+        return self.has_table(table) or self._app.group_directory.may_run(table)
 
     async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
         """Return whether this worker has a complete copy of a partition.
@@ -71,3 +91,6 @@ class PartitionOwnership:
     def selected_agents(self) -> tuple[str, ...]:
         """Return the agents that this process runs."""
         return self._app.selected_agents
+
+    def _is_own(self, url: str) -> bool:
+        return url.rstrip("/") == self._app.address

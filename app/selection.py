@@ -5,10 +5,23 @@ from __future__ import annotations
 from app.core import Lately
 from app.errors import BadSetting
 from app.kafka import groups
+from app.settings import Settings
 from app.topics import COMPACTED, Topic
 
 #: Optional agents, and the setting that switches them off in all processes.
 SWITCHES = {"by_product": "by_product", "baskets": "similar", "similar": "similar"}
+
+
+def is_enabled(agent: str, settings: Settings) -> bool:
+    """Return whether an agent has something to do with these settings."""
+    return agent not in SWITCHES or bool(getattr(settings, SWITCHES[agent]))
+
+
+def missing_agents(app: Lately) -> list[str]:
+    """Return the agents that this process does not run although they have something to do."""
+    return [
+        agent for agent in app.source_topics if agent not in app.selected_agents and is_enabled(agent, app.settings)
+    ]
 
 
 def select_agents(app: Lately) -> None:
@@ -22,7 +35,7 @@ def select_agents(app: Lately) -> None:
     selected = groups.select_agents(source_topics, settings.agents)
     app.selected_agents, app.source_topics = selected, source_topics
     for agent in selected if settings.agents else ():
-        if agent in SWITCHES and not getattr(settings, SWITCHES[agent]):
+        if not is_enabled(agent, settings):
             raise BadSetting(f"LATELY_AGENTS: {agent} has nothing to do, LATELY_{SWITCHES[agent].upper()} is 0")
     for name, module in modules.items():
         if module not in selected:

@@ -11,7 +11,7 @@ PROBLEM_TYPES = {
     "invalid-product-name": ProblemType(400, "the product name breaks the rules for product names"),
     "unknown-product": ProblemType(404, "nobody bought a product with this name"),
     "unknown-order": ProblemType(404, "no trace of the order; `detail` lists the searched places"),
-    "agent-elsewhere": ProblemType(421, "this process does not run the required agent, see LATELY_AGENTS"),
+    "agent-elsewhere": ProblemType(421, "no process runs the required agent, see `LATELY_AGENTS`"),
     "not-ready": ProblemType(503, "the worker recovers its tables or waits for its group"),
     "no-progress": ProblemType(503, "the worker has unread records, and its position does not advance"),
     "recovery-stalled": ProblemType(503, "the recovery of the tables does not advance"),

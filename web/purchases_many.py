@@ -79,7 +79,6 @@ async def get_many_purchases(context: WebContext, request: Request) -> AnyRespon
     """
     query = purchase_query.read(request, ("user_id", *SELECTION_NAMES), context.settings.recent_limit)
     users = parameters.read_user_ids(request)
-    context.router.require_table("by_user")
     # 1.
     parts, problems, remote = _read_tables(context, request, users, query)
     requests = (_request_parts(context, request, owner, names) for owner, names in remote.items())
@@ -178,6 +177,8 @@ def _respond(request: Request, query: PurchaseQuery, users: list[str], parts: Pa
     missing = [user for user in users if user not in parts]
     if len(missing) == len(users):
         problem = problems[users[0]]
+        if problem.status == HTTPStatus.MISDIRECTED_REQUEST:
+            raise problem  # no process runs the agent, for all users alike
         raise Problem(503, problem.code, problem.detail, retry_after_s=RETRY_AFTER_S)
     errors = {user: Raw(_encode(_error(user, problems[user]))) for user in missing}
     bodies = [parts[user].body if user in parts else errors[user] for user in users]

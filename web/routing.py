@@ -3,12 +3,12 @@
 The sources of a response are tried in this order:
 
 1. local: the table of this worker, if it owns the partition of the key and its tables are complete;
-2. owner: the worker that owns the partition;
+2. owner: the worker that owns the partition, which may be in another consumer group;
 3. standby: the copy of the partition on this worker;
 4. mysql: the shop's database.
 
 Not every route has the last two. If no source has the data, the response is 503 with Retry-After,
-never an empty list.
+or 421 if no process runs the agent that writes the table; never an empty list.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Router:
         except NotServed as reason:
             problem = reason
         else:
-            return self._respond_remotely(request, owner, forward or self.forward, fallbacks, partition)
+            return self._respond_remotely(request, table, owner, forward or self.forward, fallbacks, partition)
         return first_answer(fallbacks, partition, problem)
 
     async def respond_later(
@@ -150,38 +150,52 @@ class Router:
         except NotServed as reason:
             problem = reason
         else:
-            return await self._respond_remotely(request, owner, forward or self.forward, fallbacks, partition)
+            return await self._respond_remotely(request, table, owner, forward or self.forward, fallbacks, partition)
         return await first_answer(fallbacks, partition, problem)
 
     def locate_owner(self, request: Request, table: str, partition: int) -> URL | None:
         """Return the owner of a partition of a table; None if it is this worker and it is ready.
 
-        Raises NotServed, Problem 421 agent-elsewhere, 508 routing-loop.
+        The owner of a table that this process does not run is in another consumer group. Raises
+        NotServed: 421 agent-elsewhere, 503 recovering or owner-away; Problem 508 routing-loop.
         """
-        is_ready = self._ownership.is_ready()
-        if self._ownership.is_owned(table, partition):
-            if is_ready:
-                self._ownership.check_frozen()
-                return None
-            raise not_served("recovering")
-        self.require_table(table)
+        ownership = self._ownership
+        # The tables of this process do not matter for a table that it does not run.
+        is_recovering = ownership.has_table(table) and not ownership.is_ready()
+        if ownership.is_owned(table, partition):
+            if is_recovering:
+                raise not_served("recovering")
+            ownership.check_frozen()
+            return None
         if HOP_HEADER in request.headers:
-            raise _routing_loop() if is_ready else not_served("recovering")
+            raise not_served("recovering") if is_recovering else _routing_loop()
         # During a rebalance the former owner responds until it receives the new assignment.
-        owner = self._ownership.find_owner(table, partition)
+        owner = ownership.find_owner(table, partition)
         if owner is not None:
             return URL(owner)
-        raise not_served("owner-away" if is_ready else "recovering")
+        self.require_agent(table)
+        raise not_served("recovering" if is_recovering else "owner-away")
+
+    def require_agent(self, table: str) -> None:
+        """Raise NotServed 421 agent-elsewhere if no process runs the agent that writes a table."""
+        if not self._ownership.may_run(table):
+            raise self._agent_elsewhere(table)
 
     def require_table(self, table: str) -> None:
-        """Raise Problem 421 agent-elsewhere if another process runs the agent that writes a table."""
+        """Raise NotServed 421 agent-elsewhere if this process does not run the agent of a table.
+
+        For views that read several tables in one process.
+        """
         if not self._ownership.has_table(table):
-            raise Problem(
-                421,
-                "agent-elsewhere",
-                f"this process does not run the agent {self._ownership.find_writer(table)}: ask one that does, or add "
-                f"it to LATELY_AGENTS, which here is {','.join(self._ownership.selected_agents())}",
-            )
+            raise self._agent_elsewhere(table)
+
+    def _agent_elsewhere(self, table: str) -> NotServed:
+        return NotServed(
+            421,
+            "agent-elsewhere",
+            f"this process does not run the agent {self._ownership.find_writer(table)}: ask one that does, or add "
+            f"it to LATELY_AGENTS, which here is {','.join(self._ownership.selected_agents())}",
+        )
 
     async def forward(self, request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> StreamResponse:
         """Respond as `owner` does to the request, or to one for `path`.
@@ -226,9 +240,11 @@ class Router:
             raise
 
     def _respond_remotely(
-        self, request: Request, owner: URL, forward: Forward, fallbacks: Sequence[AnswerSource], partition: int
-    ) -> Coroutine[None, None, ViewResponse]:
-        if not fallbacks:
+        self, request: Request, table: str, owner: URL, forward: Forward, fallbacks: Sequence[AnswerSource],
+        partition: int,
+    ) -> Coroutine[None, None, ViewResponse]:  # fmt: skip
+        # The owner in another consumer group may have changed some seconds ago: its 508 becomes 503.
+        if not fallbacks and self._ownership.has_table(table):
             return forward(request, owner)
         sources: list[AnswerSource] = [partial(_from_owner, request, owner, forward), *fallbacks]
         return first_answer(sources, partition, not_served("owner-away"))

@@ -108,6 +108,7 @@ def get_recommendations(context: WebContext, request: Request) -> ViewResult:
     exclude_purchased = parameters.read_choice(request, "exclude", "purchased", "none") != "none"
 
     async def read_table(_partition: int) -> Recommendations:
+        context.router.require_table("similar")  # the owner of the user reads both tables
         rows = await context.recommender.recommend(user, limit, exclude_purchased=exclude_purchased)
         return Recommendations(user, rows, ListMeta(limit))
 
@@ -115,10 +116,10 @@ def get_recommendations(context: WebContext, request: Request) -> ViewResult:
 
 
 def require_similar(context: WebContext) -> None:
-    """Raise Problem 404 not-found with LATELY_SIMILAR=0, 421 agent-elsewhere without the agent."""
+    """Raise Problem 404 not-found with LATELY_SIMILAR=0, 421 agent-elsewhere if no process runs the agent."""
     if not context.settings.similar:
         raise Problem(404, "not-found", "this is switched off: LATELY_SIMILAR is 0")
-    context.router.require_table("similar")
+    context.router.require_agent("similar")
 
 
 def unknown_product() -> Problem:

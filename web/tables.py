@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from aiohttp.web import Request, Response
 
-from chunks import ClosedPartition, StoreSnapshot, TableReader, position_key
+from app.topics import TABLES
+from chunks import ClosedPartition, StoreSnapshot, position_key
 from domain.digests import PartitionDigest
 from web.context import WebContext
 from web.http import parameters
@@ -58,10 +59,11 @@ async def get_table_content(context: WebContext, request: Request) -> ViewRespon
     partition = parameters.read_partition(request, 4, context.settings.partitions)
     keys, prefixes = parameters.read_hex_values(request, "key"), parameters.read_hex_values(request, "prefix")
     start_values = parameters.read_hex_values(request, "after")
-    table = _find_table(context, request)
-    owner = context.router.locate_owner(request, table.name, partition)
+    name = _read_table_name(context, request)
+    owner = context.router.locate_owner(request, name, partition)
     if owner is not None:
         return await context.router.forward(request, owner)
+    table = context.tables[name]
     try:
         # The position is read first: the snapshot may also contain the records of later offsets.
         position = table.position(partition) or 0
@@ -90,10 +92,11 @@ async def get_table_digest(context: WebContext, request: Request) -> ViewRespons
     """Return the number of keys and the digest of a partition, from the worker that owns it."""
     parameters.require_known(request)
     partition = parameters.read_partition(request, 4, context.settings.partitions)
-    table = _find_table(context, request)
-    owner = context.router.locate_owner(request, table.name, partition)
+    name = _read_table_name(context, request)
+    owner = context.router.locate_owner(request, name, partition)
     if owner is not None:
         return await context.router.forward(request, owner, DIGEST_EXTRA_MS)
+    table = context.tables[name]
     try:
         snapshot = table.snapshot(partition)
     except ClosedPartition:
@@ -109,15 +112,13 @@ async def get_table_digest(context: WebContext, request: Request) -> ViewRespons
     return TableDigest(table.name, partition, offset, digest.keys, digest.hexdigest())
 
 
-def _find_table(context: WebContext, request: Request) -> TableReader:
-    """Return the table in the path. Raises Problem 421 agent-elsewhere, 404 not-found."""
+def _read_table_name(context: WebContext, request: Request) -> str:
+    """Return the table in the path, of any process. Raises Problem 404 not-found."""
     name = request.match_info["table"]
-    table = context.tables.get(name)
-    if table is not None:
-        return table
-    if context.ownership.find_writer(name) is not None:
-        context.router.require_table(name)
-    raise Problem(404, "not-found", f"there is no such table; there are {', '.join(sorted(context.tables))}")
+    if name in context.tables or context.ownership.find_writer(name) is not None:
+        return name
+    names = sorted({*context.tables, *TABLES})
+    raise Problem(404, "not-found", f"there is no such table; there are {', '.join(names)}")
 
 
 def _select(snapshot: StoreSnapshot, keys: Iterable[bytes], prefixes: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:

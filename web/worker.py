@@ -28,6 +28,15 @@ class Ownership(Protocol):
     def find_owner(self, table: str, partition: int) -> str | None:
         """Return the address of the owner of a partition of a table; None if no worker owns it."""
 
+    def find_standbys(self, table: str, partition: int) -> list[str]:
+        """Return the addresses of the other workers with a standby of a partition of a table.
+
+        A standby may still be warming up.
+        """
+
+    def may_run(self, table: str) -> bool:
+        """Return whether some process runs the agent that writes a table, or it is not known yet."""
+
     async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
         """Return whether a copy on this worker contains everything committed before the call.
 

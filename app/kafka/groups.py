@@ -29,10 +29,14 @@ _LOADING = (
 
 
 class GroupDescription(NamedTuple):
-    """The group's workers as "host (client)", and its assignment protocol ("" without workers)."""
+    """The group's workers as "host (client)", and its assignment protocol ("" without workers).
+
+    `assignments` are the encoded assignments of the members; during a rebalance there are none.
+    """
 
     protocol: str
     workers: list[str]
+    assignments: list[bytes]
 
 
 def default_agents(source_topics: Mapping[str, str]) -> tuple[str, ...]:
@@ -80,6 +84,11 @@ def writer_agent(table: str, source_topic: str, source_topics: Mapping[str, str]
     return next((agent for agent, topic in source_topics.items() if topic == source_topic), None)
 
 
+def agents_of_group(group: str, source_topics: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the agents that the processes of a group run, from the group's name."""
+    return tuple(group.split(GROUP_SEPARATOR)[1:]) or default_agents(source_topics)
+
+
 def group_name(app_id: str, agents: Sequence[str], source_topics: Mapping[str, str]) -> str:
     """Return the consumer group of processes that run these agents.
 
@@ -107,8 +116,8 @@ async def require_no_rival(
     async with admin_client(settings) as admin:
 
         async def find_conflict() -> str | None:
-            groups = await _describe_app_groups(admin, settings)
-            description = groups.get(group, GroupDescription("", []))
+            groups = await describe_app_groups(admin, settings)
+            description = groups.get(group, GroupDescription("", [], []))
             return _agent_conflict(groups, group, agents, source_topics) or _protocol_conflict(
                 group, description, protocol
             )
@@ -123,8 +132,8 @@ def _agent_conflict(
     groups: Mapping[str, GroupDescription], group: str, agents: Sequence[str], source_topics: Mapping[str, str]
 ) -> str | None:
     """Describe the workers of another group that run one of `agents`, if any."""
-    for name, (_, workers) in groups.items():
-        group_agents = name.split(GROUP_SEPARATOR)[1:] or default_agents(source_topics)
+    for name, (_, workers, _) in groups.items():
+        group_agents = agents_of_group(name, source_topics)
         duplicates = [agent for agent in agents if agent in group_agents]
         if name != group and workers and duplicates:
             return (
@@ -146,7 +155,7 @@ def _protocol_conflict(group: str, description: GroupDescription, protocol: str)
 
 async def workers_by_group(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, list[str]]:
     """Map each group of this app to its workers ("host (client)"). Raises KafkaError."""
-    return {name: description.workers for name, description in (await _describe_app_groups(admin, settings)).items()}
+    return {name: description.workers for name, description in (await describe_app_groups(admin, settings)).items()}
 
 
 async def workers_of_group(admin: AIOKafkaAdminClient, group: str) -> list[str]:
@@ -186,9 +195,12 @@ async def positions(
     return {tp: max(0, offset) for tp, (offset, _) in committed.items()}
 
 
-async def _describe_app_groups(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, GroupDescription]:
+async def describe_app_groups(
+    admin: AIOKafkaAdminClient, settings: Settings, except_for: str | None = None
+) -> dict[str, GroupDescription]:
+    """Describe each group of this app but `except_for`. Raises KafkaError."""
     names = sorted(name for name in await list_groups(admin) if name.split(GROUP_SEPARATOR)[0] == settings.group)
-    return {name: await _describe_group(admin, name) for name in names}
+    return {name: await _describe_group(admin, name) for name in names if name != except_for}
 
 
 async def _describe_group(admin: AIOKafkaAdminClient, group: str) -> GroupDescription:
@@ -201,7 +213,9 @@ async def _describe_group(admin: AIOKafkaAdminClient, group: str) -> GroupDescri
         # members.
         if code not in (0, errors.GroupIdNotFound.errno):
             raise errors.for_code(code)(group)
-        return GroupDescription(protocol, sorted(f"{host.lstrip('/')} ({client})" for _, client, host, *_ in members))
+        workers = sorted(f"{host.lstrip('/')} ({client})" for _, client, host, *_ in members)
+        assignments = [assignment for *_, assignment in sorted(members) if assignment]
+        return GroupDescription(protocol, workers, assignments)
 
     return await _retry_while_loading(describe)
 

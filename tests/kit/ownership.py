@@ -18,6 +18,10 @@ class FixedOwnership:
     #: The partitions whose copy on this worker is complete.
     caught_up: frozenset[int] = frozenset()
     tables: Sequence[str] = TABLES
+    #: Table -> the worker of another group that owns all of its partitions, None if no worker does.
+    elsewhere: Mapping[str, str | None] = field(default_factory=dict)
+    #: Partition -> the addresses of the other workers with a standby.
+    standbys: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def is_ready(self) -> bool:
         """Return whether the tables of this worker are complete."""
@@ -29,7 +33,15 @@ class FixedOwnership:
 
     def find_owner(self, table: str, partition: int) -> str | None:
         """Return the address of the owner of a partition of a table; None if no worker owns it."""
-        return self.others.get(partition)
+        return self.others.get(partition) if table in self.tables else self.elsewhere.get(table)
+
+    def find_standbys(self, table: str, partition: int) -> list[str]:
+        """Return the addresses of the other workers with a standby of a partition of a table."""
+        return [*self.standbys.get(partition, ())]
+
+    def may_run(self, table: str) -> bool:
+        """Return whether some process runs the agent that writes a table."""
+        return table in self.tables or table in self.elsewhere
 
     async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
         """Return whether this worker has a complete copy of a partition."""

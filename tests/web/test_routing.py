@@ -172,6 +172,102 @@ def test_an_owner_that_does_not_respond_is_away_after_the_timeout(tmp_path: Path
         there.thaw()
 
 
+USER_TABLES, PRODUCT_TABLES = ("by_user", "product_partials"), ("by_product", "baskets", "similar")
+#: The routes that read the tables of each process.
+USER_ROUTES = (
+    path("ann"), many(["ann", "bob"]), "/v1/users/ann/home", "/users/ann", "/v1/tables/by_user/0",
+    "/v1/tables/product_partials/1/digest",
+)  # fmt: skip
+PRODUCT_ROUTES = (
+    "/v1/products/Phone", "/products/Phone", "/products?name=Phone", "/v1/products/Phone/purchases",
+    "/v1/products/Phone/similar", "/v1/products/popular", "/v1/tables/by_product/0", "/v1/tables/similar/1/digest",
+)  # fmt: skip
+
+
+@contextmanager
+def two_groups(folder: Path, settings: Settings = SETTINGS) -> Iterator[tuple[WebServer, WebServer]]:
+    """Two workers with different agents; only the owner of a table has content in it."""
+    first, second = FixedOwnership(tables=USER_TABLES), FixedOwnership(tables=PRODUCT_TABLES)
+    with ExitStack() as stack:
+        users = stack.enter_context(serve(folder / "users", settings, first))
+        products = stack.enter_context(serve(folder / "products", settings, second))
+        first.elsewhere = dict.fromkeys(PRODUCT_TABLES, products.address)
+        second.elsewhere = dict.fromkeys(USER_TABLES, users.address)
+        EventShop(users).insert(("o1", "Phone", "ann", "1.00", NOW, "card"), ("o2", "Case", "bob", "2.00", NOW, "card"))
+        EventShop(products).insert(("o1", "Phone", "eve", "5.00", NOW, "card"))
+        yield users, products
+
+
+def test_a_process_answers_for_the_tables_of_another_group_with_the_owners_response(tmp_path: Path):
+    with two_groups(tmp_path) as (users, products):
+        for route in (*USER_ROUTES, *PRODUCT_ROUTES):
+            own, other = (users, products) if route in USER_ROUTES else (products, users)
+            first, second = own.get(route), other.get(route)
+            assert (first.status, second.status) == (200, 200), (route, first, second)
+            assert first.headers.get("ETag") == second.headers.get("ETag"), route
+        answer = products.get(path("ann")).json
+        assert answer["meta"]["worker"] == users.address
+        assert [row["order_id"] for row in answer["purchases"]] == ["o1"]
+        assert [part["user_id"] for part in products.get(many(["ann", "bob"])).json["users"]] == ["ann", "bob"]
+        assert users.totals("Phone") == (1, "5.00")
+        assert_problem(users.get("/v1/products/Case"), 404, "unknown-product")
+        assert_problem(users.get("/v1/tables/nothing/0"), 404, "not-found")
+        with open_stream(products, "ann") as live:
+            assert live.event()[1]["meta"]["worker"] == users.address
+
+
+def test_a_process_that_recovers_its_own_tables_still_forwards_requests_for_other_tables(tmp_path: Path):
+    with two_groups(tmp_path) as (users, products):
+        products.ownership.is_worker_ready = False
+        assert products.get(path("ann")).status == 200
+        assert_problem(products.get("/v1/products/Phone"), 503, "recovering")
+        assert_problem(users.get("/v1/products/Phone"), 503, "recovering")
+
+
+def test_an_owner_in_another_group_that_does_not_answer_or_is_unknown_is_away(tmp_path: Path):
+    with two_groups(tmp_path) as (users, products):
+        products.ownership.elsewhere = dict.fromkeys(USER_TABLES)
+        for route in USER_ROUTES:
+            assert_problem(products.get(route), 503, "owner-away")
+        products.ownership.is_worker_ready = False
+        assert_problem(products.get(path("ann")), 503, "owner-away")
+        products.stop_listening()
+        for route in PRODUCT_ROUTES:
+            answer = users.get(route)
+            assert_problem(answer, 503, "owner-away")
+            assert answer.headers["Retry-After"] == "1"
+
+
+def test_processes_that_each_take_the_other_for_the_owner_do_not_forward_in_circles(tmp_path: Path):
+    with two_groups(tmp_path) as (users, products):
+        users.ownership.tables, users.ownership.elsewhere = (), dict.fromkeys(USER_TABLES, products.address)
+        for server in (users, products):
+            assert_problem(server.get(path("ann"), Lately_Hop="1"), 508, "routing-loop")
+            for route in (path("ann"), "/v1/users/ann/home", many(["ann"])):
+                assert_problem(server.get(route), 503, "owner-away")
+
+
+def test_a_table_that_no_process_writes_is_elsewhere_on_every_route_that_needs_it(tmp_path: Path):
+    with two_groups(tmp_path) as (users, products):
+        users.ownership.elsewhere = products.ownership.elsewhere = {}
+        for server, routes in ((users, PRODUCT_ROUTES), (products, USER_ROUTES)):
+            for route in routes:
+                assert_problem(server.get(route), 421, "agent-elsewhere")
+        assert "does not run the agent by_user" in products.get(many(["ann", "bob"])).json["detail"]
+
+
+def test_recommendations_need_both_tables_in_the_process_of_the_user(tmp_path: Path):
+    with two_groups(tmp_path) as (users, products):
+        for server in (users, products):
+            answer = server.get("/v1/users/ann/recommendations")
+            assert_problem(answer, 421, "agent-elsewhere")
+            assert "does not run the agent similar" in answer.json["detail"]
+        users.ownership.tables = (*USER_TABLES, "similar")
+        products.ownership.tables = ("by_product",)
+        products.ownership.elsewhere = dict.fromkeys((*USER_TABLES, "similar"), users.address)
+        assert products.get("/v1/users/ann/recommendations").status == 200
+
+
 def test_a_process_without_an_agent_names_it(tmp_path: Path):
     ownership = FixedOwnership(tables=("by_user", "product_partials"))
     with serve(tmp_path, SETTINGS, ownership) as server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.errors import BadSetting
-from app.kafka.groups import default_agents, group_name, runs_agent, select_agents, writer_agent
+from app.kafka.groups import agents_of_group, default_agents, group_name, runs_agent, select_agents, writer_agent
 
 READERS = {"by_user": "orders", "by_product": "partials", "similar": "pairs", "refunds": "orders"}
 
@@ -45,6 +45,12 @@ def test_the_group_of_all_is_the_apps_name_however_all_are_named():
 def test_every_other_choice_has_a_group_of_its_own_that_no_app_can_be_called():
     assert group_name("lately", select_agents(READERS, "similar,by_user"), READERS) == "lately+by_user+similar"
     assert group_name("lately", ("refunds",), READERS) == "lately+refunds"
+
+
+@pytest.mark.parametrize("setting", ["", "by_user", "similar,by_product", "refunds"])
+def test_the_name_of_a_group_names_its_agents(setting: str):
+    agents = select_agents(READERS, setting)
+    assert agents_of_group(group_name("lately", agents, READERS), READERS) == agents
 
 
 def test_a_table_is_written_by_the_agent_of_its_name_else_by_the_first_that_reads_its_topic():

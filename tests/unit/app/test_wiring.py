@@ -43,7 +43,7 @@ def output(code: str, *arguments: str) -> list[str]:
 
 def test_the_composition_root_starts_these_services_and_no_others():
     services, functions = output(SERVICES)
-    assert services.split() == ["DeadLetterCounts", "ReadProgress", "SourceStatus", "Watchdog"]
+    assert services.split() == ["DeadLetterCounts", "GroupDirectory", "ReadProgress", "SourceStatus", "Watchdog"]
     assert functions.split() == ["LostStateHandler.handle_loss", "FreezeGuard.check", "Throttle"]
 
 
