@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,23 @@ from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
 from tests.kit.orders import CUSTOMERS, place_orders, start_shop
 from tests.kit.stack import ROOT, Stack, Worker
+from tests.kit.streams import open_stream
+
+#: The routes that read the tables of each agent.
+USER_ROUTES = (
+    "/v1/users/user-1/purchases", "/v1/purchases?user_id=user-1&user_id=user-2", "/v1/users/user-1/home",
+    "/users/user-1", "/v1/orders/o00001/trace", "/v1/tables/by_user/0", "/v1/tables/product_partials/0/digest",
+)  # fmt: skip
+PRODUCT_ROUTES = (
+    "/v1/products/Phone%201",
+    "/products/Phone%201",
+    "/products?name=Phone%201",
+    "/v1/tables/by_product/0",
+)
+PAIR_ROUTES = (
+    "/v1/products/Phone%201/similar", "/v1/products/Phone%201/purchases", "/v1/products/popular",
+    "/v1/tables/baskets/0",
+)  # fmt: skip
 
 
 def assert_elsewhere(worker: Worker, path: str, agent: str) -> None:
@@ -64,14 +82,18 @@ def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_c
     assert users.events() == 60
     assert stack.committed("orders") == 120, "the group of all agents is left as it was"
 
-    for path in ("/v1/products/Phone%201", "/v1/products/Phone%201/similar", "/v1/products/popular"):
-        assert_elsewhere(users, path, "by_product" if path.endswith("201") else "similar")
-    assert_elsewhere(users, "/v1/users/user-1/recommendations", "similar")
-    assert_elsewhere(users, "/v1/tables/baskets/0", "baskets")
-    for path in ("/v1/users/user-1/purchases", "/v1/purchases?user_id=user-1", "/v1/tables/product_partials/0"):
-        assert_elsewhere(products, path, "by_user")
-    assert users.get("/v1/users/user-1/home").json["recommendations"] is None
-    assert users.get("/users/user-1").status == 200
+    # Every process answers for the tables of all of them; only a list from two tables needs both in one process.
+    for worker in workers:
+        eventually(partial(assert_all_equal_to_sql, stack, worker, worker, worker))
+        for path in (*USER_ROUTES, *PRODUCT_ROUTES, *PAIR_ROUTES):
+            answer = worker.get(path)
+            assert answer.status == 200, (worker.folder, path, answer)
+        with open_stream(worker, "user-1") as live:
+            assert live.event()[1]["meta"]["worker"] == f"http://127.0.0.1:{users.port}"
+        assert worker.get("/v1/users/user-1/home").json["recommendations"] is None
+        assert_elsewhere(worker, "/v1/users/user-1/recommendations", "similar")
+    digests = stack.lately("tables", "digest", "--worker", f"http://127.0.0.1:{products.port}")
+    assert digests.child.returncode == 0, digests.tail()
 
     # One of them is changed and comes back; the others do not even have a rebalance.
     products.stop()
@@ -90,6 +112,38 @@ def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_c
     place_orders(stack, 60, first=240)
     eventually(lambda: assert_all_equal_to_sql(stack, whole, whole, whole), within=60)
     assert whole.events() == 60
+
+
+@pytest.mark.cost(30)
+def test_a_group_whose_only_worker_was_killed_is_away_then_elsewhere_and_answers_again_after_its_return(stack: Stack):
+    stack.env["LATELY_SIMILAR"] = "0"
+    users, products = (stack.worker(name, LATELY_AGENTS=name).start() for name in ("by_user", "by_product"))
+    for worker in (users, products):
+        worker.wait_ready()
+    stack.publish("orders", *(wire(event(user_id=user, order_id="o-1", product_name="tea")) for user in CUSTOMERS))
+
+    def assert_complete() -> None:
+        for worker in (users, products):
+            assert worker.totals("tea")[0] == len(CUSTOMERS)
+            assert all(len(worker.purchases(user)) == 1 for user in CUSTOMERS)
+
+    eventually(assert_complete, within=60)
+    for killed, other, path in ((products, users, "/v1/products/tea"), (users, products, "/v1/users/user-1/purchases")):
+        killed.kill()
+        codes: list[str] = []
+
+        def ended(other: Worker = other, path: str = path, codes: list[str] = codes) -> bool:
+            answer = other.get(path)
+            codes.append(f"{answer.status} {answer.json['code']}")
+            return codes[-1].startswith("421")
+
+        # Kafka counts a killed worker as a member until its session ends.
+        eventually(ended, within=30)
+        assert list(dict.fromkeys(codes)) == ["503 owner-away", "421 agent-elsewhere"]
+        assert_elsewhere(other, path, killed.folder.name)
+        assert other.get("/readyz").status == 200
+        killed.start().wait_ready()
+        eventually(assert_complete, within=30)
 
 
 def test_an_agent_that_does_not_exist_or_is_switched_off_ends_with_2(stack: Stack):

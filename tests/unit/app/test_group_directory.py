@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterable
 
-import msgspec
 import pytest
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +13,7 @@ from app.kafka.groups import GroupDescription
 from app.services.group_directory import MAX_ASSIGNMENTS, GroupDirectory
 from app.settings import Settings
 from chunks import PROTOCOL
+from tests.kit.assignments import encode_assignment
 
 SOURCE_TOPICS = {"by_user": "orders", "by_product": "partials", "similar": "pairs", "refunds": "orders"}
 WRITERS = {"by_user": "by_user", "product_partials": "by_user", "by_product": "by_product", "similar": "similar",
@@ -26,12 +24,11 @@ A, B = "http://a:6066/", "http://b:6066/"
 
 def assignment(owners: dict, standbys: dict | None = None) -> bytes:
     """An assignment as Kafka stores it; `owners` and `standbys` map an address to tables and partitions."""
-    changelogs = [
+    by_changelog = [
         {url: {CHANGELOGS[table]: numbers for table, numbers in tables.items()} for url, tables in workers.items()}
         for workers in (owners, standbys or {})
     ]
-    content = dict(zip(("changelog_distribution", "standby_distribution"), changelogs, strict=True))
-    return ConsumerProtocolMemberAssignment(4, [], zlib.compress(msgspec.json.encode(content))).encode()
+    return encode_assignment(*by_changelog)
 
 
 def group(*assignments: bytes, workers: int = 1, protocol: str = PROTOCOL) -> GroupDescription:

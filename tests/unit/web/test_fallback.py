@@ -272,6 +272,14 @@ def test_the_owner_answers_and_only_where_it_cannot_somebody_else(owner, ready, 
     assert respond(owned_by(owner, ready), answer, forward) == said
 
 
+def test_the_owner_may_be_in_another_group_and_without_one_there_are_the_other_sources():
+    others = ("by_product",)
+    assert respond(FixedOwnership(tables=others, elsewhere={"by_user": THERE})) == "there"
+    assert respond(FixedOwnership(is_worker_ready=False, tables=others, elsewhere={"by_user": THERE})) == "there"
+    assert respond(FixedOwnership(tables=others, elsewhere={"by_user": None})) == "instead: owner-away"
+    assert respond(FixedOwnership(tables=others)) == "instead: agent-elsewhere"
+
+
 def test_a_response_that_waits_has_the_same_sources():
     async def here(_partition: int) -> Response:
         await asyncio.sleep(0)
