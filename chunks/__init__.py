@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnsupportedLibrary,
     )  # fmt: skip
     from chunks.fetch import fetch_ranges, high_watermark, tune_consumer
+    from chunks.follower import ChangelogFollower, Rows
     from chunks.keys import BEGINNING_KEY, RESERVED_PREFIX, RESTORING_KEY, position_key
     from chunks.lost import Loss
     from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
@@ -58,6 +59,7 @@ _EXPORTS = {
         "RecordRefused", "UnsupportedLibrary",
     ),
     "fetch": ("fetch_ranges", "high_watermark", "tune_consumer"),
+    "follower": ("ChangelogFollower", "Rows"),
     "keys": ("BEGINNING_KEY", "RESERVED_PREFIX", "RESTORING_KEY", "position_key"),
     "lost": ("Loss",),
     "partition_task": ("BATCH_BYTES", "MAX_REQUEST_BYTES", "TRANSACTION_TIMEOUT_MS"),
@@ -77,10 +79,10 @@ _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in nam
 
 __all__ = [
     "BATCH_BYTES", "BEGINNING_KEY", "FETCH_MAX_WAIT_MS", "MAX_REQUEST_BYTES", "PROTOCOL", "RESERVED_PREFIX",
-    "RESTORING_KEY", "TRANSACTION_TIMEOUT_MS", "Chunk", "ChunkError", "ChunkSchema", "ChunkedApp",
+    "RESTORING_KEY", "TRANSACTION_TIMEOUT_MS", "ChangelogFollower", "Chunk", "ChunkError", "ChunkSchema", "ChunkedApp",
     "ClosedPartition", "DiskFailed", "Fenced", "FetchedRecord", "GroupDistribution", "GroupUnavailable", "Headers",
     "IncompleteRestore", "LocalOffset", "Loss", "RecordGap", "RecordRange", "RecordRefused", "RestoreProgress",
-    "StandbyCheck", "Store", "StoreReader", "StoreSnapshot", "Table", "TableReader", "TableView",
+    "Rows", "StandbyCheck", "Store", "StoreReader", "StoreSnapshot", "Table", "TableReader", "TableView",
     "UnsupportedLibrary", "Watch", "check_libraries", "decode_distribution", "discard_exception", "fetch_ranges",
     "high_watermark", "position_key", "transactional_id", "tune_consumer",
 ]  # fmt: skip

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 #: The reasons of a loss, which are labels of a metric, and their explanations.
-EMPTIED, CUT, SHORT, INTERRUPTED, DERIVED, EXPIRED = REASONS = (
-    "emptied", "cut", "short", "interrupted", "derived", "expired",
+EMPTIED, CUT, SHORT, INTERRUPTED, DERIVED, BEHIND, EXPIRED = REASONS = (
+    "emptied", "cut", "short", "interrupted", "derived", "behind", "expired",
 )  # fmt: skip
 _EXPLANATIONS = {
     EMPTIED: "its changelog has no beginning: it was deleted, emptied, or written by an earlier version",
@@ -18,6 +18,7 @@ _EXPLANATIONS = {
     SHORT: "its changelog has lost its end: it ends before the state on the disk of this worker",
     INTERRUPTED: "a rebuild of it was interrupted",
     DERIVED: "it is derived from a table that cannot be restored completely",
+    BEHIND: "an earlier version has changed the table from which it is derived, and not this table",
     EXPIRED: "older records of its topic are gone, and were never read",
 }
 
@@ -27,7 +28,7 @@ class RestoredState(NamedTuple):
 
     `position` is its position in the source topic. `has_lost_start` and `has_lost_end` describe the
     changelog. `derived_from` is the table from which it can be rebuilt; None: from the source
-    topic.
+    topic. With `follows_base` each transaction that changes that table changes this one.
     """
 
     has_beginning: bool
@@ -35,6 +36,7 @@ class RestoredState(NamedTuple):
     has_lost_start: bool = False
     has_lost_end: bool = False
     derived_from: str | None = None
+    follows_base: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -93,7 +95,11 @@ def plan_rebuild(
     is_topic_lost = not complete and position > end  # the topic was lost together with its tables
     position = earliest if is_topic_lost else position
     is_partial = earliest > 0 or is_topic_lost
-    reasons = {name: reason for name, state in states.items() if (reason := _reason(state)) is not None}
+    reasons = {
+        name: reason
+        for name, state in states.items()
+        if (reason := _reason(state) or _find_lag(state, states)) is not None
+    }
     partial_tables = {name for name, reason in reasons.items() if is_partial and reason != CUT}
     losses = []
     for name, state in sorted(states.items(), key=lambda pair: pair[1].derived_from is not None):
@@ -102,6 +108,13 @@ def plan_rebuild(
         if reason is not None:
             losses.append(Loss(name, partition, reason, reason == EXPIRED or (reason != CUT and is_missing)))
     return RebuildPlan(position, earliest, (), tuple(losses))
+
+
+def _find_lag(state: RestoredState, states: Mapping[str, RestoredState]) -> str | None:
+    base = states.get(state.derived_from or "")
+    if not state.follows_base or base is None or not base.is_complete:
+        return None
+    return BEHIND if (state.position or 0) < (base.position or 0) else None
 
 
 def _reason(state: RestoredState) -> str | None:

@@ -21,7 +21,7 @@ from faust.types import TP
 from chunks.chunk import Chunk
 from chunks.fetch import fetch_ranges
 from chunks.keys import BEGINNING_KEY, INCOMPLETE_SUFFIX, position_key
-from chunks.lost import CUT, EXPIRED, Loss, RebuildPlan
+from chunks.lost import BEHIND, CUT, EMPTIED, EXPIRED, INTERRUPTED, Loss, RebuildPlan
 from chunks.partition_task import PartitionTask, shield_until_done
 from chunks.records import CHUNK_RECORDS, FetchedRecord, RecordRange
 from chunks.restore import RestoreProgress
@@ -60,7 +60,9 @@ class Rebuild:
         """Write the beginnings of new tables, or rebuild the lost ones."""
         incomplete = set()
         for loss in self._plan.losses:
-            if not await self._report_loss(loss):
+            if self._is_expected(loss):
+                log.info("%s[%s] is built from another table: %s", loss.table, loss.partition, loss)
+            elif not await self._report_loss(loss):
                 incomplete.add(loss.table)
         if self._plan.new:
             await shield_until_done(self._write_beginnings(self._plan.new, incomplete, self._position))
@@ -75,6 +77,11 @@ class Rebuild:
 
     def _store(self, name: str) -> Store:
         return self._tables[name].stores[self._task.tp.partition]
+
+    def _is_expected(self, loss: Loss) -> bool:
+        """Return whether a copy of the rows of another table is missing after an update or a restore."""
+        is_copy = self._tables[loss.table].derived_prefix is not None
+        return is_copy and not loss.is_permanent and loss.reason in (EMPTIED, INTERRUPTED, BEHIND)
 
     async def _report_loss(self, loss: Loss) -> bool:
         """Log a loss and report it to the app; return whether everything lost will be recovered."""
@@ -121,7 +128,10 @@ class Rebuild:
         # 2.
         started, position = time.monotonic(), max(self._plan.position, self._plan.first)
         base = table.derived_from
-        ranges = self._read_rows(self._store(base.name)) if base is not None else self._read_source(position)
+        if base is None:
+            ranges = self._read_source(position)
+        else:
+            ranges = self._read_rows(self._store(base.name), table.derived_prefix or b"")
         records = await self._fold(table.rebuild, loss, ranges) if table.rebuild is not None else 0
         # 3.
         await self._task.write({loss.table: self._position})
@@ -172,9 +182,9 @@ class Rebuild:
                     yield RecordRange(offset, min(record_range.next, position), records, position)
                     offset = record_range.next
 
-    async def _read_rows(self, store: Store) -> AsyncIterator[RecordRange]:
-        """Yield all rows of a table as records, with their numbers as offsets."""
-        rows, first = store.snapshot().scan(), 0
+    async def _read_rows(self, store: Store, prefix: bytes) -> AsyncIterator[RecordRange]:
+        """Yield the rows of a table whose key starts with `prefix`, with their numbers as offsets."""
+        rows, first = store.snapshot().scan(prefix), 0
         while batch := list(islice(rows, CHUNK_RECORDS)):
             records: list[FetchedRecord] = [(first + number, key, value) for number, (key, value) in enumerate(batch)]
             yield RecordRange(first, first + len(batch), records, _UNREACHABLE_OFFSET)

@@ -257,7 +257,8 @@ class Recovery(Service):
         table, store = self.tables.table_of(changelog.topic), self.tables.store(changelog)
         base = None if table.derived_from is None else table.derived_from.name
         has_beginning, position = store.beginning is not None, store.position(source.topic)
-        return RestoredState(has_beginning, position, has_lost_start, has_lost_end, base)
+        follows_base = table.derived_prefix is not None
+        return RestoredState(has_beginning, position, has_lost_start, has_lost_end, base, follows_base)
 
     def _is_superseded(self, generation_id: int) -> bool:
         # The count changes when partitions are revoked, the generation only when they are assigned

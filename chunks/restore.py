@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 #: Maximum number of changelog records in one batch.
 RESTORE_RECORDS = 5_000
 FETCH_BYTES = 4 * 2**20
+#: aiokafka's default for all partitions of a broker.
+FETCH_MAX_BYTES = 50 * 2**20
 SMALL_FETCH_BYTES = 2**14
 LOG_INTERVAL_S = 1.0
 #: How long Kafka may take to show a commit to readers, and the time between two checks for it, in
@@ -60,8 +62,13 @@ class RestoreProgress:
         self.done = self.total = records
 
 
-def create_changelog_reader(app: ChunkedApp, max_bytes: int = FETCH_BYTES) -> AIOKafkaConsumer:
-    """Return a consumer of committed changelog records, not started yet."""
+def create_changelog_reader(
+    app: ChunkedApp, max_bytes: int = FETCH_BYTES, max_total_bytes: int = FETCH_MAX_BYTES
+) -> AIOKafkaConsumer:
+    """Return a consumer of committed changelog records, not started yet.
+
+    A fetch returns up to `max_bytes` of a partition, and `max_total_bytes` of all.
+    """
     return tune_consumer(
         AIOKafkaConsumer(
             **client_options(app),
@@ -69,6 +76,7 @@ def create_changelog_reader(app: ChunkedApp, max_bytes: int = FETCH_BYTES) -> AI
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=max_bytes,
+            fetch_max_bytes=max_total_bytes,
         )
     )
 

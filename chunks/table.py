@@ -31,15 +31,19 @@ class Table(StoreReader, faust.Table[bytes, bytes]):
     def __init__(
         self, app: ChunkedApp, *, source_topic: TopicT | None = None,
         watch_key: Callable[[bytes], bytes] | None = None, rebuild: Callable[[Chunk], None] | None = None,
-        derived_from: Table | None = None, fed_by: TopicT | None = None, **kwargs: Any,
+        derived_from: Table | None = None, derived_prefix: bytes | None = None, fed_by: TopicT | None = None,
+        **kwargs: Any,
     ) -> None:  # fmt: skip
         """Create a table with the partitions of `source_topic`, the topic whose agent writes it.
 
         `watch_key` maps a key to the key under which its changes are watched; by default they are
         equal. `rebuild` rebuilds a partition whose changelog was lost: it folds a chunk of the
         source topic into this table alone and sends nothing. With `derived_from`, a table of the
-        same topic, it folds chunks of that table's rows instead. `fed_by` is the deprecated name of
-        `source_topic`.
+        same topic, it folds chunks of that table's rows instead. With `derived_prefix` it folds only
+        the rows whose key starts with it, and each transaction that changes `derived_from` changes
+        this table, too: if its position is lower, an earlier version of the app that does not know
+        this table has changed `derived_from`, and this table is rebuilt. `fed_by` is the deprecated
+        name of `source_topic`.
         """
         if fed_by is not None:
             # Level 4 is the caller of `app.Table`, which calls Faust's `App.Table`.
@@ -52,6 +56,7 @@ class Table(StoreReader, faust.Table[bytes, bytes]):
         self.watch_key = watch_key
         self.rebuild = rebuild
         self.derived_from = derived_from
+        self.derived_prefix = derived_prefix
         self.stores: dict[int, Store] = {}
 
     async def on_start(self) -> None:

@@ -472,7 +472,10 @@ class Tables(dict):
     """As much of a table manager as a rebuild needs."""
 
     def __init__(self, stores: dict[str, Store]) -> None:
-        super().__init__((name, SimpleNamespace(stores={0: one}, derived_from=None)) for name, one in stores.items())
+        super().__init__(
+            (name, SimpleNamespace(stores={0: one}, derived_from=None, derived_prefix=None))
+            for name, one in stores.items()
+        )
 
     async def on_loss(self, loss: Loss) -> bool:
         return False

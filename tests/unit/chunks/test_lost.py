@@ -63,3 +63,12 @@ def test_what_the_topic_has_forgotten_is_missing_in_the_table_and_in_those_that_
 def test_records_that_were_never_read_and_are_gone_are_said_to_be_missing_once_for_each_table():
     states = {"a": WHOLE, "b": GONE._replace(derived_from="a")}
     assert losses(states, earliest=95) == (90, [("a", "expired", True), ("b", "emptied", False)])
+
+
+def test_a_copy_that_an_earlier_version_did_not_write_is_built_anew():
+    copy = RestoredState(True, 40, derived_from="a", follows_base=True)
+    assert losses({"a": WHOLE, "b": copy}) == (90, [("b", "behind", False)])
+    assert losses({"a": WHOLE, "b": copy._replace(position=90)}) == (90, [])
+    assert losses({"a": LAGGING, "b": copy._replace(position=90)}) == (90, [])
+    assert losses({"a": WHOLE, "b": copy._replace(has_beginning=False)}) == (90, [("b", "emptied", False)])
+    assert losses({"a": GONE, "b": copy}) == (90, [("a", "emptied", False)])
