@@ -15,11 +15,12 @@ from app import tls
 from app.freeze_guard import FreezeGuard
 from app.settings import Settings
 from app.topics import FOR_EVER, WORKER, Topic, Topics
-from chunks import ChunkedApp
+from chunks import ChangelogFollower, ChunkedApp
 
 if TYPE_CHECKING:
     from app.services.dead_letter_counts import DeadLetterCounts
     from app.services.group_directory import GroupDirectory
+    from app.services.list_freshness import ListFreshness
     from app.services.lost_state import LostStateHandler
     from app.services.progress import ReadProgress
     from app.services.source_status import SourceStatus
@@ -53,6 +54,8 @@ class Lately(ChunkedApp):
     throttle: Throttle
     watchdog: Watchdog
     lost_state_handler: LostStateHandler
+    sales_follower: ChangelogFollower
+    list_freshness: ListFreshness
 
     @property
     def consumer_group(self) -> str:

@@ -12,17 +12,20 @@ from app.ownership import PartitionOwnership
 from app.selection import missing_agents, select_agents
 from app.services.dead_letter_counts import DeadLetterCounts
 from app.services.group_directory import GroupDirectory
+from app.services.list_freshness import ListFreshness
 from app.services.lost_state import LostStateHandler
 from app.services.progress import ReadProgress
 from app.services.source_status import SourceStatus
 from app.services.throttle import Throttle
 from app.services.watchdog import Watchdog
 from app.worker_state import FaustWorkerState
+from chunks import ChangelogFollower
 from tables import by_product as by_product_table
 from tables import by_user as by_user_table
 from tables import similar as similar_table
 from tables.by_product import ByProductReader
 from tables.by_user import ByUserReader
+from tables.product_sales import SalesCopy
 from tables.similar import SimilarReader
 from web.application import VIEWS
 from web.context import WebContext
@@ -36,8 +39,11 @@ __all__ = ["app"]
 AGENTS = (by_user, by_product, baskets, similar)
 
 
-def create_services(app: Lately) -> None:
-    """Create every service of a worker, and register it to be started with the app."""
+def create_services(app: Lately, sales: SalesCopy) -> None:
+    """Create every service of a worker, and register it to be started with the app.
+
+    `sales` receives the sales of all products.
+    """
     settings, topics = app.settings, app.declared_topics
     app.throttle = Throttle(app, topics.orders.name)
     app.source_status = SourceStatus(settings, topics)
@@ -48,27 +54,37 @@ def create_services(app: Lately) -> None:
     app.progress = ReadProgress(app)
     app.watchdog = Watchdog(app, settings, topics, app.source_status, app.throttle)
     app.lost_state_handler = LostStateHandler(settings, topics)
+    app.sales_follower = ChangelogFollower(
+        app,
+        topics.changelog("product_sales"),
+        topics.co_purchases.name,
+        settings.partitions,
+        sales,
+    )
+    app.list_freshness = ListFreshness(
+        settings, topics, app.source_status, app.sales_follower.offsets, topics.changelog("product_sales")
+    )
 
     app.tables.on_loss = app.lost_state_handler.handle_loss
     app.on_partitions_assigned.connect(_count_rebalance)
     # Faust starts the services of `app.service` after the recovery of the tables. The watchdog also
-    # observes the recovery, and requests for tables of other processes do not wait for it, so both
+    # observes the recovery, and requests for data of other processes do not wait for it, so these
     # are dependencies, which start with the app.
-    for dependency in (app.watchdog, app.group_directory):
+    for dependency in (app.watchdog, app.group_directory, *((app.sales_follower,) if settings.similar else ())):
         app.add_dependency(dependency)
-    for service in (app.source_status, app.dead_letter_counts, app.progress):
+    for service in (app.source_status, app.dead_letter_counts, app.progress, app.list_freshness):
         app.service(service)  # type: ignore[arg-type]  # Faust starts an instance as it is
 
 
-def mount_views(app: Lately) -> None:
+def mount_views(app: Lately, sales: SalesCopy) -> None:
     """Serve the web views."""
     web = app.web
     if not isinstance(web, Web):
         raise TypeError(f"the web driver is {type(web)}, not web.http.server.Web")
-    mount(web.web_app, create_web_context(app), VIEWS)
+    mount(web.web_app, create_web_context(app, sales), VIEWS)
 
 
-def create_web_context(app: Lately) -> WebContext:
+def create_web_context(app: Lately, sales: SalesCopy) -> WebContext:
     """Return what the web views use of a worker; its services must exist."""
     return WebContext(
         settings=app.settings,
@@ -78,6 +94,9 @@ def create_web_context(app: Lately) -> WebContext:
         by_user=ByUserReader(by_user_table.by_user, app.source_status),
         by_product=ByProductReader(by_product_table.by_product),
         similar=SimilarReader(similar_table.similar),
+        sales=sales,
+        is_sales_complete=lambda: app.sales_follower.is_complete,
+        list_freshness=app.list_freshness.freshness,
         tables=app.tables.by_name,
         source_status=app.source_status,
         dead_letter_counts=app.dead_letter_counts,
@@ -90,8 +109,9 @@ async def _count_rebalance(*_: object, **__: object) -> None:
 
 
 select_agents(app)
-create_services(app)
-mount_views(app)
+_sales = SalesCopy(app.settings.partitions)
+create_services(app, _sales)
+mount_views(app, _sales)
 
 # With uvloop a worker answers a tenth more requests per second than with asyncio's own loop
 # (bench/results.md).

@@ -26,7 +26,9 @@ STATE = {**COMPACTED, "segment.bytes": str(2**20), "min.cleanable.dirty.ratio": 
 #: it.
 WORKER = "worker"
 
-TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar")
+TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar", "product_sales")
+#: The tables in a dump. Without its changelog, product_sales is built from `similar` by its owners.
+DUMPED_TABLES = TABLES[:-1]
 
 #: Header of records between two agents, see `origin`.
 ORIGIN = "lately.origin"
@@ -78,6 +80,7 @@ class Topics:
         self.source_topics = {
             "by_user": self.orders.name, "product_partials": self.orders.name, "by_product": self.product_partials.name,
             "baskets": self.purchase_changes.name, "similar": self.co_purchases.name,
+            "product_sales": self.co_purchases.name,
         }  # fmt: skip
 
     def changelog(self, table: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -34,6 +34,8 @@ MAX_CATEGORIES = 16
 NEIGHBOURS_PER_RECORD = PURCHASES_PER_RECORD = 1_000
 #: Kafka accepts records up to 1 MiB.
 RECORD_BYTES = 800_000
+#: Scores are integers of this unit, so that a sum does not depend on the order of its terms.
+SCORE_UNIT = 1_000_000
 
 FORMAT = 1
 
@@ -133,31 +135,15 @@ class ProductSales(msgspec.Struct, frozen=True, array_like=True):
     hours: dict[int, int] = {}
     categories: dict[str, CategoryCounts] = {}
 
-    def recent_buyers(self, windows: Iterable[int], now_hour: int) -> list[int]:
-        """Return for each window the number of users whose last purchase of the product is in it.
-
-        A window is a number of hours before `now_hour`. Purchases that are dated more than
-        MAX_HOURS_AHEAD ahead do not count.
-        """
-        ages = [(now_hour - hour, count) for hour, count in self.hours.items() if hour <= now_hour + MAX_HOURS_AHEAD]
-        return [sum(count for age, count in ages if age <= hours) for hours in windows]
-
-
-class SalesSummary(msgspec.Struct, frozen=True, array_like=True):
-    """The first fields of ProductSales, which are fast to decode: some responses need very many."""
-
-    format: int = FORMAT
-    buyers: int = 0
-    category: tuple[int, str] | None = None
-
 
 _decode_changes = msgspec.msgpack.Decoder(tuple[int, list[PurchaseChange]]).decode
 _decode_basket = msgspec.msgpack.Decoder(Basket).decode
 _decode_line = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _decode_delta = msgspec.msgpack.Decoder(ProductDelta).decode
 _decode_sales = msgspec.msgpack.Decoder(ProductSales).decode
-_decode_summary = msgspec.msgpack.Decoder(SalesSummary).decode
-_decode_count = msgspec.msgpack.Decoder(int).decode
+_decode_extract = msgspec.msgpack.Decoder(tuple[int, int, str | None, dict[int, int]]).decode
+#: Decodes the number of users who bought two products.
+decode_count = msgspec.msgpack.Decoder(int).decode
 
 
 # -- purchase-changes
@@ -342,8 +328,8 @@ def decode_delta(value: bytes) -> ProductDelta:
 # -- similar
 
 
-def apply_delta(value: bytes | None, delta: ProductDelta, now_hour: int) -> bytes:
-    """Add a delta to a product of the table `similar`, and return its new value.
+def apply_delta(value: bytes | None, delta: ProductDelta, now_hour: int) -> ProductSales:
+    """Add a delta to a product of the table `similar`, and return its new sales.
 
     Hours that are too old at `now_hour` (hours since 1970) are dropped. Raises UnknownFormat.
     """
@@ -362,7 +348,7 @@ def apply_delta(value: bytes | None, delta: ProductDelta, now_hour: int) -> byte
         ranked = sorted(categories, key=lambda name: (categories[name].newest_day(last_day) or (-math.inf,), name))
         categories = {name: categories[name] for name in ranked[-MAX_CATEGORIES:]}
     newest = _newest_category(categories, last_day)
-    return encode(ProductSales(FORMAT, sales.buyers + delta.buyers, newest, recent, dict(sorted(categories.items()))))
+    return ProductSales(FORMAT, sales.buyers + delta.buyers, newest, recent, dict(sorted(categories.items())))
 
 
 def _uncounted_delta_category(category: tuple[int, str] | None) -> dict[str, dict[int, int]]:
@@ -391,9 +377,32 @@ def decode_sales(value: bytes | None) -> ProductSales:
     return ProductSales() if value is None else decode_checked(_decode_sales, value, FORMAT, "similar")
 
 
-def decode_sales_summary(value: bytes) -> SalesSummary:
-    """Decode the first fields of a product of the table `similar`. Raises UnknownFormat."""
-    return decode_checked(_decode_summary, value, FORMAT, "similar")
+def encode_sales(sales: ProductSales) -> bytes:
+    """Encode a product of the table `similar`."""
+    return encode(sales)
+
+
+# -- product_sales
+
+
+def encode_extract(sales: ProductSales) -> bytes:
+    """Encode a row of the table `product_sales`: buyers, newest category, and buyers by hour."""
+    return encode((FORMAT, sales.buyers, None if sales.category is None else sales.category[1], sales.hours))
+
+
+def decode_extract(value: bytes) -> tuple[int, str | None, dict[int, int]]:
+    """Decode a row of the table `product_sales`. Raises UnknownFormat."""
+    return decode_checked(_decode_extract, value, FORMAT, "product_sales")[1:]
+
+
+def count_recent_buyers(hours: dict[int, int], windows: Sequence[int], now_hour: int) -> list[int]:
+    """Return for each window the number of users whose last purchase of a product is in it.
+
+    `hours` counts users by the hour of their last purchase; a window is a number of hours before
+    `now_hour`. Purchases that are dated more than MAX_HOURS_AHEAD ahead do not count.
+    """
+    ages = [(now_hour - hour, count) for hour, count in hours.items() if hour <= now_hour + MAX_HOURS_AHEAD]
+    return [sum(count for age, count in ages if age <= window) for window in windows]
 
 
 def add_pair_count(value: bytes | None, count: int) -> bytes | None:
@@ -404,15 +413,26 @@ def add_pair_count(value: bytes | None, count: int) -> bytes | None:
 
 def decode_pair_count(value: bytes | None) -> int:
     """Decode the number of users who bought two products; None: 0."""
-    return 0 if value is None else _decode_count(value)
+    return 0 if value is None else decode_count(value)
 
 
-def cosine_similarity(both_users: int, first_users: int, second_users: int) -> float:
-    """Return the similarity of two products, from 0 to 1.
+def score_neighbours(common_buyers: Mapping[str, int], buyers: Iterable[int], product_buyers: int) -> dict[str, int]:
+    """Return the similarity of a product to each of its neighbours, from 0 to SCORE_UNIT.
 
-    The arguments are the numbers of users who bought both products, the first, and the second.
-    It is the cosine of the two columns of the matrix of users and products (G. Linden, B. Smith, J.
-    York: Amazon.com Recommendations, 2003). A product that every user bought is therefore not
-    similar to all products.
+    `common_buyers` are by neighbour, `buyers` are those of each neighbour in the same order, and
+    `product_buyers` those of the product. It is the cosine of the two columns of the matrix of
+    users and products (G. Linden, B. Smith, J. York: Amazon.com Recommendations, 2003). A product
+    that every user bought is therefore not similar to all products.
     """
-    return both_users / math.sqrt(first_users * second_users)
+    sqrt = math.sqrt
+    # Both products and the pair learn of a new buyer at different times: a product has at least the
+    # buyers that it has in common with the other. (A call of max takes longer.)
+    return {
+        name: round(
+            common
+            / sqrt((common if common > product_buyers else product_buyers) * (common if common > other else other))
+            * SCORE_UNIT
+        )
+        for (name, common), other in zip(common_buyers.items(), buyers, strict=True)
+        if common > 0
+    }

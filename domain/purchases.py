@@ -334,6 +334,11 @@ def newest_purchases(
     return sorted(purchases, key=purchase_sort_key, reverse=True)[:limit]
 
 
+def product_names(purchases: Iterable[Purchase]) -> list[str]:
+    """Return the distinct products of purchases, in the order of their first appearance."""
+    return list(dict.fromkeys(purchase.product_name for purchase in purchases))
+
+
 def all_purchases(value: bytes | None, overflow: Iterable[bytes]) -> list[Purchase]:
     """Return all purchases of a user, with removed ones, in no order. Raises UnknownFormat."""
     return [*decode_recent(value).purchases, *map(decode_overflow, overflow)]

@@ -122,7 +122,7 @@ class ByUserReader:
 
     def product_names(self, user_id: str, partition: int) -> list[str]:
         """Return the distinct products of a user, the newest first."""
-        return list(dict.fromkeys(purchase.product_name for purchase in self.purchases(user_id, partition)))
+        return purchases.product_names(self.purchases(user_id, partition))
 
     def watch(self, user_id: str, partition: int) -> AbstractContextManager[Watch]:
         """Watch the purchases of a user."""

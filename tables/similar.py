@@ -15,12 +15,16 @@ from app.core import app, co_purchases, settings
 from chunks import Chunk, TableReader
 from domain import co_purchases as codec
 from domain import product_history
-from domain.co_purchases import ProductSales, SalesSummary
+from domain.co_purchases import ProductSales, decode_count
 from domain.product_history import ProductHistory
+
+#: First byte of the keys of the sales.
+SALES_PREFIX = b"p"
 
 
 def _rebuild(chunk: Chunk) -> None:
     for _offset, product, record in chunk.records:
+        assert product is not None, "co-purchases has no records without a key"
         apply_record(chunk, product, record)
 
 
@@ -38,19 +42,20 @@ def current_hour() -> int:
     return int(time.time() // 3_600)
 
 
-def apply_record(chunk: Chunk, product: bytes | None, record: bytes | None) -> None:
-    """Apply a record of co-purchases, the delta of a product."""
-    assert product is not None, "co-purchases has no records without a key"
+def apply_record(chunk: Chunk, product: bytes, record: bytes | None) -> ProductSales:
+    """Apply a record of co-purchases, the delta of a product; return its new sales."""
     assert record is not None, "co-purchases has no records without a value"
     table, delta = chunk.view(similar), codec.decode_delta(record)
     sales_key, history_key = _sales_key(product), _history_key(product)
     pairs = {_pair_key(product, name.encode()): count for name, count in delta.neighbours.items()}
     values = table.get_many([sales_key, history_key, *pairs])
-    table[sales_key] = codec.apply_delta(values.pop(sales_key), delta, current_hour())
+    sales = codec.apply_delta(values.pop(sales_key), delta, current_hour())
+    table[sales_key] = codec.encode_sales(sales)
     history = values.pop(history_key)
     if delta.purchases:
         table[history_key] = product_history.add_purchases(history, delta.purchases, current_hour())
     table.update({pair: codec.add_pair_count(value, pairs[pair]) for pair, value in values.items()})
+    return sales
 
 
 class SimilarReader:
@@ -62,10 +67,9 @@ class SimilarReader:
     def __init__(self, table: TableReader) -> None:
         self._table = table
 
-    def summaries(self, product_names: list[str], partition: int) -> list[SalesSummary | None]:
-        """Return the sales of products; None for a product that was never bought."""
-        values = self._table.read_many(partition, [_sales_key(name.encode()) for name in product_names])
-        return [None if value is None else codec.decode_sales_summary(value) for value in values]
+    def has_sales(self, product_name: str, partition: int) -> bool:
+        """Return whether a product was ever bought."""
+        return self._table.read(partition, _sales_key(product_name.encode())) is not None
 
     def history(self, product_name: str, partition: int) -> ProductHistory:
         """Return the newest purchases of a product and their counts over time."""
@@ -79,22 +83,14 @@ class SimilarReader:
         They are in the order of the UTF-8 bytes of their names.
         """
         prefix = _pair_key(product_name.encode(), b"")
+        start = len(prefix)
         after_key = None if after is None else prefix + after.encode()
         pairs = islice(self._table.scan(partition, prefix, after_key), limit)
-        return [(key[len(prefix) :].decode(), codec.decode_pair_count(value)) for key, value in pairs]
-
-    def products(self, partition: int, after: str | None, limit: int) -> list[tuple[str, ProductSales]]:
-        """Return up to `limit` products of a partition after the product `after`, with their sales.
-
-        They are in the order of the UTF-8 bytes of their names.
-        """
-        after_key = None if after is None else _sales_key(after.encode())
-        entries = islice(self._table.scan(partition, _sales_key(b""), after_key), limit)
-        return [(key[1:].decode(), codec.decode_sales(value)) for key, value in entries]
+        return [(key[start:].decode(), decode_count(value)) for key, value in pairs]
 
 
 def _sales_key(product: bytes) -> bytes:
-    return b"p" + product
+    return SALES_PREFIX + product
 
 
 def _history_key(product: bytes) -> bytes:

@@ -14,13 +14,15 @@ from functools import cached_property
 from aiohttp import ClientSession
 
 from app.services.dead_letter_counts import DeadLetterCounts
-from app.services.source_status import SourceStatus
+from app.services.source_status import Freshness, SourceStatus
 from app.settings import Settings
 from app.topics import Topics
 from chunks import TableReader
 from tables.by_product import ByProductReader
 from tables.by_user import ByUserReader
+from tables.product_sales import SalesCopy
 from tables.similar import SimilarReader
+from web.common_buyers import CommonBuyersReader
 from web.fallback import Fallback, MySQLReads
 from web.purchases_answer import PurchasesAnswerBuilder
 from web.recommendations import Recommender
@@ -39,6 +41,11 @@ class WebContext:
     by_user: ByUserReader
     by_product: ByProductReader
     similar: SimilarReader
+    #: The sales of all products, in the memory of this process.
+    sales: SalesCopy
+    is_sales_complete: Callable[[], bool]
+    #: The freshness of lists of products.
+    list_freshness: Callable[[], Freshness]
     #: The tables that this process writes, by name.
     tables: Mapping[str, TableReader]
     source_status: SourceStatus
@@ -61,9 +68,14 @@ class WebContext:
         return PurchasesAnswerBuilder(self.settings, self.by_user, self.fallback, self.worker.address)
 
     @cached_property
+    def common_buyers(self) -> CommonBuyersReader:
+        """The neighbours of products, from their owners."""
+        return CommonBuyersReader(self.settings, self.ownership, self.router, self.similar)
+
+    @cached_property
     def recommender(self) -> Recommender:
         """The lists of products for a product or a user."""
-        return Recommender(self.settings.partitions, self.ownership, self.by_user, self.similar)
+        return Recommender(self.sales, self.common_buyers)
 
     @cached_property
     def stream_slots(self) -> asyncio.Semaphore:

@@ -23,7 +23,7 @@ from chunks import ClosedPartition, discard_exception
 from domain.errors import LatelyError
 from source.pool import ConnectionPool
 from source.user_rows import UserRows, read_user_rows
-from web.http.access import HOP_HEADER
+from web.http.access import is_for_owner
 from web.http.limits import Limiter
 from web.worker import Ownership
 
@@ -165,7 +165,7 @@ class Fallback:
 
         None if the request may not read MySQL, or MySQL does not answer.
         """
-        if HOP_HEADER in request.headers:
+        if is_for_owner(request):
             return None  # the worker that forwarded the request reads MySQL
         rows = await self.mysql.try_read(lambda: self._read_users(users))
         if rows is not None:

@@ -9,7 +9,6 @@ import msgspec
 from aiohttp.web import HTTPSeeOther, Request, Response
 from msgspec import UNSET
 
-from chunks import ClosedPartition
 from web.context import WebContext
 from web.http import parameters
 from web.http.conditional import compute_etag, etag_response
@@ -21,7 +20,8 @@ from web.problem_types import QUERY, ROUTED
 from web.purchase_query import PurchaseQuery
 from web.purchases_answer import PurchasesAnswer, PurchasesFallback
 from web.recommendations import DEFAULT_LIMIT
-from web.schemas import Suggestion, UserHome
+from web.schemas import ListMeta, Suggestion, UserHome
+from web.similar import build_meta
 
 #: Rows of the block "Recommended for you".
 RECOMMENDATIONS = 5
@@ -60,9 +60,9 @@ def get_home_page(context: WebContext, request: Request) -> ViewResult:
     user = parameters.read_user_id(request, 2)
     query = PurchaseQuery(context.settings.recent_limit, parameters.read_cursor(request))
 
-    async def respond(_request: Request, answer: PurchasesAnswer) -> Response:
+    async def respond(request: Request, answer: PurchasesAnswer) -> Response:
         is_first = query.cursor is None
-        suggestions = await _recommend(context, user, RECOMMENDATIONS) if is_first else None
+        suggestions = (await _recommend(context, request, answer, RECOMMENDATIONS))[0] if is_first else None
         following = answer.content.next_cursor
         return page(
             "home.html",
@@ -93,9 +93,11 @@ def get_home(context: WebContext, request: Request) -> ViewResult:
     limit = parameters.read_limit(request, DEFAULT_LIMIT)
 
     async def respond(request: Request, answer: PurchasesAnswer) -> Response:
-        suggestions = _encode(await _recommend(context, user, limit))
-        body = b'%b,"recommendations":%b}' % (answer.body[:-1], suggestions)
-        return etag_response(request, body, compute_etag(answer.etag.encode() + suggestions))
+        rows, meta = await _recommend(context, request, answer, limit)
+        suggestions = _encode(rows)
+        body = b'%b,"recommendations":%b,"recommendations_meta":%b}' % (answer.body[:-1], suggestions, _encode(meta))
+        terms = None if meta is None else (meta.complete, meta.role)
+        return etag_response(request, body, compute_etag(answer.etag.encode() + suggestions + _encode(terms)))
 
     return _respond(context, request, user, query, respond)
 
@@ -115,11 +117,13 @@ def _respond(
     return context.router.respond_later(request, "by_user", user.encode(), read_table, fallbacks=fallbacks)
 
 
-async def _recommend(context: WebContext, user: str, limit: int) -> list[Suggestion] | None:
-    """Return recommendations for a user; None if this process does not count co-purchases."""
-    if not context.settings.similar:
-        return None
-    try:
-        return await context.recommender.recommend(user, limit)
-    except ClosedPartition:
-        return None
+async def _recommend(
+    context: WebContext, request: Request, answer: PurchasesAnswer, limit: int
+) -> tuple[list[Suggestion], ListMeta] | tuple[None, None]:
+    """Return recommendations for the user of `answer`; None if they are not available."""
+    if not context.settings.similar or not context.is_sales_complete():
+        return None, None
+    products = await context.recommender.recommend(request, answer.read_product_names(), limit)
+    if answer.meta.role != "active":
+        products = products._replace(role=answer.meta.role)
+    return products.rows, build_meta(context, limit, products)

@@ -1,4 +1,4 @@
-"""The object `meta` of a response about purchases: freshness, completeness and worker."""
+"""The object `meta` of a response: freshness, completeness and worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from web.http.problems import Problem
 from web.purchase_query import PurchaseQuery
 from web.purchase_rows import AnyPage
 from web.routing import RETRY_AFTER_S
-from web.schemas import PurchasesMeta, Role
+from web.schemas import ListMeta, PurchasesMeta, Role
 
 
 def build_meta(query: PurchaseQuery, page: AnyPage, freshness: Freshness, role: Role, worker: str) -> PurchasesMeta:
@@ -23,6 +23,19 @@ def build_meta(query: PurchaseQuery, page: AnyPage, freshness: Freshness, role: 
         freshness.guarantee,
         freshness.unseen,
         None if freshness.verified_at is None else utc_datetime(freshness.verified_at),
+    )
+
+
+def build_list_meta(limit: int, freshness: Freshness, is_whole: bool, role: Role, worker: str) -> ListMeta:
+    """Return the `meta` of a list of products; `is_whole`: no worker was missing."""
+    return ListMeta(
+        limit,
+        is_whole and freshness.horizon is None,
+        None if freshness.as_of is None else utc_datetime(freshness.as_of),
+        freshness.lag_ms,
+        role,
+        worker,
+        freshness.guarantee,
     )
 
 

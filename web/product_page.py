@@ -80,7 +80,7 @@ def _respond(context: WebContext, request: Request, name: str) -> ViewResult:
         totals = context.by_product.totals(name, partition)
         if totals is None:
             raise unknown_product()
-        details = await _read_details(context, name)
+        details = await _read_details(context, request, name, partition)
         bars, purchases, suggestions = details or ProductDetails([], [], [])
         return page(
             "product.html", name=name, totals=totals, revenue=money(totals.revenue), bars=bars, purchases=purchases,
@@ -90,17 +90,18 @@ def _respond(context: WebContext, request: Request, name: str) -> ViewResult:
     return context.router.respond_later(request, "by_product", name.encode(), read_table)
 
 
-async def _read_details(context: WebContext, name: str) -> ProductDetails | None:
+async def _read_details(context: WebContext, request: Request, name: str, partition: int) -> ProductDetails | None:
     """Return what the agent similar counts for a product; None if this process does not have it."""
     if not context.settings.similar:
         return None
     try:
-        history = context.recommender.read_history(name)
-        purchases = [(rfc3339(ordered_at), price) for ordered_at, price in history.page_after(ROWS).rows]
-        suggestions = await context.recommender.similar_products(name, ROWS)
+        history = context.similar.history(name, partition)
     except ClosedPartition:
         return None
-    return ProductDetails(chart_bars(history, int(time.time() * 1e6) // DAY_US), purchases, suggestions or [])
+    purchases = [(rfc3339(ordered_at), price) for ordered_at, price in history.page_after(ROWS).rows]
+    is_complete = context.is_sales_complete()
+    similar = (await context.recommender.similar_products(request, name, ROWS)).rows if is_complete else []
+    return ProductDetails(chart_bars(history, int(time.time() * 1e6) // DAY_US), purchases, similar)
 
 
 def chart_bars(history: ProductHistory, today: int) -> list[Bar]:

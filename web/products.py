@@ -52,14 +52,14 @@ def get_product_sales(context: WebContext, request: Request) -> ViewResult:
         if context.settings.similar:
             # Another worker may own the partition of the other table.
             with suppress(ClosedPartition):
-                sales.sales = _read_sales_history(context, name)
+                sales.sales = _read_sales_history(context, name, partition)
         return sales
 
     return context.router.respond(request, "by_product", name.encode(), read_table)
 
 
-def _read_sales_history(context: WebContext, name: str) -> SalesHistory:
-    history, hour = context.recommender.read_history(name), current_hour()
+def _read_sales_history(context: WebContext, name: str, partition: int) -> SalesHistory:
+    history, hour = context.similar.history(name, partition), current_hour()
     return SalesHistory(_periods(history.by_hour(hour), HOUR_US), _periods(history.by_day(hour), DAY_US))
 
 
@@ -86,7 +86,7 @@ def get_product_purchases(context: WebContext, request: Request) -> ViewResult:
     after = None if cursor_text is None else cursor.read(cursor_key, bound_to, cursor_text, HistoryPosition)
 
     def read_table(partition: int) -> AnyResponse:
-        if context.recommender.read_summary(name) is None:
+        if not context.similar.has_sales(name, partition):
             raise unknown_product()
         page = context.similar.history(name, partition).page_after(limit, after)
         content = ProductPurchases(

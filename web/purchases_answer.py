@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +13,7 @@ from app import metrics
 from app.services.source_status import Freshness
 from app.settings import Settings
 from domain.pages import PagePosition
-from domain.purchases import Purchase
+from domain.purchases import Purchase, product_names
 from source.user_rows import UserRows
 from tables.by_user import ByUserReader
 from web.fallback import NOBODY, SOURCE, STANDBY, Fallback
@@ -31,12 +31,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 class PurchasesAnswer(NamedTuple):
-    """The answer about one user; `body` is its JSON, and `etag` identifies its content."""
+    """The answer about one user; `body` is its JSON, and `etag` identifies its content.
+
+    `read_product_names` returns all products of the user from the same source, newest first. Call
+    it before the event loop runs anything else. Raises ClosedPartition.
+    """
 
     content: PurchasesContent
     meta: PurchasesMeta
     body: bytes
     etag: str
+    read_product_names: Callable[[], list[str]]
 
 
 class PurchasesAnswerBuilder:
@@ -64,7 +69,8 @@ class PurchasesAnswerBuilder:
         else:
             # A group is sorted by its newest purchase, but it also contains the others.
             purchases = self._by_user.purchases(user, partition, query.filter)
-        return self._build(user, query, after, purchases, freshness, role)
+        names = partial(self._by_user.product_names, user, partition)
+        return self._build(user, query, after, purchases, freshness, role, names)
 
     async def read_standby(
         self, user: str, query: PurchaseQuery, after: PagePosition | None, partition: int
@@ -102,11 +108,12 @@ class PurchasesAnswerBuilder:
         # The rows were read after the request had arrived: no source is fresher.
         freshness = Freshness(rows.as_of, 0, "proven", None)
         purchases = [purchase for purchase in purchases if query.filter.matches(purchase)]
-        return self._build(user, query, after, purchases, freshness, SOURCE)
+        names = partial(product_names, rows.purchases[user])
+        return self._build(user, query, after, purchases, freshness, SOURCE, names)
 
     def _build(
         self, user: str, query: PurchaseQuery, after: PagePosition | None, purchases: list[Purchase],
-        freshness: Freshness, role: Role,
+        freshness: Freshness, role: Role, read_product_names: Callable[[], list[str]],
     ) -> PurchasesAnswer:  # fmt: skip
         require_fresh(query, freshness)
         content, page = build_content(user, query, after, purchases)
@@ -115,7 +122,7 @@ class PurchasesAnswerBuilder:
         meta = build_meta(query, page, freshness, role, self._address())
         encoded = _encode(content)
         body = b'%b,"meta":%b}' % (encoded[:-1], _encode(meta))
-        return PurchasesAnswer(content, meta, body, compute_answer_etag(encoded, meta))
+        return PurchasesAnswer(content, meta, body, compute_answer_etag(encoded, meta), read_product_names)
 
 
 def compute_answer_etag(content: bytes, meta: PurchasesMeta) -> str:

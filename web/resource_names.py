@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp.web import Request
 
 from domain.events import MAX_ORDER_ID_BYTES, MAX_PRODUCT_NAME, is_valid_order_id
-from web.http.parameters import read_path_text, read_query_texts
+from web.http.parameters import invalid_parameter, read_path_text, read_query_texts
 from web.http.problems import Problem
 from web.http.routes import Parameter
 
@@ -27,6 +27,17 @@ def read_query_product_name(request: Request, name: str) -> str:
     """
     values = read_query_texts(request, name)
     return _check_product_name(values[0] if len(values) == 1 else None, name)
+
+
+def read_query_product_names(request: Request, name: str, maximum: int) -> list[str]:
+    """Return the 1 to `maximum` product names in the query parameters `name`.
+
+    Raises Problem 400 invalid-product-name, invalid-parameter.
+    """
+    values = read_query_texts(request, name)
+    if len(values) > maximum:
+        raise invalid_parameter(name, f"give at most {maximum} products")
+    return [_check_product_name(value, name) for value in values or [None]]
 
 
 def _check_product_name(text: str | None, parameter: str) -> str:

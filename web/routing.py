@@ -14,12 +14,13 @@ or 421 if no process runs the agent that writes the table; never an empty list.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import aiohttp
+import msgspec
 from aiohttp import ClientSession, ClientTimeout
 from aiohttp.web import Request, Response, StreamResponse
 from yarl import URL
@@ -28,7 +29,7 @@ from app.settings import Settings
 from chunks import ClosedPartition
 from domain.partitioning import partition_of
 from web.http.accept import wants_fragment
-from web.http.access import HOP_HEADER
+from web.http.access import ANY_HOP, HOP_HEADER, OWNER_HOP, is_for_owner
 from web.http.handlers import ViewResponse, ViewResult
 from web.http.problems import Problem, request_id
 from web.worker import Ownership
@@ -48,6 +49,8 @@ _RESPONSE_HEADERS = (
 )  # fmt: skip
 _OWN_PREFIX = "lately-"
 
+Content = TypeVar("Content", bound=msgspec.Struct)
+
 #: Builds the response for a partition from the table here. Raises ClosedPartition, Problem.
 LocalSource = Callable[[int], ViewResult]
 #: The same for a response that has to wait for something.
@@ -55,7 +58,7 @@ WaitingSource = Callable[[int], Awaitable[ViewResponse]]
 #: Returns the response for a partition; None, or a Problem with the reason, if this source does not
 #: have the data.
 AnswerSource = Callable[[int], Awaitable[ViewResponse | None]]
-Forward = Callable[[Request, URL], Coroutine[None, None, StreamResponse]]
+Forward = Callable[[Request, URL], Coroutine[None, None, ViewResponse]]
 
 
 class NotServed(Problem):
@@ -77,6 +80,17 @@ def problem_from_owner(code: str) -> NotServed:
     Two workers that disagree on the owner will soon agree: then the owner counts as away.
     """
     return not_served("recovering" if code == "recovering" else "owner-away")
+
+
+def decode_content(body: bytes, type_: type[Content]) -> Content:
+    """Return the content of another worker's response.
+
+    Raises NotServed owner-away if it is not of this type: the worker is of another version.
+    """
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise not_served("owner-away") from None
 
 
 async def first_answer(sources: Sequence[AnswerSource], partition: int, problem: Problem) -> ViewResponse:
@@ -167,7 +181,7 @@ class Router:
                 raise not_served("recovering")
             ownership.check_frozen()
             return None
-        if HOP_HEADER in request.headers:
+        if is_for_owner(request):
             raise not_served("recovering") if is_recovering else _routing_loop()
         # During a rebalance the former owner responds until it receives the new assignment.
         owner = ownership.find_owner(table, partition)
@@ -178,19 +192,9 @@ class Router:
 
     def require_agent(self, table: str) -> None:
         """Raise NotServed 421 agent-elsewhere if no process runs the agent that writes a table."""
-        if not self._ownership.may_run(table):
-            raise self._agent_elsewhere(table)
-
-    def require_table(self, table: str) -> None:
-        """Raise NotServed 421 agent-elsewhere if this process does not run the agent of a table.
-
-        For views that read several tables in one process.
-        """
-        if not self._ownership.has_table(table):
-            raise self._agent_elsewhere(table)
-
-    def _agent_elsewhere(self, table: str) -> NotServed:
-        return NotServed(
+        if self._ownership.may_run(table):
+            return
+        raise NotServed(
             421,
             "agent-elsewhere",
             f"this process does not run the agent {self._ownership.find_writer(table)}: ask one that does, or add "
@@ -202,21 +206,36 @@ class Router:
 
         `wait_ms` is added to the timeout. Raises Problem 503 owner-away.
         """
-        response = await self.fetch(request, owner, wait_ms, path)
-        return Response(body=response.body, status=response.status, headers=response.headers)
+        return _relay(await self.fetch(request, owner, wait_ms, path))
 
-    async def fetch(self, request: Request, owner: URL, wait_ms: int = 0, path: str | None = None) -> OwnerResponse:
-        """Return the response of `owner`, for arguments as those of `forward`.
+    async def forward_to_any(self, request: Request, addresses: Iterable[str], problem: NotServed) -> StreamResponse:
+        """Respond as the first of some workers that has the data, or receives it from owners and copies.
+
+        Raises `problem` if none has it, or if another worker has forwarded the request.
+        """
+        for address in () if HOP_HEADER in request.headers else addresses:
+            try:
+                response = await self.fetch(request, URL(address), 2 * self._forward_ms, hop=ANY_HOP)
+            except NotServed:
+                continue
+            if UNSERVED not in response.headers:
+                return _relay(response)
+        raise problem
+
+    async def fetch(
+        self, request: Request, owner: URL, wait_ms: int = 0, path: str | None = None, hop: str = OWNER_HOP
+    ) -> OwnerResponse:
+        """Return the response of `owner`, for arguments as those of `forward`; `hop` is for HOP_HEADER.
 
         Raises Problem 503 owner-away.
         """
         timeout = ClientTimeout(total=(self._forward_ms + wait_ms) / 1000)
-        async with self.open_response(request, owner, timeout, path) as response:
+        async with self.open_response(request, owner, timeout, path, hop) as response:
             return OwnerResponse(response.status, forwarded_headers(response), await response.read())
 
     @asynccontextmanager
     async def open_response(
-        self, request: Request, owner: URL, timeout: ClientTimeout, path: str | None = None
+        self, request: Request, owner: URL, timeout: ClientTimeout, path: str | None = None, hop: str = OWNER_HOP
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send the request, or one for `path`, to `owner` and yield the response without its body.
 
@@ -226,7 +245,7 @@ class Router:
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         if path or wants_fragment(request):
             headers.pop("If-None-Match", None)  # the client's ETag is of another response, or of HTML
-        headers |= {"X-Request-ID": request_id(request), HOP_HEADER: "1"}
+        headers |= {"X-Request-ID": request_id(request), HOP_HEADER: hop}
         client = self._http_client()
         sending = client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
         try:
@@ -250,11 +269,15 @@ class Router:
         return first_answer(sources, partition, not_served("owner-away"))
 
 
-async def _from_owner(request: Request, owner: URL, forward: Forward, _partition: int) -> StreamResponse:
+async def _from_owner(request: Request, owner: URL, forward: Forward, _partition: int) -> ViewResponse:
     response = await forward(request, owner)
-    if UNSERVED in response.headers:
+    if isinstance(response, StreamResponse) and UNSERVED in response.headers:
         raise problem_from_owner(response.headers[UNSERVED])
     return response
+
+
+def _relay(response: OwnerResponse) -> Response:
+    return Response(body=response.body, status=response.status, headers=response.headers)
 
 
 def _routing_loop() -> Problem:

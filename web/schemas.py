@@ -16,6 +16,10 @@ Time = Annotated[datetime, Meta(tz=True, examples=["2026-01-31T12:00:00Z"])]
 #: A time in the text of its source, which may have zeros at the end of its fraction.
 TimeText = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-31T12:00:00Z"])]
 Limit = Annotated[int, Meta(ge=1, le=100)]
+#: While the two sides of a pair differ it may be below 0.
+BuyerCount = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+#: The neighbours of a product that are scored: those with the most common buyers.
+MAX_NEIGHBOURS = 1_000
 Window = Literal["1h", "24h", "7d"]
 Role = Literal["active", "standby", "source"]
 TraceOutcome = Literal["visible", "cancelled", "different"]
@@ -141,9 +145,45 @@ class Suggestion(Struct):
 
 
 class ListMeta(Struct):
-    """The maximum length of the list."""
+    """The maximum length of a list of products, its completeness, its age, and the worker.
+
+    `complete` is false if the list may lack products, because older orders are still being read or
+    because no worker could be asked for a part of the data.
+    """
 
     limit: Limit
+    complete: bool
+    as_of: Time | None
+    lag_ms: Count | None
+    role: Role
+    worker: str
+    guarantee: Annotated[str, Meta(extra_json_schema={"enum": ["proven", "timed", "none"]})]
+
+
+class CommonBuyers(Struct):
+    """The products with the most common buyers of a product, and the number of these buyers."""
+
+    product_name: Id
+    neighbours: Annotated[dict[str, BuyerCount], Meta(max_length=MAX_NEIGHBOURS)]
+    role: Role
+
+
+class CommonBuyersOfProducts(Struct):
+    """The requested products that this worker can read completely, in the order of the request.
+
+    `recovering` are those of the others whose tables are being recovered.
+    """
+
+    products: list[CommonBuyers]
+    recovering: list[Id]
+
+
+class ProductNames(Struct):
+    """The distinct products of a user, the one that was bought last first."""
+
+    user_id: Id
+    product_names: list[str]
+    role: Role
 
 
 class SimilarProducts(Struct):
@@ -163,12 +203,16 @@ class Recommendations(Struct):
 
 
 class UserHome(Struct):
-    """The content of a user's home page; `recommendations` is null if they are not available."""
+    """The content of a user's home page.
+
+    `recommendations` and their meta are null if they are not available.
+    """
 
     user_id: Id
     meta: PurchasesMeta
     purchases: list[RankedPurchase]
     recommendations: list[Suggestion] | None
+    recommendations_meta: ListMeta | None
     next_cursor: str | UnsetType = UNSET
 
 

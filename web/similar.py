@@ -1,19 +1,34 @@
-"""Lists of products, each with its reason: similar, recommended and popular products."""
+"""Lists of products, each with its reason: similar, recommended and popular products.
+
+Every worker builds every list: from the sales of all products in its memory, and the neighbours of
+some products, which it requests from their owners.
+"""
 
 from __future__ import annotations
 
-from aiohttp.web import Request
+import msgspec
+from aiohttp.web import Request, Response, StreamResponse
 
+from web.bestsellers import LONGEST_WINDOW, WINDOWS
 from web.context import WebContext
 from web.http import parameters
-from web.http.handlers import ViewResult
+from web.http.conditional import json_response
+from web.http.handlers import ViewResponse
 from web.http.parameters import LIMIT, USER
 from web.http.problems import Problem
 from web.http.routes import Parameter, Route
+from web.meta import build_list_meta
+from web.peers import read_product_names
 from web.problem_types import QUERY, ROUTED
-from web.recommendations import DEFAULT_LIMIT, LONGEST_WINDOW, WINDOWS
+from web.recommendations import DEFAULT_LIMIT, ProductList
 from web.resource_names import PRODUCT, read_product_name
+from web.routing import not_served
 from web.schemas import ListMeta, PopularProducts, Recommendations, SimilarProducts
+
+#: A worker that still reads the sales tries so many others.
+MAX_OTHERS = 3
+
+encode = msgspec.json.Encoder().encode
 
 
 @Route(
@@ -27,17 +42,17 @@ from web.schemas import ListMeta, PopularProducts, Recommendations, SimilarProdu
     ),
     problems=(*QUERY, *ROUTED, "not-found"),
 )
-def get_popular_products(context: WebContext, request: Request) -> ViewResult:
+async def get_popular_products(context: WebContext, request: Request) -> ViewResponse:
     """Return the products that most users bought in a time window."""
     require_similar(context)
     parameters.require_known(request, "window", "limit")
     window = parameters.read_choice(request, "window", *WINDOWS) or LONGEST_WINDOW
     limit = parameters.read_limit(request, DEFAULT_LIMIT)
-
-    async def read_table(_partition: int) -> PopularProducts:
-        return PopularProducts(window, await context.recommender.popular_products(window, limit), ListMeta(limit))
-
-    return context.router.respond_later(request, "similar", b"", read_table)
+    if not context.is_sales_complete():
+        return await forward_to_complete(context, request)
+    products = await context.recommender.popular_products(window, limit)
+    content = PopularProducts(window, products.rows, build_meta(context, limit, products))
+    return list_response(request, content)
 
 
 @Route(
@@ -62,7 +77,7 @@ def get_popular_products(context: WebContext, request: Request) -> ViewResult:
     ),
     problems=("invalid-product-name", "invalid-user-id", "unknown-product", "not-found", *QUERY, *ROUTED),
 )
-def get_similar_products(context: WebContext, request: Request) -> ViewResult:
+async def get_similar_products(context: WebContext, request: Request) -> ViewResponse:
     """Return the products that the buyers of a product also bought."""
     require_similar(context)
     parameters.require_known(request, "limit", "intent", "for_user", "fallback")
@@ -71,20 +86,25 @@ def get_similar_products(context: WebContext, request: Request) -> ViewResult:
     user = parameters.read_query_user_id(request, "for_user")
     fallback = parameters.read_choice(request, "fallback", "popular", "none")
     complementary = parameters.read_choice(request, "intent", "related", "complementary") == "complementary"
-
-    async def read_table(_partition: int) -> SimilarProducts:
-        recommender = context.recommender
-        rows = await recommender.similar_products(
-            name, limit, for_user=user, complementary=complementary, fallback=fallback != "none"
+    if not context.is_sales_complete():
+        return await forward_to_complete(context, request)
+    recommender = context.recommender
+    is_known = recommender.has_sales(name)
+    if not is_known and fallback != "popular":
+        raise unknown_product()
+    purchased = None if user is None else await read_product_names(context, request, user)
+    excluded = [name] if purchased is None else [name, *purchased.product_names]
+    if is_known:
+        products = await recommender.similar_products(
+            request, name, limit, excluded=excluded, complementary=complementary, fallback=fallback != "none"
         )
-        if rows is None and fallback == "popular":
-            excluded = {name, *recommender.purchased_products(user)} if user else {name}
-            rows = await recommender.popular_products(LONGEST_WINDOW, limit, excluded)
-        if rows is None:
-            raise unknown_product()
-        return SimilarProducts(name, rows, ListMeta(limit))
-
-    return context.router.respond_later(request, "similar", name.encode(), read_table)
+    else:
+        products = await recommender.popular_products(LONGEST_WINDOW, limit, excluded)
+    if purchased is not None and purchased.role != "active":
+        products = products._replace(role=purchased.role)
+    if products.problem is not None and not products.rows:
+        raise products.problem
+    return list_response(request, SimilarProducts(name, products.rows, build_meta(context, limit, products)))
 
 
 @Route(
@@ -99,20 +119,45 @@ def get_similar_products(context: WebContext, request: Request) -> ViewResult:
     ),
     problems=("invalid-user-id", *QUERY, *ROUTED, "not-found"),
 )
-def get_recommendations(context: WebContext, request: Request) -> ViewResult:
+async def get_recommendations(context: WebContext, request: Request) -> ViewResponse:
     """Return products that a user may like; for an unknown user the bestsellers."""
     require_similar(context)
     parameters.require_known(request, "limit", "exclude")
     user = parameters.read_user_id(request, 3)
     limit = parameters.read_limit(request, DEFAULT_LIMIT)
     exclude_purchased = parameters.read_choice(request, "exclude", "purchased", "none") != "none"
+    if not context.is_sales_complete():
+        return await forward_to_complete(context, request)
+    purchased = await read_product_names(context, request, user)
+    products = await context.recommender.recommend(
+        request, purchased.product_names, limit, exclude_purchased=exclude_purchased
+    )
+    if purchased.role != "active":
+        products = products._replace(role=purchased.role)
+    return list_response(request, Recommendations(user, products.rows, build_meta(context, limit, products)))
 
-    async def read_table(_partition: int) -> Recommendations:
-        context.router.require_table("similar")  # the owner of the user reads both tables
-        rows = await context.recommender.recommend(user, limit, exclude_purchased=exclude_purchased)
-        return Recommendations(user, rows, ListMeta(limit))
 
-    return context.router.respond_later(request, "by_user", user.encode(), read_table)
+def build_meta(context: WebContext, limit: int, products: ProductList) -> ListMeta:
+    """Return the `meta` of a list of products of this worker."""
+    freshness, worker = context.list_freshness(), context.worker.address()
+    return build_list_meta(limit, freshness, products.problem is None, products.role, worker)
+
+
+def list_response(request: Request, content: PopularProducts | Recommendations | SimilarProducts) -> Response:
+    """Return a list of products as JSON; its ETag depends neither on its age nor on the worker."""
+    meta = content.meta
+    stable = msgspec.structs.replace(meta, as_of=None, lag_ms=None, worker="", guarantee="")
+    return json_response(request, content, encode(msgspec.structs.replace(content, meta=stable)))
+
+
+async def forward_to_complete(context: WebContext, request: Request) -> StreamResponse:
+    """Respond as another worker does, because this one still reads the sales of all products.
+
+    Raises Problem 503 recovering.
+    """
+    own = context.worker.address()
+    others = [address for address in context.worker.workers() if address != own]
+    return await context.router.forward_to_any(request, others[:MAX_OTHERS], not_served("recovering"))
 
 
 def require_similar(context: WebContext) -> None:

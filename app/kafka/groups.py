@@ -12,6 +12,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from app.errors import BadSetting, StillRunning
 from app.kafka.admin import BROKER_TIMEOUT_S, admin_client
+from app.kafka.consume import open_consumer
 from app.polling import poll_until
 from app.settings import Settings
 
@@ -178,6 +179,24 @@ async def committed_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[Topi
         return offsets
 
     return await _retry_while_loading(list_offsets)
+
+
+async def move_back(settings: Settings, positions: Mapping[TopicPartition, int]) -> None:
+    """Lower the offsets that the groups of this app have committed to `positions`.
+
+    No worker may run. Raises ServerAway.
+    """
+    async with admin_client(settings) as admin:
+        names = [name for name in await list_groups(admin) if name.split(GROUP_SEPARATOR)[0] == settings.group]
+        for name in names:
+            committed = await committed_offsets(admin, name)
+            higher = {
+                tp: offset for tp, offset in positions.items() if tp in committed and committed[tp].offset > offset
+            }
+            if higher:
+                async with open_consumer(settings, group_id=name) as consumer:
+                    consumer.assign(list(higher))
+                    await consumer.commit(higher)
 
 
 async def positions(

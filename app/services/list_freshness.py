@@ -40,9 +40,7 @@ all groups that run or ran the agent is used.
 Kafka deletes the committed offsets of a deleted topic. `Barriers` discards all that was observed
 when a topic with the same name replaces it.
 
-One case is not detected: `lately tables restore` sets tables back, and leaves the committed offsets.
-These are too high until the agent commits for the first time, 0.5 s after its tables are open;
-offsets of a group that the agent has left are too high until the agent has caught up.
+`lately tables restore` moves the committed offsets back together with the tables.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from app.errors import BadTopic
 from app.folder_lock import lock_folder
 from app.kafka.admin import missing_topics
 from app.settings import Settings
-from app.topics import ORIGIN, TABLES, Topics
+from app.topics import DUMPED_TABLES, ORIGIN, Topics
 from chunks import RESTORING_KEY, Store
 from commands.changelogs import ChangelogReader, open_changelogs
 from commands.tables.dump_file import (
@@ -106,7 +106,7 @@ async def _copy(
 
 def _summarize(settings: Settings, copies: TableCopies) -> DumpHead:
     parts = []
-    for table in TABLES:
+    for table in DUMPED_TABLES:
         for partition in range(settings.partitions):
             store, position, _ = copies[table, partition]
             digest = PartitionDigest(table)

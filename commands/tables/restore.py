@@ -13,13 +13,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from aiokafka import TopicPartition
 from faust.types import TP
 
 from app.control.generation import require_startable_generation
 from app.errors import BadDump
 from app.kafka.admin import ensure_topics, missing_topics
+from app.kafka.groups import move_back
 from app.settings import Settings
-from app.topics import Topics
+from app.topics import DUMPED_TABLES, Topics
 from chunks import BEGINNING_KEY, RESTORING_KEY, Store, position_key
 from commands.changelogs import ChangelogReader, open_changelogs
 from commands.tables.dump import group_by_size, temporary_stores
@@ -57,7 +59,9 @@ async def run(
     1. Read and check the whole file. 2. Check that no worker runs. 3. Become the only writer, as a new owner of all
     partitions does. 4. Mark every changelog as half restored. 5. Write the values that differ, and tombstones for keys
     that the dump does not contain. 6. Send the records again that were in transit between two tables. 7. For each
-    source partition, write the positions and remove the mark in one transaction.
+    source partition, write the positions and remove the mark in one transaction. A table that is not in the dump
+    begins anew there: its owner builds it from another table. 8. Move the committed offsets of the groups back, by
+    which workers compute how fresh their lists are.
 
     Raises BadDump, StillRunning, ServerAway; then nothing is written, or the mark remains.
     """
@@ -87,6 +91,11 @@ async def run(
             await restoring.resend_records(path)
             # 7.
             await restoring.write_positions()
+        # 8.
+        if not dry_run:
+            positions = head.positions("by_user").items()
+            orders = Topics(settings).orders.name
+            await move_back(settings, {TopicPartition(orders, partition): offset for partition, offset in positions})
     return RestoreResult(head, restoring.values, restoring.tombstones, restoring.records)
 
 
@@ -160,10 +169,14 @@ class _Restore:
         for source, tables in self._sources():
             messages: list[TopicMessage] = []
             for table in tables:
+                changelog = self._logs.tp(table, source.partition)
+                if table not in DUMPED_TABLES:
+                    # Without a position the rows count no longer; all records before a beginning are void.
+                    messages.append((changelog, BEGINNING_KEY, uuid.uuid4().hex.encode(), []))
+                    continue
                 # Records in a topic between two tables result from orders that will be read again.
                 is_intermediate = source.topic != self._topics.orders.name
                 position = self._ends[source] if is_intermediate else self._head.positions(table)[source.partition]
-                changelog = self._logs.tp(table, source.partition)
                 messages.append((changelog, RESTORING_KEY, None, []))
                 messages.append((changelog, position_key(source.topic), b"%d" % position, []))
             await self._write(source, messages)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar")
+TABLES = ("by_user", "product_partials", "by_product", "baskets", "similar", "product_sales")
 
 
 @dataclass
@@ -17,6 +18,8 @@ class FixedOwnership:
     others: Mapping[int, str | None] = field(default_factory=dict)
     #: The partitions whose copy on this worker is complete.
     caught_up: frozenset[int] = frozenset()
+    #: The partitions whose copy on this worker does not become complete.
+    lagging: frozenset[int] = frozenset()
     tables: Sequence[str] = TABLES
     #: Table -> the worker of another group that owns all of its partitions, None if no worker does.
     elsewhere: Mapping[str, str | None] = field(default_factory=dict)
@@ -45,6 +48,8 @@ class FixedOwnership:
 
     async def is_caught_up(self, table: str, partition: int, within_s: float) -> bool:
         """Return whether this worker has a complete copy of a partition."""
+        if partition in self.lagging:
+            await asyncio.sleep(within_s)
         return partition in self.caught_up
 
     def check_frozen(self) -> None:

@@ -19,8 +19,9 @@ from chunks.watch import KeyWatches
 from domain.co_purchases import DeltaAccumulator
 from domain.events import read_events
 from domain.partitioning import partition_of
-from tables import baskets, by_product, by_user, similar
+from tables import baskets, by_product, by_user, product_sales, similar
 from tables import product_partials as partials_table
+from tables.product_sales import SalesCopy
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ TABLES: tuple[Table, ...] = (
     by_product.by_product,
     baskets.baskets,
     similar.similar,
+    product_sales.product_sales,
 )
 
 
@@ -48,7 +50,7 @@ def _apply_purchase_changes(chunk: Chunk) -> None:
 
 def _apply_co_purchases(chunk: Chunk) -> None:
     for _, product, record in chunk.records:
-        similar.apply_record(chunk, product, record)
+        product_sales.write_later(chunk, product, similar.apply_record(chunk, product, record))
 
 
 #: Topic -> the step of its agent.
@@ -63,8 +65,8 @@ STEPS: dict[str, Callable[[Chunk], None]] = {
 class StoreTask:
     """Implements chunks.chunk.ChunkTask: commits each step of a source partition to the stores."""
 
-    def __init__(self, tp: TP, states: dict[str, TableState]) -> None:
-        self._tp, self._states = tp, states
+    def __init__(self, tp: TP, states: dict[str, TableState], sales: SalesCopy) -> None:
+        self._tp, self._states, self._sales = tp, states, sales
         self._next_offset = 0
         self._accumulators: dict[Callable[[Chunk, Any], None], Any] = {}
 
@@ -98,6 +100,8 @@ class StoreTask:
             values: Values = {**view.changes, position_key(self._tp.topic): b"%d" % self._next_offset}
             store.apply(values.items(), store.offset + len(values))
             store.watches.notify(values)
+            if view.name == product_sales.product_sales.name:
+                self._sales.apply(self._tp.partition, list(view.changes.items()))
         outputs = [(tp, key, value) for tp, key, value, _headers in chunk.outputs]
         return outputs + [(tp, key, value) for (tp, key), value in chunk.latest.items()]
 
@@ -105,8 +109,8 @@ class StoreTask:
 class FilledTables:
     """All tables of a worker; `publish` applies records of `orders` to all of them."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self._partitions = settings.partitions
+    def __init__(self, folder: Path, settings: Settings, sales: SalesCopy) -> None:
+        self._partitions, self.sales = settings.partitions, sales
         self.readers: dict[str, StoreReader] = {}
         states: dict[int, dict[str, TableState]] = {number: {} for number in range(settings.partitions)}
         for table in TABLES:
@@ -117,7 +121,7 @@ class FilledTables:
                 states[number][table.name] = TableState(table.name, stores[number], ValueCache(0))
             self.readers[table.name] = StoreReader(table.name, table.source_topic, stores)
         self._tasks = {
-            TP(topic, number): StoreTask(TP(topic, number), states[number])
+            TP(topic, number): StoreTask(TP(topic, number), states[number], self.sales)
             for topic in STEPS
             for number in range(settings.partitions)
         }

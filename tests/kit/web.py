@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ from domain.events import Event
 from local.process import find_free_port
 from tables.by_product import ByProductReader
 from tables.by_user import ByUserReader
+from tables.product_sales import SalesCopy
 from tables.similar import SimilarReader
 from tests.kit.http_client import HttpClient
 from tests.kit.makers import wire
@@ -46,6 +47,8 @@ class FixedWorkerState:
 
     def __init__(self, address: str, tables: FilledTables) -> None:
         self._address, self._tables = address, tables
+        #: The addresses of the other workers with the same agents.
+        self.others: Sequence[str] = ()
 
     def address(self) -> str:
         """Return the URL of this worker."""
@@ -89,8 +92,8 @@ class FixedWorkerState:
         return []
 
     def workers(self) -> Mapping[str, list[int]]:
-        """Return this worker as the only one."""
-        return {self._address: self.partitions()["by_user"].active}
+        """Return this worker, with all partitions, and the others."""
+        return {self._address: self.partitions()["by_user"].active, **{address: [] for address in self.others}}
 
     async def wait(self, awaitable: Awaitable[T]) -> T | None:
         """Return the result of `awaitable`: the worker does not stop before."""
@@ -108,14 +111,18 @@ async def _cancel_tasks() -> None:
 class WebServer(HttpClient):
     """Serves the views in a thread of its own, with real stores, readers and connections."""
 
-    def __init__(self, folder: Path, settings: Settings, ownership: FixedOwnership) -> None:
+    def __init__(self, folder: Path, settings: Settings, ownership: FixedOwnership, sales: SalesCopy) -> None:
         super().__init__(find_free_port())
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"web server {self.port}", daemon=True)
         self._thread.start()
         self.ownership = ownership
-        self._folder, self._settings = folder, settings
+        self._folder, self._settings, self._sales = folder, settings, sales
         self._thawed = threading.Event()
+        #: None: as the tables.
+        self.is_sales_complete: bool | None = None
+        #: None: unknown.
+        self.lists_as_of: int | None = None
         self.log = _ErrorLog()
         self.run(self._start())
 
@@ -135,6 +142,16 @@ class WebServer(HttpClient):
             self.tables.publish(wire(event) for event in events)
 
         self.run(apply())
+
+    def close_partitions(self, partitions: Iterable[int]) -> None:
+        """Close partitions of all tables, as a worker does that loses them."""
+
+        async def close() -> None:
+            for reader in self.tables.readers.values():
+                for partition in partitions:
+                    reader.stores.pop(partition).close()
+
+        self.run(close())
 
     def stop_listening(self) -> None:
         """Close the port and all connections."""
@@ -159,17 +176,21 @@ class WebServer(HttpClient):
 
     async def _start(self) -> None:
         settings, topics = self._settings, Topics(self._settings)
-        self.tables = FilledTables(self._folder, settings)
+        self.tables = FilledTables(self._folder, settings, self._sales)
         self._client = ClientSession()
         readers, source_status = self.tables.readers, SourceStatus(settings, topics)
+        self.worker_state = FixedWorkerState(self.address, self.tables)
         context = WebContext(
             settings=settings,
             topics=topics,
             ownership=self.ownership,
-            worker=FixedWorkerState(self.address, self.tables),
+            worker=self.worker_state,
             by_user=ByUserReader(readers["by_user"], source_status),
             by_product=ByProductReader(readers["by_product"]),
             similar=SimilarReader(readers["similar"]),
+            sales=self.tables.sales,
+            is_sales_complete=self._are_sales_complete,
+            list_freshness=lambda: source_status.freshness(0, 0)._replace(as_of=self.lists_as_of),
             tables=readers,
             source_status=source_status,
             dead_letter_counts=DeadLetterCounts(settings, topics),
@@ -182,6 +203,9 @@ class WebServer(HttpClient):
         logging.getLogger().addHandler(self.log)
         await self._runner.setup()
         await TCPSite(self._runner, "127.0.0.1", self.port).start()
+
+    def _are_sales_complete(self) -> bool:
+        return self.ownership.is_worker_ready if self.is_sales_complete is None else self.is_sales_complete
 
     async def _stop(self) -> None:
         await self._runner.cleanup()
@@ -204,10 +228,17 @@ class _ErrorLog(logging.Handler):
 
 @contextmanager
 def serve(
-    folder: Path, settings: Settings | None = None, ownership: FixedOwnership | None = None
+    folder: Path,
+    settings: Settings | None = None,
+    ownership: FixedOwnership | None = None,
+    sales: SalesCopy | None = None,
 ) -> Iterator[WebServer]:
-    """A running web server; by default with the default settings, and the owner of all partitions."""
-    server = WebServer(folder, settings or Settings(), ownership or FixedOwnership())
+    """A running web server; by default with the default settings, and the owner of all partitions.
+
+    Servers that are workers of one app share `sales`, as if each had read the same changelog.
+    """
+    settings = settings or Settings()
+    server = WebServer(folder, settings, ownership or FixedOwnership(), sales or SalesCopy(settings.partitions))
     try:
         yield server
     finally:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from app.settings import Settings
 from domain.partitioning import partition_of
 from local.process import find_free_port
+from tables.product_sales import SalesCopy
 from tests.kit.event_shop import EventShop
 from tests.kit.ownership import FixedOwnership
 from tests.kit.problems import assert_problem
@@ -33,10 +34,10 @@ HERE = [user for user in USERS if user not in AWAY]
 @contextmanager
 def two_workers(folder: Path, settings: Settings = SETTINGS) -> Iterator[tuple[WebServer, WebServer]]:
     """Two workers that own the partitions of the same tables between them; both have all purchases."""
-    first, second = FixedOwnership(), FixedOwnership()
+    first, second, sales = FixedOwnership(), FixedOwnership(), SalesCopy(settings.partitions)
     with ExitStack() as stack:
-        here = stack.enter_context(serve(folder / "first", settings, first))
-        there = stack.enter_context(serve(folder / "second", settings, second))
+        here = stack.enter_context(serve(folder / "first", settings, first, sales))
+        there = stack.enter_context(serve(folder / "second", settings, second, sales))
         first.others = dict.fromkeys(REMOTE, there.address)
         second.others = dict.fromkeys({0, 1, 2, 3} - REMOTE, here.address)
         for server in (here, there):
@@ -146,9 +147,11 @@ def test_while_tables_recover_the_reason_is_recovering_and_never_an_empty_list(t
             assert answer.headers["Retry-After"] == "1"
             assert server.get(many(AWAY)).json["code"] == "recovering"
         product = next(name for name in PRODUCTS if partition_of(name.encode(), SETTINGS.partitions) in REMOTE)
-        for route in (f"/v1/products/{product}", f"/v1/products/{product}/similar", f"/users/{AWAY[0]}"):
+        for route in (f"/v1/products/{product}", f"/v1/products/{product}/purchases", f"/users/{AWAY[0]}"):
             assert_problem(there.get(route), 503, "recovering")
             assert_problem(here.get(route), 503, "recovering")
+        for route in ("/v1/products/popular", "/v1/products/Phone/similar", f"/v1/users/{HERE[0]}/recommendations"):
+            assert_problem(there.get(route), 503, "recovering")
 
 
 def test_a_stream_is_forwarded_event_by_event(tmp_path: Path):
@@ -172,7 +175,7 @@ def test_an_owner_that_does_not_respond_is_away_after_the_timeout(tmp_path: Path
         there.thaw()
 
 
-USER_TABLES, PRODUCT_TABLES = ("by_user", "product_partials"), ("by_product", "baskets", "similar")
+USER_TABLES, PRODUCT_TABLES = ("by_user", "product_partials"), ("by_product", "baskets", "similar", "product_sales")
 #: The routes that read the tables of each process.
 USER_ROUTES = (
     path("ann"), many(["ann", "bob"]), "/v1/users/ann/home", "/users/ann", "/v1/tables/by_user/0",
@@ -180,17 +183,20 @@ USER_ROUTES = (
 )  # fmt: skip
 PRODUCT_ROUTES = (
     "/v1/products/Phone", "/products/Phone", "/products?name=Phone", "/v1/products/Phone/purchases",
-    "/v1/products/Phone/similar", "/v1/products/popular", "/v1/tables/by_product/0", "/v1/tables/similar/1/digest",
+    "/v1/tables/by_product/0", "/v1/tables/similar/1/digest",
 )  # fmt: skip
+#: The routes that every process answers from its own memory, and asks others for neighbours.
+LIST_ROUTES = ("/v1/products/Phone/similar", "/v1/products/popular", "/v1/users/ann/recommendations")
 
 
 @contextmanager
 def two_groups(folder: Path, settings: Settings = SETTINGS) -> Iterator[tuple[WebServer, WebServer]]:
     """Two workers with different agents; only the owner of a table has content in it."""
     first, second = FixedOwnership(tables=USER_TABLES), FixedOwnership(tables=PRODUCT_TABLES)
+    sales = SalesCopy(settings.partitions)
     with ExitStack() as stack:
-        users = stack.enter_context(serve(folder / "users", settings, first))
-        products = stack.enter_context(serve(folder / "products", settings, second))
+        users = stack.enter_context(serve(folder / "users", settings, first, sales))
+        products = stack.enter_context(serve(folder / "products", settings, second, sales))
         first.elsewhere = dict.fromkeys(PRODUCT_TABLES, products.address)
         second.elsewhere = dict.fromkeys(USER_TABLES, users.address)
         EventShop(users).insert(("o1", "Phone", "ann", "1.00", NOW, "card"), ("o2", "Case", "bob", "2.00", NOW, "card"))
@@ -236,6 +242,11 @@ def test_an_owner_in_another_group_that_does_not_answer_or_is_unknown_is_away(tm
             answer = users.get(route)
             assert_problem(answer, 503, "owner-away")
             assert answer.headers["Retry-After"] == "1"
+        assert users.get("/v1/products/popular").json["meta"]["complete"] is True
+        recommendations = users.get("/v1/users/ann/recommendations")
+        assert (recommendations.status, recommendations.json["meta"]["complete"]) == (200, False)
+        # Nobody bought anything lately that could fill this list.
+        assert_problem(users.get("/v1/products/Phone/similar"), 503, "owner-away")
 
 
 def test_processes_that_each_take_the_other_for_the_owner_do_not_forward_in_circles(tmp_path: Path):
@@ -256,16 +267,14 @@ def test_a_table_that_no_process_writes_is_elsewhere_on_every_route_that_needs_i
         assert "does not run the agent by_user" in products.get(many(["ann", "bob"])).json["detail"]
 
 
-def test_recommendations_need_both_tables_in_the_process_of_the_user(tmp_path: Path):
+def test_recommendations_are_built_in_every_process(tmp_path: Path):
     with two_groups(tmp_path) as (users, products):
         for server in (users, products):
-            answer = server.get("/v1/users/ann/recommendations")
-            assert_problem(answer, 421, "agent-elsewhere")
-            assert "does not run the agent similar" in answer.json["detail"]
-        users.ownership.tables = (*USER_TABLES, "similar")
-        products.ownership.tables = ("by_product",)
-        products.ownership.elsewhere = dict.fromkeys((*USER_TABLES, "similar"), users.address)
-        assert products.get("/v1/users/ann/recommendations").status == 200
+            for route in LIST_ROUTES:
+                answer = server.get(route)
+                assert (answer.status, answer.json["meta"]["complete"], answer.json["meta"]["role"]) == (
+                    200, True, "active",
+                )  # fmt: skip
 
 
 def test_a_process_without_an_agent_names_it(tmp_path: Path):

@@ -18,6 +18,9 @@ from web.http.routes import Access, Route
 
 #: Marks a request that another worker forwarded.
 HOP_HEADER = "Lately-Hop"
+#: Its value for the owner of a partition, which forwards nothing itself, and for a worker that may
+#: request data from the owners.
+OWNER_HOP, ANY_HOP = "1", "any"
 #: Paths that exist only with LATELY_AUTH=token, whatever the method.
 ADMIN_PREFIX = "/v1/admin/"
 #: The expiry of the request's token, in seconds since 1970; missing if it never expires.
@@ -101,3 +104,8 @@ def _requested_users(request: Request) -> list[str]:
         segment = resource.canonical.split("/").index("{user_id}")
         users.append(parameters.read_user_id(request, segment))
     return users
+
+
+def is_for_owner(request: Request) -> bool:
+    """Return whether another worker took this one for the owner of the data, and uses other sources itself."""
+    return request.headers.get(HOP_HEADER, ANY_HOP) != ANY_HOP

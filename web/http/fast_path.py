@@ -5,6 +5,7 @@ It replaces a dozen of aiohttp's coroutines for responses whose bytes are comple
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from aiohttp import hdrs
@@ -56,7 +57,9 @@ class RouteTrie:
             return
         segments = resource.canonical.split("/")
         names = {index: segment[1:-1] for index, segment in enumerate(segments) if segment.startswith("{")}
-        pattern = "/".join(f"(?P<{names[i]}>[^/]*)" if i in names else segment for i, segment in enumerate(segments))
+        pattern = "/".join(
+            f"(?P<{names[i]}>[^/]*)" if i in names else re.escape(segment) for i, segment in enumerate(segments)
+        )
         if names and resource.get_info()["pattern"].pattern != pattern:
             return
         node = self._root

@@ -8,7 +8,8 @@ from collections.abc import Callable
 #: Timeout for the headers and the body of a request, for an idle connection, and for a client that
 #: does not read its response; the connection is closed.
 TIMEOUT_S = 8.0
-MAX_LINE_BYTES = 8192
+#: A product name has up to 1,024 characters, each of up to 4 bytes, which are 12 in a URL.
+MAX_LINE_BYTES = 16_384
 #: Differs from the line's limit: the number in aiohttp's exception distinguishes the two errors.
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100

@@ -61,7 +61,7 @@ PROBLEM_TYPES = {
     "not-acceptable": ProblemType(406, "the route offers no type that `Accept` allows"),
     "request-timeout": ProblemType(408, "the body took too long"),
     "body-too-large": ProblemType(413, "a body has at most 64 KiB"),
-    "line-too-long": ProblemType(414, "a request line has at most 8 KiB"),
+    "line-too-long": ProblemType(414, "a request line has at most 16 KiB"),
     "unsupported-media-type": ProblemType(415, "the body is not `application/json`"),
     "expectation-failed": ProblemType(417, "an `Expect` other than `100-continue`"),
     "invalid-body": ProblemType(422, "`errors` has a pointer to the field"),

@@ -43,7 +43,10 @@ def output(code: str, *arguments: str) -> list[str]:
 
 def test_the_composition_root_starts_these_services_and_no_others():
     services, functions = output(SERVICES)
-    assert services.split() == ["DeadLetterCounts", "GroupDirectory", "ReadProgress", "SourceStatus", "Watchdog"]
+    assert services.split() == [
+        "ChangelogFollower", "DeadLetterCounts", "GroupDirectory", "ListFreshness", "ReadProgress", "SourceStatus",
+        "Watchdog",
+    ]  # fmt: skip
     assert functions.split() == ["LostStateHandler.handle_loss", "FreezeGuard.check", "Throttle"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from itertools import combinations, pairwise
 
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from domain import co_purchases
 from domain.co_purchases import (
     CATEGORY_DAYS,
     CHANGES_PER_RECORD,
     MAX_CATEGORIES,
     RECORD_BYTES,
+    SCORE_UNIT,
     BasketOverflow,
     CategoryCounts,
     DeltaAccumulator,
@@ -21,14 +24,16 @@ from domain.co_purchases import (
     ProductSales,
     add_pair_count,
     apply_changes,
-    apply_delta,
-    cosine_similarity,
+    count_recent_buyers,
     decode_changes,
     decode_delta,
+    decode_extract,
     decode_pair_count,
     decode_sales,
-    decode_sales_summary,
     encode_changes,
+    encode_extract,
+    encode_sales,
+    score_neighbours,
 )
 from domain.codec import encode
 from domain.errors import UnknownFormat
@@ -42,6 +47,17 @@ CAP, SPARE = 3, 2
 USERS = ["ann", "bob", "eve"]
 PRODUCTS = [f"p{number}" for number in range(9)]
 NOW = 100
+
+
+def apply_delta(value: bytes | None, delta: ProductDelta, now_hour: int) -> bytes:
+    """Add a delta to a value of the table similar."""
+    return encode_sales(co_purchases.apply_delta(value, delta, now_hour))
+
+
+def recent_buyers(value: bytes, windows: list[int], now_hour: int) -> list[int]:
+    """The buyers of a product in some windows."""
+    return count_recent_buyers(decode_sales(value).hours, windows, now_hour)
+
 
 Bought = dict[tuple[str, str], Counter]
 
@@ -238,7 +254,7 @@ def test_the_category_is_that_of_the_newest_purchases_that_are_left(steps, size)
             value = apply_delta(value, decode_delta(record), 5 * 24)
     sales = decode_sales(value)
     assert (sales.category and sales.category[1]) == expected_category(purchases, 6)
-    assert decode_sales_summary(value or encode(ProductSales())).category == sales.category
+    assert decode_extract(encode_extract(sales)) == (0, sales.category and sales.category[1], {})
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=40))
@@ -296,16 +312,19 @@ def test_a_category_that_a_version_of_before_knew_counts_until_it_is_told_otherw
 )
 def test_only_recent_hours_are_counted(hour: int, is_recent: bool):
     sales = decode_sales(apply_delta(None, ProductDelta(hours={hour: 2}), NOW))
-    assert sales.recent_buyers((1, 168), NOW) == [2 if hour >= NOW - 1 and is_recent else 0, 2 if is_recent else 0]
+    assert count_recent_buyers(sales.hours, (1, 168), NOW) == [
+        2 if hour >= NOW - 1 and is_recent else 0,
+        2 if is_recent else 0,
+    ]
 
 
 def test_an_hour_ahead_counts_when_it_has_come_and_what_was_dated_there_before_can_be_taken_back():
     value = apply_delta(None, ProductDelta(hours={NOW + 48: 1}), NOW)
-    assert decode_sales(value).recent_buyers([168], NOW) == [0]
-    assert decode_sales(value).recent_buyers([1], NOW + 48) == [1]
+    assert recent_buyers(value, [168], NOW) == [0]
+    assert recent_buyers(value, [1], NOW + 48) == [1]
     value = apply_delta(value, ProductDelta(hours={NOW + 48: 5}), NOW + 48)
     value = apply_delta(value, ProductDelta(hours={NOW + 48: -1}), NOW + 48)
-    assert decode_sales(value).recent_buyers([1], NOW + 48) == [5]
+    assert recent_buyers(value, [1], NOW + 48) == [5]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["u", "é" * 64]), st.sampled_from(["x", "\U0001f600" * 1024])), max_size=900))
@@ -329,14 +348,17 @@ def test_a_product_with_many_neighbours_of_long_names_is_told_in_records_that_ka
 
 
 def test_the_example_of_the_protocol():
-    assert round(cosine_similarity(8, 10, 8), 6) == 0.894427
-    assert round(cosine_similarity(10, 10, 100), 6) == 0.316228
+    assert score_neighbours({"Case": 8, "Cable": 10}, [8, 100], 10) == {"Case": 894_427, "Cable": 316_228}
 
 
-@given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 50))
-@example(3, 0, 0)
-def test_a_score_is_above_zero_and_at_most_one(both, more, others_more):
-    assert 0 < cosine_similarity(both, both + more, both + others_more) <= 1 + 1e-12
+@given(st.integers(1, 50), st.integers(0, 100), st.integers(0, 100))
+@example(3, 3, 3)
+@example(3, 0, 2)
+def test_a_score_is_above_zero_and_at_most_one(both: int, buyers: int, others: int):
+    scores = score_neighbours({"Case": both, "Cable": 0, "Lamp": -1}, [others, 5, 5], buyers)
+    exact = both / math.sqrt(max(both, buyers) * max(both, others)) * SCORE_UNIT
+    assert 0 < scores["Case"] <= SCORE_UNIT
+    assert scores == {"Case": round(exact)}
 
 
 @pytest.mark.parametrize("decode", [decode_changes, decode_delta, decode_sales], ids=lambda decoder: decoder.__name__)
