@@ -1,8 +1,9 @@
 """`make bench`: measures Lately and its peers on this machine, and writes bench/results.md.
 
 `python -m bench` runs all parts; `python -m bench PART` runs one of compare, growth, recovery,
-queries, source, reads, history, elastic, pause, flow, kept and partitions; `python -m bench
-capacity` runs the last three.
+queries, source, reads, history, elastic, lists, products, pause, flow, kept and partitions;
+`python -m bench capacity` runs the last three, and `python -m bench elastic` also runs lists.
+`python -m bench versions --before FOLDER` compares this version with another checkout.
 """
 
 from __future__ import annotations
@@ -15,7 +16,21 @@ import sys
 import time
 from pathlib import Path
 
-from bench import capacity, compare, elastic, growth, history, mysql_reads, pause, queries, recovery, source
+from bench import (
+    capacity,
+    compare,
+    elastic,
+    elastic_lists,
+    growth,
+    history,
+    mysql_reads,
+    pause,
+    product_lists,
+    queries,
+    recovery,
+    source,
+    versions,
+)
 from bench.builds import quix_python, streams_class_path
 from bench.data import DataSet
 from bench.measure import Bench, clean_folder
@@ -27,17 +42,19 @@ from local.kafka import start_kafka
 from local.process import ServerFailed, remove_pid_file, running_pid, stop_leftovers, write_pid_file
 
 PARTS = (
-    "compare", "growth", "recovery", "queries", "source", "reads", "history", "elastic", "pause", "flow", "kept",
-    "partitions",
+    "compare", "growth", "recovery", "queries", "source", "reads", "history", "elastic", "lists", "products",
+    "pause", "flow", "kept", "partitions",
 )  # fmt: skip
-PART_GROUPS = {"all": PARTS, "capacity": PARTS[-3:]}
+PART_GROUPS = {"all": PARTS, "capacity": PARTS[-3:], "elastic": ("elastic", "lists")}
+#: Needs another checkout, and is therefore not among all parts.
+VERSIONS = "versions"
 PID_FILE = FOLDER.with_name("bench.pid")
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=(*PART_GROUPS, *PARTS), default="all")
+    parser.add_argument("part", nargs="?", choices=dict.fromkeys((*PART_GROUPS, *PARTS, VERSIONS)), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the results are medians (3)")
     parser.add_argument("--quick", action="store_true", help="one round with few orders, as a trial")
     parser.add_argument("--orders", type=int, help="orders of compare (1,000,000), and before pause (100,000)")
@@ -48,9 +65,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--database", choices=(MARIADB, MYSQL), default=MARIADB, help="source: the server of the shop (mariadb)"
     )
+    parser.add_argument("--before", type=Path, help="versions: the folder of the other checkout")
     parser.add_argument("--patience", type=float, default=120, help="seconds a side may take for one data set (120)")
     parser.add_argument("--results", type=Path, help="the file to write (bench/results.md, or .lately/bench/quick.md)")
     arguments = parser.parse_args()
+    if (arguments.part == VERSIONS) != (arguments.before is not None):
+        parser.error("versions needs --before, and no other part has it")
     if arguments.quick:
         arguments.orders, arguments.users, arguments.rounds = 50_000, 10_000, 1
     # The numbers of a trial run must not replace those of a full run.
@@ -87,6 +107,18 @@ def run(arguments: argparse.Namespace) -> None:
             "reads": (mysql_reads.HEADING, lambda: mysql_reads.mysql_reads(log, arguments.rounds, arguments.quick)),
             "history": (history.HEADING, lambda: history.history(bench, history_data)),
             "elastic": (elastic.HEADING, lambda: elastic.elastic(bench, 5 if arguments.quick else 20)),
+            "lists": (
+                elastic_lists.HEADING,
+                lambda: elastic_lists.elastic_lists(bench, *((10, 15_000) if arguments.quick else (30, 60_000))),
+            ),
+            "products": (
+                product_lists.HEADING,
+                lambda: product_lists.product_lists(bench, arguments.rounds, arguments.quick),
+            ),
+            VERSIONS: (
+                versions.HEADING,
+                lambda: versions.versions(bench, data, arguments.rounds, arguments.before),
+            ),
             "pause": (
                 pause.HEADING,
                 lambda: pause.pause(bench, arguments.orders or 100_000, 5 if arguments.quick else 15, arguments.only),

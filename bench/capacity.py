@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 from bench.data import DataSet
-from bench.elastic import BATCH, ORDERS_PER_S, PRODUCTS, USERS
+from bench.elastic import ORDERS
+from bench.fleet import BATCH, USERS
 from bench.footprint_after import bytes_table, measure_footprint, measure_two_workers, work_table
 from bench.measure import Bench
 from bench.partition_cost import MAX_RECORD_BYTES, group_table, measure_partitions, partition_table, try_group_sizes
@@ -22,8 +23,8 @@ CODEC = "zstd"
 #: The share of a million orders, and the number of orders per user.
 PARTS = ((4, 5), (10, 20), (20, 100))
 PATH_COST = f"""\
-A shop commits {ORDERS_PER_S:,} orders a second, {BATCH} in a transaction, of {USERS:,} users and
-{PRODUCTS} products, with a source and a worker with all agents, 4 partitions and no queries. The
+A shop commits {ORDERS.orders_per_s:,} orders a second, {BATCH} in a transaction, of {USERS:,} users and
+{ORDERS.products} products, with a source and a worker with all agents, 4 partitions and no queries. The
 measurement excludes the first seconds. It contains the growth of the topics' logs on the broker's
 disk (one copy, as written, not compacted), the bytes on the connections to Kafka, and user and
 system time. "{CODEC}": with the broker's `compression.type={CODEC}`; Lately itself compresses

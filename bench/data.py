@@ -72,25 +72,33 @@ def generate_records(data: DataSet) -> Iterator[tuple[bytes, bytes]]:
         paid = dice.choices(PAYMENTS, (6, 3, 2, 1), k=size)
         for number, user, product, payment in zip(range(begin, begin + size), users, bought, paid, strict=False):
             at = BEGIN + number * step - step * (DISORDER * dice.random())
-            stamp, name = f"{at.isoformat(timespec='microseconds')[:-6]}Z", user_id(user)
-            value = (
-                f'{{"specversion":"1.0","id":"6ccd780c-baba-1026-9564-{number:012d}","source":"{SOURCE}",'
-                f'"type":"{PLACED}","time":"{stamp}","subject":"o{number + 1:07d}","partitionkey":"{name}",'
-                f'"datacontenttype":"application/json","dataschema":"{SCHEMA}",'
-                f'"data":{{"user_id":"{name}","order_id":"o{number + 1:07d}","product_name":"{names[product]}",'
-                f'"price":"{prices[product]}","ordered_at":"{stamp}","payment_method":"{payment}",'
-                f'"category":null,"version":{FIRST_VERSION + number}}}}}'
-            )
-            yield name.encode(), value.encode()
+            yield encode_order(number, user_id(user), names[product], prices[product], payment, at)
+
+
+def encode_order(
+    number: int, user: str, product: str, price: str, payment: str, ordered_at: datetime
+) -> tuple[bytes, bytes]:
+    """Return the record (key, value) of order number `number`, from 0; the time is in UTC."""
+    stamp = f"{ordered_at.isoformat(timespec='microseconds')[:-6]}Z"
+    value = (
+        f'{{"specversion":"1.0","id":"6ccd780c-baba-1026-9564-{number:012d}","source":"{SOURCE}",'
+        f'"type":"{PLACED}","time":"{stamp}","subject":"o{number + 1:07d}","partitionkey":"{user}",'
+        f'"datacontenttype":"application/json","dataschema":"{SCHEMA}",'
+        f'"data":{{"user_id":"{user}","order_id":"o{number + 1:07d}","product_name":"{product}",'
+        f'"price":"{price}","ordered_at":"{stamp}","payment_method":"{payment}",'
+        f'"category":null,"version":{FIRST_VERSION + number}}}}}'
+    )
+    return user.encode(), value.encode()
 
 
 class Feed:
     """Creates the topic of a data set, and writes its orders into it step by step."""
 
-    def __init__(self, kafka: str, data: DataSet) -> None:
+    def __init__(self, kafka: str, data: DataSet, records: Iterator[tuple[bytes, bytes]] | None = None) -> None:
+        """Create the topic; `records` are the orders if they are not those of `generate_records`."""
         self.data = data
         self.written = 0
-        self._records = generate_records(data)
+        self._records = generate_records(data) if records is None else records
         self._failures: list[object] = []
         admin = AdminClient({"bootstrap.servers": kafka})
         config = {"cleanup.policy": "delete", "retention.ms": "-1"}

@@ -5,34 +5,40 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import aiohttp
 
 from bench.data import user_id
+from bench.fleet import (
+    BATCH,
+    PARTITIONS,
+    USERS,
+    Fleet,
+    OrderStream,
+    Reader,
+    Steps,
+    Writer,
+    get_from_any,
+    longest_failure,
+)
 from bench.measure import Bench
 from bench.queries import quantile
 from bench.report import describe_run, store_raw_numbers, table
 from bench.sides import FOLDER, ROOT
-from bench.source import INSERT, BenchShop, has_status_200
+from bench.source import BenchShop
 from domain.partitioning import partition_of
 from local.artifacts import resolve
 from local.database import start_database
 from local.database_server import DatabaseServer
-from local.process import LocalProcess, find_free_port, wait_ready
 
 HEADING = "Workers that come and go"
-ORDERS_PER_S, READS_PER_S = 2_000, 200
-BATCH = 20
-USERS, PRODUCTS, PARTITIONS = 5_000, 200, 4
-SECONDS_TO_START = 90
+ORDERS = OrderStream(2_000, 200, datetime(2026, 11, 1), timedelta(seconds=1))
+READS_PER_S = 200
 SECONDS_TO_CATCH_UP = 60
 HOW = """\
 A shop commits {orders} orders a second, {batch} in a transaction, of {users} users. A client sends
@@ -58,129 +64,15 @@ class ReadSample(NamedTuple):
     code: str | None
 
 
-class Fleet:
-    """The workers of a shop, and the ports that a load balancer would use."""
-
-    def __init__(self, shop: BenchShop) -> None:
-        self._shop = shop
-        self.workers: dict[str, LocalProcess] = {}
-        self.ports: dict[str, int] = {}
-
-    def start(self, name: str) -> None:
-        """Start a worker, and add its port when it is ready."""
-        port = self.ports.get(name) or find_free_port()
-        folder = FOLDER / "run" / self._shop.name / name
-        env = {
-            **self._shop.env, "LATELY_WEB_PORT": str(port), "LATELY_DATA_DIR": str(folder / "state"),
-            "LATELY_STANDBY_REPLICAS": "1", "LATELY_PARTITIONS": str(PARTITIONS),
-        }  # fmt: skip
-        command = [sys.executable, "-m", "app", "worker", "-l", "info"]
-        worker = self.workers[name] = LocalProcess(name, command, folder, env=env, cwd=ROOT)
-        worker.start()
-        wait_ready(worker, lambda: has_status_200(port, "/readyz"), SECONDS_TO_START, "200 of /readyz")
-        self.ports[name] = port
-
-    def kill(self, name: str) -> None:
-        """Kill a worker with SIGKILL, and remove its port."""
-        self.workers.pop(name).kill()
-        del self.ports[name]
-
-    def restart(self, name: str) -> None:
-        """Stop a worker with SIGTERM, and start it again."""
-        self.workers.pop(name).stop(40)
-        self.start(name)
-
-    def stop(self) -> None:
-        """Kill all workers."""
-        for worker in self.workers.values():
-            worker.kill()
-
-
-class Reader:
-    """Sends requests at fixed times in a thread, and stores a sample of each response."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self._stopping = False
-        self.samples: list[ReadSample] = []
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._read()))
-
-    def __enter__(self) -> Reader:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping = True
-        self._thread.join()
-
-    async def _read(self) -> None:
-        dice = random.Random(7)  # noqa: S311 - a benchmark needs repeatable numbers
-        tasks: set[asyncio.Task] = set()
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
-            began, number = time.monotonic(), 0
-            while not self._stopping:
-                ports = list(self._fleet.ports.values())
-                dice.shuffle(ports)
-                task = asyncio.create_task(self._ask(session, user_id(dice.randrange(USERS)), ports))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-                number += 1
-                await asyncio.sleep(max(0.0, began + number / READS_PER_S - time.monotonic()))
-            await asyncio.gather(*tasks)
-
-    async def _ask(self, session: aiohttp.ClientSession, name: str, ports: list[int]) -> None:
-        began, status, body = time.monotonic(), 0, {}
-        for port in ports:
-            try:
-                async with session.get(f"http://127.0.0.1:{port}/v1/users/{name}/purchases") as answer:
-                    status, body = answer.status, await answer.json(content_type=None)
-                    break
-            except (aiohttp.ClientConnectionError, asyncio.TimeoutError):
-                continue
-        meta = body.get("meta", {})
-        took_ms = (time.monotonic() - began) * 1000
-        self.samples.append(
-            ReadSample(
-                began, partition_of(name.encode(), PARTITIONS), took_ms, status,
-                meta.get("role"), meta.get("lag_ms"), None if status == 200 else body.get("code", "no answer"),
-            )
-        )  # fmt: skip
-
-
-class Writer:
-    """Commits orders at a steady rate in a thread."""
-
-    def __init__(self, shop: BenchShop) -> None:
-        self._shop = shop
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._write)
-        self.committed = 0
-        self.spent_s = 0.0
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _write(self) -> None:
-        dice, began = random.Random(11), time.monotonic()  # noqa: S311
-        first = datetime(2026, 11, 1)
-        with closing(self._shop.connect()) as connection, closing(connection.cursor()) as cursor:
-            while not self._stopping.wait(max(0.0, began + self.committed / ORDERS_PER_S - time.monotonic())):
-                cursor.executemany(
-                    INSERT,
-                    [
-                        (f"e-{number}", f"Product {dice.randrange(PRODUCTS)}", user_id(dice.randrange(USERS)), "19.90",
-                         (first + timedelta(seconds=number)).isoformat(sep=" "), "card", "phones")
-                        for number in range(self.committed, self.committed + BATCH)
-                    ],
-                )  # fmt: skip
-                connection.commit()
-                self.committed += BATCH
-        self.spent_s = time.monotonic() - began
+async def read_purchases(session: aiohttp.ClientSession, dice: random.Random, ports: list[int]) -> ReadSample:
+    """Request the purchases of a random user."""
+    name = user_id(dice.randrange(USERS))
+    began, took_ms, status, body = await get_from_any(session, ports, f"/v1/users/{name}/purchases")
+    meta = body.get("meta", {})
+    return ReadSample(
+        began, partition_of(name.encode(), PARTITIONS), took_ms, status,
+        meta.get("role"), meta.get("lag_ms"), None if status == 200 else body.get("code", "no answer"),
+    )  # fmt: skip
 
 
 def elastic(bench: Bench, pause_s: float) -> str:
@@ -190,14 +82,12 @@ def elastic(bench: Bench, pause_s: float) -> str:
         shop, steps, samples, wrote, differences, compared = run_steps(bench, server, pause_s)
     for used in (folder, *(FOLDER / "run" / shop.name).glob("*/state")):
         shutil.rmtree(used, ignore_errors=True)
-    store_raw_numbers("elastic", {"steps": steps, "seen": samples})
-    rows = [
-        step_row(name, [sample for sample in samples if begins <= sample.time < ends]) for name, begins, ends in steps
-    ]
+    store_raw_numbers("elastic", {"steps": steps.done, "seen": samples})
+    rows = [step_row(name, during) for name, during in steps.samples(samples)]
     head = ["step", "answers", "failed", "longest failure s", "p50 ms", "p99 ms", "oldest answer s", "answered by"]
     return (
-        f"{wrote}\n\n{table(head, rows)}\n\nCompared at the end: {compared}; {differences} differed.\n\n"
-        f"{HOW.format(orders=f'{ORDERS_PER_S:,}', reads=READS_PER_S, batch=BATCH, users=f'{USERS:,}')}\n\n"
+        f"{wrote}.\n\n{table(head, rows)}\n\nCompared at the end: {compared}; {differences} differed.\n\n"
+        f"{HOW.format(orders=f'{ORDERS.orders_per_s:,}', reads=READS_PER_S, batch=BATCH, users=f'{USERS:,}')}\n\n"
         f"{describe_run()}"
     )
 
@@ -208,37 +98,27 @@ def run_steps(bench: Bench, server: DatabaseServer, pause_s: float) -> tuple:
     shop.env["LATELY_PARTITIONS"] = str(PARTITIONS)
     shop.run("source", "setup")
     fleet = Fleet(shop)
-    steps: list[tuple[str, float, float]] = []
-
-    @contextmanager
-    def step(name: str) -> Iterator[None]:
-        begins = time.monotonic()
-        yield
-        time.sleep(pause_s)
-        steps.append((name, begins, time.monotonic()))
-        bench.log(f"elastic: {name}")
-
+    steps = Steps(pause_s, lambda name: bench.log(f"elastic: {name}"))
     try:
         fleet.start("a")
         with shop.publishing():
-            with Writer(shop) as writer, Reader(fleet) as reader:
-                with step("one worker"):
+            with Writer(shop, ORDERS) as writer, Reader(fleet, READS_PER_S, read_purchases) as reader:
+                with steps.step("one worker"):
                     pass
-                with step("a second joins"):
+                with steps.step("a second joins"):
                     fleet.start("b")
-                with step("a third joins"):
+                with steps.step("a third joins"):
                     fleet.start("c")
-                with step("one is killed (kill -9)"):
+                with steps.step("one is killed (kill -9)"):
                     fleet.kill("b")
-                with step("the others are restarted, one by one"):
+                with steps.step("the others are restarted, one by one"):
                     fleet.restart("a")
                     fleet.restart("c")
             wait_until_caught_up(shop, fleet)
             differences, compared = compare_with_sql(shop, fleet)
     finally:
         fleet.stop()
-    wrote = f"{writer.committed:,} orders in {writer.spent_s:.0f} s ({writer.committed / writer.spent_s:,.0f}/s)."
-    return shop, steps, reader.samples, wrote, differences, compared
+    return shop, steps, reader.samples, str(writer), differences, compared
 
 
 def wait_until_caught_up(shop: BenchShop, fleet: Fleet) -> None:
@@ -305,7 +185,7 @@ def step_row(name: str, samples: list[ReadSample]) -> list[str]:
         name,
         f"{len(samples):,}",
         ", ".join(f"{count} {code}" for code, count in failures.items()) or "0",
-        f"{max(longest_failure(samples, number) for number in range(PARTITIONS)):.2f}",
+        f"{longest_failure_of_partitions(samples):.2f}",
         f"{quantile(times, 0.5):.1f}",
         f"{quantile(times, 0.99):.1f}",
         f"{max(lags, default=0) / 1000:.1f}",
@@ -313,20 +193,8 @@ def step_row(name: str, samples: list[ReadSample]) -> list[str]:
     ]
 
 
-def longest_failure(samples: list[ReadSample], partition: int) -> float:
-    """Return the longest time (s) from a failed response of a partition to its next success.
-
-    Without a later success it ends with the last failed response.
-    """
-    longest, since = 0.0, None
-    for sample in sorted(samples, key=lambda sample: sample.time):
-        if sample.partition != partition:
-            continue
-        if sample.status == 200:
-            longest = max(longest, sample.time - since) if since is not None else longest
-            since = None
-        elif since is None:
-            since = sample.time
-        else:
-            longest = max(longest, sample.time - since)
-    return longest
+def longest_failure_of_partitions(samples: list[ReadSample]) -> float:
+    """Return the longest time (s) in which all responses of a partition failed."""
+    return max(
+        longest_failure(sample for sample in samples if sample.partition == number) for number in range(PARTITIONS)
+    )

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from confluent_kafka.admin import ResourceType
 
-from bench.elastic import Fleet, Writer
+from bench.elastic import ORDERS
+from bench.fleet import Fleet, Writer
 from bench.footprint import alter_configs, read_traffic, topic_bytes
 from bench.measure import Bench
 from bench.report import rounded, table
@@ -58,7 +59,7 @@ def measure_path_cost(bench: Bench, server: MariaDB, seconds: float, rows: int) 
     port = int(bench.kafka.rpartition(":")[2])
     try:
         fleet.start("a")
-        with shop.publishing() as source, Writer(shop) as writer:
+        with shop.publishing() as source, Writer(shop, ORDERS) as writer:
             pids = {"source": source.pid, "worker": fleet.workers["a"].pid}
             pids |= {"broker": bench.broker.pid, "database": server.process.pid}
 

@@ -70,8 +70,11 @@ class Side:
     is_self_timed: bool = False
 
 
-def lately(context: RunContext, by_product: bool, similar: bool = False) -> LocalProcess:
-    """Return a worker of Lately, with or without totals by product and similar products."""
+def lately(context: RunContext, by_product: bool, similar: bool = False, root: Path = ROOT) -> LocalProcess:
+    """Return a worker of Lately, with or without totals by product and similar products.
+
+    `root` is the folder of its code.
+    """
     env = {
         "LATELY_ID": context.group,
         "LATELY_TOPIC_PREFIX": context.data.prefix,
@@ -84,7 +87,7 @@ def lately(context: RunContext, by_product: bool, similar: bool = False) -> Loca
         if has_setting(name):
             env[f"LATELY_{name.upper()}"] = str(int(is_enabled))
     command = [sys.executable, "-m", "faust", "-A", "app", "worker", "-l", "info"]
-    return LocalProcess("lately", command, context.folder, env=env, cwd=ROOT)
+    return LocalProcess("lately", command, context.folder, env=env, cwd=root)
 
 
 def stock_faust(context: RunContext) -> LocalProcess:
