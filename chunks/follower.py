@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode import Service
 
@@ -25,7 +24,7 @@ from chunks.restore import create_changelog_reader
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 1.0
+RETRY_AFTER_S = 2.0
 #: Bytes of a fetch, of a partition and of all: its records are decoded at once, which stops all
 #: requests for some milliseconds.
 FETCH_BYTES, FETCH_MAX_BYTES = 2**18, 2**20
@@ -145,7 +144,7 @@ class ChangelogFollower(Service):
         while not self.should_stop:
             try:
                 await self._read_until_stopped()
-            except (KafkaError, OSError) as exc:
+            except Exception as exc:  # also a record that this version cannot read: the worker goes on without the copy
                 self.log.warning("%s cannot be read (%r); trying again", self._tps[0].topic, exc)
                 await self.sleep(RETRY_AFTER_S)
 
