@@ -21,12 +21,12 @@ from faust.types import TP
 from chunks.records import FETCH_MAX_WAIT_MS, FetchedRecord, RecordRange
 
 
-def tune_consumer(consumer: AIOKafkaConsumer) -> AIOKafkaConsumer:
+def tune_consumer(consumer: AIOKafkaConsumer, max_wait_ms: int = FETCH_MAX_WAIT_MS) -> AIOKafkaConsumer:
     """Set options that Faust does not offer: a short broker wait, and committed records only.
 
-    Returns `consumer`.
+    The broker waits up to `max_wait_ms` for the first record. Returns `consumer`.
     """
-    consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+    consumer._fetch_max_wait_ms = max_wait_ms
     consumer._isolation_level = "read_committed"
     return consumer
 

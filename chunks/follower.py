@@ -17,7 +17,7 @@ from faust.types import TP
 from mode import Service
 
 from chunks.app import ChunkedApp
-from chunks.fetch import fetch_ranges
+from chunks.fetch import fetch_ranges, tune_consumer
 from chunks.keys import BEGINNING_KEY, RESERVED_PREFIX, RESTORING_KEY, position_key
 from chunks.records import CHUNK_RECORDS, RecordRange
 from chunks.restore import create_changelog_reader
@@ -28,6 +28,8 @@ RETRY_AFTER_S = 2.0
 #: Bytes of a fetch, of a partition and of all: its records are decoded at once, which stops all
 #: requests for some milliseconds.
 FETCH_BYTES, FETCH_MAX_BYTES = 2**18, 2**20
+#: All partitions are always fetched together, so a long wait delays no record.
+MAX_WAIT_MS = 500
 
 #: Keys and values, in the order of the changelog; None is the value of a deleted key.
 Rows = Sequence[tuple[bytes, bytes | None]]
@@ -149,7 +151,7 @@ class ChangelogFollower(Service):
                 await self.sleep(RETRY_AFTER_S)
 
     async def _read_until_stopped(self) -> None:
-        reader = create_changelog_reader(self._app, FETCH_BYTES, FETCH_MAX_BYTES)
+        reader = tune_consumer(create_changelog_reader(self._app, FETCH_BYTES, FETCH_MAX_BYTES), MAX_WAIT_MS)
         try:
             await reader.start()
             reader.assign(self._tps)
