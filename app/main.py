@@ -70,8 +70,10 @@ def create_services(app: Lately, sales: SalesCopy) -> None:
     # Faust starts the services of `app.service` after the recovery of the tables. The watchdog also
     # observes the recovery, and requests for data of other processes do not wait for it, so these
     # are dependencies, which start with the app.
-    for dependency in (app.watchdog, app.group_directory, *((app.sales_follower,) if settings.similar else ())):
-        app.add_dependency(dependency)
+    app.add_dependency(app.watchdog)
+    app.add_dependency(app.group_directory)
+    if settings.similar:
+        app.add_dependency(app.sales_follower)
     for service in (app.source_status, app.dead_letter_counts, app.progress, app.list_freshness):
         app.service(service)  # type: ignore[arg-type]  # Faust starts an instance as it is
 

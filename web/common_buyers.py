@@ -36,7 +36,7 @@ MAX_QUERY = MAX_LINE_BYTES - 1_000
 PATH = "/v1/common-buyers"
 
 #: Product -> its neighbours, or the reason why no worker could be asked for them.
-Found = dict[str, CommonBuyers | NotServed]
+NeighbourResults = dict[str, CommonBuyers | NotServed]
 
 
 class CommonBuyersReader:
@@ -46,7 +46,7 @@ class CommonBuyersReader:
         self._partitions, self._forward_s = settings.partitions, settings.forward_ms / 1000
         self._ownership, self._router, self._similar = ownership, router, similar
 
-    async def read(self, request: Request, product_names: Iterable[str]) -> Found:
+    async def read(self, request: Request, product_names: Iterable[str]) -> NeighbourResults:
         """Return the neighbours of products, or the reason why no worker serves a product now.
 
         1. Read the tables of this worker, and request the other products from their owners. 2. Read
@@ -56,19 +56,19 @@ class CommonBuyersReader:
         names = list(dict.fromkeys(product_names))
         owners = _group(names, self._find_owner)
         requests = (self._request(request, address, group) for address, group in owners.items())
-        found = _merge(await asyncio.gather(self._read_owned(names), *requests))
+        results = _merge(await asyncio.gather(self._read_owned(names), *requests))
         # 2.
-        copies = await self._read_copies(_missing(names, found))
-        standbys = _group(_missing(names, copies | found), self._find_standbys)
+        copies = await self._read_copies(_missing(names, results))
+        standbys = _group(_missing(names, copies | results), self._find_standbys)
         requests = (self._request(request, address, group) for address, group in standbys.items())
         others = _merge(map(_served, await asyncio.gather(*requests)))
         away = {name: not_served("owner-away") for name in names}
-        return away | found | copies | others
+        return away | results | copies | others
 
-    async def read_here(self, product_names: list[str]) -> Found:
+    async def read_here(self, product_names: list[str]) -> NeighbourResults:
         """Return the neighbours of products from the tables and complete copies of this worker."""
-        found = await self._read_owned(product_names)
-        return found | await self._read_copies(_missing(product_names, found))
+        results = await self._read_owned(product_names)
+        return results | await self._read_copies(_missing(product_names, results))
 
     def _partition(self, name: str) -> int:
         return partition_of(name.encode(), self._partitions)
@@ -83,22 +83,22 @@ class CommonBuyersReader:
     def _find_standbys(self, name: str) -> list[str]:
         return self._ownership.find_standbys("similar", self._partition(name))
 
-    async def _read_owned(self, names: list[str]) -> Found:
-        found: Found = {}
+    async def _read_owned(self, names: list[str]) -> NeighbourResults:
+        results: NeighbourResults = {}
         for name in names:
             if self._is_owned(name):
-                found[name] = not_served("recovering")
+                results[name] = not_served("recovering")
                 if self._ownership.is_ready():
                     self._ownership.check_frozen()
                     with suppress(ClosedPartition):
-                        found[name] = await self._read(name, "active", self._is_owned)
-        return found
+                        results[name] = await self._read(name, "active", self._is_owned)
+        return results
 
-    async def _read_copies(self, names: list[str]) -> Found:
+    async def _read_copies(self, names: list[str]) -> NeighbourResults:
         """Return the neighbours from complete copies here; all copies that lag are waited for at once."""
         return _merge(await asyncio.gather(*map(self._read_copy, names)))
 
-    async def _read_copy(self, name: str) -> Found:
+    async def _read_copy(self, name: str) -> NeighbourResults:
         if await self._ownership.is_caught_up("similar", self._partition(name), self._forward_s):
             with suppress(ClosedPartition):
                 return {name: await self._read(name, "standby", lambda _name: True)}
@@ -122,7 +122,7 @@ class CommonBuyersReader:
             after = pairs[-1][0]
             await asyncio.sleep(0)
 
-    async def _request(self, request: Request, address: str, names: list[str]) -> Found:
+    async def _request(self, request: Request, address: str, names: list[str]) -> NeighbourResults:
         """Request neighbours from another worker, in several requests if the path would be too long."""
         parts: list[dict[str, str]] = []
         for name in names:
@@ -132,7 +132,7 @@ class CommonBuyersReader:
             parts[-1][name] = pair
         return _merge(await asyncio.gather(*(self._request_part(request, URL(address), part) for part in parts)))
 
-    async def _request_part(self, request: Request, address: URL, pairs: dict[str, str]) -> Found:
+    async def _request_part(self, request: Request, address: URL, pairs: dict[str, str]) -> NeighbourResults:
         try:
             response = await self._router.fetch(request, address, path=f"{PATH}?{'&'.join(pairs.values())}")
             if response.status != HTTPStatus.OK:
@@ -140,9 +140,9 @@ class CommonBuyersReader:
             content = decode_content(response.body, CommonBuyersOfProducts)
         except NotServed as problem:
             return dict.fromkeys(pairs, problem)
-        found = {product.product_name: product for product in content.products}
+        results = {product.product_name: product for product in content.products}
         reasons = {name: not_served("recovering" if name in content.recovering else "owner-away") for name in pairs}
-        return {name: found.get(name) or reason for name, reason in reasons.items()}
+        return {name: results.get(name) or reason for name, reason in reasons.items()}
 
 
 def _group(names: Iterable[str], find_addresses: Callable[[str], list[str]]) -> dict[str, list[str]]:
@@ -153,13 +153,13 @@ def _group(names: Iterable[str], find_addresses: Callable[[str], list[str]]) -> 
     return groups
 
 
-def _merge(parts: Iterable[Found]) -> Found:
+def _merge(parts: Iterable[NeighbourResults]) -> NeighbourResults:
     return {name: product for part in parts for name, product in part.items()}
 
 
-def _served(found: Found) -> Found:
-    return {name: product for name, product in found.items() if isinstance(product, CommonBuyers)}
+def _served(results: NeighbourResults) -> NeighbourResults:
+    return {name: product for name, product in results.items() if isinstance(product, CommonBuyers)}
 
 
-def _missing(names: Iterable[str], found: Found) -> list[str]:
-    return [name for name in names if not isinstance(found.get(name), CommonBuyers)]
+def _missing(names: Iterable[str], results: NeighbourResults) -> list[str]:
+    return [name for name in names if not isinstance(results.get(name), CommonBuyers)]

@@ -124,6 +124,5 @@ async def _recommend(
     if not context.settings.similar or not context.is_sales_complete():
         return None, None
     products = await context.recommender.recommend(request, answer.read_product_names(), limit)
-    if answer.meta.role != "active":
-        products = products._replace(role=answer.meta.role)
+    products = products.with_purchases_from(answer.meta.role)
     return products.rows, build_meta(context, limit, products)

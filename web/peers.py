@@ -42,8 +42,8 @@ async def get_common_buyers(context: WebContext, request: Request) -> CommonBuye
     parameters.require_known(request, "product_name")
     names = read_query_product_names(request, "product_name", MAX_PRODUCTS)
     reader = context.common_buyers
-    found = await reader.read_here(names) if is_for_owner(request) else await reader.read(request, names)
-    products = [found.get(name) for name in names]
+    results = await reader.read_here(names) if is_for_owner(request) else await reader.read(request, names)
+    products = [results.get(name) for name in names]
     recovering = [
         name
         for name, product in zip(names, products, strict=True)

@@ -39,6 +39,10 @@ class ProductList(NamedTuple):
     role: Role = "active"
     problem: NotServed | None = None
 
+    def with_purchases_from(self, role: Role) -> ProductList:
+        """Return the list with the role of the user's purchases, if these were not read from the owner."""
+        return self if role == "active" else self._replace(role=role)
+
 
 class Recommender:
     """Builds the lists of products."""
@@ -68,21 +72,21 @@ class Recommender:
         then of all categories.
         """
         product = self._sales.get(product_name)
-        found = await self._common_buyers.read(request, [product_name])
-        scores = self._score(product, found[product_name])
+        results = await self._common_buyers.read(request, [product_name])
+        scores = self._score(product, results[product_name])
         bestsellers = await self._bestsellers.read() if fallback else None
         left_out = {product_name, *excluded}
         if complementary and product is not None and product.category is not None:
             popular = [name for name, _ in bestsellers.by_window[LONGEST_WINDOW]] if bestsellers else []
             left_out |= {name for name in (*scores, *popular) if self._category(name) == product.category}
         rows = [
-            _also_bought(name, scores[name], product_name, found[product_name])
+            _also_bought(name, scores[name], product_name, results[product_name])
             for name in _best(scores, limit, left_out)
         ]
         if bestsellers is not None:
             categories = [] if complementary or product is None else [product.category]
             rows = _fill_up(rows, limit, categories, left_out, bestsellers)
-        return ProductList(rows, *_origin(found.values()))
+        return ProductList(rows, *_origin(results.values()))
 
     async def recommend(
         self, request: Request, purchased: list[str], limit: int, *, exclude_purchased: bool = True
@@ -95,44 +99,44 @@ class Recommender:
         """
         excluded = set(purchased) if exclude_purchased else set()
         seeds = {name: row for name in purchased[:MAX_SEEDS] if (row := self._sales.get(name)) is not None}
-        found = await self._common_buyers.read(request, seeds) if seeds else {}
+        results = await self._common_buyers.read(request, seeds) if seeds else {}
         by_seed: dict[str, dict[str, int]] = {}
         scores: dict[str, int] = {}
         get = scores.get
         for seed, row in seeds.items():
-            by_seed[seed] = self._score(row, found[seed])
+            by_seed[seed] = self._score(row, results[seed])
             for name, score in by_seed[seed].items():
                 scores[name] = get(name, 0) + score
             await asyncio.sleep(0)  # a product with many neighbours takes milliseconds
         rows = [
-            _also_bought(name, scores[name], seed, found[seed])
+            _also_bought(name, scores[name], seed, results[seed])
             for name in _best(scores, limit, excluded)
             for seed in [max(by_seed, key=lambda seed: by_seed[seed].get(name, -1))]
         ]
         categories = [row.category for row in seeds.values()]
         rows = _fill_up(rows, limit, categories, excluded, await self._bestsellers.read())
-        return ProductList(rows, *_origin(found.values()))
+        return ProductList(rows, *_origin(results.values()))
 
     async def popular_products(self, window: Window, limit: int, excluded: Collection[str] = ()) -> ProductList:
         """Return up to `limit` products with the most buyers in a window."""
         return ProductList(_popular(window, limit, excluded, await self._bestsellers.read()))
 
-    def _score(self, product: ProductRow | None, found: CommonBuyers | NotServed) -> dict[str, int]:
+    def _score(self, product: ProductRow | None, result: CommonBuyers | NotServed) -> dict[str, int]:
         """Return the neighbours of a product with their similarity, in SCORE_UNIT."""
-        if isinstance(found, NotServed):
+        if isinstance(result, NotServed):
             return {}
-        buyers = self._sales.count_buyers(found.neighbours)
-        return score_neighbours(found.neighbours, buyers, 0 if product is None else product.buyers)
+        buyers = self._sales.count_buyers(result.neighbours)
+        return score_neighbours(result.neighbours, buyers, 0 if product is None else product.buyers)
 
     def _category(self, product_name: str) -> str | None:
         row = self._sales.get(product_name)
         return None if row is None else row.category
 
 
-def _origin(found: Collection[CommonBuyers | NotServed]) -> tuple[Role, NotServed | None]:
+def _origin(results: Collection[CommonBuyers | NotServed]) -> tuple[Role, NotServed | None]:
     """Return the role of a list of products, and the reason if neighbours are missing."""
-    problem = next((product for product in found if isinstance(product, NotServed)), None)
-    are_active = all(isinstance(product, NotServed) or product.role == "active" for product in found)
+    problem = next((product for product in results if isinstance(product, NotServed)), None)
+    are_active = all(isinstance(product, NotServed) or product.role == "active" for product in results)
     return "active" if are_active else "standby", problem
 
 
@@ -173,7 +177,7 @@ def _best(scores: dict[str, int], limit: int, excluded: set[str]) -> list[str]:
     return nsmallest(limit, names, key=lambda name: (-scores[name], name))
 
 
-def _also_bought(name: str, score: int, with_: str, found: CommonBuyers | NotServed) -> Suggestion:
-    assert isinstance(found, CommonBuyers), "a product without neighbours has no scores"
-    reason = SuggestionReason("also_bought", with_=with_, also_bought_by=found.neighbours[name])
+def _also_bought(name: str, score: int, with_: str, result: CommonBuyers | NotServed) -> Suggestion:
+    assert isinstance(result, CommonBuyers), "a product without neighbours has no scores"
+    reason = SuggestionReason("also_bought", with_=with_, also_bought_by=result.neighbours[name])
     return Suggestion(name, score / SCORE_UNIT, "co-purchase", reason)

@@ -66,8 +66,12 @@ class ProductGroup(Struct):
     spent: Money
 
 
-class PurchasesMeta(Struct):
-    """The maximum length of the list, its completeness, its age, and the worker that responded."""
+class ListMeta(Struct):
+    """The maximum length of a list, its completeness, its age, and the worker that responded.
+
+    `complete` is false if the list may lack rows, because older orders are still being read or
+    because no worker could be asked for a part of the data.
+    """
 
     limit: Limit
     complete: bool
@@ -76,6 +80,11 @@ class PurchasesMeta(Struct):
     role: Role
     worker: str
     guarantee: Annotated[str, Meta(extra_json_schema={"enum": ["proven", "timed", "none"]})]
+
+
+class PurchasesMeta(ListMeta):
+    """The meta of a list of purchases: also the changes that the source cannot see."""
+
     unseen: tuple[Annotated[str, Meta(extra_json_schema={"enum": ["changed", "removed", "cascade"]})], ...]
     verified_at: Time | None
 
@@ -142,22 +151,6 @@ class Suggestion(Struct):
     score: Annotated[float, Meta(ge=0)]
     source: Literal["co-purchase", "category", "popular"]
     reason: SuggestionReason
-
-
-class ListMeta(Struct):
-    """The maximum length of a list of products, its completeness, its age, and the worker.
-
-    `complete` is false if the list may lack products, because older orders are still being read or
-    because no worker could be asked for a part of the data.
-    """
-
-    limit: Limit
-    complete: bool
-    as_of: Time | None
-    lag_ms: Count | None
-    role: Role
-    worker: str
-    guarantee: Annotated[str, Meta(extra_json_schema={"enum": ["proven", "timed", "none"]})]
 
 
 class CommonBuyers(Struct):

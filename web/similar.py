@@ -100,8 +100,8 @@ async def get_similar_products(context: WebContext, request: Request) -> ViewRes
         )
     else:
         products = await recommender.popular_products(LONGEST_WINDOW, limit, excluded)
-    if purchased is not None and purchased.role != "active":
-        products = products._replace(role=purchased.role)
+    if purchased is not None:
+        products = products.with_purchases_from(purchased.role)
     if products.problem is not None and not products.rows:
         raise products.problem
     return list_response(request, SimilarProducts(name, products.rows, build_meta(context, limit, products)))
@@ -132,8 +132,7 @@ async def get_recommendations(context: WebContext, request: Request) -> ViewResp
     products = await context.recommender.recommend(
         request, purchased.product_names, limit, exclude_purchased=exclude_purchased
     )
-    if purchased.role != "active":
-        products = products._replace(role=purchased.role)
+    products = products.with_purchases_from(purchased.role)
     return list_response(request, Recommendations(user, products.rows, build_meta(context, limit, products)))
 
 

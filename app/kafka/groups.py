@@ -85,6 +85,11 @@ def writer_agent(table: str, source_topic: str, source_topics: Mapping[str, str]
     return next((agent for agent, topic in source_topics.items() if topic == source_topic), None)
 
 
+def app_of_group(group: str) -> str:
+    """Return the name of the app of a group, from the group's name."""
+    return group.split(GROUP_SEPARATOR)[0]
+
+
 def agents_of_group(group: str, source_topics: Mapping[str, str]) -> tuple[str, ...]:
     """Return the agents that the processes of a group run, from the group's name."""
     return tuple(group.split(GROUP_SEPARATOR)[1:]) or default_agents(source_topics)
@@ -96,12 +101,6 @@ def group_name(app_id: str, agents: Sequence[str], source_topics: Mapping[str, s
     The group of the default agents has the name of the app.
     """
     return app_id if tuple(agents) == default_agents(source_topics) else GROUP_SEPARATOR.join([app_id, *agents])
-
-
-def runs_agent(group: str, app_id: str, agent: str) -> bool:
-    """Return whether processes of a consumer group run an agent that runs by default."""
-    group_app, *agents = group.split(GROUP_SEPARATOR)
-    return group_app == app_id and (not agents or agent in agents)
 
 
 async def require_no_rival(
@@ -171,6 +170,11 @@ async def list_groups(admin: AIOKafkaAdminClient) -> list[str]:
     return [name for name, *_ in await _retry_while_loading(partial(admin.list_consumer_groups, brokers))]
 
 
+async def list_app_groups(admin: AIOKafkaAdminClient, settings: Settings) -> list[str]:
+    """Return the names of the groups of this app, in their order. Raises KafkaError."""
+    return sorted(name for name in await list_groups(admin) if app_of_group(name) == settings.group)
+
+
 async def committed_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
     """Return the offsets that one group has committed. Raises KafkaError."""
 
@@ -187,8 +191,7 @@ async def move_back(settings: Settings, positions: Mapping[TopicPartition, int])
     No worker may run. Raises ServerAway.
     """
     async with admin_client(settings) as admin:
-        names = [name for name in await list_groups(admin) if name.split(GROUP_SEPARATOR)[0] == settings.group]
-        for name in names:
+        for name in await list_app_groups(admin, settings):
             committed = await committed_offsets(admin, name)
             higher = {
                 tp: offset for tp, offset in positions.items() if tp in committed and committed[tp].offset > offset
@@ -218,7 +221,7 @@ async def describe_app_groups(
     admin: AIOKafkaAdminClient, settings: Settings, except_for: str | None = None
 ) -> dict[str, GroupDescription]:
     """Describe each group of this app but `except_for`. Raises KafkaError."""
-    names = sorted(name for name in await list_groups(admin) if name.split(GROUP_SEPARATOR)[0] == settings.group)
+    names = await list_app_groups(admin, settings)
     return {name: await _describe_group(admin, name) for name in names if name != except_for}
 
 

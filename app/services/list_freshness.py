@@ -181,10 +181,10 @@ class ListFreshness(Service):
         is_complete = set().union(*self._groups.values()) == set(self._sources)
         if is_complete and time.monotonic() < self._groups_read_at + GROUPS_EVERY_S:
             return
-        names = sorted(await groups.list_groups(admin))
-        app_id = self._settings.group
-        agents = {name: [agent for agent in self._sources if groups.runs_agent(name, app_id, agent)] for name in names}
-        self._groups = {name: run for name, run in agents.items() if run}
+        names = await groups.list_app_groups(admin, self._settings)
+        running = {name: groups.agents_of_group(name, self._sources) for name in names}
+        agents = {name: [agent for agent in self._sources if agent in running[name]] for name in names}
+        self._groups = {name: readers for name, readers in agents.items() if readers}
         self._groups_read_at = time.monotonic()
 
     async def _read_committed(self, admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:

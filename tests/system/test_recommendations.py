@@ -71,10 +71,7 @@ def test_one_two_three_and_five_workers_answer_all_routes_equally(stack: Stack, 
     eventually(lambda: assert_co_purchases_equal_sql(stack, workers[0]), within=60)
     alone = read_lists(workers[0])
     for count in (2, 3, 5):
-        while len(workers) < count:
-            workers.append(stack.worker(f"worker-{len(workers)}").start())
-        for worker in workers:
-            worker.wait_ready()
+        workers.extend(start_workers(stack, len(workers), count))
         eventually(lambda: assert_equal_lists(workers), within=60)
         assert_co_purchases_equal_sql(stack, workers[-1])
     assert_unchanged(workers[-1], alone)
@@ -89,9 +86,7 @@ def test_no_list_fails_for_long_while_a_worker_dies_joins_and_restarts(stack: St
     stack.setup()
     stack.source()
     place_random_orders(stack, random.Random(11))
-    workers = [stack.worker(f"worker-{number}").start() for number in range(3)]
-    for worker in workers:
-        worker.wait_ready()
+    workers = start_workers(stack, 0, 3)
     eventually(stack.outbox_is_empty, within=60)
     eventually(lambda: assert_equal_lists(workers), within=60)
     survivors = workers[:2]
@@ -124,9 +119,7 @@ def test_three_workers_with_64_partitions_answer_all_routes_equally(stack: Stack
     stack.env["LATELY_PARTITIONS"] = "64"
     first = start_random_shop(stack)
     alone = read_lists(first)
-    workers = [first, *(stack.worker(f"worker-{number}").start() for number in (1, 2))]
-    for worker in workers:
-        worker.wait_ready()
+    workers = [first, *start_workers(stack, 1, 3)]
     eventually(lambda: assert_equal_lists(workers), within=120)
     assert_unchanged(workers[-1], alone)
 
@@ -163,6 +156,30 @@ def start_random_shop(stack: Stack) -> Worker:
     return worker
 
 
+def start_workers(stack: Stack, first: int, end: int) -> list[Worker]:
+    """The workers with the numbers from `first` to before `end`, which start at once."""
+    workers = [stack.worker(f"worker-{number}").start() for number in range(first, end)]
+    return [worker.wait_ready() for worker in workers]
+
+
+def start_pair(stack: Stack) -> list[Worker]:
+    """Two workers of a shop with random orders."""
+    workers = [start_random_shop(stack), *start_workers(stack, 1, 2)]
+    eventually(lambda: assert_equal_lists(workers), within=60)
+    return workers
+
+
+def restart(worker: Worker) -> None:
+    worker.stop()
+    worker.start().wait_ready()
+
+
+def assert_new_purchases_are_counted(stack: Stack, workers: list[Worker]) -> None:
+    buy(stack, ("new user", PRODUCTS[0]), ("new user", PRODUCTS[1]))
+    for worker in workers:
+        eventually(lambda worker=worker: assert_co_purchases_equal_sql(stack, worker), within=60)
+
+
 def assert_unchanged(worker: Worker, expected: dict[str, list[dict]]) -> None:
     """The lists are those of before, but for what is popular, which depends on the hour."""
     for route, rows in read_lists(worker).items():
@@ -197,53 +214,38 @@ def errors(worker: Worker) -> list[str]:
 
 @pytest.mark.cost(40)
 def test_an_upgrade_builds_product_sales_and_reports_no_error(stack: Stack):
-    first = start_random_shop(stack)
-    second = stack.worker("worker-1").start().wait_ready()
-    workers = [first, second]
-    eventually(lambda: assert_equal_lists(workers), within=60)
-    alone = read_lists(first)
+    workers = start_pair(stack)
+    alone = read_lists(workers[0])
     for worker in workers:
         worker.stop()
     delete_product_sales(stack)
     for worker in workers:
         delete_product_sales_on_disk(worker)
-    workers = [stack.worker(f"worker-{number}").start() for number in range(2)]
-    for worker in workers:
-        worker.wait_ready()
+    workers = start_workers(stack, 0, 2)
     eventually(lambda: assert_equal_lists(workers), within=60)
     for worker in workers:
         assert_unchanged(worker, alone)
         assert errors(worker) == []
-    buy(stack, ("new user", PRODUCTS[0]), ("new user", PRODUCTS[1]))
-    for worker in workers:
-        eventually(lambda worker=worker: assert_co_purchases_equal_sql(stack, worker), within=60)
+    assert_new_purchases_are_counted(stack, workers)
 
 
 @pytest.mark.cost(60)
 def test_a_changelog_that_is_lost_while_workers_run_is_built_again_and_read_by_all(stack: Stack):
-    first = start_random_shop(stack)
-    second = stack.worker("worker-1").start().wait_ready()
-    workers = [first, second]
-    eventually(lambda: assert_equal_lists(workers), within=60)
+    workers = first, second = start_pair(stack)
     alone = read_lists(first)
     # The copy of a restarted worker was complete at the end of a longer changelog.
-    first.stop()
-    first.start().wait_ready()
+    restart(first)
     eventually(lambda: assert_equal_lists(workers), within=60)
     delete_product_sales(stack)
-    second.stop()
-    second.start().wait_ready()
+    restart(second)
     eventually(lambda: assert_equal_lists([second]), within=60)
     # The other one still runs, and owns partitions that are written anew only when their owner changes.
     eventually(lambda: assert_equal_lists(workers), within=60)
-    first.stop()
-    first.start().wait_ready()
+    restart(first)
     eventually(lambda: assert_equal_lists(workers), within=60)
     for worker in workers:
         assert_unchanged(worker, alone)
-    buy(stack, ("new user", PRODUCTS[0]), ("new user", PRODUCTS[1]))
-    for worker in workers:
-        eventually(lambda worker=worker: assert_co_purchases_equal_sql(stack, worker), within=60)
+    assert_new_purchases_are_counted(stack, workers)
 
 
 @pytest.mark.cost(40)
@@ -267,9 +269,7 @@ def test_after_a_period_with_an_earlier_version_product_sales_is_built_again(sta
         producer.produce(stack.topic(changelog), value, key, partition)
     assert producer.flush(30) == 0
 
-    workers = [stack.worker(f"worker-{number}").start() for number in range(2)]
-    for worker in workers:
-        worker.wait_ready()
+    workers = start_workers(stack, 0, 2)
     eventually(lambda: assert_equal_lists(workers), within=60)
     for worker in workers:
         assert_unchanged(worker, expected)
