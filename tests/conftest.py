@@ -20,7 +20,7 @@ from local.kafka import start_kafka
 from tests.kit import shared
 from tests.kit.python_process import close_template
 from tests.kit.scheduler import UnitScheduling, arrange
-from tests.kit.stack import ROOT, Servers, Stack, remove_settings
+from tests.kit.stack import PARTITIONS, ROOT, Servers, Stack, remove_settings
 
 #: The variables of whoever runs the tests: servers of their own, for example.
 SETTINGS = {name: os.environ[name] for name in os.environ if name.startswith("LATELY_")}
@@ -146,9 +146,16 @@ def privileges_servers(database_product: str, run_folder: Path, request: pytest.
 
 
 @pytest.fixture
-def watermark_stack(watermark_servers: Servers, tmp_path: Path) -> Iterator[Stack]:
+def partitions(request: pytest.FixtureRequest) -> int:
+    """How many partitions the topics of a test's stack have: the mark `partitions`, or the default of a stack."""
+    mark = request.node.get_closest_marker("partitions")
+    return PARTITIONS if mark is None else mark.args[0]
+
+
+@pytest.fixture
+def watermark_stack(watermark_servers: Servers, tmp_path: Path, partitions: int) -> Iterator[Stack]:
     """A stack of its own for one test of the group `watermark`."""
-    with Stack(watermark_servers, tmp_path) as stack:
+    with Stack(watermark_servers, tmp_path, partitions=partitions) as stack:
         yield stack
 
 
@@ -161,9 +168,9 @@ def own_database(database_artifacts: Artifacts, kafka: str, tmp_path: Path) -> I
 
 
 @pytest.fixture
-def stack(servers: Servers, tmp_path: Path) -> Iterator[Stack]:
+def stack(servers: Servers, tmp_path: Path, partitions: int) -> Iterator[Stack]:
     """A shop of its own for one test."""
-    with Stack(servers, tmp_path) as stack:
+    with Stack(servers, tmp_path, partitions=partitions) as stack:
         yield stack
 
 

@@ -57,7 +57,7 @@ class Rig:
     def _start(self) -> None:
         self.broker, self.kafka_wire = wired_broker(self._artifacts, self._folder / "broker", self._exits)
         servers = Servers(self.broker.address, **self._database)
-        self.stack = self._exits.enter_context(Stack(servers, self._folder))
+        self.stack = self._exits.enter_context(Stack(servers, self._folder, partitions=4))
         self.mysql_wire = self._exits.enter_context(Wire(servers.port))
         self.stack.env["LATELY_SESSION_TIMEOUT_S"] = str(SESSION_S)
         self.stack.env["LATELY_MYSQL_PORT"] = str(self.mysql_wire.port)

@@ -34,6 +34,8 @@ from tests.kit.python_process import PythonProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
+#: Of each topic of a stack, half of the default: each one costs the broker and the workers time.
+PARTITIONS = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Worker(HttpClient):
 class Stack:
     """One shop's database, its topics, and the processes a test starts; processes and database end with the test."""
 
-    def __init__(self, servers: Servers, folder: Path, name: str | None = None) -> None:
+    def __init__(self, servers: Servers, folder: Path, name: str | None = None, partitions: int = PARTITIONS) -> None:
         """A new stack, or (with `name`) one that another process of the same run has entered."""
         self.servers = servers
         self.folder = folder
@@ -96,6 +98,7 @@ class Stack:
             "LATELY_MYSQL_PASSWORD": servers.password,
             "LATELY_MYSQL_DATABASE": self.name,
             "LATELY_DATA_DIR": str(folder / "tables"),
+            "LATELY_PARTITIONS": str(partitions),
             "LATELY_SESSION_TIMEOUT_S": "6",
             # What a test sees is what the tables say.
             "LATELY_FALLBACK_PER_S": "0",
@@ -111,6 +114,11 @@ class Stack:
         self._delete_topics()
         self.execute(f"DROP DATABASE `{self.name}`", database=None)
         self.execute(f"DROP DATABASE IF EXISTS `{self.name}_lately`", database=None)
+
+    @property
+    def partitions(self) -> int:
+        """The number of partitions of each topic."""
+        return int(self.env["LATELY_PARTITIONS"])
 
     def _delete_topics(self) -> None:
         """Delete the topics: each of some thousand partitions makes all requests of the broker slower.

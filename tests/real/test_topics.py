@@ -38,7 +38,7 @@ def test_missing_topics_are_created_and_doing_it_again_changes_nothing(settings:
         asyncio.run(ensure_topics(settings))
     found = admin.list_topics(timeout=10).topics
     for topic in Topics(settings).all:
-        assert len(found[topic.name].partitions) == (topic.partitions or 4)
+        assert len(found[topic.name].partitions) == (topic.partitions or settings.partitions)
         resource = ConfigResource("topic", topic.name)
         config = admin.describe_configs([resource])[resource].result()
         assert {name: config[name].value for name in topic.config} == topic.config
@@ -49,7 +49,7 @@ def test_the_offsets_of_new_topics_can_be_read_at_once(settings: Settings, caplo
         created = replace(settings, topic_prefix=f"{settings.topic_prefix}{prefix}-")
         await ensure_topics(created)
         async with open_consumer(created) as consumer:
-            partitions = partitions_of(Topics(created).orders.name, 4)
+            partitions = partitions_of(Topics(created).orders.name, created.partitions)
             consumer.assign(partitions)
             for partition in partitions:
                 assert await consumer.position(partition) == 0
@@ -99,14 +99,14 @@ def test_two_workers_that_start_at_once_both_find_the_topics(settings: Settings)
 
 def test_a_topic_with_the_wrong_number_of_partitions_is_named(settings: Settings, admin: AdminClient):
     create(admin, f"{settings.topic_prefix}orders", 3, "delete")
-    with pytest.raises(BadTopic, match="orders has 3 partitions, but LATELY_PARTITIONS is 4"):
+    with pytest.raises(BadTopic, match="orders has 3 partitions, but LATELY_PARTITIONS is 2"):
         asyncio.run(ensure_topics(settings))
 
 
 def test_a_changelog_that_would_be_deleted_is_named_with_the_command_that_mends_it(
     settings: Settings, admin: AdminClient
 ):
-    create(admin, f"{settings.id}-by_user-changelog", 4, "delete")
+    create(admin, f"{settings.id}-by_user-changelog", settings.partitions, "delete")
     with pytest.raises(BadTopic, match=r"by_user-changelog has cleanup.policy=delete.*kafka-configs.sh --alter"):
         asyncio.run(ensure_topics(settings))
 

@@ -19,6 +19,8 @@ from tests.kit.orders import CUSTOMERS, place_orders, start_shop
 from tests.kit.stack import ROOT, Stack, Worker
 from tests.kit.streams import open_stream
 
+pytestmark = pytest.mark.partitions(4)
+
 #: The routes that read the tables of each agent.
 USER_ROUTES = (
     "/v1/users/user-1/purchases", "/v1/purchases?user_id=user-1&user_id=user-2", "/v1/users/user-1/home",

@@ -18,10 +18,10 @@ from domain.partitioning import partition_of
 from local.process import LocalProcess
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
-from tests.kit.stack import PYTHON, ROOT, Servers, Stack, Worker
+from tests.kit.stack import PARTITIONS, PYTHON, ROOT, Servers, Stack, Worker
 
 #: The partition of the user ann.
-HOME = partition_of(b"ann", 4)
+HOME = partition_of(b"ann", PARTITIONS)
 
 
 @pytest.fixture

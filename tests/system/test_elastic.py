@@ -23,6 +23,8 @@ from tests.kit.makers import event, wire
 from tests.kit.orders import NOW, buy
 from tests.kit.stack import Stack, Worker
 
+pytestmark = pytest.mark.partitions(4)
+
 #: Somebody who bought long ago, and nothing since.
 REGULAR = "regular"
 

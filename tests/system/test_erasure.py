@@ -35,7 +35,9 @@ def bury(stack: Stack, key: bytes, value: bytes) -> None:
     """A dead letter."""
     producer = Producer({"bootstrap.servers": stack.servers.kafka})
     headers = dead_letters.build_headers(UnreadableEvent("unknown-type", "?"), topic="x", partition=0, offset=7)
-    producer.produce(stack.topic("orders-dead"), value, key, partition=partition_of(b"ann", 4), headers=headers)
+    producer.produce(
+        stack.topic("orders-dead"), value, key, partition=partition_of(b"ann", stack.partitions), headers=headers
+    )
     assert producer.flush(20) == 0
 
 

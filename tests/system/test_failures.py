@@ -20,6 +20,7 @@ from tests.kit.eventually import eventually
 from tests.kit.orders import CUSTOMERS, OPENING, count_published, place_orders, start_shop
 from tests.kit.stack import Stack, Worker
 
+pytestmark = pytest.mark.partitions(4)
 
 @pytest.mark.cost(33)
 def test_workers_that_join_leave_and_die_in_mid_stream_lose_and_double_nothing(stack: Stack):

@@ -26,6 +26,8 @@ from tests.kit.eventually import eventually
 from tests.kit.orders import NOW
 from tests.kit.stack import Stack
 
+pytestmark = pytest.mark.partitions(4)
+
 T = TypeVar("T")
 
 ALL_AGENTS, EACH_AGENT = ("",), ("by_user", "by_product,baskets", "similar")

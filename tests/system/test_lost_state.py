@@ -20,7 +20,9 @@ from tests.kit.stack import Stack, Worker
 
 NOW = datetime(2026, 1, 31, 12)
 USERS = [f"user-{number}" for number in range(40)]
-PARTITIONS = 4
+#: One is made anew, one is being made, and one follows.
+PARTITIONS = 3
+pytestmark = pytest.mark.partitions(PARTITIONS)
 PRODUCTS = 30
 
 
@@ -156,7 +158,7 @@ def test_tables_whose_changelogs_are_lost_are_made_anew_and_exact(stack: Stack):
     half_and_all = {**every("emptied", "by_user"), **every("cut", "similar")}
     lose(half_and_all, lambda: (emptied("by_user", 1.0), emptied("similar", 0.5)))
     # A half without the disk; the worker is killed when it has rebuilt the first partition and a part of the second.
-    expected = {("by_user", "interrupted"): 1, ("by_user", "emptied"): 2}
+    expected = {("by_user", "interrupted"): 1, ("by_user", "emptied"): PARTITIONS - 2}
     lose(expected, lambda: (emptied("by_user", 0.5), stack.wipe(worker), killed_in_the_middle(stack)))
     # The disk is ahead of the changelog, which is the same: its end was lost.
     lose({("by_user", "short"): 1}, lambda: move(worker, "by_user-1.db"))

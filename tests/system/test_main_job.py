@@ -13,6 +13,8 @@ from tests.kit.eventually import eventually
 from tests.kit.orders import MANY_USERS, UNREADABLE_RECORDS, change_or_remove
 from tests.kit.stack import Stack
 
+pytestmark = pytest.mark.partitions(4)
+
 PRODUCTS = [f"Phone {number}" for number in range(15)] + [f"Computer {number}" for number in range(14)] + ["A/C <b>&"]
 START = datetime(2026, 1, 1)
 

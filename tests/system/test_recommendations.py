@@ -25,6 +25,8 @@ from tests.kit.orders import buy
 from tests.kit.stack import ROOT, Stack, Worker
 from tests.kit.streams import open_stream
 
+pytestmark = pytest.mark.partitions(4)
+
 #: One in seven users and all products, with the variants of the routes.
 ROUTES = [
     *(f"/v1/users/{quote(user, safe='')}/recommendations?limit=100" for user in [*USERS[::7], *USERS[-3:], "nobody"]),
@@ -258,7 +260,7 @@ def test_after_a_period_with_an_earlier_version_product_sales_is_built_again(sta
     for record in stack.records(changelog):
         if not record.key().startswith(b"\xff") or record.key() == position:
             older[record.partition(), record.key()] = record.value()
-    assert sum(key == position for _, key in older) == 4
+    assert sum(key == position for _, key in older) == stack.partitions
     # The earlier version writes all other tables.
     buy(stack, *((f"later {number}", product) for number in range(6) for product in PRODUCTS[number:]))
     stack.execute("DELETE FROM orders WHERE product_name = %s", (PRODUCTS[3],))
@@ -278,7 +280,7 @@ def test_after_a_period_with_an_earlier_version_product_sales_is_built_again(sta
         assert_co_purchases_equal_sql(stack, worker)
         assert errors(worker) == []
     logs = "".join(worker.process.tail(10_000) for worker in workers)
-    for partition in range(4):
+    for partition in range(stack.partitions):
         assert f"product_sales[{partition}] is built from another table" in logs
 
 

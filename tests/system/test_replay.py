@@ -14,10 +14,9 @@ from app.topics import TABLES
 from domain import purchases
 from domain.partitioning import partition_of
 from tests.kit.eventually import eventually
-from tests.kit.stack import Stack, Worker
+from tests.kit.stack import PARTITIONS, Stack, Worker
 
 USERS = [f"user-{number}" for number in range(30)]
-PARTITIONS = 4
 
 
 def rows(first: int, count: int) -> list[tuple]:

@@ -28,6 +28,8 @@ from tests.kit.eventually import eventually
 from tests.kit.orders import NOW, UNREADABLE_RECORDS, buy, count_published
 from tests.kit.stack import Stack, Worker
 
+pytestmark = pytest.mark.partitions(4)
+
 #: So many rows that copying them takes some transactions.
 ROWS = 8_000
 NEW = {"LATELY_GENERATION": "2", "LATELY_PARTITIONS": "6"}

@@ -22,6 +22,8 @@ from tests.kit.eventually import eventually
 from tests.kit.orders import NOW, buy, cancel
 from tests.kit.stack import Stack, Worker
 
+pytestmark = pytest.mark.partitions(4)
+
 
 def tables(stack: Stack, *words: str, code: int = 0) -> list[dict]:
     """What `lately tables … --json` says."""

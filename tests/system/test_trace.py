@@ -87,7 +87,7 @@ def test_the_life_of_an_order_is_told_without_a_search_and_is_what_the_topics_sa
 
 def check_stages(shop: Stack, worker: Worker, said: dict) -> None:
     """Each stage is the record that another client finds there."""
-    home = partition_of(b"ann", 4)
+    home = partition_of(b"ann", shop.partitions)
     orders = {(one.partition(), one.offset()): one for one in shop.records("orders")}
     changelog = {(one.partition(), one.offset()): one for one in shop.records("by_user-changelog")}
     assert [one["product_name"] for one in said["purchases"]] == ["Phone", "Case"]

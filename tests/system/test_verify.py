@@ -227,11 +227,11 @@ def test_a_server_that_is_away_is_no_difference(stack: Stack, worker: Worker):
 @pytest.mark.one_database("it reads a table of the worker only")
 def test_a_partition_of_a_table_is_shown_as_it_is_committed(stack: Stack, worker: Worker):
     begin(stack, worker, *rows(3))
-    number = partition_of(b"user-1", 4)
+    number = partition_of(b"user-1", stack.partitions)
     answer = worker.get(f"/v1/tables/by_user/{number}?key={b'user-1'.hex()}")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/msgpack")
     assert b"o00001" in answer.body
-    assert worker.get("/v1/tables/by_user/4").json["code"] == "invalid-parameter"
+    assert worker.get(f"/v1/tables/by_user/{stack.partitions}").json["code"] == "invalid-parameter"
     assert worker.get("/v1/tables/by_user/0?key=xyz").json["code"] == "invalid-parameter"
     assert worker.get("/v1/tables/nothing/0").json["code"] == "not-found"
 
@@ -241,7 +241,7 @@ def test_a_transaction_marker_at_the_end_of_orders_holds_up_neither_freshness_no
     source = begin(stack, worker, *rows(3))
     source.stop()
     one = json.dumps(stack.events()[0]).encode()
-    for number in range(4):
+    for number in range(stack.partitions):
         producer = Producer({"bootstrap.servers": stack.servers.kafka, "transactional.id": f"{stack.name}-{number}"})
         producer.init_transactions(20)
         producer.begin_transaction()
