@@ -15,6 +15,7 @@ def test_a_worker_killed_again_and_again_with_and_without_its_disk_ends_up_exact
     verify(run)
 
 
+@pytest.mark.slow
 @pytest.mark.cost(40)
 def test_two_workers_that_start_at_once_over_a_backlog_end_up_exact_though_one_dies(shared: Run):
     scenarios.two_at_once(shared, Random(3))

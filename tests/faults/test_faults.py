@@ -35,7 +35,7 @@ def statuses(worker: Worker) -> dict[str, int]:
 # -- the broker
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=long)])
+@pytest.mark.parametrize("seconds", [pytest.param(2, marks=pytest.mark.slow), pytest.param(30, marks=long)])
 def test_a_frozen_broker_holds_everything_up_and_nothing_is_lost(rig: Rig, seconds: int):
     with rig.shop.trading():
         with frozen(rig.broker.process.pid):

@@ -120,6 +120,7 @@ def test_agents_move_to_processes_of_their_own_and_back_and_nothing_is_lost_or_c
     assert whole.events() == 60
 
 
+@pytest.mark.slow
 @pytest.mark.cost(30)
 def test_a_group_whose_only_worker_was_killed_is_away_then_elsewhere_and_answers_again_after_its_return(stack: Stack):
     stack.env["LATELY_SIMILAR"] = "0"

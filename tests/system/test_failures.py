@@ -22,6 +22,8 @@ from tests.kit.stack import Stack, Worker
 
 pytestmark = pytest.mark.partitions(4)
 
+
+@pytest.mark.slow
 @pytest.mark.cost(33)
 def test_workers_that_join_leave_and_die_in_mid_stream_lose_and_double_nothing(stack: Stack):
     first = start_shop(stack)

@@ -142,7 +142,10 @@ def following(stack: Stack, orders: Orders) -> Iterator[tuple[Copy, Loop]]:
 
 
 @pytest.mark.cost(40)
-@pytest.mark.parametrize("agents", [ALL_AGENTS, EACH_AGENT], ids=["one group", "three groups"])
+@pytest.mark.parametrize(
+    "agents",
+    [pytest.param(ALL_AGENTS, id="one group"), pytest.param(EACH_AGENT, id="three groups", marks=pytest.mark.slow)],
+)
 def test_lists_contain_every_order_until_the_proven_time_which_follows_the_orders(stack: Stack, agents):
     stack.create_orders()
     stack.setup()

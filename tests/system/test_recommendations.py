@@ -82,6 +82,7 @@ def test_one_two_three_and_five_workers_answer_all_routes_equally(stack: Stack, 
     assert None not in as_of
 
 
+@pytest.mark.slow
 @pytest.mark.cost(40)
 def test_no_list_fails_for_long_while_a_worker_dies_joins_and_restarts(stack: Stack):
     stack.env |= {"LATELY_FALLBACK_PER_S": "200", "LATELY_STANDBY_REPLICAS": "1"}
@@ -215,6 +216,7 @@ def errors(worker: Worker) -> list[str]:
     return [line for line in worker.process.tail(10_000).splitlines() if re.search(r"ERROR|CRITICAL|Traceback", line)]
 
 
+@pytest.mark.slow
 @pytest.mark.cost(40)
 def test_an_upgrade_builds_product_sales_and_reports_no_error(stack: Stack):
     workers = start_pair(stack)
@@ -232,6 +234,7 @@ def test_an_upgrade_builds_product_sales_and_reports_no_error(stack: Stack):
     assert_new_purchases_are_counted(stack, workers)
 
 
+@pytest.mark.slow
 @pytest.mark.cost(90)
 def test_a_changelog_that_is_lost_while_workers_run_is_built_again_and_read_by_all(stack: Stack):
     workers = first, second = start_pair(stack)
@@ -252,6 +255,7 @@ def test_a_changelog_that_is_lost_while_workers_run_is_built_again_and_read_by_a
     assert_new_purchases_are_counted(stack, workers)
 
 
+@pytest.mark.slow
 @pytest.mark.cost(40)
 def test_after_a_period_with_an_earlier_version_product_sales_is_built_again(stack: Stack):
     worker = start_random_shop(stack)

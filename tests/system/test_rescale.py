@@ -133,6 +133,7 @@ def settings(stack: Stack, **env: str) -> Settings:
     return Settings.from_env({**stack.env, **env})
 
 
+@pytest.mark.slow
 @pytest.mark.cost(100)
 def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_doubled(stack: Stack):
     stack.create_orders()

@@ -291,11 +291,11 @@ def test_changes_moves_and_removals_show_in_the_view(stack: Stack):
     assert sorted(moved) == [("order.placed", "ann"), ("order.placed", "bob"), ("order.removed", "ann")]
 
 
+@pytest.mark.slow
 @pytest.mark.one_database("Kafka is away, not the database")
-@pytest.mark.cost(20)
-@pytest.mark.parametrize("seconds", [3, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.cost(35)
 def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arrives_in_order(
-    artifacts: Artifacts, database: dict, tmp_path: Path, seconds: float
+    artifacts: Artifacts, database: dict, tmp_path: Path
 ):
     with start_kafka(artifacts, tmp_path / "own") as kafka:
         with Stack(Servers(kafka.address, **database), tmp_path) as stack:
@@ -308,7 +308,7 @@ def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arr
             for number in range(100, 3_000, 100):
                 stack.insert(*map(order, range(number, number + 100)))
                 stack.execute("UPDATE orders SET price = price + 1 WHERE order_id >= %s", (f"o{number:05}",))
-            assert outlives(source, seconds), source.tail()
+            assert outlives(source, 12), source.tail()
             assert resident(source) - before < 50 * MIB
             (waiting,) = stack.select(f"SELECT COUNT(*) FROM {stack.outbox()}")
             assert waiting[0] == 2 * 2_900
@@ -320,6 +320,7 @@ def test_while_kafka_is_away_the_memory_stays_flat_and_afterwards_everything_arr
             assert source.is_running
 
 
+@pytest.mark.slow
 @pytest.mark.one_database("the limited file and its error 1114 belong to InnoDB, which both servers contain")
 @pytest.mark.cost(23)
 def test_a_full_disk_under_the_outbox_refuses_orders_but_loses_none(
