@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 
 import msgspec
@@ -23,6 +24,16 @@ class EventShop:
         self._server = server
         self._lines: dict[tuple[str | int, str], OrderLine] = {}
         self._versions = itertools.count(1)
+        #: The events that are published at the end of `at_once`.
+        self._collected: list[Event] | None = None
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Publish all events of the block together: a worker needs fewer steps for them."""
+        self._collected = []
+        yield
+        events, self._collected = self._collected, None
+        self._server.publish(*events)
 
     def insert(self, *rows: tuple[str, str, str, str, datetime, str | None], category: str | None = None) -> None:
         """Place order lines (order id, product, user, price, ordered at in UTC, payment method)."""
@@ -32,7 +43,7 @@ class EventShop:
             version = next(self._versions)
             line = OrderLine(user_id, order_id, product_name, price, time, version, payment_method, category)
             events.append(self._save(line))
-        self._server.publish(*events)
+        self._publish(events)
 
     def buy(self, *purchases: tuple[str, str], category: str | None = None, at: datetime = NOW) -> None:
         """Each user buys a product for 1.00."""
@@ -60,7 +71,7 @@ class EventShop:
             if changed.user_id != line.user_id:
                 events.append(event(REMOVED, data=msgspec.structs.replace(line, version=changed.version)))
             events.append(self._save(changed, CHANGED))
-        self._server.publish(*events)
+        self._publish(events)
 
     def delete(self, is_selected: LineFilter) -> None:
         """Remove the selected order lines."""
@@ -69,7 +80,13 @@ class EventShop:
             if is_selected(line):
                 del self._lines[key]
                 events.append(event(REMOVED, data=msgspec.structs.replace(line, version=next(self._versions))))
-        self._server.publish(*events)
+        self._publish(events)
+
+    def _publish(self, events: list[Event]) -> None:
+        if self._collected is None:
+            self._server.publish(*events)
+        else:
+            self._collected += events
 
     def _save(self, line: OrderLine, type: str = PLACED) -> Event:
         self._lines[line.order_id, line.product_name] = line

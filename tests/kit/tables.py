@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,16 +128,14 @@ class FilledTables:
     def publish(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Apply records (key, value) of `orders`, and all records that follow from them."""
         topic = orders.get_topic_name()
-        pending: deque[tuple[TP, bytes | None, bytes | None]] = deque(
-            (TP(topic, partition_of(key, self._partitions)), key, value) for key, value in records
-        )
+        pending: dict[TP, list[tuple[bytes | None, bytes | None]]] = {}
+        for key, value in records:
+            pending.setdefault(TP(topic, partition_of(key, self._partitions)), []).append((key, value))
         while pending:
-            tp = pending[0][0]
-            step: list[tuple[bytes | None, bytes | None]] = []
-            while pending and pending[0][0] == tp:
-                _, key, value = pending.popleft()
-                step.append((key, value))
-            pending += self._tasks[tp].run(step)
+            # The order of the records of a partition remains.
+            tp = next(iter(pending))
+            for target, target_key, target_value in self._tasks[tp].run(pending.pop(tp)):
+                pending.setdefault(target, []).append((target_key, target_value))
 
     def close(self) -> None:
         """Close all stores."""

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -40,14 +41,15 @@ USERS = [f"user-{number}" for number in range(40)] + ["a/b", "50%", "\u00fcn\u00
 def fill(shop: EventShop) -> None:
     """Users buy products of some categories within three weeks; some purchases are cancelled."""
     dice = random.Random(23)
-    for number in range(60):
-        category = dice.choice(["phones", "cases", "zoo", None])
-        names = dice.sample(PRODUCTS, dice.choice([1, 2, 3, 12]))
-        at = NOW - timedelta(minutes=dice.randrange(30_000), seconds=number)
-        shop.buy(*((dice.choice(USERS[number % 3 :: 3]), name) for name in names), category=category, at=at)
-        shop.buy(*((USERS[number % len(USERS)], name) for name in names), category=category, at=at)
-    for user in USERS[::9]:
-        shop.cancel(user, dice.choice(PRODUCTS))
+    with shop.at_once():
+        for number in range(60):
+            category = dice.choice(["phones", "cases", "zoo", None])
+            names = dice.sample(PRODUCTS, dice.choice([1, 2, 3, 12]))
+            at = NOW - timedelta(minutes=dice.randrange(30_000), seconds=number)
+            shop.buy(*((dice.choice(USERS[number % 3 :: 3]), name) for name in names), category=category, at=at)
+            shop.buy(*((USERS[number % len(USERS)], name) for name in names), category=category, at=at)
+        for user in USERS[::9]:
+            shop.cancel(user, dice.choice(PRODUCTS))
 
 
 def similar(product: str, query: str = "limit=100") -> str:
@@ -155,10 +157,28 @@ def test_an_etag_depends_neither_on_the_worker_nor_on_the_age_of_the_list(three:
 
 
 @contextmanager
-def two_workers(folder: Path, settings: Settings = SETTINGS, **copies: object) -> Iterator[tuple[Cluster, WebServer]]:
+def two_workers(folder: Path, settings: Settings = SETTINGS) -> Iterator[tuple[Cluster, WebServer]]:
     """Two workers of the shop, and the one that answers in the tests."""
-    with serve_cluster(folder, settings, 2, fill, **copies) as cluster:
+    with serve_cluster(folder, settings, 2, fill) as cluster:
         yield cluster, cluster.workers[0]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers of the shop for the tests that use `two`."""
+    with two_workers(tmp_path_factory.mktemp("two"), SETTINGS) as (cluster, _):
+        yield cluster
+
+
+@pytest.fixture
+def two(both: Cluster) -> Iterator[Cluster]:
+    """Two workers of the shop; they run on after the test, which may change what they know of each other."""
+    known = [copy(worker.ownership.__dict__) for worker in both.workers]
+    yield both
+    for worker, ownership in zip(both.workers, known, strict=True):
+        worker.ownership.__dict__.update(ownership)
+        worker.is_sales_complete = None
+        worker.log.tracebacks.clear()
 
 
 def owned(cluster: Cluster, worker: WebServer, keys: list[str]) -> list[str]:
@@ -205,26 +225,24 @@ def test_without_the_owner_lists_are_partial_and_name_the_missing_owner(alone: W
                 assert_problem(here.get(path), 503, "owner-away")
 
 
-def test_a_partition_without_an_owner_is_away(alone: WebServer, tmp_path: Path):
-    with two_workers(tmp_path) as (cluster, here):
-        cluster.replace(cluster.workers[1], None)
-        assert_lists_without(cluster, here, "owner-away", alone)
+def test_a_partition_without_an_owner_is_away(alone: WebServer, two: Cluster):
+    here, there = two.workers
+    two.replace(there, None)
+    assert_lists_without(two, here, "owner-away", alone)
 
 
-def test_while_the_owner_recovers_the_reason_is_recovering(alone: WebServer, tmp_path: Path):
-    with two_workers(tmp_path) as (cluster, here):
-        there = cluster.workers[1]
-        there.ownership.is_worker_ready, there.is_sales_complete = False, True
-        assert_lists_without(cluster, here, "recovering", alone)
-        assert_problem(here.get(recommendations(owned(cluster, there, USERS)[0])), 503, "recovering")
+def test_while_the_owner_recovers_the_reason_is_recovering(alone: WebServer, two: Cluster):
+    here, there = two.workers
+    there.ownership.is_worker_ready, there.is_sales_complete = False, True
+    assert_lists_without(two, here, "recovering", alone)
+    assert_problem(here.get(recommendations(owned(two, there, USERS)[0])), 503, "recovering")
 
 
-def test_an_owner_that_has_lost_its_partitions_is_away_and_nothing_recovers(alone: WebServer, tmp_path: Path):
-    with two_workers(tmp_path) as (cluster, here):
-        there = cluster.workers[1]
-        # The assignment has reached it before it has reached this worker.
-        there.ownership.others = dict.fromkeys(range(SETTINGS.partitions), here.address)
-        assert_lists_without(cluster, here, "owner-away", alone)
+def test_an_owner_that_has_lost_its_partitions_is_away_and_nothing_recovers(alone: WebServer, two: Cluster):
+    here, there = two.workers
+    # The assignment has reached it before it has reached this worker.
+    there.ownership.others = dict.fromkeys(range(SETTINGS.partitions), here.address)
+    assert_lists_without(two, here, "owner-away", alone)
 
 
 def test_a_frozen_owner_delays_a_list_by_the_timeout_only(tmp_path: Path):
@@ -266,14 +284,14 @@ def found(fields: dict[str, object]) -> dict:
     ],
 )
 def test_an_owner_that_answers_nonsense_is_no_error_of_this_worker(
-    alone: WebServer, tmp_path: Path, status: int, body: object
+    alone: WebServer, two: Cluster, status: int, body: object
 ):
-    with two_workers(tmp_path) as (cluster, here), canned_server() as canned:
-        there = cluster.workers[1]
-        cluster.replace(there, canned.address)
+    here, there = two.workers
+    with canned_server() as canned:
+        two.replace(there, canned.address)
         canned.status, canned.body = status, body if isinstance(body, bytes) else json.dumps(body).encode()
-        assert_lists_without(cluster, here, "owner-away", alone)
-        for user in owned(cluster, there, USERS)[:3]:
+        assert_lists_without(two, here, "owner-away", alone)
+        for user in owned(two, there, USERS)[:3]:
             answer = here.get(recommendations(user))
             assert_problem(answer, 503, "owner-away")
             assert_problem(here.get(similar("Phone 1", f"for_user={quote(user, safe='')}")), 503, "owner-away")
@@ -291,14 +309,14 @@ def test_an_owner_that_answers_nonsense_is_no_error_of_this_worker(
         pytest.param([["Phone 1", 1]], id="a list"),
     ],
 )
-def test_neighbours_that_no_worker_counts_are_not_used(alone: WebServer, tmp_path: Path, neighbours: object):
-    with two_workers(tmp_path) as (cluster, here), canned_server() as canned:
-        there = cluster.workers[1]
-        cluster.replace(there, canned.address)
-        products = owned(cluster, there, PRODUCTS)
+def test_neighbours_that_no_worker_counts_are_not_used(alone: WebServer, two: Cluster, neighbours: object):
+    here, there = two.workers
+    with canned_server() as canned:
+        two.replace(there, canned.address)
+        products = owned(two, there, PRODUCTS)
         products = [found({"product_name": name, "neighbours": neighbours})["products"][0] for name in products]
         canned.body = json.dumps({"products": products, "recovering": []}).encode()
-        assert_lists_without(cluster, here, "owner-away", alone)
+        assert_lists_without(two, here, "owner-away", alone)
 
 
 # -- copies
@@ -331,7 +349,7 @@ def test_copies_on_this_worker_and_on_others_replace_the_owner(alone: WebServer,
 
 
 def test_a_copy_that_lags_is_not_used(tmp_path: Path):
-    with serve_cluster(tmp_path, SETTINGS, 3, fill, {0: [2], 1: [2]}) as cluster:
+    with serve_cluster(tmp_path, replace(SETTINGS, forward_ms=2_000), 3, fill, {0: [2], 1: [2]}) as cluster:
         first, second, third = cluster.workers
         third.stop_listening()
         product = owned(cluster, third, PLAIN)[0]
