@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ _CACHES = {".hypothesis", ".lately", ".mypy_cache", ".pytest_cache", ".ruff_cach
 _FILES = pytest.StashKey[set[Path]]()
 
 os.environ.setdefault(shared.RUN_VARIABLE, uuid.uuid4().hex)
+# Otherwise each of some thousand processes compiles all modules that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 remove_settings()
 
 

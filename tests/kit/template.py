@@ -19,8 +19,10 @@ import sys
 
 #: What workers, sources and commands import. None of it reads settings or starts threads while it is imported.
 LIBRARIES = (
-    "aiohttp.web", "aiokafka", "asyncio", "click", "faust.cli.worker", "jinja2", "jwt", "mode", "msgspec",
-    "mysql.connector", "prometheus_client", "rocksdict", "uvloop",
+    "aiohttp.web", "aiokafka", "aiokafka.admin", "asyncio", "click", "faust.agents", "faust.app", "faust.cli.worker",
+    "faust.livecheck", "faust.sensors", "faust.tables", "faust.transport.drivers.aiokafka",
+    "faust.web.drivers.aiohttp", "jinja2", "jwt", "mode", "msgspec", "mysql.connector", "prometheus_client",
+    "rocksdict", "uvloop", "yaml",
 )  # fmt: skip
 MAX_REQUEST_BYTES = 128 * 1024
 
