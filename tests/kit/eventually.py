@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Seconds between two checks: as long as a check takes, within these limits.
+#: Seconds between two checks: twice as long as a check takes, within these limits.
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 0.5
 
 
@@ -30,4 +30,4 @@ def eventually(check: Callable[[], T], within: float = 10.0) -> T:
         now = time.monotonic()
         if now > end:
             raise AssertionError(f"not within {within:g} s: {failure}") from failure
-        time.sleep(min(max(now - began, MIN_PAUSE_S), MAX_PAUSE_S))
+        time.sleep(min(max(2 * (now - began), MIN_PAUSE_S), MAX_PAUSE_S))

@@ -56,7 +56,11 @@ def begin(stack: Stack, worker: Worker, *orders: tuple) -> LocalProcess:
 
 
 def wait_equal(stack: Stack, worker: Worker, users: list[str] = USERS) -> None:
-    eventually(lambda: all(worker.purchases(user) == stack.truth(user) for user in users), within=60)
+    def equal() -> bool:
+        truths = stack.truths()
+        return all(worker.purchases(user) == truths[user] for user in users)
+
+    eventually(equal, within=60)
 
 
 def found(differences: list[dict]) -> set[tuple]:
@@ -146,8 +150,7 @@ def test_what_fires_no_triggers_is_found_and_a_repair_killed_in_the_middle_is_fi
 ):
     users = [f"user-{number}" for number in range(1_500)]
     stack.execute("CREATE TABLE customers (id VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY)")
-    for user in users:
-        stack.execute("INSERT INTO customers VALUES (%s)", (user,))
+    stack.execute(f"INSERT INTO customers VALUES {', '.join(['(%s)'] * len(users))}", tuple(users))
     stack.execute("ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES customers (id) ON DELETE CASCADE")
     begin(stack, worker, *rows(3_000, users))
     eventually(lambda: worker.get("/v1/users/user-1/purchases").json["meta"]["unseen"] == ["cascade"], within=10)
