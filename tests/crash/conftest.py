@@ -13,10 +13,11 @@ import pytest
 from tests.crash.orders import PARTITIONS, fill
 from tests.crash.run import Run
 from tests.crash.truth import Truth, truth
+from tests.kit.depth import IS_FULL
 from tests.kit.shared import start_once
 
-ORDERS = int(os.environ.get("CRASH_ORDERS", "40000"))
-USERS = int(os.environ.get("CRASH_USERS", "5000"))
+ORDERS = int(os.environ.get("CRASH_ORDERS", "40000" if IS_FULL else "10000"))
+USERS = int(os.environ.get("CRASH_USERS", "5000" if IS_FULL else "1250"))
 
 
 @dataclass(frozen=True)

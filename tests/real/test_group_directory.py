@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from app.services import group_directory
 from app.services.group_directory import GroupDirectory
 from app.settings import Settings
 from local.artifacts import Artifacts
@@ -26,8 +27,9 @@ URL = "http://127.0.0.1:6067/"
 
 @pytest.mark.cost(20)
 def test_owners_are_read_from_kafka_remain_while_it_is_away_and_end_with_their_group(
-    artifacts: Artifacts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    artifacts: Artifacts, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(group_directory, "INTERVAL_S", 0.3)
     caplog.set_level(logging.WARNING, "app.services.group_directory")
 
     async def wait(check: Callable[[], bool]) -> None:

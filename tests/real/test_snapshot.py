@@ -17,6 +17,7 @@ from app.settings import Settings
 from source import locks, snapshot
 from source.mysql import connect
 from source.setup import setup
+from tests.kit.depth import IS_FULL
 from tests.kit.eventually import eventually
 from tests.kit.sql import numbers
 from tests.kit.stack import PYTHON, ROOT, LocalProcess, Stack
@@ -28,8 +29,15 @@ DATA = (
 )
 pytestmark = [pytest.mark.both_databases, pytest.mark.slow_on("mariadb")]
 
+#: Small chunks, except in `make test-slow`.
+CHUNK_ROWS = snapshot.CHUNK_ROWS if IS_FULL else 300
 #: More than two chunks, and no multiple of one.
-ROWS = 2 * snapshot.CHUNK_ROWS + 777
+ROWS = 2 * CHUNK_ROWS + 77
+
+
+@pytest.fixture(autouse=True)
+def _chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "CHUNK_ROWS", CHUNK_ROWS)
 
 
 def quiet(_: str) -> None:
@@ -234,13 +242,13 @@ def test_the_state_remembers_a_key_of_each_type(stack: Stack, settings: Settings
         pass
 
     def stop(rows: int, _: int) -> None:
-        if rows > snapshot.CHUNK_ROWS:
+        if rows > CHUNK_ROWS:
             raise Stopped
 
     with pytest.raises(Stopped):
         asyncio.run(snapshot.run(settings, progress=stop))
     stopped = asyncio.run(source_state.read(settings)).snapshot
-    assert stopped.rows == snapshot.CHUNK_ROWS
+    assert stopped.rows == CHUNK_ROWS
     taken = asyncio.run(snapshot.run(settings))
     assert taken.rows == ROWS
     stack.assert_topic_equals_sql()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import datetime
+from threading import Event
 
 import pytest
 
@@ -59,10 +60,11 @@ class Capture:
         return found
 
     def steps(self, seconds: float) -> None:
-        """As many turns as fit."""
-        end = time.monotonic() + seconds
+        """Some fifty turns a second, as a source takes them."""
+        end, pause = time.monotonic() + seconds, Event()
         while time.monotonic() < end:
             self.step()
+            pause.wait(0.02)
 
     @property
     def low(self) -> int:

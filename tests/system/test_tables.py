@@ -16,7 +16,13 @@ import pytest
 from app.topics import DUMPED_TABLES, TABLES
 from commands.tables import dump_file
 from tests.kit.background import beside
-from tests.kit.co_purchases import PRODUCTS, USERS, assert_co_purchases_equal_sql, place_random_orders
+from tests.kit.co_purchases import (
+    PRODUCTS,
+    USERS,
+    assert_all_equal_to_sql,
+    assert_co_purchases_equal_sql,
+    place_random_orders,
+)
 from tests.kit.commands import start_lately
 from tests.kit.eventually import eventually
 from tests.kit.orders import NOW, buy, cancel
@@ -76,20 +82,19 @@ def trading(shop: Stack) -> Iterator[None]:
 def wait_equal(shop: Stack, worker: Worker) -> None:
     """Until all that can be asked is what SQL says."""
     eventually(shop.outbox_is_empty, within=60)
-    eventually(lambda: all(worker.purchases(user) == shop.truth(user) for user in USERS), within=60)
-    known = {name: totals for name, totals in shop.product_truth().items() if name != "popular"}
-    eventually(lambda: {name: worker.totals(name) for name in known} == known, within=60)
+    eventually(lambda: assert_all_equal_to_sql(shop, worker), within=60)
     eventually(lambda: assert_co_purchases_equal_sql(shop, worker), within=60)
 
 
-@pytest.mark.cost(50)
-def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stack: Stack, tmp_path: Path):
+@pytest.mark.cost(40)
+@pytest.mark.parametrize("orders", [300, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stack: Stack, tmp_path: Path, orders: int):
     early, late = tmp_path / "early.dump", tmp_path / "late.dump"
     stack.create_orders()
     stack.setup()
     stack.source()
     worker = stack.worker().start().wait_ready()
-    place_random_orders(stack, random.Random(11))
+    place_random_orders(stack, random.Random(11), orders)
     with trading(stack):
         eventually(lambda: worker.events() > 300, within=60)
         (said,) = tables(stack, "dump", str(early))

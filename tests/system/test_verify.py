@@ -174,8 +174,8 @@ def test_what_fires_no_triggers_is_found_and_a_repair_killed_in_the_middle_is_fi
 
 
 @pytest.mark.slow_on("mariadb")
-@pytest.mark.cost(25)
-@pytest.mark.parametrize("seconds", [8, pytest.param(SECONDS_UNDER_LOAD, marks=pytest.mark.slow)])
+@pytest.mark.cost(18)
+@pytest.mark.parametrize("seconds", [4, pytest.param(SECONDS_UNDER_LOAD, marks=pytest.mark.slow)])
 def test_nothing_is_reported_while_orders_come_change_and_go(stack: Stack, worker: Worker, seconds: float):
     begin(stack, worker, *rows(200))
     ended = threading.Event()
