@@ -26,6 +26,9 @@ from tests.kit.orders import NOW
 from tests.kit.problems import assert_problem
 from tests.kit.web import WebServer, serve
 
+#: Most of the tests are one unit, which begins early.
+pytestmark = pytest.mark.cost(1)
+
 #: The machine also runs other tests: forwarding may take long.
 SETTINGS = replace(Settings(), fallback_per_s=0, forward_ms=10_000)
 AWKWARD = [
