@@ -9,6 +9,7 @@ import click
 
 from commands.dlq.command import dlq
 from commands.doctor.command import doctor
+from commands.identity import identity
 from commands.replay.command import replay
 from commands.report.command import report
 from commands.rescale.command import rescale
@@ -22,7 +23,7 @@ from domain.errors import LatelyError
 
 #: Commands that need no Faust app, so they work while Kafka is away.
 COMMANDS: tuple[click.Command, ...] = (
-    config, token, source, verify, trace, replay, report, dlq, tables, users, doctor, rescale,
+    config, token, source, verify, trace, replay, report, dlq, tables, users, doctor, rescale, identity,
 )  # fmt: skip
 
 

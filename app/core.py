@@ -14,6 +14,7 @@ from faust.web.drivers import DRIVERS
 from app import tls
 from app.freeze_guard import FreezeGuard
 from app.settings import Settings
+from app.signing import WorkerAddresses
 from app.topics import FOR_EVER, WORKER, Topic, Topics
 from chunks import ChangelogFollower, ChunkedApp
 
@@ -120,6 +121,8 @@ def create_app(settings: Settings) -> Lately:
     app.freeze_guard = FreezeGuard(settings.session_timeout_s)
     app.tables.before_step = app.freeze_guard.check
     app.tables.position_headers = lambda: [(WORKER, app.address.encode())]
+    addresses = WorkerAddresses(settings)
+    app.tables.sign_address, app.tables.is_trusted_address = addresses.sign, addresses.is_trusted
     app.tables.cache_bytes = settings.cache_mb * 2**20
     app.tables.block_cache_bytes = settings.block_cache_mb * 2**20
     # Totals and co-purchases have lower priority than purchases.

@@ -19,6 +19,12 @@ class BadTopic(LatelyError):
     exit_code = EX_USAGE
 
 
+class WrongIdentity(LatelyError):
+    """Topics, tables or outbox belong to something else than the settings say."""
+
+    exit_code = EX_USAGE
+
+
 class WrongGeneration(LatelyError):
     """This generation of the topics is not the active one."""
 

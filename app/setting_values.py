@@ -85,6 +85,15 @@ class SettingValues:
     )
     auth_insecure: bool = setting(False, "1: without tokens, serve all data also on an address that is not loopback")
     token_secret: str = setting("", f"secret that signs tokens, {MIN_SECRET_BYTES} bytes or more", secret=True)
+    token_secret_previous: str = setting("", "secret before a rotation, whose tokens are still valid", secret=True)
+    token_audience: str = setting("", "audience (claim aud) that tokens must name; unset: tokens of any audience")
+    signing_key: str = setting(
+        "",
+        f"key that signs the source's state and the workers' addresses, {MIN_SECRET_BYTES} bytes or more, equal for "
+        "all processes; unset: addresses are signed with LATELY_TOKEN_SECRET, states are not",
+        secret=True,
+    )
+    signing_key_previous: str = setting("", "key before a rotation, whose signatures are still valid", secret=True)
     rate_per_s: NonNegativeInt = setting(0, "requests per second that one client may send to one worker; 0: any number")
     forward_ms: PositiveInt = setting(300, "timeout of a request to the worker that owns a user, ms")
     cursor_secret: str = setting(
@@ -166,6 +175,11 @@ class SettingValues:
 
     report_tz: str = setting("UTC", "time zone of the days of reports, such as Europe/Berlin")
     report_dir: str = setting(".lately/reports", "folder in which `lately report daily` stores the reports")
+
+    @property
+    def token_secrets(self) -> tuple[str, ...]:
+        """The secrets whose tokens are valid, the one that signs new tokens first."""
+        return tuple(filter(None, (self.token_secret, self.token_secret_previous)))
 
     @property
     def columns(self) -> dict[str, str]:

@@ -98,11 +98,7 @@ class Settings(SettingValues):
             zoneinfo.ZoneInfo(self.report_tz)
         except (KeyError, ValueError, OSError):
             raise BadSetting(f"LATELY_REPORT_TZ: {self.report_tz!r} is not a time zone such as Europe/Berlin") from None
-        if (self.auth == "token" or self.token_secret) and len(self.token_secret.encode()) < MIN_SECRET_BYTES:
-            raise BadSetting(
-                f"LATELY_TOKEN_SECRET must have {MIN_SECRET_BYTES} bytes or more: "
-                "make one with `openssl rand -hex 32`, the same for all workers"
-            )
+        self._check_secrets()
         if self.recent_limit + self.recent_spare > MAX_RECENT:
             raise BadSetting(
                 f"LATELY_RECENT_LIMIT and LATELY_RECENT_SPARE are {self.recent_limit} and {self.recent_spare}: "
@@ -118,6 +114,16 @@ class Settings(SettingValues):
         _ = self.columns
         self._check_definer()
         tls.check_settings(self)
+
+    def _check_secrets(self) -> None:
+        is_needed = {"token_secret": self.auth == "token"}
+        for name in ("token_secret", "token_secret_previous", "signing_key", "signing_key_previous"):
+            secret = getattr(self, name)
+            if (secret or is_needed.get(name)) and len(secret.encode()) < MIN_SECRET_BYTES:
+                raise BadSetting(
+                    f"LATELY_{name.upper()} must have {MIN_SECRET_BYTES} bytes or more: "
+                    "make one with `openssl rand -hex 32`, the same for all workers"
+                )
 
     def _check_servers(self) -> None:
         for server in self.kafka_servers:

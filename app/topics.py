@@ -9,15 +9,19 @@ from dataclasses import dataclass
 
 from app.settings import Settings
 
-FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
+#: Kafka's default limit of a record batch, which a broker may lower.
+RECORDS = {"max.message.bytes": str(2**20 + 12)}
+#: A broker may have other defaults, so everything that could delete a record is set.
+FOR_EVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", **RECORDS}
 #: A dead letter is the original record with more headers, so it may be larger than a record of
 #: `orders`.
 DEAD = {**FOR_EVER, "max.message.bytes": str(4 * 2**20)}
 #: The maximum size of a request of any producer: a dead letter and Kafka's overhead.
 MAX_REQUEST_BYTES = 5 * 2**20
 #: For records that are read once and soon, and can be derived again from `orders`.
-WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * 86_400_000)}
-COMPACTED = {"cleanup.policy": "compact"}
+WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * 86_400_000), "retention.bytes": "-1", **RECORDS}
+#: A deletion stays in the log for a day: a disk that is older is restored from the beginning.
+COMPACTED = {"cleanup.policy": "compact", "delete.retention.ms": str(86_400_000), **RECORDS}
 #: For a record a second of which only the newest is needed: small segments, so that the topic stays
 #: small.
 STATE = {**COMPACTED, "segment.bytes": str(2**20), "min.cleanable.dirty.ratio": "0.1"}
@@ -38,7 +42,8 @@ ORIGIN = "lately.origin"
 class Topic:
     """The required configuration of a topic.
 
-    Of an existing topic, only the number of partitions and the cleanup policy are checked.
+    Of an existing topic, the number of partitions and the settings that could delete or refuse a
+    record are checked.
     """
 
     name: str
@@ -74,6 +79,8 @@ class Topics:
         #: The state of the source; key a word, value JSON. Written by the source, read by it and
         #: all workers.
         self.source_state = Topic(f"{shared}source-state", STATE, partitions=1)
+        #: What the app belongs to, see app.control.identity. Written by the first process of the app.
+        self.identity = Topic(f"{own}-identity", STATE, partitions=1)
         #: The changelogs of the tables: each is written and read only by its table.
         self.changelogs = tuple(Topic(f"{own}-{table}-changelog", COMPACTED) for table in TABLES)
         #: Table -> the name of the topic whose agent writes it.
@@ -92,5 +99,5 @@ class Topics:
         """All topics, the changelogs last."""
         return (
             self.orders, self.product_partials, self.purchase_changes, self.co_purchases, self.orders_dead,
-            self.source_state, *self.changelogs,
+            self.source_state, self.identity, *self.changelogs,
         )  # fmt: skip

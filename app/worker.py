@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from faust.worker import Worker as FaustWorker
 from filelock import FileLock
 
-from app.control.generation import require_startable_generation
+from app.control.identity import prepare_topics
 from app.errors import BadFolder, BadSetting, PortTaken, WrongLibrary
 from app.folder_lock import lock_folder
-from app.kafka.admin import ensure_topics
 from app.kafka.groups import require_no_rival
 from app.logs import configure_handlers
 from chunks import PROTOCOL, ChunkError, UnsupportedLibrary, check_libraries
@@ -99,8 +98,7 @@ class Worker(FaustWorker):
             if settings.auth == "none" and not settings.auth_insecure:
                 _require_loopback(app.conf.web_bind)
             _require_free_port(app.conf.web_bind, app.conf.web_port)
-        await require_startable_generation(settings)
-        await ensure_topics(settings, app.extra_topics)
+        await prepare_topics(settings, app.extra_topics)
         await require_no_rival(settings, app.consumer_group, app.selected_agents, app.source_topics, PROTOCOL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 
@@ -14,35 +15,15 @@ from faust.types import TP
 
 from chunks.app import ChunkedApp
 from chunks.assignment import PROTOCOL, ClientState, assign
+from chunks.distribution import GroupDistribution
+from chunks.group_metadata import Partitions, SubscriptionInfo, decode_data
 from chunks.store import MAX_AGE_S
 
+log = logging.getLogger(__name__)
+
 Members = Mapping[str, ConsumerProtocolMemberMetadata]
-#: Topic -> partitions.
-Partitions = dict[str, list[int]]
-#: Topic -> partition -> offset.
-Offsets = dict[str, dict[int, int]]
 #: Address of a worker -> changelog -> partitions.
 Distribution = Mapping[str, Mapping[str, list[int]]]
-
-
-class SubscriptionInfo(msgspec.Struct, rename={"local_offsets": "held"}):
-    """State that a worker sends when it joins: address, former partitions and offsets.
-
-    The encoded names are a wire format. A new field needs a default: during an update both versions
-    are in one group.
-    """
-
-    url: str
-    active: Partitions = {}
-    standby: Partitions = {}
-    #: The changelogs among its topics.
-    changelogs: list[str] = []
-    #: Changelog -> partition -> the first record that is not on its disk, and the end offset at its
-    #: last restore.
-    local_offsets: Offsets = {}
-    ends: Offsets = {}
-    #: Changelog -> the partitions that it was assigned to warm up, and has.
-    warmed: Partitions = {}
 
 
 class AssignmentInfo(ClientMetadata, serializer="json", include_metadata=False, namespace="@ChunksAssigned"):
@@ -56,6 +37,8 @@ class AssignmentInfo(ClientMetadata, serializer="json", include_metadata=False, 
     warming: Mapping[str, list[int]] = {}
     #: The standbys of all workers, also those that are not warm yet.
     standby_distribution: Distribution = {}
+    #: Address -> its signature.
+    signatures: Mapping[str, str] = {}
 
 
 class Assignor(PartitionAssignor):
@@ -92,6 +75,7 @@ class Assignor(PartitionAssignor):
         tables, oldest = self.app.tables, time.time() - MAX_AGE_S
         info = SubscriptionInfo(
             url=str(self._url),
+            signature=tables.sign_address(str(self._url)),
             active=dict(self._assignment.actives),
             standby=dict(self._assignment.standbys),
             changelogs=sorted(tables.changelog_topics),
@@ -106,17 +90,34 @@ class Assignor(PartitionAssignor):
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """Store the leader's assignment. Replaces: an assignment without partitions to warm up."""
-        info = AssignmentInfo.loads(self._decompress(assignment.user_data))
+        info = self._decode_assignment(assignment)
         is_first = not self._assignment.actives and not self._assignment.standbys
         self._assignment = info.assignment
         self._active_tps, self._standby_tps = info.assignment.active_tps, info.assignment.standby_tps
         self._topic_groups = dict(info.topic_groups)
-        self.changelog_distribution = info.changelog_distribution
+        distribution = GroupDistribution(info.changelog_distribution, info.standby_distribution, info.signatures).only(
+            self.app.tables.is_trusted_address
+        )
+        self.changelog_distribution = {url: dict(partitions) for url, partitions in distribution.owners.items()}
         self.external_topic_distribution = info.external_topic_distribution
-        self.standby_distribution = info.standby_distribution
+        self.standby_distribution = distribution.standbys
         self.warmup, self._warmed = frozenset(_tps(info.warming)), frozenset()
         if is_first and self.app.conf.consumer_group_instance_id is not None and self._has_changed(info.url):
             self.app.consumer.rejoin()
+
+    def _decode_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> AssignmentInfo:
+        """Decode the leader's assignment; an unreadable one contains no partitions."""
+        try:
+            decode_data(assignment.user_data, GroupDistribution)
+            info: AssignmentInfo = AssignmentInfo.loads(self._decompress(assignment.user_data))
+        except Exception as exc:  # any bytes, so any error of the decoder
+            if assignment.user_data or assignment.assignment:
+                log.error("the assignment of the leader of the group cannot be read (%r): no partitions", exc)
+            return AssignmentInfo(
+                assignment=ClientAssignment(actives={}, standbys={}), url="", changelog_distribution={},
+                external_topic_distribution={}, topic_groups={},
+            )  # fmt: skip
+        return info
 
     def _has_changed(self, url: str) -> bool:
         """Return whether this static member differs from the receiver of its old assignment."""
@@ -135,11 +136,8 @@ class Assignor(PartitionAssignor):
 
         Replaces: Faust's assignment, which ignores which worker is warm.
         """
-        infos = {
-            member: msgspec.json.decode(self._decompress(metadata.user_data), type=SubscriptionInfo)
-            for member, metadata in members.items()
-        }
-        subscriptions = {member: list(metadata.subscription) for member, metadata in members.items()}
+        infos = self._decode_members(members)
+        subscriptions = {member: list(members[member].subscription) for member in infos}
         changelogs = {topic for info in infos.values() for topic in info.changelogs}
         actives: dict[str, Partitions] = {member: {} for member in members}
         standbys: dict[str, Partitions] = {member: {} for member in members}
@@ -156,12 +154,12 @@ class Assignor(PartitionAssignor):
                     actives[member] |= {topic: sorted(target.active) for topic in topics}
                     standbys[member] |= {topic: sorted(target.standby) for topic in topics & changelogs}
                     warmup[member] |= {topic: sorted(target.warmup) for topic in topics & changelogs if target.warmup}
-        owners = {infos[member].url: self._topics_filtered(actives[member], changelogs) for member in members}
+        owners = {info.url: self._topics_filtered(actives[member], changelogs) for member, info in infos.items()}
         external = {
-            infos[member].url: self._non_table_topics_filtered(actives[member], changelogs) for member in members
+            info.url: self._non_table_topics_filtered(actives[member], changelogs) for member, info in infos.items()
         }
         # Every assignment contains all standbys, so empty parts are omitted.
-        copies = {infos[member].url: _without_empty(standbys[member]) for member in members}
+        copies = {info.url: _without_empty(standbys[member]) for member, info in infos.items()}
         copies = {url: partitions for url, partitions in copies.items() if partitions}
         return {
             member: ConsumerProtocolMemberAssignment(
@@ -173,13 +171,30 @@ class Assignor(PartitionAssignor):
                 self._compress(
                     AssignmentInfo(
                         assignment=ClientAssignment(actives=actives[member], standbys=standbys[member]),
-                        url=infos[member].url, changelog_distribution=owners, external_topic_distribution=external,
+                        url=infos[member].url if member in infos else "",
+                        changelog_distribution=owners, external_topic_distribution=external,
                         topic_groups=topic_groups, warming=warmup[member], standby_distribution=copies,
+                        signatures={info.url: info.signature for info in infos.values() if info.signature},
                     ).dumps()
                 ),
             )
             for member in members
         }  # fmt: skip
+
+    def _decode_members(self, members: Members) -> dict[str, SubscriptionInfo]:
+        """Return the state of each member that gets partitions; the others are logged."""
+        infos = {}
+        for member, metadata in members.items():
+            try:
+                info = decode_data(metadata.user_data, SubscriptionInfo)
+            except ValueError as exc:
+                log.warning("the member %s of the group gets no partitions: it is no worker (%s)", member, exc)
+                continue
+            if self.app.tables.is_trusted_address(info.url, info.signature):
+                infos[member] = info
+            else:
+                log.warning("the member %s of the group gets no partitions: its address is not signed", member)
+        return infos
 
 
 def _client_states(

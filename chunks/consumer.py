@@ -17,6 +17,7 @@ from mode import Service
 from chunks.app import ChunkedApp
 from chunks.errors import GroupUnavailable
 from chunks.fetch import fetch_ranges, high_watermark, tune_consumer
+from chunks.group_metadata import tolerate_foreign_members
 from chunks.records import CHUNK_RECORDS, RecordRange
 
 #: How often the state of the group is checked, and the time within which a second error of the
@@ -37,6 +38,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
         Replaces: a group that is always named as the app's id.
         """
+        tolerate_foreign_members()
         consumer = tune_consumer(super()._create_worker_consumer(transport))
         if self.app.tables.group_id is not None:
             consumer._group_id = self.app.tables.group_id  # noqa: SLF001 - Faust has no setting for the group

@@ -6,18 +6,12 @@ their content are checked.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Mapping
 
 import msgspec
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
-#: Limit of an assignment after decompression; with 128 workers and 256 partitions it has some 100 KB.
-MAX_BYTES = 4 * 2**20
-
-_Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/?#@]+/?\Z", max_length=300)]
-_Partition = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+from chunks.group_metadata import Partition, Signature, Url, decode_data
 
 
 class GroupDistribution(
@@ -26,32 +20,27 @@ class GroupDistribution(
     """The workers of a group: address -> changelog -> partitions.
 
     The encoded names are those of chunks.assignor.AssignmentInfo. A leader of an older version
-    sends no standbys.
+    sends no standbys and no signatures.
     """
 
-    owners: Mapping[_Url, Mapping[str, list[_Partition]]]
-    standbys: Mapping[_Url, Mapping[str, list[_Partition]]] = {}
+    owners: Mapping[Url, Mapping[str, list[Partition]]]
+    standbys: Mapping[Url, Mapping[str, list[Partition]]] = {}
+    #: Address -> its signature.
+    signatures: Mapping[Url, Signature] = {}
 
-
-_decode = msgspec.json.Decoder(GroupDistribution).decode
+    def only(self, is_trusted: Callable[[str, str], bool]) -> GroupDistribution:
+        """Return the part of the workers for whose address and signature `is_trusted` returns true."""
+        trusted = {url for url in {*self.owners, *self.standbys} if is_trusted(url, self.signatures.get(url, ""))}
+        return GroupDistribution(
+            {url: partitions for url, partitions in self.owners.items() if url in trusted},
+            {url: partitions for url, partitions in self.standbys.items() if url in trusted},
+            self.signatures,
+        )
 
 
 def decode_distribution(assignment: bytes) -> GroupDistribution:
     """Decode the assignment of a member, as Kafka stores it.
 
-    Raises ValueError if `assignment` was not encoded by chunks.assignor, or exceeds MAX_BYTES.
+    Raises ValueError if `assignment` was not encoded by chunks.assignor, or is too large.
     """
-    user_data = ConsumerProtocolMemberAssignment.decode(assignment).user_data
-    if not user_data:
-        raise ValueError("it contains no user data")
-    decompressor = zlib.decompressobj()
-    try:
-        content = decompressor.decompress(user_data, MAX_BYTES)
-    except zlib.error as exc:
-        raise ValueError(str(exc)) from None
-    if not decompressor.eof:
-        raise ValueError(f"its data is incomplete, or larger than {MAX_BYTES} bytes")
-    try:
-        return _decode(content)
-    except (msgspec.MsgspecError, RecursionError) as exc:
-        raise ValueError(str(exc)) from None
+    return decode_data(ConsumerProtocolMemberAssignment.decode(assignment).user_data, GroupDistribution)

@@ -58,6 +58,10 @@ class TableManager(FaustTableManager):
         #: Returns the headers of each position record, with which a transaction ends in a
         #: changelog.
         self.position_headers: Callable[[], Headers] = list
+        #: Return the signature of this worker's address, and whether another worker has signed its own.
+        #: A worker with another signature gets no partitions and is asked nothing.
+        self.sign_address: Callable[[str], str] = lambda url: ""
+        self.is_trusted_address: Callable[[str, str], bool] = lambda url, signature: True
         #: Called before each step; an app may end the process there.
         self.before_step: Callable[[], None] = lambda: None
         #: Decides whether a partition that this worker does not own can be read here.

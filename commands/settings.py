@@ -31,4 +31,8 @@ def token(user: str | None, operator: bool, days: int | None) -> None:
         raise click.UsageError("give the owner of the token: --user U or --operator")
     if user is not None and not is_valid_user_id(user):
         raise click.UsageError("--user is not a user id: 1 to 128 bytes without control characters")
-    click.echo(tokens.create_token(settings.token_secret, user=user, operator=operator, days=days))
+    click.echo(
+        tokens.create_token(
+            settings.token_secret, user=user, operator=operator, days=days, audience=settings.token_audience
+        )
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from app.errors import EX_USAGE, BadSource, PortTaken
+from app.errors import EX_USAGE, BadSetting, BadSource, PortTaken
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from commands.output import ProgressLine, print_findings
@@ -51,7 +51,9 @@ def _since_options(command: Command) -> Command:
 @_since_options
 @click.option("--print-sql", is_flag=True, help="Only print the statements.")
 @click.option("--apply", is_flag=True, help="Execute the statements; the default.")
-def setup(since: str | None, all_orders: bool, print_sql: bool, apply: bool) -> None:
+@click.option("--take-over", is_flag=True,
+              help="Also when the outbox belongs to other topics, or the topics to another shop.")  # fmt: skip
+def setup(since: str | None, all_orders: bool, print_sql: bool, apply: bool, take_over: bool) -> None:
     """Create the outbox and its triggers, and take a first snapshot."""
     from source.print_sql import setup_statements
     from source.setup import setup as set_up
@@ -62,7 +64,7 @@ def setup(since: str | None, all_orders: bool, print_sql: bool, apply: bool) -> 
     if print_sql:
         click.echo(setup_statements(settings))
     else:
-        set_up(settings, _selected_since(since, all_orders), click.echo, ProgressLine())
+        set_up(settings, _selected_since(since, all_orders), click.echo, ProgressLine(), take_over=take_over)
 
 
 @source.command("snapshot")
@@ -115,6 +117,21 @@ def status(as_json: bool) -> None:
             click.echo(f"problem: {problem['kind']}: {problem['message']}")
 
 
+@source.command("sign")
+@click.option("--yes", is_flag=True, help="Sign them; without this option they are only printed.")
+def sign(yes: bool) -> None:
+    """Sign the present states in Kafka with LATELY_SIGNING_KEY, after it was set for the first time."""
+    from app.control import state_topic
+
+    settings = Settings.from_env()
+    if not settings.signing_key:
+        raise BadSetting("LATELY_SIGNING_KEY is not set: use the key of all processes, it signs the states")
+    states = asyncio.run(state_topic.sign_again(settings, accept_unsigned=True, dry_run=not yes))
+    for state in states:
+        click.echo(state)
+    click.echo(f"{len(states)} states {'are' if yes else 'would be'} signed")
+
+
 @source.command("teardown")
 @click.option("--force", is_flag=True, help="Also when changes are not published yet; they are lost.")
 def teardown(force: bool) -> None:
@@ -133,8 +150,7 @@ def _selected_since(since: str | None, all_orders: bool) -> str | None:
 def _run() -> None:
     from mode import Worker
 
-    from app.control.generation import require_startable_generation
-    from app.kafka.admin import ensure_topics
+    from app.control.identity import prepare_topics
     from app.logs import configure_handlers
     from source import mysql, triggers
     from source.outbox_table import locate_outbox
@@ -144,8 +160,7 @@ def _run() -> None:
     with closing(mysql.connect(settings)) as connection:
         if settings.source_mode == OUTBOX:
             triggers.require_installed(connection, locate_outbox(connection, settings))
-    asyncio.run(require_startable_generation(settings))
-    asyncio.run(ensure_topics(settings))
+    asyncio.run(prepare_topics(settings))
     service = SourceService(settings, Topics(settings))
     _serve_metrics(settings, service)
 

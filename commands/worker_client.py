@@ -271,6 +271,7 @@ async def open_worker_client(settings: Settings, url: str | None) -> AsyncIterat
     """Open a client of the worker at `url`, by default at the address that the settings name."""
     headers = {}
     if settings.auth == "token":
-        headers["Authorization"] = f"Bearer {tokens.create_token(settings.token_secret, operator=True, days=1)}"
+        token = tokens.create_token(settings.token_secret, operator=True, days=1, audience=settings.token_audience)
+        headers["Authorization"] = f"Bearer {token}"
     async with aiohttp.ClientSession(headers=headers) as client:
         yield WorkerClient(settings, client, url or f"http://{settings.web_host}:{settings.web_port}")

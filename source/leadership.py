@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import mysql.connector
@@ -81,6 +81,8 @@ class Leadership:
     publisher: Publisher
     assessment: Guarantee
     watch: CaptureWatch
+    #: Raises WrongIdentity when the outbox was given to other topics.
+    require_owner: Callable[[], object]
 
     def __post_init__(self) -> None:
         self._event_source = event_source(read_server_name(self.connection), self.settings)
@@ -95,6 +97,7 @@ class Leadership:
         while not self.service.should_stop:
             now = time.monotonic()
             if now - checked_at > CHECK_INTERVAL_S:
+                await asyncio.to_thread(self.require_owner)
                 was_blocked = self.watch.is_blocked
                 await self.watch.observe(self.connection, self.publisher)
                 await self._follow_restored_table()

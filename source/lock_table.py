@@ -34,7 +34,9 @@ _GATE = "gate"
 #: Nobody locks this row, because it does not exist.
 _NO_ROW = "none"
 _HOLDER_SUFFIX = ".holder"
-_ROWS = (_GATE, *KINDS, *(f"{kind}{_HOLDER_SUFFIX}" for kind in KINDS))
+#: The row that names the topics of the outbox, see source.outbox_owner.
+_OWNER = "owner"
+_ROWS = (_GATE, *KINDS, *(f"{kind}{_HOLDER_SUFFIX}" for kind in KINDS), _OWNER)
 _GATE_WAIT_S = 1
 #: Two checks of a row at the same moment disturb each other, so a check is repeated.
 _CHECKS, _CHECK_PAUSE_S = 4, 0.02
@@ -166,6 +168,24 @@ def describe_holder(connection: Connection, settings: Settings, kind: str) -> st
     if row is None or row[0] is None:
         return "unknown process"
     return f"{row[0]} since {row[1]}, connection {row[2]}"
+
+
+def read_owner(connection: Connection, settings: Settings) -> str | None:
+    """Return the content of the row that names the owner of the outbox; None: there is none."""
+    row = fetch_first(
+        connection, tuple[str | None], f"SELECT holder FROM {quoted_outbox(settings, SUFFIX)} WHERE name = '{_OWNER}'"
+    )
+    return None if row is None else row[0]
+
+
+def write_owner(connection: Connection, settings: Settings, owner: str, *, is_replaced: bool) -> None:
+    """Write the owner of the outbox, if it has none or the present one is to be replaced."""
+    condition = "" if is_replaced else " AND holder IS NULL"
+    execute(
+        connection,
+        f"UPDATE {quoted_outbox(settings, SUFFIX)} SET holder = %s, since = NOW(6) WHERE name = '{_OWNER}'{condition}",
+        (owner,),
+    )
 
 
 def holder_condition(settings: Settings, kind: str, connection_id: int) -> str:

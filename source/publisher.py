@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
 
-from app.control import source_state
+from app.control import source_state, state_topic
 from app.kafka.produce import Message, durable_producer, send_batches
 from app.settings import Settings
 from app.topics import Topics
@@ -19,8 +19,8 @@ from source.events import OutgoingRecord
 class Publisher:
     """Sends records in order and waits for acknowledgements; keeps each partition's end offset."""
 
-    def __init__(self, producer: AIOKafkaProducer, topics: Topics, partitions: int) -> None:
-        self._producer, self._topics, self._partitions = producer, topics, partitions
+    def __init__(self, producer: AIOKafkaProducer, topics: Topics, settings: Settings) -> None:
+        self._producer, self._topics, self._settings = producer, topics, settings
         #: Partition of `orders` -> the offset after the last event of this publisher that Kafka has
         #: acknowledged.
         self.offsets: dict[int, int] = {}
@@ -48,12 +48,12 @@ class Publisher:
 
         Raises KafkaError.
         """
-        await source_state.write(self._producer, self._topics, *states)
+        await state_topic.write(self._producer, self._settings, *states)
 
     def _group_by_partition(self, records: Iterable[OutgoingRecord]) -> dict[tuple[str, int], list[OutgoingRecord]]:
         groups: dict[tuple[str, int], list[OutgoingRecord]] = {}
         for record in records:
-            partition = partition_of(record.key or b"", self._partitions)
+            partition = partition_of(record.key or b"", self._settings.partitions)
             groups.setdefault((record.topic, partition), []).append(record)
         return groups
 
@@ -65,4 +65,4 @@ async def open_publisher(settings: Settings, topics: Topics) -> AsyncIterator[Pu
     Raises KafkaError.
     """
     async with durable_producer(settings) as producer:
-        yield Publisher(producer, topics, settings.partitions)
+        yield Publisher(producer, topics, settings)

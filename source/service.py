@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 
 import mysql.connector
 from aiokafka.errors import KafkaError
@@ -14,14 +15,15 @@ from mode import Service
 from mysql.connector import errorcode
 
 from app import metrics as shared_metrics
-from app.control import generation, source_state
-from app.control.source_state import SourceStateReader, SourceStates, WatermarkState
-from app.errors import BadSource, DatabaseAway, DatabaseRefused, Refused, ServerAway, WrongGeneration
+from app.control import generation, source_state, state_topic
+from app.control.source_state import SourceStates, WatermarkState
+from app.control.state_topic import SourceStateReader
+from app.errors import BadSource, DatabaseAway, DatabaseRefused, Refused, ServerAway, WrongGeneration, WrongIdentity
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
-from source import lock_waits, locks, metrics, published_versions, server_rules, snapshot_requests
+from source import lock_waits, locks, metrics, outbox_owner, published_versions, server_rules, snapshot_requests
 from source.capture_watch import CaptureWatch
 from source.guarantee import Guarantee
 from source.leadership import CHECK_INTERVAL_S, Capture, Leadership, Progress, assess
@@ -45,7 +47,7 @@ LOCK_WAIT_S = 1.0
 #: Errors after which publishing is retried.
 _TRANSIENT = (mysql.connector.Error, KafkaError, ServerAway, OSError)
 #: Errors that a retry cannot solve.
-_FATAL = (BadSource, Refused, WrongGeneration)
+_FATAL = (BadSource, Refused, WrongGeneration, WrongIdentity)
 
 
 class SourceService(Service):
@@ -65,7 +67,7 @@ class SourceService(Service):
         #: What is wrong with the shop's table, the triggers and the outbox while this source leads.
         self.watch: CaptureWatch | None = None
         #: The error that ended the source; the command prints it and exits with its code.
-        self.fatal_error: BadSource | Refused | WrongGeneration | None = None
+        self.fatal_error: BadSource | Refused | WrongGeneration | WrongIdentity | None = None
 
     def readiness(self) -> dict[str, object]:
         """Return whether this source publishes, and the problems of the capture, for /readyz."""
@@ -153,11 +155,15 @@ class SourceService(Service):
             # Such a server also refuses the statements that take the leader's lock.
             if self.settings.source_mode == OUTBOX:
                 await asyncio.to_thread(server_rules.require_row_format, connection)
-            async with source_state.open_reader(self.settings) as reader:
+            async with state_topic.open_reader(self.settings) as reader:
+                own = await outbox_owner.own_topics(self.settings, reader.consumer)
+                await asyncio.to_thread(outbox_owner.require_owner, connection, self.settings, own, reader.states.shop)
                 lock = await self._acquire_leadership(connection, reader)
                 states = reader.states
             if lock is None:
                 return
+            shop = await asyncio.to_thread(outbox_owner.claim, connection, self.settings, own, states.shop)
+            await state_topic.sign_again(self.settings)
             assessment = await asyncio.to_thread(assess, connection, self.settings)
             watch = CaptureWatch(self.settings, states)
             watch.highest = await published_versions.read_highest(self.settings, self.topics, states)
@@ -166,6 +172,8 @@ class SourceService(Service):
             metrics.LEADER.set(1)
             self._is_leading, self.progress.acknowledged_at = True, time.monotonic()
             async with open_publisher(self.settings, self.topics) as publisher:
+                if shop != states.shop:
+                    await publisher.write_states(shop)
                 publisher.offsets = await self._read_end_offsets()
                 log.info(
                     "publishing %s.%s to %s (%s, %s)", self.settings.mysql_database, self.settings.source_table,
@@ -174,6 +182,7 @@ class SourceService(Service):
                 leadership = Leadership(
                     self, self.settings, self.topics, self.name, self.progress,
                     connection, lock, capture, publisher, assessment, watch,
+                    partial(outbox_owner.require_owner, connection, self.settings, own, shop),
                 )  # fmt: skip
                 await leadership.publish()
         finally:

@@ -9,16 +9,18 @@ from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
 from app.control import generation, source_state
-from app.control.source_state import SourceStates
+from app.control.identity import prepare_topics
+from app.control.source_state import SourceStates, State
 from app.errors import BadSource
-from app.kafka.admin import ensure_topics
+from app.kafka.consume import open_consumer
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain.values import parse_rfc3339
-from source import guarantee, outbox_ids, restored, server_role, snapshot, watermark
+from source import guarantee, outbox_ids, outbox_owner, restored, server_role, snapshot, watermark
 from source.events import OutgoingRecord, build_record
 from source.install import install
 from source.mysql import Connection, connect
+from source.outbox_owner import OutboxOwner
 from source.outbox_table import displayed_outbox, locate_outbox, read_first_version
 from source.publisher import open_publisher
 
@@ -31,18 +33,22 @@ def setup(
     since: str | None,
     report: Callable[[str], None] = print,
     progress: snapshot.ReportProgress = lambda rows, total: None,
+    *,
+    take_over: bool = False,
 ) -> None:
     """Prepare the capture and, the first time, publish a snapshot of the orders since `since`.
 
     `since` is an age (30m, 12h, 1d, 2w), an RFC 3339 time, or None for all orders. `report`
     receives lines of text. A repetition changes nothing, but continues an interrupted snapshot.
-    Raises BadSource, WrongGeneration, ServerAway.
+    `take_over` ignores that the outbox belongs to other topics, or the topics to another shop.
+    Raises BadSource, WrongIdentity, WrongGeneration, ServerAway.
     """
     since_time = None if since is None else parse_since(since)
     table = settings.shop_table
     if settings.source_mode == OUTBOX:
         _require_suitable_server(settings)
-    states = asyncio.run(_read_states(settings))
+    states = asyncio.run(prepare_topics(settings))
+    own = asyncio.run(_own_topics(settings))
     if generation.current_layout(settings, states).active_since is None:
         report(f"generation {settings.generation} is still being filled: it will contain the source's state of {table}")
         return
@@ -52,12 +58,15 @@ def setup(
     if settings.source_mode == OUTBOX:
         with closing(connect(settings)) as connection:
             settings = locate_outbox(connection, settings)
+            if not take_over:
+                outbox_owner.require_owner(connection, settings, own, states.shop)
             first_version = read_first_version(connection, settings)
             is_older = restored.is_older(connection, settings, states)
             if is_older:
                 asyncio.run(restored.note(connection, settings, states))
             _correct_next_id(connection, settings, report)
             install(connection, settings, report)
+            _record_owner(connection, settings, own, states, take_over)
             restored.renew_versions(connection, settings, states, is_older, first_version, report)
             version = snapshot.snapshot_version(connection, settings)
             _report_guarantee(connection, settings, report)
@@ -69,9 +78,24 @@ def setup(
         report(f"{table} was set up before")
         return
     if settings.source_mode != OUTBOX:
+        with closing(connect(settings)) as connection:
+            _record_owner(connection, settings, own, states, take_over)
         asyncio.run(_start_watermark(settings, report))
     result = asyncio.run(snapshot.run(settings, since=since_time, progress=progress))
     report(f"{table} is set up: {result.rows} existing rows are published")
+
+
+async def _own_topics(settings: Settings) -> OutboxOwner:
+    async with open_consumer(settings) as consumer:
+        return await outbox_owner.own_topics(settings, consumer)
+
+
+def _record_owner(
+    connection: Connection, settings: Settings, own: OutboxOwner, states: SourceStates, take_over: bool
+) -> None:
+    shop = outbox_owner.claim(connection, settings, own, states.shop, take_over=take_over)
+    if shop != states.shop:
+        asyncio.run(_write_state(settings, shop))
 
 
 def _correct_next_id(connection: Connection, settings: Settings, report: Callable[[str], None]) -> None:
@@ -89,6 +113,11 @@ def _correct_next_id(connection: Connection, settings: Settings, report: Callabl
         report(f"the row with the id {row.id} is removed, and is a dead letter now: `lately dlq list`")
     moved = outbox_ids.reset_next_id(connection, settings, row)
     report(f"the next id of {displayed_outbox(settings)} is right again, {moved} changes got ordinary ids")
+
+
+async def _write_state(settings: Settings, state: State) -> None:
+    async with open_publisher(settings, Topics(settings)) as publisher:
+        await publisher.write_states(state)
 
 
 async def _publish(settings: Settings, topics: Topics, record: OutgoingRecord) -> None:
@@ -116,18 +145,11 @@ def _report_guarantee(connection: Connection, settings: Settings, report: Callab
     return assessment.level
 
 
-async def _read_states(settings: Settings) -> SourceStates:
-    await generation.require_startable_generation(settings)
-    await ensure_topics(settings)
-    return await source_state.read(settings)
-
-
 async def _start_watermark(settings: Settings, report: Callable[[str], None]) -> None:
     with closing(connect(settings)) as connection:
         level = _report_guarantee(connection, settings, report)
         state = watermark.find_start(connection, settings, level == source_state.PROVEN, report)
-    async with open_publisher(settings, Topics(settings)) as publisher:
-        await publisher.write_states(state)
+    await _write_state(settings, state)
 
 
 def parse_since(since: str, now: datetime | None = None) -> str:

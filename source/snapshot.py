@@ -19,16 +19,16 @@ import msgspec
 import mysql.connector
 from mysql.connector.abstracts import MySQLCursorAbstract
 
-from app.control import source_state
-from app.control.generation import require_active_generation, require_startable_generation
-from app.control.source_state import MAX_HORIZON, SnapshotState, SourceStates
+from app.control.generation import require_active_generation
+from app.control.identity import prepare_topics
+from app.control.source_state import MAX_HORIZON, BinaryKey, KeyValue, SnapshotState, SourceStates
 from app.errors import BadSource
-from app.kafka.admin import ensure_topics
+from app.kafka.consume import open_consumer
 from app.settings import WATERMARK, Settings
 from app.topics import Topics
 from domain.events import SNAPSHOT
 from domain.values import rfc3339
-from source import locks
+from source import locks, outbox_owner
 from source.columns import Columns, payload_expression, read_primary_key, read_shop_columns
 from source.events import build_records, event_source
 from source.locks import HeldLock
@@ -77,7 +77,7 @@ class Snapshot:
             plan: list[_KeyedRow] = _as_tuples(cursor.fetchall())
             return int(plan[0][names.index("rows")] or 0)
 
-    def read_chunk(self, after: list[object] | None) -> tuple[list[OutboxRow], list[object] | None]:
+    def read_chunk(self, after: list[KeyValue] | None) -> tuple[list[OutboxRow], list[KeyValue] | None]:
         """Return the rows after the key `after` (None: the first rows), and the last row's key.
 
         No rows mean that the end is reached.
@@ -88,14 +88,14 @@ class Snapshot:
         rows = [OutboxRow(version, version, str(uuid.uuid4()), SNAPSHOT, to_text(row[0]), None, now) for row in chunk]
         if not chunk:
             return rows, after
-        return rows, [_key_value_to_json(value) for value in chunk[-1][1:]] or None
+        return rows, [_to_key_value(value) for value in chunk[-1][1:]] or None
 
     def close(self) -> None:
         """Close the connection of a read without a primary key."""
         if self._scan_connection is not None:
             self._scan_connection.close()
 
-    def _read_after(self, after: list[object] | None) -> list[_KeyedRow]:
+    def _read_after(self, after: list[KeyValue] | None) -> list[_KeyedRow]:
         conditions = self._conditions if after is None else [*self._conditions, _after_condition(self._key, after)]
         return fetch_all(
             self._connection,
@@ -154,12 +154,13 @@ async def run(
     Raises BadSource, WrongGeneration, ServerAway.
     """
     topics = Topics(settings)
-    await require_startable_generation(settings)
-    await ensure_topics(settings)
-    states = await source_state.read(settings)
+    states = await prepare_topics(settings)
     connection = await asyncio.to_thread(connect, settings)
     with closing(connection):
         settings = await asyncio.to_thread(locate_outbox, connection, settings)
+        async with open_consumer(settings) as consumer:
+            own = await outbox_owner.own_topics(settings, consumer)
+        await asyncio.to_thread(outbox_owner.require_owner, connection, settings, own, states.shop)
         lock = await asyncio.to_thread(_acquire_lock, connection, settings)
         state = _start_or_resume(connection, settings, since, where, states, resume)
         source = event_source(read_server_name(connection), settings)
@@ -278,10 +279,10 @@ def _as_tuples(rows: Any) -> list[_KeyedRow]:
     return tuples
 
 
-def _key_value_to_json(value: object) -> object:
-    """Convert a value of a key to JSON from which `_sql_literal` can restore it."""
+def _to_key_value(value: object) -> KeyValue:
+    """Convert a value of a key to one that the state can contain; `_sql_literal` restores it."""
     if isinstance(value, bytes | bytearray):
-        return {"hex": bytes(value).hex()}
+        return BinaryKey(bytes(value).hex())
     return value if isinstance(value, int) else str(value)
 
 
@@ -305,7 +306,7 @@ def _where(conditions: list[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def _after_condition(key: list[str], after: list[object]) -> str:
+def _after_condition(key: list[str], after: list[KeyValue]) -> str:
     """Return the condition that a row follows the key `after`, in a form that can use the index."""
     names, values = [quote(name) for name in key], [_sql_literal(value) for value in after]
     equal = [f"{name} = {value}" for name, value in zip(names, values, strict=True)]
@@ -314,10 +315,10 @@ def _after_condition(key: list[str], after: list[object]) -> str:
     return f"{names[0]} >= {values[0]} AND (({') OR ('.join(alternatives)}))"
 
 
-def _sql_literal(value: object) -> str:
+def _sql_literal(value: KeyValue) -> str:
     """Return a value of a key in SQL. It is not a parameter, because --where may contain a `%s`."""
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, dict):
-        return f"X'{value['hex']}'"
-    return f"_utf8mb4 X'{str(value).encode().hex()}'"
+    if isinstance(value, BinaryKey):
+        return f"X'{bytes.fromhex(value.hex).hex()}'"
+    return f"_utf8mb4 X'{value.encode().hex()}'"

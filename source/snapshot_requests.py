@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from app.control import source_state
+from app.control import source_state, state_topic
 from app.control.source_state import SourceStates
 from app.settings import Settings
 from source import snapshot
@@ -23,7 +23,7 @@ async def fulfil_requests(
 
     `on_states` receives the content of source-state every few seconds. Raises BadSource, WrongGeneration, ServerAway.
     """
-    async with source_state.open_reader(settings) as reader:
+    async with state_topic.open_reader(settings) as reader:
         while should_continue():
             await reader.catch_up()
             on_states(reader.states)

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import mysql.connector
 
-from app.control import source_state
+from app.control import source_state, state_topic
 from app.settings import OUTBOX, Settings
 from domain.values import rfc3339
 from source import transactions
@@ -21,7 +21,7 @@ def read_status(settings: Settings) -> dict[str, object]:
 
     Raises BadSource, ServerAway.
     """
-    states = asyncio.run(source_state.read(settings))
+    states = asyncio.run(state_topic.read(settings))
     fields: dict[str, object] = {"mode": settings.source_mode}
     with closing(connect(settings)) as connection:
         settings = locate_outbox(connection, settings)

@@ -26,15 +26,18 @@ from aiohttp.web import Request, Response, StreamResponse
 from yarl import URL
 
 from app.settings import Settings
+from app.tokens import create_hop_token
 from chunks import ClosedPartition
 from domain.partitioning import partition_of
 from web.http.accept import wants_fragment
-from web.http.access import ANY_HOP, HOP_HEADER, OWNER_HOP, is_for_owner
+from web.http.access import ANY_HOP, CALLER, HOP_HEADER, OWNER_HOP, is_for_owner
 from web.http.handlers import ViewResponse, ViewResult
 from web.http.problems import Problem, request_id
 from web.worker import Ownership
 
 RETRY_AFTER_S = 1
+#: Limit of the response of another worker.
+MAX_BODY_BYTES = 16 * 2**20
 
 #: Header of a response without data because the worker does not have it: the worker that forwarded
 #: the request may use another source.
@@ -42,7 +45,7 @@ UNSERVED = "Lately-Unserved"
 
 #: Headers that a forwarded request keeps, and headers that its response keeps; the response also
 #: keeps Lately's own.
-_REQUEST_HEADERS = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID", "traceparent")
+_REQUEST_HEADERS = ("Accept", "If-None-Match", "Last-Event-ID", "traceparent")
 _RESPONSE_HEADERS = (
     "Content-Type", "Retry-After", "Cache-Control", "ETag", "Link", "WWW-Authenticate", "Content-Security-Policy",
     "Referrer-Policy", "X-Content-Type-Options",
@@ -122,6 +125,7 @@ class Router:
     """Chooses the source of each response, and forwards requests to the owners of partitions."""
 
     def __init__(self, settings: Settings, ownership: Ownership, http_client: Callable[[], ClientSession]) -> None:
+        self._settings = settings
         self._partitions = settings.partitions
         self._forward_ms = settings.forward_ms
         self._ownership = ownership
@@ -231,7 +235,7 @@ class Router:
         """
         timeout = ClientTimeout(total=(self._forward_ms + wait_ms) / 1000)
         async with self.open_response(request, owner, timeout, path, hop) as response:
-            return OwnerResponse(response.status, forwarded_headers(response), await response.read())
+            return OwnerResponse(response.status, forwarded_headers(response), await _read_body(response))
 
     @asynccontextmanager
     async def open_response(
@@ -246,6 +250,10 @@ class Router:
         if path or wants_fragment(request):
             headers.pop("If-None-Match", None)  # the client's ETag is of another response, or of HTML
         headers |= {"X-Request-ID": request_id(request), HOP_HEADER: hop}
+        caller = request.get(CALLER)
+        if caller is not None:
+            token = create_hop_token(self._settings.token_secret, caller, audience=self._settings.token_audience)
+            headers["Authorization"] = f"Bearer {token}"
         client = self._http_client()
         sending = client.get(url, headers=headers, timeout=timeout, allow_redirects=False)
         try:
@@ -274,6 +282,16 @@ async def _from_owner(request: Request, owner: URL, forward: Forward, _partition
     if isinstance(response, StreamResponse) and UNSERVED in response.headers:
         raise problem_from_owner(response.headers[UNSERVED])
     return response
+
+
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body. Raises Problem 503 owner-away if it is larger than any response of a worker."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise not_served("owner-away")
+    return bytes(body)
 
 
 def _relay(response: OwnerResponse) -> Response:

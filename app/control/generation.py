@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.control import source_state
+from app.control import state_topic
 from app.control.source_state import Generation, SourceStates, TopicLayout
 from app.errors import WrongGeneration
 from app.settings import Settings
@@ -70,7 +70,7 @@ def require_active(settings: Settings, states: SourceStates) -> None:
 
 async def require_startable_generation(settings: Settings) -> None:
     """Raise WrongGeneration unless this generation exists and no other one has replaced it."""
-    require_not_superseded(settings, await source_state.read(settings))
+    require_not_superseded(settings, await state_topic.read(settings))
 
 
 async def read_neighbor_generations(settings: Settings) -> list[Settings]:
@@ -79,13 +79,13 @@ async def read_neighbor_generations(settings: Settings) -> list[Settings]:
     These are the previous generation until it is deleted, and the next generation while it is being
     filled.
     """
-    layout = current_layout(settings, await source_state.read(settings))
+    layout = current_layout(settings, await state_topic.read(settings))
     neighbors = []
     if layout.predecessor is not None:
         number, partitions = layout.predecessor
         neighbors.append(dataclasses.replace(settings, generation=number, partitions=partitions))
     next_settings = dataclasses.replace(settings, generation=settings.generation + 1)
-    next_layout = (await source_state.read(next_settings)).layout
+    next_layout = (await state_topic.read(next_settings)).layout
     if next_layout is not None:
         neighbors.append(dataclasses.replace(next_settings, partitions=next_layout.partitions))
     return neighbors
@@ -98,6 +98,6 @@ async def require_active_generation(settings: Settings) -> AsyncIterator[None]:
     A switch of generations copies the events that were published before it. Events published after
     it are not copied, so the check at the end reports a switch that happened in between.
     """
-    require_active(settings, await source_state.read(settings))
+    require_active(settings, await state_topic.read(settings))
     yield
-    require_active(settings, await source_state.read(settings))
+    require_active(settings, await state_topic.read(settings))

@@ -1,24 +1,19 @@
-"""State that the source, workers and `lately rescale` share through the topic `source-state`.
+"""States that the source, workers and `lately rescale` share through the topic `source-state`.
 
 Each kind of state has a key; of each key the newest record is valid. The state is in Kafka and not
-in the shop's database, because in watermark mode the source may only read there.
+in the shop's database, because in watermark mode the source may only read there. Whoever may write
+to the topic can write any bytes, so each field has bounds; app.control.state_topic reads the topic.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime, timezone
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from msgspec import Meta
 
-from app.kafka.consume import LONG_LIVED, end_offset, open_consumer, read_until
-from app.kafka.topic_metadata import count_partitions
-from app.settings import Settings
-from app.topics import Topics
 from domain.values import microseconds
 
 #: Levels of the guarantee that a source gives: it sees every committed change, only the changes of
@@ -33,11 +28,28 @@ STATUS_TIMEOUT_S = 10
 MAX_HORIZON = "9999-12-31 23:59:59.999999"
 
 
+#: Microseconds since 1970, up to the end of the year 9999.
+Time = Annotated[int, Meta(ge=0, le=253_402_300_799_999_999)]
+Count = Annotated[int, Meta(ge=0, lt=2**62)]
+Partition = Annotated[int, Meta(ge=0, lt=2**31)]
+Text = Annotated[str, Meta(max_length=10_000)]
+
+
+class BinaryKey(msgspec.Struct, frozen=True):
+    """A value of a primary key in a column of bytes."""
+
+    hex: Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{2})*\Z", max_length=8_192)]
+
+
+#: A value of a primary key; one that is neither a number nor bytes is text.
+KeyValue = int | Text | BinaryKey
+
+
 class SourceProblem(msgspec.Struct, frozen=True):
     """A problem of the capture: its kind, and a message with cause, consequence and next step."""
 
-    kind: str
-    message: str
+    kind: Text
+    message: Text
 
 
 class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"unseen_changes": "unseen", "written_at": "at"}):
@@ -46,23 +58,23 @@ class LeaderStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"unseen_ch
     Times are microseconds since 1970, by the clock of the shop's database.
     """
 
-    mode: str
+    mode: Text
     #: One of GUARANTEE_LEVELS, and the reasons why it is not a higher level.
-    guarantee: str
-    reasons: tuple[str, ...] = ()
+    guarantee: Annotated[str, Meta(pattern=r"^(?:proven|timed|none)\Z")]
+    reasons: tuple[Text, ...] = ()
     #: The kinds of changes that this source cannot see: of changed, removed, cascade.
-    unseen_changes: tuple[str, ...] = ()
+    unseen_changes: tuple[Text, ...] = ()
     #: All changes committed before this time are in `orders` below `offsets` (partition -> offset).
-    as_of: int | None = None
-    offsets: dict[int, int] = {}
-    oldest_pending_s: float = 0.0
+    as_of: Time | None = None
+    offsets: dict[Partition, Count] = {}
+    oldest_pending_s: Annotated[float, Meta(ge=0)] = 0.0
     #: Problems of the shop's table, the triggers and the outbox.
     problems: tuple[SourceProblem, ...] = ()
     #: The highest version of all published changes; 0: unknown.
-    highest_version: int = 0
+    highest_version: Count = 0
     #: The time of this status, and the name of the source that wrote it.
-    written_at: int = 0
-    leader: str = ""
+    written_at: Time = 0
+    leader: Text = ""
 
 
 class SnapshotState(
@@ -73,23 +85,23 @@ class SnapshotState(
 ):
     """Progress or result of a snapshot of the shop's table."""
 
-    table: str
-    version: int
+    table: Text
+    version: Count
     #: Only orders since this time ("YYYY-MM-DD HH:MM:SS.ffffff" in UTC); None: all orders.
-    since: str | None = None
+    since: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\Z")] | None = None
     #: Only rows for which this SQL condition is true; None: all rows.
     where: str | None = None
     #: Primary key of the last row that was published; None before the first row.
-    last_key: list[object] | None = None
-    rows: int = 0
+    last_key: Annotated[list[KeyValue], Meta(min_length=1, max_length=64)] | None = None
+    rows: Count = 0
     is_done: bool = False
     #: Rows ordered before this time may be missing in Kafka unless they changed later; None: no row
     #: is missing.
     horizon: str | None = MAX_HORIZON
     #: `requested_at` of the request that existed when this snapshot started, and of the newest
     #: request that a snapshot of all rows has fulfilled.
-    request_at: int = 0
-    fulfilled_at: int = 0
+    request_at: Time = 0
+    fulfilled_at: Time = 0
 
     def __post_init__(self) -> None:
         """Replace a horizon that is not a time (of another version of Lately) by the maximum."""
@@ -105,8 +117,8 @@ class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True, rename={"reques
     `requested_at` (microseconds since 1970) identifies the request.
     """
 
-    requested_at: int
-    reason: str = ""
+    requested_at: Time
+    reason: Text = ""
 
 
 def is_request_pending(request: SnapshotRequest | None, snapshot: SnapshotState | None) -> bool:
@@ -125,9 +137,9 @@ class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
     `version` is the highest event version used so far.
     """
 
-    table: str
+    table: Text
     low: int
-    version: int
+    version: Count
 
 
 class CaptureState(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,36 +148,46 @@ class CaptureState(msgspec.Struct, frozen=True, kw_only=True):
     Times are microseconds since 1970, by the clock of the shop's database.
     """
 
-    table: str
+    table: Text
     #: Name of the database server, as `read_server_name` returns it.
-    server: str = ""
-    first_version: int = 0
+    server: Text = ""
+    first_version: Count = 0
     #: Event (insert, update, delete) -> the time at which its trigger was created, as text.
-    created: dict[str, str] = {}
+    created: dict[Text, Text] = {}
     #: Changes committed in this time may be missing in `orders`; no end: they still may.
-    missed_since: int | None = None
-    missed_until: int | None = None
+    missed_since: Time | None = None
+    missed_until: Time | None = None
     #: When the source found that the database was older than the published changes.
-    restored_at: int | None = None
+    restored_at: Time | None = None
     #: The highest version that another generation of the topics has published.
-    highest_version: int = 0
+    highest_version: Count = 0
+
+
+class ShopIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """The shop whose orders the topics contain, see source.outbox_owner."""
+
+    server: Text
+    #: Database and table.
+    table: Text
+    #: The token of the outbox; "": in watermark mode.
+    outbox: Text = ""
 
 
 class VerifyResult(msgspec.Struct, frozen=True, kw_only=True, rename={"began_at": "at"}):
     """Result of the last comparison with the shop's database. Times are microseconds since 1970."""
 
-    began_at: int
+    began_at: Time
     #: Start of the last comparison that left no difference.
-    clean_at: int | None = None
+    clean_at: Time | None = None
     #: Number of purchases that still differ, by kind of difference.
-    differences: dict[str, int] = {}
+    differences: dict[Text, Count] = {}
 
 
 class Generation(NamedTuple):
     """A generation of the topics: its number, and its number of partitions."""
 
-    number: int
-    partitions: int
+    number: Partition
+    partitions: Partition
 
 
 class TopicLayout(
@@ -176,12 +198,12 @@ class TopicLayout(
 ):
     """Relation of a generation of the topics to the previous and the next generation."""
 
-    partitions: int
+    partitions: Partition
     #: The generation that this one is copied from, until that one is deleted.
     predecessor: Generation | None = None
     #: Since when the source publishes to this generation (microseconds since 1970); None: it is
     #: still being filled.
-    active_since: int | None = None
+    active_since: Time | None = None
     #: The generation that the source publishes to instead of this one.
     successor: Generation | None = None
     #: The generation is being deleted and was never active.
@@ -192,10 +214,22 @@ class CopyProgress(msgspec.Struct, frozen=True, kw_only=True, rename={"has_dead_
     """Progress of the copy of the previous generation."""
 
     #: Partition of `orders` -> the next offset to copy.
-    offsets: dict[int, int] = {}
+    offsets: dict[Partition, Count] = {}
     #: Number of events copied, and whether the open dead letters are copied too.
-    events: int = 0
+    events: Count = 0
     has_dead_letters: bool = False
+
+
+class AppIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What the consumer group and the tables of an app belong to, in the topic `identity`."""
+
+    #: Id of the Kafka cluster, and name of the topic of events.
+    cluster: Text
+    orders: Text
+    #: Format of tables and topics; a higher one cannot be read by this version.
+    format: Partition = 1
+    #: Whether `lately identity --adopt` replaced the identity before.
+    is_adopted: bool = False
 
 
 State = (
@@ -207,6 +241,8 @@ State = (
     | SnapshotRequest
     | TopicLayout
     | CopyProgress
+    | AppIdentity
+    | ShopIdentity
 )
 
 
@@ -222,6 +258,7 @@ class SourceStates:
     request: SnapshotRequest | None = None
     layout: TopicLayout | None = None
     copy_progress: CopyProgress | None = None
+    shop: ShopIdentity | None = None
 
     @property
     def highest_version(self) -> int:
@@ -247,6 +284,10 @@ class SourceStates:
                 self.layout = state
             case CopyProgress():
                 self.copy_progress = state
+            case ShopIdentity():
+                self.shop = state
+            case AppIdentity():
+                pass  # belongs to another topic
 
 
 #: Key in the topic -> type of its value.
@@ -254,6 +295,7 @@ _TYPES: dict[bytes, type[State]] = {
     b"status": LeaderStatus, b"snapshot": SnapshotState, b"watermark": WatermarkState,
     b"capture": CaptureState, b"verified": VerifyResult,
     b"snapshot-wanted": SnapshotRequest, b"layout": TopicLayout, b"copied": CopyProgress,
+    b"identity": AppIdentity, b"shop": ShopIdentity,
 }  # fmt: skip
 _KEYS = {state_type: key for key, state_type in _TYPES.items()}
 _encode = msgspec.json.Encoder().encode
@@ -273,51 +315,3 @@ def decode(key: bytes | None, value: bytes | None) -> State | None:
         return msgspec.json.decode(value, type=state_type)
     except msgspec.DecodeError:
         return None
-
-
-async def write(producer: AIOKafkaProducer, topics: Topics, *states: State) -> None:
-    """Write `states` to the topic source-state, and wait until Kafka has acknowledged them.
-
-    Raises KafkaError.
-    """
-    for state in states:
-        key, value = encode(state)
-        await producer.send_and_wait(topics.source_state.name, value, key, partition=0)
-
-
-async def read(settings: Settings) -> SourceStates:
-    """Read the newest state of each kind; all are None before the topic exists.
-
-    Raises ServerAway.
-    """
-    async with open_reader(settings) as reader:
-        return reader.states
-
-
-class SourceStateReader:
-    """Reads the topic source-state; `states` contains the newest state of each kind read so far."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
-        self.states = SourceStates()
-        self._consumer, self._tp = consumer, tp
-
-    async def catch_up(self) -> None:
-        """Read the records written since the last call, up to the present end of the topic."""
-        end = await end_offset(self._consumer, self._tp)
-        async for record in read_until(self._consumer, {self._tp: end}):
-            state = decode(record.key, record.value)
-            if state is not None:
-                self.states.update(state)
-
-
-@asynccontextmanager
-async def open_reader(settings: Settings) -> AsyncIterator[SourceStateReader]:
-    """Open a reader that has caught up; it is empty before the topic exists. Raises ServerAway."""
-    tp = TopicPartition(Topics(settings).source_state.name, 0)
-    # The source keeps its reader for as long as it runs.
-    async with open_consumer(settings, **LONG_LIVED) as consumer:
-        reader = SourceStateReader(consumer, tp)
-        if await count_partitions(consumer, [tp.topic]):
-            consumer.assign([tp])
-            await reader.catch_up()
-        yield reader

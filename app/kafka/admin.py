@@ -24,6 +24,8 @@ BROKER_TIMEOUT_S = 30
 #: Interval between two looks at the broker's metadata, s.
 METADATA_POLL_S = 0.05
 REQUEST_TIMEOUT_MS = 10_000
+#: The settings of a topic that could delete or refuse a record.
+_CHECKED_SETTINGS = ("cleanup.policy", "retention.ms", "retention.bytes", "delete.retention.ms", "max.message.bytes")
 
 
 @asynccontextmanager
@@ -38,8 +40,10 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
             await admin.close()
 
 
-async def ensure_topics(settings: Settings, extra_topics: Iterable[Topic] = ()) -> None:
+async def ensure_topics(settings: Settings, extra_topics: Iterable[Topic] = (), *, has_tables: bool = False) -> None:
     """Create the missing topics and check the others; `extra_topics` belong to additional agents.
+
+    `has_tables`: tables with LATELY_PARTITIONS partitions exist.
 
     Raises ServerAway when no broker answers, BadTopic when a topic has the wrong number of
     partitions or the wrong cleanup policy.
@@ -47,16 +51,21 @@ async def ensure_topics(settings: Settings, extra_topics: Iterable[Topic] = ()) 
     async with admin_client(settings) as admin:
         topics = {topic.name: topic for topic in (*Topics(settings).all, *extra_topics)}
         await _create(admin, settings, topics)
-        await _check(admin, settings, topics)
+        await _check(admin, settings, topics, has_tables)
 
 
-async def missing_topics(settings: Settings) -> list[str]:
+async def missing_topics(settings: Settings, *, may_have_more_partitions: bool = False) -> list[str]:
     """Return the names of the missing topics, and check the others. Raises ServerAway, BadTopic."""
     async with admin_client(settings) as admin:
         topics = {topic.name: topic for topic in Topics(settings).all}
         existing = await count_partitions(admin, topics)
         if existing:
-            await _check(admin, settings, {name: topics[name] for name in existing})
+            checked = {
+                name: topics[name]
+                for name, partitions in existing.items()
+                if not (may_have_more_partitions and partitions > settings.partitions)
+            }
+            await _check(admin, settings, checked, has_tables=False)
         return sorted(set(topics) - set(existing))
 
 
@@ -121,7 +130,7 @@ async def _wait_for_leaders(settings: Settings, partitions: Mapping[str, int]) -
             ) from None
 
 
-async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: Mapping[str, Topic]) -> None:
+async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: Mapping[str, Topic], has_tables: bool) -> None:
     for described in await admin.describe_topics(sorted(topics)):
         name, partitions = described["topic"], len(described["partitions"])
         expected = topics[name].partitions
@@ -133,19 +142,42 @@ async def _check(admin: AIOKafkaAdminClient, settings: Settings, topics: Mapping
         if expected is None and partitions != settings.partitions:
             raise BadTopic(
                 f"topic {name} has {partitions} partitions, but LATELY_PARTITIONS is {settings.partitions}: "
-                "set it to the topic's number of partitions; `lately rescale` changes the topics"
+                + (
+                    f"it was altered; `lately rescale --partitions {partitions}` moves everything to new topics"
+                    if has_tables and partitions > settings.partitions
+                    else "set it to the topic's number of partitions; `lately rescale` changes the topics"
+                )
             )
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": ""}) for name in sorted(topics)]
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(_CHECKED_SETTINGS, "")) for name in sorted(topics)
+    ]
     for response in await admin.describe_configs(resources):
         for _, _, _, name, entries in response.resources:
-            _check_policy(topics[name], {entry[0]: entry[1] for entry in entries})
+            _check_config(topics[name], {entry[0]: entry[1] for entry in entries})
 
 
-def _check_policy(topic: Topic, config: Mapping[str, str]) -> None:
-    expected, actual = topic.config["cleanup.policy"], config.get("cleanup.policy")
-    if actual is not None and actual != expected:
+def _check_config(topic: Topic, config: Mapping[str, str]) -> None:
+    """Raise BadTopic for settings of a topic that delete or refuse records which Lately needs."""
+    wrong = {
+        name: expected
+        for name, expected in topic.config.items()
+        if name in _CHECKED_SETTINGS and not _is_sufficient(name, config.get(name), expected)
+    }
+    if wrong:
+        actual = ", ".join(f"{name}={config[name]}" for name in wrong)
+        needed = ",".join(f"{name}={expected}" for name, expected in wrong.items())
         raise BadTopic(
-            f"topic {topic.name} has cleanup.policy={actual}, but must have {expected}: "
+            f"topic {topic.name} has {actual}, but must have {needed}: "
             f"set it with kafka-configs.sh --alter --entity-type topics --entity-name {topic.name} "
-            f"--add-config cleanup.policy={expected}"
+            f"--add-config {needed}"
         )
+
+
+def _is_sufficient(name: str, actual: str | None, expected: str) -> bool:
+    """Return whether a setting keeps and accepts as many records as `expected`; None: unknown."""
+    if actual is None or actual == expected:
+        return True
+    if name == "cleanup.policy":
+        return False
+    unlimited = "-1"
+    return actual == unlimited or (expected != unlimited and int(actual) >= int(expected))

@@ -14,6 +14,7 @@ from mode import Service
 from app.kafka.admin import admin_client
 from app.kafka.groups import GroupDescription, agents_of_group, describe_app_groups
 from app.settings import Settings
+from app.signing import WorkerAddresses
 from chunks import PROTOCOL, GroupDistribution, decode_distribution
 from domain.errors import LatelyError
 
@@ -43,6 +44,7 @@ class GroupDirectory(Service):
         super().__init__(**kwargs)
         self._settings, self._group, self._source_topics = settings, group, source_topics
         self._missing_agents = frozenset(missing_agents)
+        self._is_trusted = WorkerAddresses(settings).is_trusted
         #: Table -> its agent, and changelog -> table, of the tables that other processes write.
         self._writers = {table: agent for table, agent in table_writers.items() if agent in self._missing_agents}
         self._tables = {changelogs[table]: table for table in self._writers}
@@ -99,7 +101,7 @@ class GroupDirectory(Service):
                     reason = str(exc)
                 else:
                     self._unreadable.discard(group)
-                    return distribution
+                    return distribution.only(self._is_trusted)
         if group not in self._unreadable:
             self._unreadable.add(group)
             self.log.warning("the assignment of the group %s is ignored: %s", group, reason[:MAX_REASON_CHARS])

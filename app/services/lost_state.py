@@ -11,7 +11,7 @@ import logging
 import time
 
 from app import metrics
-from app.control import source_state
+from app.control import source_state, state_topic
 from app.kafka.produce import durable_producer
 from app.settings import Settings
 from app.topics import Topics
@@ -59,4 +59,4 @@ class LostStateHandler:
     async def _request_snapshot(self, loss: Loss) -> None:
         request = source_state.SnapshotRequest(requested_at=time.time_ns() // 1000, reason=str(loss))
         async with durable_producer(self._settings) as producer:
-            await source_state.write(producer, self._topics, request)
+            await state_topic.write(producer, self._settings, request)

@@ -13,6 +13,7 @@ from app import metrics
 from app.control import source_state
 from app.control.generation import describe_successor
 from app.control.source_state import LeaderStatus, SnapshotRequest, SnapshotState, TopicLayout, VerifyResult
+from app.control.state_topic import create_codec
 from app.kafka.tail import TopicTail
 from app.settings import Settings
 from app.topics import Topics
@@ -45,6 +46,7 @@ class SourceStatus(TopicTail):
 
     def __init__(self, settings: Settings, topics: Topics, **kwargs: Any) -> None:
         super().__init__(settings, topics.source_state, **kwargs)
+        self._codec = create_codec(settings)
         self._statuses: deque[LeaderStatus] = deque(maxlen=MAX_STATUSES)
         self._snapshot: SnapshotState | None = None
         self._verified: VerifyResult | None = None
@@ -55,7 +57,7 @@ class SourceStatus(TopicTail):
 
     def apply(self, record: ConsumerRecord) -> None:
         """Apply one record of source-state."""
-        state = source_state.decode(record.key, record.value)
+        state = self._codec.decode(record)
         if state is None:
             return
         if isinstance(state, LeaderStatus):

@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import mysql.connector
 
-from app.control import generation, source_state
+from app.control import generation, identity, source_state, state_topic
 from app.kafka import dead_letter_topic
 from app.kafka.admin import missing_topics
 from app.settings import Settings
@@ -73,7 +73,7 @@ def _check_disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_kafka(settings: Settings) -> Iterator[Finding]:
-    asyncio.run(generation.require_startable_generation(settings))
+    asyncio.run(identity.require_identity(settings))
     for other in asyncio.run(generation.read_neighbor_generations(settings)):
         detail = f"generation {other.generation} of the topics, with {other.partitions} partitions, exists too"
         fix = "cleanup" if other.generation < settings.generation else f"partitions {other.partitions}` or `--abandon"
@@ -108,7 +108,7 @@ def _check_clocks(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_source(settings: Settings) -> Iterator[Finding]:
-    states = asyncio.run(source_state.read(settings))
+    states = asyncio.run(state_topic.read(settings))
     yield from _check_leader(states.status)
     snapshot = states.snapshot
     if snapshot is not None and not snapshot.is_done:

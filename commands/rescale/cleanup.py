@@ -10,7 +10,7 @@ import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
-from app.control import generation, source_state
+from app.control import generation, source_state, state_topic
 from app.control.source_state import TopicLayout
 from app.errors import BadTopic, ServerAway, StillRunning, WrongGeneration
 from app.kafka.admin import admin_client
@@ -45,7 +45,7 @@ async def cleanup(settings: Settings, dry_run: bool = False) -> DeletedGeneratio
 
     Raises WrongGeneration, StillRunning, ServerAway, BadTopic.
     """
-    states = await source_state.read(settings)
+    states = await state_topic.read(settings)
     generation.require_active(settings, states)
     layout = generation.current_layout(settings, states)
     if layout.predecessor is None:
@@ -73,9 +73,9 @@ async def abandon(settings: Settings, dry_run: bool = False) -> DeletedGeneratio
     can be repeated.
     """
     # 1.
-    generation.require_active(settings, await source_state.read(settings))
+    generation.require_active(settings, await state_topic.read(settings))
     new = dataclasses.replace(settings, generation=settings.generation + 1)
-    begun = (await source_state.read(new)).layout
+    begun = (await state_topic.read(new)).layout
     if begun is None:
         await require_unused(new)
     elif begun.active_since is not None:

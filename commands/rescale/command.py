@@ -22,7 +22,7 @@ MAX_PARTITIONS = 10_000
 @click.option("--abandon", is_flag=True, help="Delete the new generation before the cutover.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--within", type=click.IntRange(0), default=0, help="Longest wait for the new workers, s; 0: no limit.")
-@click.option("--anyway", is_flag=True, help="Switch even if the tables differ.")
+@click.option("--anyway", is_flag=True, help="Switch even if the tables differ, or no old worker can run.")
 @click.option("--samples", type=click.IntRange(0), default=20, help="Number of differences to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def rescale(

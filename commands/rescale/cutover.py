@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from app.control import generation, source_state
+from app.control import generation, state_topic
 from app.control.source_state import Generation, TopicLayout
 from app.errors import ServerAway
 from app.kafka.lag import LagReader
@@ -62,17 +62,21 @@ class Cutover:
                 )
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def settle(self) -> None:
-        """Copy the rest, and wait until the workers of both generations have applied it."""
+    async def settle(self, *, is_compared: bool) -> None:
+        """Copy the rest, and wait until the workers have applied it: of both generations if their tables are compared.
+
+        Workers of the old generation may not be able to start, because somebody has altered their topics.
+        """
         await self._copy.catch_up()
-        for settings, lag_reader in ((self._old, self._old_lag), (self._new, self._new_lag)):
+        old = [(self._old, self._old_lag)] if is_compared else []
+        for settings, lag_reader in (*old, (self._new, self._new_lag)):
 
             async def count_unread(settings: Settings = settings, reader: LagReader = lag_reader) -> int:
                 unread = await reader.count_unread()
                 if unread and not await reader.list_workers():
                     raise ServerAway(
                         f"no worker of generation {settings.generation} runs, and {unread} records are unread: "
-                        "start one, then repeat the command"
+                        "start one and repeat the command, or add --anyway to switch without a comparison"
                     )
                 return unread
 
@@ -87,7 +91,7 @@ class Cutover:
         """Steps 6 to 9 of `rescale.run`."""
         await source_locks.require()
         # 6.
-        layout = generation.current_layout(self._old, await source_state.read(self._old))
+        layout = generation.current_layout(self._old, await state_topic.read(self._old))
         successor = Generation(self._new.generation, self._new.partitions)
         await write_states(self._old, msgspec.structs.replace(layout, successor=successor))
         # 7. Every later leader reads the layout, and no earlier leader is left: the end of the topic is final.
@@ -95,7 +99,7 @@ class Cutover:
         await self._copy.catch_up(include_unreadable=True)
         # 8.
         await self._copy.copy_dead_letters()
-        states = await source_state.read(self._old)
+        states = await state_topic.read(self._old)
         highest = 0 if states.status is None else states.status.highest_version
         capture = states.capture and msgspec.structs.replace(
             states.capture, highest_version=max(highest, states.capture.highest_version)

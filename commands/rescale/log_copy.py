@@ -17,13 +17,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.structs import ConsumerRecord, RecordMetadata
 
-from app.control import source_state
+from app.control import state_topic
 from app.control.source_state import CopyProgress
 from app.errors import StillRunning
 from app.kafka import dead_letter_topic
 from app.kafka.client import client_options, explain_errors
-from app.kafka.consume import START_TIMEOUT_S, open_consumer
+from app.kafka.consume import START_TIMEOUT_S, open_consumer, partitions_of
 from app.kafka.produce import Message, send_batches
+from app.kafka.topic_metadata import count_partitions
 from app.settings import Settings
 from app.topics import MAX_REQUEST_BYTES, Topics
 from chunks import BATCH_BYTES, TRANSACTION_TIMEOUT_MS
@@ -55,7 +56,9 @@ class LogCopy:
 
         If a transaction is open, its end is awaited, so no later record is skipped.
         """
-        tps = [TopicPartition(self._source.orders.name, number) for number in range(self._old.partitions)]
+        orders = self._source.orders.name
+        # An altered topic has more partitions than the tables.
+        tps = partitions_of(orders, (await count_partitions(self._consumer, [orders]))[orders])
         starts = await self._end_consumer.beginning_offsets(tps)
         ends = await self._end_consumer.end_offsets(tps)
         self._consumer.assign(tps)
@@ -119,8 +122,7 @@ class LogCopy:
         return await send_batches(self._producer, self._target.orders.name, partition, messages)
 
     async def _write_progress(self, progress: CopyProgress) -> None:
-        key, value = source_state.encode(progress)
-        await self._producer.send_and_wait(self._target.source_state.name, value, key, partition=0)
+        await state_topic.write(self._producer, self._new, progress)
         self.progress = progress
 
     def _partition(self, key: bytes | None) -> int:
@@ -184,7 +186,7 @@ async def open_log_copy(old: Settings, new: Settings) -> AsyncIterator[LogCopy]:
     async with explain_errors(old), open_consumer(old) as consumer, uncommitted as end_consumer:
         try:
             await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
-            states = await source_state.read(new)
+            states = await state_topic.read(new)
             progress = states.copy_progress or CopyProgress()
             yield LogCopy(old, new, consumer, end_consumer, producer, progress)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from app.control import generation, source_state
+from app.control import generation, source_state, state_topic
 from app.control.source_state import Generation, TopicLayout
 from app.errors import BadSetting, BadTopic, WrongGeneration
 from app.kafka.admin import ensure_topics, missing_topics
@@ -28,7 +28,7 @@ async def read_layouts(old: Settings, new: Settings) -> tuple[bool, TopicLayout 
 
     Raises WrongGeneration, BadSetting, BadTopic, ServerAway if the rescale cannot continue.
     """
-    states = await source_state.read(old)
+    states = await state_topic.read(old)
     layout = generation.current_layout(old, states)
     is_superseded = layout.successor == (new.generation, new.partitions)
     if not is_superseded:
@@ -37,10 +37,11 @@ async def read_layouts(old: Settings, new: Settings) -> tuple[bool, TopicLayout 
             raise WrongGeneration(
                 f"generation {layout.predecessor[0]} of the topics still exists: first run `lately rescale --cleanup`"
             )
-    missing = await missing_topics(old)
+    # Whoever has altered the topics rescales to repair it.
+    missing = await missing_topics(old, may_have_more_partitions=True)
     if missing:
         raise BadTopic(f"nothing to rescale, these topics do not exist: {', '.join(missing)}; check LATELY_ID")
-    new_states = await source_state.read(new)
+    new_states = await state_topic.read(new)
     if new_states.layout is None:
         return is_superseded, None
     begun = generation.current_layout(new, new_states)

@@ -118,7 +118,7 @@ async def run(
         paused_at = time.monotonic()
         # 5.
         if comparison is not None:
-            await cutover.settle()
+            await cutover.settle(is_compared=not options.ignore_differences)
             await source_locks.require()
             result.differences, result.different_totals = await comparison.find_differences()
         if options.ignore_differences or not (result.differences or result.different_totals):

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from aiokafka import TopicPartition
 from faust.types import TP
 
-from app.control.generation import require_startable_generation
+from app.control.identity import prepare_topics
 from app.errors import BadDump
-from app.kafka.admin import ensure_topics, missing_topics
+from app.kafka.admin import missing_topics
 from app.kafka.groups import move_back
 from app.settings import Settings
 from app.topics import DUMPED_TABLES, Topics
@@ -74,8 +74,7 @@ async def run(
         )
     if dry_run and await missing_topics(settings):
         return RestoreResult(head, head.keys, 0, 0)
-    await require_startable_generation(settings)
-    await ensure_topics(settings)
+    await prepare_topics(settings)
     async with open_changelogs(settings) as logs:
         await _require_same_orders(settings, logs, head)
         # 2.

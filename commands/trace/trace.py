@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.control import source_state
+from app.control import state_topic
 from app.ids import require_user_id
 from app.kafka.records import open_topic_records
 from app.settings import Settings
@@ -19,7 +19,7 @@ from source.order_trace import Tracer
 async def open_tracer(settings: Settings, worker: str | None) -> AsyncIterator[Tracer]:
     """Open a tracer; `worker` is the address of any worker. Raises ServerAway."""
     async with open_topic_records(settings) as records, open_worker_client(settings, worker) as worker_client:
-        yield Tracer(settings, Topics(settings), records, worker_client.read_user, lambda: source_state.read(settings))
+        yield Tracer(settings, Topics(settings), records, worker_client.read_user, lambda: state_topic.read(settings))
 
 
 async def newest_purchases(settings: Settings, user_id: str, count: int, worker: str | None) -> list[Purchase]:

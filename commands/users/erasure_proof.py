@@ -9,7 +9,7 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from app.control import source_state
+from app.control import state_topic
 from app.control.generation import read_neighbor_generations
 from app.kafka import dead_letter_topic
 from app.kafka.consume import open_consumer, partitions_of, read_until
@@ -174,7 +174,7 @@ async def _search_open_letters(settings: Settings, user: str) -> ErasureFinding:
 
 
 async def _search_source_state(settings: Settings, user: str) -> ErasureFinding:
-    snapshot = (await source_state.read(settings)).snapshot
+    snapshot = (await state_topic.read(settings)).snapshot
     key = [] if snapshot is None else snapshot.last_key or []
     return ErasureFinding(
         f"topic {Topics(settings).source_state.name}", key.count(user), user in key,

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import mysql.connector
 
-from app.control.source_state import SnapshotState
+from app.control.source_state import KeyValue, SnapshotState
 from app.errors import DatabaseAway
 from app.settings import Settings
 from commands.scratch_store import open_scratch_store
@@ -44,7 +44,7 @@ class CopyState(
 
     table: str
     started_at: float
-    last_key: list[object] | None = None
+    last_key: list[KeyValue] | None = None
     rows: int = 0
     is_complete: bool = False
     #: Rule -> number of rows that break it, which the copy does not contain; not stored if empty.
@@ -122,7 +122,7 @@ class MysqlCopy:
                         time.sleep(max(0.0, earliest_s - (time.monotonic() - started_at)))
                     rows, last_key = reader.read_chunk(last_key)
 
-    def _store_rows(self, rows: list[OutboxRow], last_key: list[object] | None) -> None:
+    def _store_rows(self, rows: list[OutboxRow], last_key: list[KeyValue] | None) -> None:
         pairs: list[tuple[bytes, bytes | None]] = []
         left_out = self.left_out
         for row in rows:

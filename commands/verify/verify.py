@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import mysql.connector
 
 from app.control import source_state
-from app.control.source_state import SourceStateReader, open_reader
+from app.control.state_topic import SourceStateReader, open_reader
 from app.errors import DatabaseAway, ServerAway
 from app.ids import require_user_id
 from app.polling import poll_until

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from mysql.connector import errorcode
 
-from app.control import source_state
+from app.control import state_topic
 from app.settings import Settings
 from app.topics import Topics
 from local.process import LocalProcess, find_free_port
@@ -321,7 +321,7 @@ class Stack:
 
     def watermark(self) -> int | None:
         """The watermark in Kafka: polling `status` keeps the server from refreshing its transactions."""
-        state = asyncio.run(source_state.read(Settings.from_env(self.env))).watermark
+        state = asyncio.run(state_topic.read(Settings.from_env(self.env))).watermark
         return None if state is None else state.low
 
     def truth(self, user: str, limit: int = 20) -> list[tuple]:

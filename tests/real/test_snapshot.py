@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from app.control import source_state
+from app.control import source_state, state_topic
 from app.errors import BadSource
 from app.settings import Settings
 from source import locks, snapshot
@@ -105,7 +105,7 @@ def test_every_row_is_published_once_whatever_the_primary_key(stack: Stack, sett
 def setup_all(settings: Settings) -> source_state.SnapshotState:
     """Set the table up with all its rows, and return what is known of the snapshot."""
     setup(settings, None, quiet)
-    return asyncio.run(source_state.read(settings)).snapshot
+    return asyncio.run(state_topic.read(settings)).snapshot
 
 
 def test_rows_that_are_changed_removed_and_added_meanwhile_are_in_the_end_as_sql_has_them(stack: Stack):
@@ -159,7 +159,7 @@ def test_a_snapshot_that_was_killed_goes_on_where_it_was(stack: Stack, settings:
     first.start()
     eventually(lambda: stack.high_watermark("orders") > 1.3 * snapshot.SAVE_EVERY_ROWS, within=60)
     first.kill()
-    stopped = asyncio.run(source_state.read(settings)).snapshot
+    stopped = asyncio.run(state_topic.read(settings)).snapshot
     assert not stopped.is_done
     assert snapshot.SAVE_EVERY_ROWS <= stopped.rows < rows
     assert stack.status()["snapshot"].startswith("not finished")
@@ -247,8 +247,8 @@ def test_the_state_remembers_a_key_of_each_type(stack: Stack, settings: Settings
 
     with pytest.raises(Stopped):
         asyncio.run(snapshot.run(settings, progress=stop))
-    stopped = asyncio.run(source_state.read(settings)).snapshot
-    assert stopped.rows == CHUNK_ROWS
+    stopped = asyncio.run(state_topic.read(settings)).snapshot
+    assert stopped.rows == snapshot.CHUNK_ROWS
     taken = asyncio.run(snapshot.run(settings))
     assert taken.rows == ROWS
     stack.assert_topic_equals_sql()

@@ -10,7 +10,7 @@ from aiokafka.protocol.api import Response
 from aiokafka.protocol.metadata import MetadataRequest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
-from app.control import source_state
+from app.control import state_topic
 from app.errors import BadTopic, ServerAway
 from app.kafka import admin as kafka_admin
 from app.kafka.admin import admin_client, ensure_topics, missing_topics
@@ -66,7 +66,7 @@ def test_no_command_requests_the_metadata_of_all_topics(settings: Settings, monk
     async def use_topics() -> None:
         await ensure_topics(settings)
         assert await missing_topics(settings) == []
-        assert (await source_state.read(settings)).layout is None
+        assert (await state_topic.read(settings)).layout is None
         assert await find_letters(settings, lambda letter: True) == []
         async with open_lag_reader(settings) as lag:
             assert (await lag.list_workers(), await lag.count_unread()) == ([], 0)

@@ -11,9 +11,9 @@ from datetime import timedelta
 import pytest
 from aiokafka import TopicPartition
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 
-from app.control import source_state
+from app.control import state_topic
 from app.control.source_state import TopicLayout
 from app.kafka.admin import ensure_topics
 from app.kafka.consume import open_consumer, read_until
@@ -57,6 +57,13 @@ def rescale(stack: Stack, *words: str, code: int = 0, **env: str) -> list[dict]:
     process = stack.lately("rescale", *words, "--json", **env)
     assert process.child.returncode == code, process.tail()
     return [json.loads(line) for line in process.tail(1_000).splitlines() if line.startswith("{")]
+
+
+def failed(stack: Stack, *words: str, code: int = 75) -> str:
+    """What a command says when it ends with this code."""
+    process = stack.lately(*words)
+    assert process.child.returncode == code, process.tail()
+    return process.tail()
 
 
 def refused(stack: Stack, *words: str, **env: str) -> str:
@@ -215,7 +222,7 @@ def test_four_partitions_become_six_while_orders_flow_and_nothing_is_lost_or_dou
 @pytest.mark.group("watermark")  # a transaction of another test would hold up the watermark
 def read_watermark(stack: Stack) -> int:
     """The watermark that the source of the first generation has written."""
-    return asyncio.run(source_state.read(settings(stack))).watermark.low
+    return asyncio.run(state_topic.read(settings(stack))).watermark.low
 
 
 def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_nothing(watermark_stack: Stack):
@@ -273,3 +280,36 @@ def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_
         assert len(bought) == 100
 
     eventually(seen, within=30)
+
+
+@pytest.mark.cost(30)
+def test_topics_that_were_altered_are_refused_and_a_rescale_moves_everything(stack: Stack):
+    stack.create_orders()
+    stack.insert(*[(f"o-{number}", "Phone", f"user-{number}", "2.50", NOW, "card") for number in range(40)])
+    stack.setup()
+    source, old = stack.source(), stack.worker("old").start().wait_ready()
+    eventually(lambda: assert_all_equal_to_sql(stack, old), within=30)
+    old.stop()
+    source.stop()
+    names = [topic.name for topic in Topics(settings(stack)).all if topic.partitions is None]
+    admin = AdminClient({"bootstrap.servers": stack.servers.kafka})
+    for future in admin.create_partitions([NewPartitions(name, 8) for name in names]).values():
+        future.result()
+
+    # Half of the users would be looked for in other partitions.
+    altered = {"LATELY_PARTITIONS": "8"}
+    for words in (("source",), ("worker",), ("source", "setup"), ("source", "snapshot")):
+        assert "made with 4: set LATELY_PARTITIONS=4; `lately rescale --partitions 8`" in refused(
+            stack, *words, **altered
+        )
+    assert "`lately rescale --partitions 8` moves everything to new topics" in refused(stack, "worker")
+
+    moved = {"LATELY_GENERATION": "2", "LATELY_PARTITIONS": "8"}
+    rescale(stack, "--partitions", "8", "--within", "1", code=75)
+    stack.source(**moved)
+    new = stack.worker("new", **moved).start().wait_ready()
+    assert "no worker of generation 1 runs" in failed(stack, "rescale", "--partitions", "8")
+    *_, said = rescale(stack, "--partitions", "8", "--anyway")
+    assert (said["switched"], said["events"]) == (True, 40)
+    buy(stack, ("user-7", "Case"))
+    eventually(lambda: assert_all_equal_to_sql(stack, new), within=30)

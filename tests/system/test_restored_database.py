@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.control import source_state
+from app.control import state_topic
 from app.settings import Settings
 from local.artifacts import Artifacts
 from local.database import start_database
@@ -179,7 +179,7 @@ def wait_until_noted(shop: Stack) -> None:
     newest = max(event["data"]["version"] for event in shop.events())
 
     def highest() -> int:
-        status = asyncio.run(source_state.read(Settings.from_env(shop.env))).status
+        status = asyncio.run(state_topic.read(Settings.from_env(shop.env))).status
         return 0 if status is None else status.highest_version
 
     eventually(lambda: highest() >= newest, within=30)

@@ -25,6 +25,8 @@ OWNER_HOP, ANY_HOP = "1", "any"
 ADMIN_PREFIX = "/v1/admin/"
 #: The expiry of the request's token, in seconds since 1970; missing if it never expires.
 EXPIRES_AT: RequestKey[int] = RequestKey("expires_at", int)
+#: The caller of the request; missing without tokens.
+CALLER: RequestKey[Caller] = RequestKey("caller", Caller)
 
 AccessCheck = Callable[[Request, Route | None], None]
 
@@ -37,33 +39,35 @@ def create_access_check(settings: Settings) -> AccessCheck:
     administration without tokens; 429 rate-limited.
     """
     limiter = Limiter(settings.rate_per_s) if settings.rate_per_s else None
-    secret = settings.token_secret if settings.auth == "token" else None
+    needs_token = settings.auth == "token"
 
     def check(request: Request, route: Route | None) -> None:
         if route is not None and route.access is Access.OPEN:
             return
-        caller = _read_caller(request, secret) if secret else None
+        caller = _read_caller(request, settings) if needs_token else None
         if limiter:
             _check_rate(limiter, request, caller)
-        if route is not None and secret:
+        if route is not None and needs_token:
             _check_caller(request, route, caller)
-        elif not secret and request.path.startswith(ADMIN_PREFIX):
+        elif not needs_token and request.path.startswith(ADMIN_PREFIX):
             raise Problem(404, "not-found", "this route exists only with LATELY_AUTH=token")
 
     return check
 
 
-def _read_caller(request: Request, secret: str) -> Caller | None:
+def _read_caller(request: Request, settings: Settings) -> Caller | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return None
     try:
-        return tokens.read_token(secret, token.strip(" "))
+        return tokens.read_token(settings.token_secrets, token.strip(" "), audience=settings.token_audience)
     except BadToken:
         return None
 
 
 def _check_rate(limiter: Limiter, request: Request, caller: Caller | None) -> None:
+    if caller is not None and caller.is_forwarded:
+        return  # counted by the worker that forwarded it
     if caller is not None:
         client = f"user {caller.user}" if caller.user is not None else "operator"
     elif HOP_HEADER in request.headers:
@@ -83,6 +87,7 @@ def _check_caller(request: Request, route: Route, caller: Caller | None) -> None
         else:
             code, detail, challenge = "token-needed", "send a token: Authorization: Bearer …", "Bearer"
         raise Problem(401, code, detail, headers={"WWW-Authenticate": challenge})
+    request[CALLER] = caller
     if caller.expires_at is not None:
         request[EXPIRES_AT] = caller.expires_at
     if caller.is_operator:

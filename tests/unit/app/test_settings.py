@@ -15,6 +15,8 @@ SECRET = "sixteen bytes..."
 NUMBERS = [f.name for f in FIELDS if isinstance(f.default, int)]
 SWITCHES = [f.name for f in FIELDS if isinstance(f.default, bool)]
 TYPES = get_type_hints(Settings)
+#: The secrets that have a minimum length.
+SIGNING = ("token_secret", "token_secret_previous", "signing_key", "signing_key_previous")
 LOGIN = {
     "kafka_security": "SASL_SSL", "kafka_sasl_mechanism": "PLAIN", "kafka_sasl_user": "x", "kafka_sasl_password": "x",
 }  # fmt: skip
@@ -26,6 +28,8 @@ def required_with(name: str, pems: dict[str, str]) -> dict[str, str]:
         return {"token_secret": SECRET}
     if name.startswith("kafka_s"):
         return LOGIN
+    if name in SIGNING:
+        return {}
     server, _, pem = name.partition("_")
     mode = {"kafka": {"kafka_security": "SSL"}, "mysql": {"mysql_tls": "VERIFY_CA"}}
     return {**mode[server], **{f"{server}_{kind}": path for kind, path in pems.items()}} if pem in pems else {}
@@ -59,7 +63,7 @@ def test_every_setting_is_read_from_its_name_in_capitals(field, pems):
         "instance_id": "x",
         "source_definer": "x@%",
         **dict.fromkeys(SWITCHES, "1"),
-        "token_secret": SECRET,
+        **dict.fromkeys(SIGNING, SECRET),
         "report_tz": "Europe/Berlin",
         "away_exit_s": "301",
     }
@@ -293,7 +297,7 @@ SECRETS = [f.name for f in FIELDS if f.metadata["secret"]]
 
 
 def test_passwords_and_what_things_are_signed_with_are_the_secrets():
-    assert SECRETS == ["kafka_sasl_password", "token_secret", "cursor_secret", "mysql_password"]
+    assert SECRETS == ["kafka_sasl_password", *SIGNING, "cursor_secret", "mysql_password"]
 
 
 @pytest.mark.parametrize("name", SECRETS)

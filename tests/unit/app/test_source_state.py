@@ -8,10 +8,12 @@ import pytest
 
 from app.control import source_state
 from app.control.source_state import (
+    AppIdentity,
     CaptureState,
     CopyProgress,
     Generation,
     LeaderStatus,
+    ShopIdentity,
     SnapshotRequest,
     SnapshotState,
     SourceProblem,
@@ -44,6 +46,14 @@ STATES: dict[str, tuple[State, dict[str, object]]] = {
             "table": "shop.orders", "version": 1, "since": "2026-01-31 00:00:00.000000", "where": "price > 1",
             "after": ["a", 2], "rows": 3, "done": True, "horizon": None, "wanted": 4, "granted": 5,
         },
+    ),
+    "identity": (
+        AppIdentity(cluster="c", orders="a-orders", format=1, is_adopted=True),
+        {"cluster": "c", "orders": "a-orders", "format": 1, "is_adopted": True},
+    ),
+    "shop": (
+        ShopIdentity(server="uuid", table="shop.orders", outbox="token"),
+        {"server": "uuid", "table": "shop.orders", "outbox": "token"},
     ),
     "watermark": (
         WatermarkState(table="shop.orders", low=1, version=2),
@@ -92,6 +102,22 @@ def test_a_state_keeps_its_key_and_field_names_in_the_topic(key: str):
 )
 def test_a_record_of_another_version_is_ignored(key: bytes | None, value: bytes | None):
     assert source_state.decode(key, value) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "changed"),
+    [
+        ("verified", {"clean_at": 2**62}), ("verified", {"at": -1}), ("status", {"as_of": 2**60}),
+        ("status", {"guarantee": "proved"}), ("status", {"offsets": {"-1": 0}}), ("status", {"leader": "x" * 10_001}),
+        ("snapshot", {"after": [{"hex": "00' UNION SELECT 1 -- -"}]}), ("snapshot", {"after": [{"hex": "0"}]}),
+        ("snapshot", {"after": [1.5]}), ("snapshot", {"after": []}), ("snapshot", {"after": [["a"]]}),
+        ("snapshot", {"since": "2026-01-31' OR 1=1 -- -"}), ("snapshot", {"since": "2026-01-31 00:00:00.000000\n"}),
+        ("capture", {"missed_since": 2**61}), ("layout", {"partitions": -1}), ("copied", {"offsets": {"0": -1}}),
+    ],
+)  # fmt: skip
+def test_a_value_that_lately_never_writes_is_ignored(key: str, changed: dict[str, object]):
+    document = STATES[key][1] | changed
+    assert source_state.decode(key.encode(), json.dumps(document).encode()) is None
 
 
 def test_the_newest_state_of_each_kind_is_valid():

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from types import SimpleNamespace
 
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+import pytest
+from aiokafka.coordinator.protocol import (
+    ConsumerProtocol,
+    ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
+)
 from faust.types import TP
 
 from chunks.assignor import Assignor
+from chunks.group_metadata import MAX_BYTES, tolerate_foreign_members
 from chunks.store import MAX_AGE_S, LocalOffset
 
 TOPICS, CHANGELOG, PARTITIONS = ["orders", "app-by_user-changelog"], "app-by_user-changelog", 4
@@ -30,6 +37,8 @@ class Member:
                 CHANGELOG: {number: LocalOffset(offset, time.time() - age_s) for number, offset in offsets.items()}
             },
             changelog_ends={},
+            sign_address=lambda url: "",
+            is_trusted_address=lambda url, signature: True,
         )
         conf = SimpleNamespace(canonical_url=url, consumer_group_instance_id=instance)
         consumer = SimpleNamespace(rejoin=self._rejoin)
@@ -68,12 +77,12 @@ def test_a_worker_alone_gets_everything_and_all_know_where_it_is():
 def test_the_names_on_the_wire_stay_what_they_were_so_that_versions_can_share_a_group():
     member = Member("http://a", {0: 5})
     sent = json.loads(member.assignor._decompress(member.assignor.metadata(TOPICS).user_data))
-    assert sorted(sent) == ["active", "changelogs", "ends", "held", "standby", "url", "warmed"]
+    assert sorted(sent) == ["active", "changelogs", "ends", "held", "signature", "standby", "url", "warmed"]
     assert sent["held"] == {CHANGELOG: {"0": 5}}
     answer = member.assignor._perform_assignment(CLUSTER, {"0": member.assignor.metadata(TOPICS)})["0"]
     assert sorted(json.loads(member.assignor._decompress(answer.user_data))) == [
-        "assignment", "changelog_distribution", "external_topic_distribution", "standby_distribution", "topic_groups",
-        "url", "warming",
+        "assignment", "changelog_distribution", "external_topic_distribution", "signatures", "standby_distribution",
+        "topic_groups", "url", "warming",
     ]  # fmt: skip
 
 
@@ -161,3 +170,76 @@ def test_a_static_worker_that_is_not_what_it_was_asks_to_be_given_something_else
         member.assignor.metadata(TOPICS)
         member.assignor.on_assignment(kept)
         assert bool(member.rejoins) is bool(changed), changed
+
+
+class Signing:
+    """Signs addresses with a key, as TableManager does for an app."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def give_to(self, member: Member) -> Member:
+        member.tables.sign_address = lambda url: f"{self.key} {url}"
+        member.tables.is_trusted_address = lambda url, signature: signature == f"{self.key} {url}"
+        return member
+
+
+def bomb() -> bytes:
+    return zlib.compress(b'{"url": "http://a", "x": "' + b"a" * (2 * MAX_BYTES) + b'"}', 9)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None, b"", b"garbage", bomb(), zlib.compress(b"null"), zlib.compress(b'{"url": "http://u:p@b/"}'),
+        zlib.compress(b'{"url": "http://b", "held": {"t": {"0": -1}}}'), zlib.compress(b"[" * 10**5),
+    ],
+    ids=["none", "empty", "garbage", "bomb", "null", "credentials", "negative", "deep"],
+)  # fmt: skip
+def test_a_member_that_is_no_worker_gets_nothing_and_disturbs_nobody(data, caplog):
+    worker = Member("http://a", {})
+    members = {
+        "0": worker.assignor.metadata(TOPICS),
+        "1": ConsumerProtocolMemberMetadata(0, ["other", *TOPICS], data),
+    }
+    assigned = worker.assignor._perform_assignment(CLUSTER, members)
+    worker.assignor.on_assignment(assigned["0"])
+    assert worker.has()[0] == [0, 1, 2, 3]
+    assert assigned["1"].assignment == []
+    assert "the member 1 of the group gets no partitions" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"\x00\x00\x00\x00\x00\x05\x00\x01", b"\x00" * 3])
+def test_bytes_that_are_no_metadata_end_no_leader(content):
+    tolerate_foreign_members()
+    metadata = ConsumerProtocol.METADATA.decode(content)
+    assert (metadata.subscription, metadata.user_data) == ([], b"")
+    assert ConsumerProtocol.ASSIGNMENT.decode(content).partitions() == []
+
+
+def test_a_worker_whose_address_is_not_signed_gets_nothing_and_is_asked_nothing(caplog):
+    ours, theirs = Signing("ours"), Signing("theirs")
+    first, second = (ours.give_to(Member(url, {})) for url in ("http://a", "http://b"))
+    stranger = theirs.give_to(Member("http://stranger", {}))
+    rebalanced(first, second, stranger)
+    assert sorted(first.has()[0] + second.has()[0]) == [0, 1, 2, 3]
+    assert stranger.has()[0] == []
+    assert "its address is not signed" in caplog.text
+    assert set(first.assignor.changelog_distribution) == {"http://a", "http://b"}
+
+
+def test_a_leader_that_is_no_worker_can_name_no_other_address():
+    ours = Signing("ours")
+    worker, leader = ours.give_to(Member("http://a", {})), Member("http://stranger", {})
+    leader.tables.is_trusted_address = lambda url, signature: True
+    rebalanced(leader, worker)
+    assert set(leader.assignor.changelog_distribution) == {"http://a", "http://stranger"}
+    assert set(worker.assignor.changelog_distribution) == {"http://a"}
+
+
+def test_an_unreadable_assignment_contains_no_partitions(caplog):
+    worker = Member("http://a", {})
+    rebalanced(worker)
+    worker.assignor.on_assignment(ConsumerProtocolMemberAssignment(0, [], b"garbage"))
+    assert worker.has() == ([], [], [])
+    assert "cannot be read" in caplog.text

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunks.assignor import AssignmentInfo
-from chunks.distribution import MAX_BYTES, GroupDistribution, decode_distribution
+from chunks.distribution import GroupDistribution, decode_distribution
+from chunks.group_metadata import MAX_BYTES
 
 OWNERS = {"http://a:6066": {"app-by_user-changelog": [0, 2]}, "http://[::1]:6067": {"app-by_user-changelog": [1, 3]}}
 STANDBYS = {"http://a:6066": {"app-by_user-changelog": [1]}}
