@@ -74,6 +74,15 @@ def find_differences(
     return differences
 
 
+def count_optional(rows: Iterable[Purchase], purchases: Iterable[Purchase], horizon: int | None) -> int:
+    """Return the number of purchases that `find_differences` does not report because of the horizon."""
+    if horizon is None:
+        return 0
+    present = {purchase.identity for purchase in purchases}
+    newest = {row.identity: row for row in rows}
+    return sum(identity not in present and row.ordered_at < horizon for identity, row in newest.items())
+
+
 def is_unchanged(difference: PurchaseDifference, before: Iterable[Purchase]) -> bool:
     """Return True if the table had the same purchase before and after the database was read.
 

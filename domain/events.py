@@ -13,6 +13,7 @@ import msgspec
 from domain.codec import UNDECODABLE
 from domain.errors import UnreadableEvent
 from domain.prices import MAX_PRICE_CHARS, PRICE_RULE, is_valid_price
+from domain.values import DAY_US, microseconds, parse_rfc3339
 
 PLACED: Final = "order.placed"
 CHANGED: Final = "order.changed"
@@ -40,6 +41,7 @@ _FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
 _LAST = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc)
 
 _VERSION_RULE = "version must be a whole number >= 0 and < 2^63"
+_ERASURE_VERSION_RULE = "the version of an erasure must not be later than its time, in microseconds, and a day"
 #: The field of an order line -> the rule for its value.
 FIELD_RULES = {
     "user_id": f"user_id must be 1 to {MAX_ID_BYTES} bytes without control characters, and not '.' or '..'",
@@ -241,7 +243,20 @@ def _read_erased(value: bytes) -> UserErased:
         raise UnreadableEvent("broken-rule", FIELD_RULES["user_id"])
     if not 0 <= event.data.version < 2**63:
         raise UnreadableEvent("broken-rule", _VERSION_RULE)
+    if event.data.version > _latest_version(event.time):
+        raise UnreadableEvent("broken-rule", _ERASURE_VERSION_RULE)
     return event
+
+
+def _latest_version(time: str) -> int:
+    """Return the highest version that an erasure can have at a time, by clocks that differ by a day at most.
+
+    Versions are near the time in microseconds. A higher one would erase the purchases of the future.
+    """
+    try:
+        return microseconds(parse_rfc3339(time)) + DAY_US
+    except (ValueError, TypeError, OverflowError):
+        return -1
 
 
 def _check_envelope(event: Event | _Envelope) -> None:

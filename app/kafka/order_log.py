@@ -70,6 +70,11 @@ class OrderLog:
             starts = {tp: max(earliest[tp], selection.start[1]) for tp in tps}
         return {tp.partition: StartOffset(starts[tp], starts[tp] == 0) for tp in tps}
 
+    async def first_offsets(self) -> dict[int, int]:
+        """Map each partition to its first offset: the events before it are deleted."""
+        tps = consume.partitions_of(self._topic, self._partitions)
+        return {tp.partition: offset for tp, offset in (await self._consumer.beginning_offsets(tps)).items()}
+
     async def end_offset(self, partition: int) -> int:
         """Return the present end offset of a partition."""
         return await consume.end_offset(self._consumer, TopicPartition(self._topic, partition))

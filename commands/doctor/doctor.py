@@ -19,8 +19,10 @@ import mysql.connector
 from app.control import generation, identity, source_state, state_topic
 from app.kafka import dead_letter_topic
 from app.kafka.admin import missing_topics
+from app.kafka.order_log import open_order_log
 from app.settings import Settings
 from chunks import UnsupportedLibrary, check_libraries
+from commands.doctor.security import check_security
 from domain.errors import LatelyError
 from domain.values import rfc3339
 from source.check import check_source
@@ -40,6 +42,8 @@ def check_everything(settings: Settings) -> Iterator[Finding]:
         "libraries": _check_libraries,
         "disk": _check_disk,
         "kafka": _check_kafka,
+        "events": _check_events,
+        "security": check_security,
         "mysql": _check_mysql,
         "clocks": _check_clocks,
         "source": _check_source,
@@ -90,6 +94,24 @@ def _check_kafka(settings: Settings) -> Iterator[Finding]:
             "replication", WARNING, "the disk of one broker contains the only copy of each topic",
             "LATELY_REPLICATION=3 on a cluster, before the topics are created",
         )  # fmt: skip
+
+
+def _check_events(settings: Settings) -> Iterator[Finding]:
+    """Check that `orders` still has its first event."""
+    deleted = {number: offset for number, offset in asyncio.run(_first_offsets(settings)).items() if offset}
+    if not deleted:
+        yield Finding("events", OK, "orders contains all events since the first one")
+        return
+    places = ", ".join(f"offset {offset} of partition {number}" for number, offset in deleted.items())
+    yield Finding(
+        "events", WARNING, f"orders has lost its beginning: the events before {places} are deleted",
+        "`lately source snapshot --all` publishes all rows again; `lately verify` compares the tables with MySQL",
+    )  # fmt: skip
+
+
+async def _first_offsets(settings: Settings) -> dict[int, int]:
+    async with open_order_log(settings) as order_log:
+        return await order_log.first_offsets()
 
 
 def _check_mysql(settings: Settings) -> Iterator[Finding]:

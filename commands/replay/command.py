@@ -101,6 +101,12 @@ def _summarize(outcome: ReplayOutcome, dry_run: bool) -> str:
         + ("" if dry_run else f", {outcome.repaired} repaired")
         + (f", {outcome.undecided} undecided, because they keep changing" if outcome.undecided else "")
     ]
+    if outcome.deleted_before:
+        places = ", ".join(f"{offset} of partition {number}" for number, offset in outcome.deleted_before.items())
+        lines.append(
+            f"`orders` has lost its beginning: the events before offset {places} are deleted, and are not compared; "
+            "`lately verify` compares with MySQL"
+        )
     if not outcome.is_complete:
         lines.append("events before the selection were not read: extra purchases in the table are not reported")
     if outcome.remaining and dry_run:

@@ -66,6 +66,8 @@ class ReplayOutcome:
     repaired: int = 0
     #: Purchases that changed during each comparison.
     undecided: int = 0
+    #: Partition of `orders` -> its first offset, where it is not 0: the events before it are deleted.
+    deleted_before: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -78,7 +80,7 @@ class ReplayOutcome:
         return {
             "events": self.events, "users": self.users, "whole": self.is_complete,
             "differences": self.differences.total(), **self.differences, "mended": self.repaired,
-            "deferred": self.undecided, "seconds": round(self.seconds, 1),
+            "deferred": self.undecided, "deleted_before": self.deleted_before, "seconds": round(self.seconds, 1),
         }  # fmt: skip
 
 
@@ -97,6 +99,7 @@ async def replay_events(
     _require_user(selection)
     outcome, started_at = ReplayOutcome(), time.monotonic()
     async with open_order_log(settings) as log, open_worker_client(settings, worker) as worker_client:
+        outcome.deleted_before = {number: first for number, first in (await log.first_offsets()).items() if first}
         for partition, start in (await log.start_offsets(selection)).items():
             outcome.is_complete = outcome.is_complete and start.is_first
             table, is_complete = ReplayTable(settings, selection, partition), False

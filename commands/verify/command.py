@@ -92,6 +92,16 @@ def _summarize(outcome: VerifyOutcome, repair: bool) -> str:
             f"\n{outcome.left_out.total():,} rows were left out, because they break a rule: {rules}"
             "\n`lately source check` names examples; correct these rows in MySQL"
         )
+    if outcome.of_erased_users:
+        summary += (
+            f"\n{outcome.of_erased_users:,} rows of erased users are in MySQL, and no table shows them: they returned "
+            "from a backup, or somebody else published the erasure; a new purchase of the user is shown"
+        )
+    if outcome.before_horizon:
+        summary += (
+            f"\n{outcome.before_horizon:,} rows from before the first snapshot are not in the tables: "
+            "`lately source snapshot --all` publishes them"
+        )
     if outcome.remaining and not repair:
         return f"{summary}\n`lately verify --repair` makes the tables equal to MySQL"
     return summary

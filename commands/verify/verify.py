@@ -35,7 +35,8 @@ from commands.repair import (
 )
 from commands.verify.mysql_copy import MysqlCopy
 from commands.worker_client import WorkerClient, open_worker_client
-from domain.differences import PurchaseDifference, find_differences, is_unchanged
+from domain.differences import PurchaseDifference, count_optional, find_differences, is_unchanged
+from domain.purchases import Purchase
 from domain.values import rfc3339
 from source import snapshot, user_rows
 from source.events import event_source
@@ -62,6 +63,9 @@ class VerifyOutcome:
     repairs: Counter[str] = field(default_factory=Counter)
     #: Rule -> number of rows that break it: they cannot be shown, and the tables must not have them.
     left_out: Counter[str] = field(default_factory=Counter)
+    #: Rows that the table may lack, and lacks: of erased users, and from before the first snapshot.
+    of_erased_users: int = 0
+    before_horizon: int = 0
     #: Purchases that changed during each comparison.
     undecided: int = 0
     #: Time before the first row was read (microseconds since 1970); None if only some users were
@@ -84,7 +88,8 @@ class VerifyOutcome:
         return {
             "rows": self.rows, "users": self.users, "differences": self.differences.total(), **self.differences,
             "repaired": self.repaired, "deferred": self.undecided, "left_out": self.left_out.total(),
-            "left_out_rules": dict(self.left_out), "seconds": round(self.seconds, 1),
+            "left_out_rules": dict(self.left_out), "of_erased_users": self.of_erased_users,
+            "before_horizon": self.before_horizon, "seconds": round(self.seconds, 1),
         }  # fmt: skip
 
 
@@ -142,6 +147,8 @@ class _Verification:
         self._outcome, self._report, self._repairs = outcome, report, options.repair
         #: Users of `--user` whose rows that break a rule are not counted yet.
         self._uncounted = set(options.users)
+        #: Users of `--user` whose optional rows are not counted yet.
+        self._uncounted_users = set(options.users)
         last_snapshot = reader.states.snapshot
         horizon = source_state.MAX_HORIZON if last_snapshot is None else last_snapshot.horizon
         self._horizon = source_state.horizon_microseconds(horizon)
@@ -156,6 +163,7 @@ class _Verification:
                 actual = self._worker_client.read_users(partition)
                 async for user, rows, purchases in merge_by_user(copy.read_users(partition), actual):
                     self._outcome.users += 1
+                    self._count_optional(user, rows, purchases)
                     if find_differences(user, rows, purchases, self._required_since(user)):
                         yield user
             copy.mark_complete()
@@ -188,8 +196,11 @@ class _Verification:
         confirmed: list[PurchaseDifference] = []
         in_flight: list[PurchaseDifference] = []
         for user in users:
+            if user in self._uncounted_users:
+                self._count_optional(user, rows[user], after[user])
             for difference in find_differences(user, rows[user], after[user], self._required_since(user)):
                 (confirmed if is_unchanged(difference, before[user]) else in_flight).append(difference)
+        self._uncounted_users.difference_update(users)
         return Comparison(confirmed, in_flight, lambda difference: version)
 
     def _add_left_out(self, users: list[str], left_out: Counter[str]) -> None:
@@ -201,6 +212,14 @@ class _Verification:
     def _required_since(self, user: str) -> int | None:
         """Rows ordered before this time may be missing in the table: all rows of an erased user."""
         return MAX_TIME if user in self._worker_client.erasure_versions else self._horizon
+
+    def _count_optional(self, user: str, rows: list[Purchase], purchases: list[Purchase]) -> None:
+        """Count the rows that the table may lack, and lacks: nothing proves that they should be missing."""
+        count = count_optional(rows, purchases, self._required_since(user))
+        if user in self._worker_client.erasure_versions:
+            self._outcome.of_erased_users += count
+        else:
+            self._outcome.before_horizon += count
 
     async def _published_offsets(self, committed_at: int) -> dict[int, int]:
         """Wait until all changes committed before a time (microseconds since 1970) are published.

@@ -9,7 +9,16 @@ import msgspec
 import pytest
 
 from domain import purchases
-from domain.differences import CHANGED, EXTRA, MISSING, PurchaseDifference, build_repair, find_differences, is_unchanged
+from domain.differences import (
+    CHANGED,
+    EXTRA,
+    MISSING,
+    PurchaseDifference,
+    build_repair,
+    count_optional,
+    find_differences,
+    is_unchanged,
+)
 from domain.events import Event, OrderLine, read_event
 from domain.purchases import Purchase
 from tests.kit.makers import event, wire
@@ -61,6 +70,15 @@ def test_what_was_never_taken_over_is_not_missing():
         found.kind
         for found in find_differences("ann", [make_purchase(ordered_at=99, price="2")], [make_purchase()], 100)
     ] == [CHANGED]
+
+
+@pytest.mark.parametrize(
+    ("ordered_at", "registers", "horizon", "count"),
+    [(99, [], 100, 1), (100, [], 100, 0), (99, [], None, 0), (99, [make_purchase()], 100, 0)],
+)
+def test_rows_that_may_be_missing_and_are_missing_are_counted(ordered_at, registers, horizon, count):
+    rows = [make_purchase(ordered_at=ordered_at, price="2"), make_purchase(ordered_at=ordered_at)]
+    assert count_optional(rows, registers, horizon) == count
 
 
 def test_a_purchase_that_the_stream_changed_meanwhile_is_not_decided():

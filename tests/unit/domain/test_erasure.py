@@ -15,7 +15,7 @@ from domain.errors import UnreadableEvent
 from domain.events import ERASED, PLACED, Event, read_event
 from domain.purchases import PriceChange, PurchaseChange, decode_recent
 from domain.totals import decode_totals, encode_totals, sum_price_changes
-from domain.values import microseconds
+from domain.values import microseconds, parse_rfc3339
 from tests.kit.depth import examples
 from tests.kit.makers import erasure, event
 from tests.kit.purchase_model import (
@@ -28,6 +28,9 @@ from tests.kit.purchase_model import (
     newest_events,
     shuffled_chunks,
 )
+
+#: The highest version that the erasure of the tests can have: its time and a day.
+LATEST = microseconds(parse_rfc3339("2026-02-01T08:00:00Z"))
 
 
 class Erasable(User):
@@ -138,10 +141,15 @@ def test_an_erasure_is_read_and_its_rules_are_checked():
         return msgspec.json.encode(order_event)
 
     assert read_event(b"ann", wire(erasure(7))) == erasure(7)
+    assert read_event(b"ann", wire(erasure(LATEST))) == erasure(LATEST)
     for key, value, reason in [
         (b"bob", wire(erasure(7)), "wrong-key"),
         (b"ann", wire(erasure(-1)), "broken-rule"),
         (b"ann", wire(erasure(2**63)), "broken-rule"),
+        (b"ann", wire(erasure(2**63 - 1)), "broken-rule"),
+        (b"ann", wire(erasure(LATEST + 1)), "broken-rule"),
+        (b"ann", wire(erasure(7)).replace(b"2026-01-31T08:00:00Z", b"2026-01-31T08:00:00"), "broken-rule"),
+        (b"ann", wire(erasure(7)).replace(b"2026-01-31T08:00:00Z", b"some day"), "broken-rule"),
         (b".", wire(erasure(7, ".")), "broken-rule"),
         (b"ann", wire(erasure(7)).replace(b'"version":7', b'"version":"7"'), "wrong-type"),
         (b"ann", wire(erasure(7)).replace(b"erasure:1", b"erasure:2"), "unknown-schema"),
