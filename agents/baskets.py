@@ -16,7 +16,7 @@ async def update_baskets(stream: StreamT[Chunk]) -> None:
     throttle = app.throttle
     async for chunk in stream:
         deltas = DeltaAccumulator()
-        for _offset, _key, record in chunk.records:
+        for record in chunk.records:
             started_at = time.perf_counter()
             baskets.apply_record(chunk, record, deltas)
             await throttle.pause(started_at, chunk.tp.topic)  # a record takes as long as a step of another agent

@@ -14,8 +14,9 @@ async def update_similar(stream: StreamT[Chunk]) -> None:
     """Apply the deltas of products to their sales, and to the products with common buyers."""
     throttle = app.throttle
     async for chunk in stream:
-        for _offset, product, record in chunk.records:
+        for record in chunk.records:
             started_at = time.perf_counter()
-            assert product is not None, "co-purchases has no records without a key"
-            product_sales.write_later(chunk, product, similar.apply_record(chunk, product, record))
+            sales = similar.apply_record(chunk, record)
+            if sales is not None:
+                product_sales.write_later(chunk, record[1] or b"", sales)
             await throttle.pause(started_at, chunk.tp.topic)  # a record takes as long as a step of another agent

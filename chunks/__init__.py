@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from chunks.app import ChunkedApp
     from chunks.assignment import PROTOCOL
+    from chunks.batches import read_tolerantly
     from chunks.check import check_libraries
     from chunks.chunk import Chunk
     from chunks.distribution import GroupDistribution, decode_distribution
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from chunks.lost import Loss
     from chunks.partition_task import BATCH_BYTES, MAX_REQUEST_BYTES, TRANSACTION_TIMEOUT_MS
     from chunks.reader import StoreReader, TableReader
+    from chunks.record_batch import UnreadableBytes
     from chunks.records import FETCH_MAX_WAIT_MS, FetchedRecord, Headers, RecordRange
     from chunks.restore import RestoreProgress
     from chunks.schema import ChunkSchema
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "app": ("ChunkedApp",),
     "assignment": ("PROTOCOL",),
+    "batches": ("read_tolerantly",),
     "check": ("check_libraries",),
     "chunk": ("Chunk",),
     "distribution": ("GroupDistribution", "decode_distribution"),
@@ -64,6 +67,7 @@ _EXPORTS = {
     "lost": ("Loss",),
     "partition_task": ("BATCH_BYTES", "MAX_REQUEST_BYTES", "TRANSACTION_TIMEOUT_MS"),
     "reader": ("StoreReader", "TableReader"),
+    "record_batch": ("UnreadableBytes",),
     "records": ("FETCH_MAX_WAIT_MS", "FetchedRecord", "Headers", "RecordRange"),
     "restore": ("RestoreProgress",),
     "schema": ("ChunkSchema",),
@@ -83,8 +87,8 @@ __all__ = [
     "ClosedPartition", "DiskFailed", "Fenced", "FetchedRecord", "GroupDistribution", "GroupUnavailable", "Headers",
     "IncompleteRestore", "LocalOffset", "Loss", "RecordGap", "RecordRange", "RecordRefused", "RestoreProgress",
     "Rows", "StandbyCheck", "Store", "StoreReader", "StoreSnapshot", "Table", "TableReader", "TableView",
-    "UnsupportedLibrary", "Watch", "check_libraries", "decode_distribution", "discard_exception", "fetch_ranges",
-    "high_watermark", "position_key", "transactional_id", "tune_consumer",
+    "UnreadableBytes", "UnsupportedLibrary", "Watch", "check_libraries", "decode_distribution", "discard_exception",
+    "fetch_ranges", "high_watermark", "position_key", "read_tolerantly", "transactional_id", "tune_consumer",
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Fetching of records as plain tuples from aiokafka's fetch buffers.
 
-Other modules leave aiokafka's fetcher and its private attributes alone.
+Other modules, except `chunks.batches`, leave aiokafka's fetcher and its private attributes alone.
 
 `AIOKafkaConsumer.getmany` creates an object of eleven fields for each record, which costs more than
 decoding it.
@@ -12,20 +12,22 @@ import asyncio
 from collections.abc import Collection, Iterator
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import TopicPartitionState
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.errors import ConsumerStoppedError
 from faust.types import TP
 
+from chunks.batches import next_batches, read_tolerantly
 from chunks.records import FETCH_MAX_WAIT_MS, FetchedRecord, RecordRange
 
 
 def tune_consumer(consumer: AIOKafkaConsumer, max_wait_ms: int = FETCH_MAX_WAIT_MS) -> AIOKafkaConsumer:
     """Set options that Faust does not offer: a short broker wait, and committed records only.
 
-    The broker waits up to `max_wait_ms` for the first record. Returns `consumer`.
+    The broker waits up to `max_wait_ms` for the first record. Unreadable records raise no error.
+    Returns `consumer`.
     """
+    read_tolerantly()
     consumer._fetch_max_wait_ms = max_wait_ms
     consumer._isolation_level = "read_committed"
     return consumer
@@ -124,26 +126,6 @@ def _iterate_records(partition: PartitionRecords) -> Iterator[FetchedRecord]:
 
     Replaces `PartitionRecords._unpack_records`.
     """
-    batches = partition._records
-    while batches.has_next():
-        batch = batches.next_batch()
-        if partition._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC - {partition._tp}")
-        if not _is_skipped(partition, batch):
-            start = partition.next_fetch_offset
-            # A fetch returns whole batches: the first one may begin before the requested offset.
-            yield from [(record.offset, record.key, record.value) for record in batch if record.offset >= start]
-        partition.next_fetch_offset = batch.next_offset
-
-
-def _is_skipped(partition: PartitionRecords, batch: DefaultRecordBatch) -> bool:
-    """Return whether the batch is a transaction marker or belongs to an aborted transaction."""
-    if partition._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-        partition._consume_aborted_up_to(batch.base_offset)
-        if batch.is_control_batch:
-            if partition._contains_abort_marker(batch):
-                partition._aborted_producers.discard(batch.producer_id)
-        elif batch.is_transactional and batch.producer_id in partition._aborted_producers:
-            return True
-    is_control: bool = batch.is_control_batch
-    return is_control
+    for batch in next_batches(partition):
+        # A fetch returns whole batches: the first one may begin before the requested offset.
+        yield from partition._records.tuples(batch, partition._tp, partition.next_fetch_offset)

@@ -18,7 +18,7 @@ from mode import Service
 
 from chunks.app import ChunkedApp
 from chunks.fetch import fetch_ranges, tune_consumer
-from chunks.keys import BEGINNING_KEY, RESERVED_PREFIX, RESTORING_KEY, position_key
+from chunks.keys import BEGINNING_KEY, RESERVED_PREFIX, RESTORING_KEY, parse_position, position_key
 from chunks.records import CHUNK_RECORDS, RecordRange
 from chunks.restore import create_changelog_reader
 
@@ -83,7 +83,7 @@ class PartitionCopy:
         rows: list[tuple[bytes, bytes | None]] = []
         for _offset, key, value in record_range.records:
             if key is None:
-                continue  # not written by the engine
+                continue  # not written by the engine, or unreadable
             if key[:1] != RESERVED_PREFIX:
                 rows.append((key, value))
                 continue
@@ -107,14 +107,14 @@ class PartitionCopy:
         rows.clear()
 
     def _apply_own(self, key: bytes, value: bytes | None) -> None:
-        if key == BEGINNING_KEY:
+        if key == BEGINNING_KEY and value is not None:
             self._has_begun, self._is_restoring, self.position = True, False, None
             self._rows.begin(self._partition)
         elif key == RESTORING_KEY:
             self._is_restoring = value is not None
         elif key == self._position_key:
             is_first = self.position is None
-            self.position = None if value is None else int(value)
+            self.position = parse_position(value)
             if is_first and self.position is not None and self._has_begun and not self._is_restoring:
                 self._rows.complete(self._partition)
                 self.is_usable = True

@@ -286,10 +286,18 @@ class Restore:
         # Keys and values in two tuples: a search through the keys costs no more than to unpack each
         # record.
         offsets, keys, values = zip(*record_range.records, strict=True) if record_range.records else ((), (), ())
+        if None in keys:
+            # Not written by the engine, or unreadable: a row has a key.
+            log.warning("%s[%s]: skipped %d records without a key", tp.topic, tp.partition, keys.count(None))
+            own = [record for record in record_range.records if record[1] is not None]
+            offsets, keys, values = zip(*own, strict=True) if own else ((), (), ())
         if BEGINNING_KEY in keys:
-            last = max(number for number, key in enumerate(keys) if key == BEGINNING_KEY)
-            await self._restart(tp, store, values[last], offsets[last])
-            keys, values = keys[last + 1 :], values[last + 1 :]
+            # The engine writes no beginning without an id.
+            beginnings = [n for n, key in enumerate(keys) if key == BEGINNING_KEY and values[n] is not None]
+            if beginnings:
+                last = beginnings[-1]
+                await self._restart(tp, store, values[last], offsets[last])
+                keys, values = keys[last + 1 :], values[last + 1 :]
         await in_store_thread(store.apply, zip(keys, values, strict=True), record_range.next)
 
     async def _restart(self, tp: TP, store: Store, beginning: bytes, offset: int) -> None:

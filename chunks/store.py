@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import rocksdict
 
 from chunks import disk
-from chunks.keys import BEGINNING_KEY, INCOMPLETE_SUFFIX, RESERVED_PREFIX, RESTORING_KEY, position_key
+from chunks.keys import BEGINNING_KEY, INCOMPLETE_SUFFIX, RESERVED_PREFIX, RESTORING_KEY, parse_position, position_key
 from chunks.snapshot import StoreSnapshot, iterate_rows, scan_bounds
 from chunks.watch import KeyWatches
 
@@ -179,8 +179,8 @@ class Store:
     @property
     def beginning(self) -> tuple[bytes, int] | None:
         """The beginning and its changelog offset; None if records are missing."""
-        value, offset = self.get(BEGINNING_KEY), self.get(_BEGINNING_OFFSET_KEY)
-        return None if value is None or offset is None else (value, int(offset))
+        value, offset = self.get(BEGINNING_KEY), parse_position(self.get(_BEGINNING_OFFSET_KEY))
+        return None if value is None or offset is None else (value, offset)
 
     @property
     def is_incomplete(self) -> bool:
@@ -190,7 +190,7 @@ class Store:
     @property
     def offset(self) -> int:
         """The next record of the changelog to apply; 0 if none is applied."""
-        return int(self.get(_OFFSET_KEY) or 0)
+        return parse_position(self.get(_OFFSET_KEY)) or 0
 
     def is_complete_at(self, end: int, topic: str) -> bool:
         """Return whether the store equals the changelog before the offset `end`.
@@ -223,7 +223,7 @@ class Store:
         read_at, position = self._positions.get(topic, (-1, None))
         if read_at != write_count:
             value = self.get(position_key(topic))
-            position = None if value is None else int(value)
+            position = parse_position(value)
             # A write in another thread meanwhile makes this entry obsolete at once.
             self._positions[topic] = (write_count, position)
         return position

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from domain.errors import UnknownFormat
+from domain.errors import Undecodable, UnknownFormat
 
 #: The errors that msgspec raises for invalid input; RecursionError for nesting beyond Python's
 #: limit.
@@ -31,12 +31,13 @@ def decode_checked(decode: Callable[[bytes], Document], value: bytes, format_num
     """Decode a value of a table, and check its format number.
 
     The value is a struct or a tuple whose first field is the format number. Raises UnknownFormat
-    if the value cannot be decoded or has another format number than `format_number`.
+    if the value has another format number than `format_number`, Undecodable (a kind of it) if it
+    cannot be decoded.
     """
     try:
         document = decode(value)
     except UNDECODABLE as exc:
-        raise UnknownFormat(
+        raise Undecodable(
             f"a value of the table {table} cannot be read ({exc}); it was written by another version of Lately: "
             "run that version, or set LATELY_ID to a new name to build the tables anew"
         ) from None

@@ -9,6 +9,8 @@ from typing import overload
 from domain.errors import UnreadableEvent
 
 HEADER_PREFIX = "__lately.errors."
+#: The reason of a record that cannot be taken apart, whose key and value are unknown.
+DAMAGED = "damaged-record"
 
 #: Limits of the texts. They may quote the record; without limits a dead letter could exceed the
 #: maximum record size of the topic.

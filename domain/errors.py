@@ -11,6 +11,10 @@ class UnknownFormat(LatelyError):
     """A stored value has a format number that this version of Lately cannot read."""
 
 
+class Undecodable(UnknownFormat):
+    """A stored value cannot be decoded at all."""
+
+
 class UnreadableEvent(Exception):
     """An event cannot be read or breaks a rule; `reason` is a short code, the text the details."""
 

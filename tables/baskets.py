@@ -7,18 +7,19 @@ from functools import partial
 from app.core import app, purchase_changes, settings
 from app.core import co_purchases as deltas_topic
 from app.topics import ORIGIN, origin
-from chunks import Chunk, Headers, TableView
+from chunks import Chunk, FetchedRecord, Headers, TableView
 from domain import co_purchases
 from domain.co_purchases import BasketOverflow, DeltaAccumulator
 from domain.partitioning import partition_of
 from domain.purchases import PurchaseChange
+from tables.unreadable import decode_record
 
 
 def _rebuild(chunk: Chunk) -> None:
     """Apply a chunk of changes again; the deltas that follow from it were sent the first time."""
-    for _offset, _key, record in chunk.records:
-        assert record is not None, "purchase-changes has no records without a value"
-        _apply_changes(chunk, co_purchases.decode_changes(record), DeltaAccumulator())
+    for record in chunk.records:
+        changes = decode_record(chunk, record, co_purchases.decode_changes, "baskets", bury=False)
+        _apply_changes(chunk, changes or [], DeltaAccumulator())
 
 
 baskets = app.Table(
@@ -52,10 +53,11 @@ def _origin_headers(chunk: Chunk) -> Headers:
     return [(ORIGIN, origin(chunk.tp.partition, chunk.next))]
 
 
-def apply_record(chunk: Chunk, record: bytes | None, deltas: DeltaAccumulator) -> None:
+def apply_record(chunk: Chunk, record: FetchedRecord, deltas: DeltaAccumulator) -> None:
     """Apply a record to the users' baskets, and add the changes of products to `deltas`."""
-    assert record is not None, "purchase-changes has no records without a value"
-    changes = co_purchases.decode_changes(record)
+    changes = decode_record(chunk, record, co_purchases.decode_changes, "baskets")
+    if changes is None:
+        return
     deltas.add_changes(changes)
     _apply_changes(chunk, changes, deltas)
     if deltas.pair_count > MAX_PAIRS:

@@ -5,16 +5,26 @@ from __future__ import annotations
 from app.core import app, product_partials, settings
 from chunks import Chunk, TableReader
 from domain.totals import PartialTotals, Totals, decode_partial, merge_partials, sum_partials
+from tables.unreadable import decode_record
 
 
 def apply_partials(chunk: Chunk) -> None:
     """Apply the partials of a chunk."""
+    _apply(chunk, bury=True)
+
+
+def _rebuild(chunk: Chunk) -> None:
+    """Apply the partials of a chunk again; the unreadable ones are dead letters already."""
+    _apply(chunk, bury=False)
+
+
+def _apply(chunk: Chunk, bury: bool) -> None:
     table = chunk.view(by_product)
     grouped: dict[bytes, list[PartialTotals]] = {}
-    for _offset, _key, value in chunk.records:
-        assert value is not None, "product_partials has no records without a value"
-        partial = decode_partial(value)
-        grouped.setdefault(partial.product_name.encode(), []).append(partial)
+    for record in chunk.records:
+        partial = decode_record(chunk, record, decode_partial, "by_product", bury)
+        if partial is not None:
+            grouped.setdefault(partial.product_name.encode(), []).append(partial)
     table.update(
         {product: merge_partials(value, grouped[product]) for product, value in table.get_many(grouped).items()}
     )
@@ -24,7 +34,7 @@ by_product = app.Table(
     "by_product",
     source_topic=product_partials,
     partitions=settings.partitions,
-    rebuild=apply_partials,
+    rebuild=_rebuild,
     help="Partial totals of each product by partition of orders; msgpack, see domain.totals.merge_partials.",
 )
 

@@ -12,20 +12,20 @@ import time
 from itertools import islice
 
 from app.core import app, co_purchases, settings
-from chunks import Chunk, TableReader
+from chunks import Chunk, FetchedRecord, TableReader
 from domain import co_purchases as codec
 from domain import product_history
 from domain.co_purchases import ProductSales, decode_count
 from domain.product_history import ProductHistory
+from tables.unreadable import decode_record
 
 #: First byte of the keys of the sales.
 SALES_PREFIX = b"p"
 
 
 def _rebuild(chunk: Chunk) -> None:
-    for _offset, product, record in chunk.records:
-        assert product is not None, "co-purchases has no records without a key"
-        apply_record(chunk, product, record)
+    for record in chunk.records:
+        apply_record(chunk, record, bury=False)
 
 
 similar = app.Table(
@@ -42,10 +42,15 @@ def current_hour() -> int:
     return int(time.time() // 3_600)
 
 
-def apply_record(chunk: Chunk, product: bytes, record: bytes | None) -> ProductSales:
-    """Apply a record of co-purchases, the delta of a product; return its new sales."""
-    assert record is not None, "co-purchases has no records without a value"
-    table, delta = chunk.view(similar), codec.decode_delta(record)
+def apply_record(chunk: Chunk, record: FetchedRecord, bury: bool = True) -> ProductSales | None:
+    """Apply a record of co-purchases, the delta of a product; return its new sales.
+
+    An unreadable record becomes a dead letter, and the result is None.
+    """
+    table, product = chunk.view(similar), record[1] or b""
+    delta = decode_record(chunk, record, codec.decode_delta, "similar", bury)
+    if delta is None:
+        return None
     sales_key, history_key = _sales_key(product), _history_key(product)
     pairs = {_pair_key(product, name.encode()): count for name, count in delta.neighbours.items()}
     values = table.get_many([sales_key, history_key, *pairs])

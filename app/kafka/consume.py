@@ -11,7 +11,7 @@ from aiokafka.structs import ConsumerRecord
 
 from app.kafka.client import client_options, explain_errors
 from app.settings import Settings
-from chunks import FETCH_MAX_WAIT_MS, RecordRange
+from chunks import FETCH_MAX_WAIT_MS, RecordRange, read_tolerantly
 
 #: Timeout for the start of a client, s.
 START_TIMEOUT_S = 15
@@ -30,9 +30,11 @@ RANGE_TIMEOUT_S = 1.0
 async def open_consumer(settings: Settings, **options: object) -> AsyncIterator[AIOKafkaConsumer]:
     """Open a consumer without a group that begins at the earliest offset; assign partitions to it.
 
-    It reads only committed records, because an open transaction may still be aborted. `options` of
-    AIOKafkaConsumer override these defaults. Raises ServerAway, Refused.
+    It reads only committed records, because an open transaction may still be aborted, and skips
+    unreadable records with a log line. `options` of AIOKafkaConsumer override these defaults. Raises
+    ServerAway, Refused.
     """
+    read_tolerantly()
     defaults: dict[str, object] = {
         "enable_auto_commit": False, "auto_offset_reset": "earliest", "isolation_level": "read_committed",
         "fetch_max_wait_ms": FETCH_MAX_WAIT_MS, "retry_backoff_ms": RETRY_BACKOFF_MS,

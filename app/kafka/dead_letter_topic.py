@@ -24,7 +24,7 @@ from app.kafka.consume import START_TIMEOUT_S, open_consumer, partitions_of, rea
 from app.kafka.topic_metadata import count_partitions
 from app.settings import Settings
 from app.topics import MAX_REQUEST_BYTES, Topics
-from domain.dead_letters import HEADER_PREFIX, MAX_PART_BYTES
+from domain.dead_letters import DAMAGED, HEADER_PREFIX, MAX_PART_BYTES
 from domain.errors import LatelyError
 
 #: Headers of a record that settles a dead letter: the offset of the dead letter, and the action.
@@ -190,6 +190,8 @@ def retry_obstacle(letter: DeadLetter, orders: str, partitions: int) -> str | No
     """Return why a dead letter cannot be retried, and the next step; None if it can."""
     if letter.topic != orders:
         return "it was a row of the shop: correct the row in the shop's table, which publishes it anew, then drop this"
+    if letter.reason == DAMAGED:
+        return "it has no key and no value that could be read: drop this"
     if letter.partition not in map(str, range(partitions)):
         return f"{orders} has no partition {letter.partition!r}, which its header names: drop this"
     if MAX_PART_BYTES in (len(letter.key or b""), len(letter.value or b"")):

@@ -35,6 +35,15 @@ class TopicTail(Service):
     def apply(self, record: ConsumerRecord) -> None:
         """Apply one record."""
 
+    def _apply_any(self, record: ConsumerRecord) -> None:
+        """Apply a record; any client may have written it, so no record may end the worker."""
+        try:
+            self.apply(record)
+        except Exception as exc:  # any bytes, so any error
+            self.log.warning(
+                "%s[%s]@%s cannot be read and is skipped: %r", record.topic, record.partition, record.offset, exc
+            )
+
     @Service.task
     async def _tail(self) -> None:
         while not self.should_stop:
@@ -55,6 +64,6 @@ class TopicTail(Service):
                 fetched = await consumer.getmany(timeout_ms=FETCH_TIMEOUT_MS, max_records=MAX_RECORDS)
                 for records in fetched.values():
                     for record in records:
-                        self.apply(record)
+                        self._apply_any(record)
                 if not self.is_complete:
                     self.is_complete = all([await consumer.position(tp) >= ends[tp] for tp in tps])

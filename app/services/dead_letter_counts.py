@@ -14,6 +14,8 @@ from app.topics import Topics
 #: Limit of distinct reasons; headers may contain any text. Letters of further reasons count as
 #: "other".
 MAX_REASONS = 50
+#: Limit of a reason, which is a label of a metric.
+MAX_REASON_CHARS = 64
 #: Limit of open letters counted at once; each takes some 200 bytes of memory.
 MAX_OPEN_LETTERS = 100_000
 
@@ -51,7 +53,7 @@ class DeadLetterCounts(TopicTail):
         if settled is not None:
             self._open.pop((record.partition, settled), None)
         elif len(self._open) < MAX_OPEN_LETTERS:
-            reason = dead_letter_topic.parse_letter(record).reason
+            reason = dead_letter_topic.parse_letter(record).reason[:MAX_REASON_CHARS]
             if reason not in self._reasons and len(self._reasons) >= MAX_REASONS:
                 reason = "other"
             self._reasons.add(reason)
