@@ -8,10 +8,20 @@ from functools import lru_cache
 _M, _32_BITS = 0x5BD1E995, 0xFFFFFFFF
 
 
-@lru_cache(maxsize=65_536)
+#: Limit of a key in the cache; the longest user id has 128 bytes.
+MAX_CACHED_BYTES = 256
+
+
 def partition_of(key: bytes, partitions: int) -> int:
     """Return the partition of `key` by murmur2, the default partitioner of Kafka's producers."""
+    return _cached_partition(key, partitions) if len(key) <= MAX_CACHED_BYTES else _partition(key, partitions)
+
+
+def _partition(key: bytes, partitions: int) -> int:
     return (_murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+_cached_partition = lru_cache(maxsize=65_536)(_partition)
 
 
 def _murmur2(key: bytes) -> int:

@@ -23,9 +23,14 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _MAX_NUMBER_CHARS = 330
 
 
-@lru_cache(maxsize=65_536)
 def is_valid_price(price: str) -> bool:
-    """Return True if a price is stored as it is written. Do not call it with unlimited texts."""
+    """Return True if a price is stored as it is written."""
+    return len(price) <= MAX_PRICE_CHARS and _is_price(price)
+
+
+# Its keys are short: a cache of texts of any length could take all memory.
+@lru_cache(maxsize=65_536)
+def _is_price(price: str) -> bool:
     return _PRICE.fullmatch(price) is not None
 
 
@@ -35,7 +40,7 @@ def canonical_price(text: str) -> str | None:
     A valid price is returned unchanged. Another spelling (trailing zeros, leading zeros, an
     exponent, a negative zero) becomes the shortest one with at least two decimals.
     """
-    if len(text) <= MAX_PRICE_CHARS and is_valid_price(text):
+    if is_valid_price(text):
         return text
     if len(text) > _MAX_NUMBER_CHARS or not _NUMBER.fullmatch(text):
         return None

@@ -9,6 +9,7 @@ from functools import lru_cache
 import msgspec
 
 from domain.codec import decode_checked, encode
+from domain.prices import MAX_PRICE_CHARS
 from domain.purchases import PriceChange
 from domain.values import EXACT
 
@@ -42,8 +43,12 @@ _decode_totals = msgspec.msgpack.Decoder(tuple[int, int, str]).decode
 _decode_partials = msgspec.msgpack.Decoder(tuple[int, dict[int, tuple[int, int, str]]]).decode
 
 
-@lru_cache(maxsize=65_536)
 def _amount(price: str) -> Decimal:
+    return _short_amount(price) if len(price) <= MAX_PRICE_CHARS else Decimal(price)
+
+
+@lru_cache(maxsize=65_536)
+def _short_amount(price: str) -> Decimal:
     return Decimal(price)
 
 

@@ -14,7 +14,7 @@ from domain import dead_letters
 from domain.codec import UNDECODABLE
 from domain.errors import UnreadableEvent
 from domain.events import CHANGED, REMOVED, SCHEMA, SNAPSHOT, is_valid_traceparent, read_event
-from domain.prices import MAX_PRICE_CHARS, is_valid_price
+from domain.prices import is_valid_price
 from source import shop_row
 from source.outbox_row import OutboxRow
 from source.outbox_table import displayed_outbox
@@ -125,7 +125,7 @@ def _decode_fields(payload: bytes) -> dict[str, object]:
 
 def _build_document(row: OutboxRow, columns: _Columns, payload: bytes, source: str) -> bytes:
     price = columns.price
-    if isinstance(price, str) and not (len(price) <= MAX_PRICE_CHARS and is_valid_price(price)):
+    if isinstance(price, str) and not is_valid_price(price):
         payload = _encode(shop_row.normalize(_decode_fields(payload)))
     fields = payload.strip()[1:-1].strip()
     # Of two equal names JSON decoders use the last one, so no column of the shop can set the

@@ -19,6 +19,8 @@ _MEDIA: RequestKey[str] = RequestKey("media", str)
 
 _RANGE = re.compile(r"\s*([\w!#$&^.+*-]+)/([\w!#$&^.+*-]+)\s*(?:;(.*))?", re.ASCII)
 _QUALITY = re.compile(r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.ASCII | re.IGNORECASE)
+#: Limit of a header in the cache; those of browsers have some 150 characters.
+MAX_CACHED_CHARS = 512
 _FRAGMENT_HEADERS = {"Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'"}
 
 
@@ -65,17 +67,24 @@ def _convert_to_fragment(response: Response) -> None:
     response.headers.popall(hdrs.ETAG, None)  # the ETag of the JSON
 
 
-@lru_cache(maxsize=256)
 def choose_media_type(accept: str, offered: tuple[str, ...]) -> str | None:
     """Return the preferred `offered` type, the first among equals; None if none is acceptable.
 
     Ranges that cannot be parsed are ignored. If no range can be parsed, any type is acceptable.
     """
+    choose = _choose_cached if len(accept) <= MAX_CACHED_CHARS else _choose
+    return choose(accept, offered)
+
+
+def _choose(accept: str, offered: tuple[str, ...]) -> str | None:
     ranges = [media_range for part in accept.split(",") if (media_range := _parse_range(part))]
     if not ranges:
         return offered[0]
     best = max(offered, key=lambda media: _quality(media, ranges))
     return best if _quality(best, ranges) > 0 else None
+
+
+_choose_cached = lru_cache(maxsize=256)(_choose)
 
 
 def _parse_range(part: str) -> tuple[str, float] | None:

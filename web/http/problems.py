@@ -12,6 +12,7 @@ from types import CoroutineType
 from typing import NamedTuple
 
 import msgspec
+from aiohttp import hdrs
 from aiohttp.web import (
     AbstractResource,
     BaseRequest,
@@ -170,7 +171,9 @@ def _render_exception(request: Request, exc: Exception) -> Response:
 
 
 def _observe(request: Request, response: AnyResponse, started_at: float) -> AnyResponse:
-    histogram = _histogram(request.match_info.route.resource, request.method, response.status)
+    # Any word can be a method: others would be further keys and time series without end.
+    method = request.method if request.method in hdrs.METH_ALL else "unknown"
+    histogram = _histogram(request.match_info.route.resource, method, response.status)
     histogram.observe(time.perf_counter() - started_at)
     return response
 
