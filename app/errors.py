@@ -19,6 +19,10 @@ class BadTopic(LatelyError):
     exit_code = EX_USAGE
 
 
+class RecordTooLarge(BadTopic):
+    """A topic refuses a single record because of its size; a retry succeeds once the topic accepts it."""
+
+
 class WrongIdentity(LatelyError):
     """Topics, tables or outbox belong to something else than the settings say."""
 

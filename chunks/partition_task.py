@@ -7,7 +7,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, InvalidTimestampError, KafkaError, ProducerFenced
+from aiokafka.errors import (
+    IllegalOperation,
+    InvalidProducerEpoch,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+    RecordListTooLargeError,
+)
 from aiokafka.structs import RecordMetadata
 from faust.types import TP
 
@@ -346,6 +354,12 @@ class PartitionTask:
                 "Kafka refused records because of their timestamps: correct the clock of this machine or of the "
                 f"broker, then start the worker again; nothing of {self.tp.topic}[{self.tp.partition}] from offset "
                 f"{since} on is committed"
+            ) from exc
+        except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
+            raise RecordRefused(
+                f"Kafka refused a batch of records derived from {self.tp.topic}[{self.tp.partition}] because of its "
+                f"size: set max.message.bytes of {', '.join(sorted({tp.topic for tp in sent}))} to at least "
+                f"{2**20 + 12}, or to the size of its largest record; nothing from offset {since} on is committed"
             ) from exc
         except (KafkaError, IllegalOperation) as exc:
             raise RecordRefused(

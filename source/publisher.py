@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaProducer
 
 from app.control import source_state, state_topic
-from app.kafka.produce import Message, durable_producer, send_batches
+from app.kafka.produce import Message, durable_producer, send_in_order
 from app.settings import Settings
 from app.topics import Topics
 from domain.partitioning import partition_of
@@ -28,20 +28,23 @@ class Publisher:
     async def publish(self, records: Iterable[OutgoingRecord]) -> None:
         """Send `records`, ordered within each partition, and wait for all acknowledgements.
 
-        Raises KafkaError; then Kafka may have stored some of them.
+        Raises KafkaError, RecordTooLarge; then Kafka may have stored some of them.
         """
-        batches = []
-        for (topic, partition), partition_records in self._group_by_partition(records).items():
-            messages: Iterable[Message] = (
-                {"timestamp": None, "key": record.key, "value": record.value, "headers": record.headers}
-                for record in partition_records
-            )
-            sent_batches = await send_batches(self._producer, topic, partition, messages)
-            batches += [(future, topic, partition, count) for future, count in sent_batches]
-        await asyncio.gather(*(future for future, *_ in batches))
-        for future, topic, partition, count in batches:
-            if topic == self._topics.orders.name:
-                self.offsets[partition] = future.result().offset + count
+        groups = self._group_by_partition(records)
+        # All partitions are sent to their ends: after an error, nothing is on its way any more.
+        ends = await asyncio.gather(
+            *(
+                send_in_order(self._producer, topic, partition, [_to_message(record) for record in partition_records])
+                for (topic, partition), partition_records in groups.items()
+            ),
+            return_exceptions=True,
+        )
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        for (topic, partition), end in zip(groups, ends, strict=True):
+            if topic == self._topics.orders.name and isinstance(end, int):
+                self.offsets[partition] = end
 
     async def write_states(self, *states: source_state.State) -> None:
         """Write `states` to the topic source-state, and wait for the acknowledgement.
@@ -56,6 +59,10 @@ class Publisher:
             partition = partition_of(record.key or b"", self._settings.partitions)
             groups.setdefault((record.topic, partition), []).append(record)
         return groups
+
+
+def _to_message(record: OutgoingRecord) -> Message:
+    return {"timestamp": None, "key": record.key, "value": record.value, "headers": record.headers}
 
 
 @asynccontextmanager

@@ -18,7 +18,16 @@ from app import metrics as shared_metrics
 from app.control import generation, source_state, state_topic
 from app.control.source_state import SourceStates, WatermarkState
 from app.control.state_topic import SourceStateReader
-from app.errors import BadSource, DatabaseAway, DatabaseRefused, Refused, ServerAway, WrongGeneration, WrongIdentity
+from app.errors import (
+    BadSource,
+    DatabaseAway,
+    DatabaseRefused,
+    RecordTooLarge,
+    Refused,
+    ServerAway,
+    WrongGeneration,
+    WrongIdentity,
+)
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
 from app.settings import OUTBOX, Settings
@@ -45,7 +54,7 @@ LOCK_POLL_S = 0.5
 LOCK_WAIT_S = 1.0
 
 #: Errors after which publishing is retried.
-_TRANSIENT = (mysql.connector.Error, KafkaError, ServerAway, OSError)
+_TRANSIENT = (mysql.connector.Error, KafkaError, ServerAway, RecordTooLarge, OSError)
 #: Errors that a retry cannot solve.
 _FATAL = (BadSource, Refused, WrongGeneration, WrongIdentity)
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypedDict
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
+from app.errors import RecordTooLarge
 from app.kafka.client import client_options
 from app.settings import Settings
-from app.topics import MAX_REQUEST_BYTES
+from app.topics import DEAD, MAX_REQUEST_BYTES
+
+log = logging.getLogger(__name__)
+
+#: What every topic accepts that Lately has created.
+MAX_MESSAGE_BYTES = DEAD["max.message.bytes"]
 
 #: Below Kafka's default limit of a record batch (max.message.bytes, 1 MiB and a few bytes).
 MAX_BATCH_BYTES = 2**19
@@ -34,9 +41,9 @@ class Message(TypedDict):
 
 
 async def send_batches(
-    producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
+    producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message], max_records: int | None = None
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
-    """Send messages in as few batches as possible.
+    """Send messages in as few batches as possible, each of at most `max_records` records.
 
     Return the future and the number of records of each batch.
     """
@@ -48,13 +55,50 @@ async def send_batches(
         batches.append((await producer.send_batch(batch, topic, partition=partition), count))
 
     for message in messages:
-        if batch.append(**message) is None:
+        if batch.record_count() == max_records or batch.append(**message) is None:
             await send()
             batch = producer.create_batch()
             # An empty batch accepts a record of any size.
             batch.append(**message)
     await send()
     return batches
+
+
+async def send_in_order(producer: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message]) -> int:
+    """Send messages, and wait until Kafka has stored all; return the offset after the last one.
+
+    A topic may accept smaller batches than this producer sends (`max.message.bytes`). A refused batch
+    is sent again in halves, together with the batches after it, so that the order is right at the
+    end: some records may be stored twice. Raises KafkaError, RecordTooLarge.
+    """
+    remaining, end, max_records = list(messages), 0, None
+    while remaining:
+        batches = await send_batches(producer, topic, partition, remaining, max_records)
+        results = await asyncio.gather(*(future for future, _ in batches), return_exceptions=True)
+        for (_, count), result in zip(batches, results, strict=True):
+            if isinstance(result, MessageSizeTooLargeError):
+                if count == 1:
+                    raise too_large(topic, remaining[0])
+                max_records = (count + 1) // 2
+                log.warning(
+                    "%s refuses a batch of %d records, because its max.message.bytes is too low: sending batches of %d",
+                    topic, count, max_records,
+                )  # fmt: skip
+                break
+            if isinstance(result, BaseException):
+                raise result
+            remaining, end = remaining[count:], result.offset + count
+    return end
+
+
+def too_large(topic: str, message: Message) -> RecordTooLarge:
+    """Return the error for a record that a topic refuses because of its size."""
+    size = len(message["key"] or b"") + len(message["value"] or b"")
+    return RecordTooLarge(
+        f"topic {topic} refuses a record of {size} bytes, because its max.message.bytes is too low: "
+        f"set it with kafka-configs.sh --alter --entity-type topics --entity-name {topic} "
+        f"--add-config max.message.bytes={MAX_MESSAGE_BYTES}"
+    )
 
 
 @asynccontextmanager
