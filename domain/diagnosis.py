@@ -47,8 +47,8 @@ class Evidence:
     """All facts about one purchase of one user. Times are microseconds since 1970.
 
     `purchase` is the purchase in the table, `event_type` the type of the event that it is from,
-    and `applied_at` the time when the worker committed that event. `lag` is the number of records
-    of the user's partition that the table has not applied yet. Rows that were ordered before
+    and `applied_at` the time when the worker committed that event. `lag` is the number of committed
+    records of the user's partition that the table has not applied yet. Rows that were ordered before
     `horizon` were not part of a snapshot.
     """
 
@@ -60,6 +60,8 @@ class Evidence:
     event_type: str | None = None
     applied_at: int | None = None
     lag: int = 0
+    #: The first offset of an open transaction in the user's partition; None: none is open.
+    open_transaction: int | None = None
     #: None: unknown.
     is_source_running: bool | None = None
     horizon: int | None = None
@@ -78,6 +80,9 @@ def diagnose(evidence: Evidence) -> tuple[str, str]:
             DIFFERENT,
             f"in Kafka, lag {evidence.lag}: the worker has this number of records of the partition to read",
         )
+    is_expected = visible is not None or (row is not None and row.purchase is not None)
+    if evidence.open_transaction is not None and is_expected:
+        return DIFFERENT, _open_transaction_sentence(evidence.open_transaction)
     letter = evidence.dead_letter
     if row is not None and row.purchase is None and (evidence.purchase is not None or letter is None):
         return DIFFERENT, _broken_sentence(evidence, row, visible)
@@ -117,6 +122,13 @@ def _pending_sentence(evidence: Evidence, pending: PendingChange, visible: Purch
     if evidence.is_source_running is False:
         return f"{sentence}: no source is running, start `lately source`"
     return f"{sentence}: the source publishes it next, `lately source status` prints the progress"
+
+
+def _open_transaction_sentence(offset: int) -> str:
+    return (
+        f"in Kafka, behind an open transaction since offset {offset}: no worker reads further before its producer "
+        f"ends it, or `kafka-transactions.sh abort --start-offset {offset}`"
+    )
 
 
 def _broken_sentence(evidence: Evidence, row: ShopRow, visible: Purchase | None) -> str:

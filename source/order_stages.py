@@ -95,7 +95,7 @@ async def _find_applied(
                     "topic": changelog, "partition": partition, "offset": record.offset,
                 })  # fmt: skip
             elif applied is not None and record.key == commit_key:
-                worker = dict(record.headers).get(WORKER, b"").decode() or None
+                worker = (dict(record.headers).get(WORKER) or b"").decode(errors="replace") or None
                 return replace(applied, fields={**applied.fields, "worker": worker})
         # Many records are a backlog, which a difference of clocks does not explain.
         if applied is not None or count == MAX_RECORDS:
@@ -104,7 +104,7 @@ async def _find_applied(
 
 
 def _contains(record: ConsumerRecord, user: bytes, purchase: Purchase) -> bool:
-    if record.value is None or not record.key.startswith(user):
+    if record.value is None or record.key is None or not record.key.startswith(user):
         return False
     try:
         if record.key == user:

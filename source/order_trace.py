@@ -129,8 +129,8 @@ class Tracer:
         1. Read the database.
         2. Read the table, which may have become newer in the meantime.
         3. Read the event of each purchase, and its commit.
-        4. If a purchase is not as expected: read the end of the partition, the states of the source
-           and the dead letters.
+        4. If a purchase is not as expected: read the end of the partition, open transactions, the
+           states of the source and the dead letters.
 
         Raises ServerAway, BadSource.
         """
@@ -188,10 +188,12 @@ class Tracer:
     async def _add_causes(self, evidence: Evidence, letters: list[DeadLetter], position: int) -> Evidence:
         """Add facts that explain a difference: lag, dead letters, and the states of the source."""
         states = await self._read_states()
-        lag = 0
+        lag, open_transaction = 0, None
         if evidence.user_id is not None:
             partition = self._partition(evidence.user_id)
             lag = max(await self._records.end_offset(self._topics.orders.name, partition) - position, 0)
+            if not lag:
+                open_transaction = await self._records.open_transaction(self._topics.orders.name, partition)
         newest = letters[-1] if letters else None
         snapshot, status = states.snapshot, states.status
         horizon = source_state.MAX_HORIZON if snapshot is None else snapshot.horizon
@@ -199,6 +201,7 @@ class Tracer:
         return replace(
             evidence,
             lag=lag,
+            open_transaction=open_transaction,
             dead_letter=None if newest is None else DeadLetterSummary(newest.id, newest.reason, newest.message),
             horizon=source_state.horizon_microseconds(horizon),
             is_source_running=is_running,

@@ -38,6 +38,20 @@ class TopicRecords:
         """Return the present end offset of a partition."""
         return await consume.end_offset(self._consumer, TopicPartition(topic, partition))
 
+    async def open_transaction(self, topic: str, partition: int) -> int | None:
+        """Return the first offset of the oldest open transaction in a partition; None if none is open.
+
+        Readers of committed records see nothing from there on.
+        """
+        tp = TopicPartition(topic, partition)
+        stable = await self.end_offset(topic, partition)
+        # Only the response to a fetch contains the end with the open transactions.
+        self._consumer.assign([tp])
+        self._consumer.seek(tp, stable)
+        await self._consumer.getmany(tp, timeout_ms=FETCH_TIMEOUT_MS, max_records=1)
+        first, end = self._consumer.last_stable_offset(tp), self._consumer.highwater(tp)
+        return first if first is not None and end is not None and 0 <= first < end else None
+
     async def offset_at_time(self, topic: str, partition: int, ms: int) -> int | None:
         """Return the offset of the first record written at `ms` (since 1970) or later.
 

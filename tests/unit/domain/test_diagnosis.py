@@ -35,6 +35,9 @@ DEAD = DeadLetterSummary("0@3", "broken-rule", "price must be a number")
     ("evidence", "outcome", "expected"),
     [
         ({"row": ROW, "purchase": make_purchase()}, VISIBLE, "visible"),
+        ({"row": ROW, "open_transaction": 5}, DIFFERENT,
+         "in Kafka, behind an open transaction since offset 5: no worker reads further before its producer ends it, "
+         "or `kafka-transactions.sh abort --start-offset 5`"),
         ({"row": ROW, "purchase": make_purchase(), "applied_at": 0}, VISIBLE, f"visible since {rfc3339(0)}"),
         ({"row": ROW, "purchase": make_purchase(), "event_type": CHANGED}, VISIBLE,
          "visible; the version before is superseded by version 7 (order.changed)"),
