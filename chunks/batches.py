@@ -20,7 +20,15 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from chunks.record_batch import HEADER, DecodedRecord, UnreadableBytes, decode_batch, expand_batch
+from chunks.decompress import Unexpandable
+from chunks.record_batch import (
+    HEADER,
+    DecodedRecord,
+    UnreadableBytes,
+    decode_batch,
+    expand_batch,
+    unreadable_batch,
+)
 from chunks.records import FetchedRecord
 
 log = logging.getLogger(__name__)
@@ -110,7 +118,9 @@ class BatchReader:
 
     def _decode(self, batch: Any, tp: TopicPartition, error: Exception) -> list[DecodedRecord]:
         """Return what can be read of a batch that aiokafka cannot decode, and log it."""
-        if isinstance(batch, DefaultRecordBatch):
+        if isinstance(error, Unexpandable):
+            records = list(unreadable_batch(self._batch, str(error)))  # not expanded a second time
+        elif isinstance(batch, DefaultRecordBatch):
             records = list(decode_batch(self._batch))
         else:
             problem = f"a batch of an old format is damaged: {error}"

@@ -24,6 +24,8 @@ GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 _KEPT_BYTES = 4 * 2**20
 #: The header of a stream of Snappy blocks, which Java's library writes: magic bytes and two versions.
 _XERIAL_HEADER = b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01"
+#: The bytes that zlib expands at once.
+_PIECE_BYTES = 2**20
 #: The parameter of zlib for the format of gzip.
 _GZIP_WINDOW = 31
 
@@ -94,12 +96,14 @@ def _expand_gzip(data: memoryview, limit: int) -> bytes:
     rest: bytes | memoryview = data
     while rest:
         member = zlib.decompressobj(_GZIP_WINDOW)
-        parts.append(member.decompress(rest, limit - size + 1))
-        size += len(parts[-1])
-        if size > limit:
-            raise TooLarge(limit)
-        if not member.eof:
-            raise Unexpandable("the batch cannot be expanded: its gzip stream is incomplete")
+        while not member.eof:
+            parts.append(member.decompress(rest, _PIECE_BYTES))
+            rest = member.unconsumed_tail
+            size += len(parts[-1])
+            if size > limit:
+                raise TooLarge(limit)
+            if not parts[-1] and not member.eof:
+                raise Unexpandable("the batch cannot be expanded: its gzip stream is incomplete")
         rest = member.unused_data.lstrip(b"\0")
     return b"".join(parts)
 

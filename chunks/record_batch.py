@@ -95,14 +95,23 @@ def decode_batch(data: bytes | memoryview, limit: int = MAX_EXPANDED_BYTES) -> I
 
     Never raises an error for a batch with a complete header.
     """
-    base, _, _, _, _, attributes, last_delta, first_timestamp, max_timestamp, *_, count = HEADER.unpack_from(data)
-    batch = _Batch(base, attributes, last_delta, first_timestamp, max_timestamp, count)
     try:
         content = expand_batch(memoryview(data), limit)[HEADER.size :]
     except Unexpandable as exc:
-        yield from _unreadable_offsets(batch, 0, batch.last_delta + 1, str(exc))
+        yield from unreadable_batch(data, str(exc))
     else:
-        yield from _decode_records(batch, content)
+        yield from _decode_records(_read_header(data), content)
+
+
+def unreadable_batch(data: bytes | memoryview, problem: str) -> Iterator[DecodedRecord]:
+    """Yield an unreadable record for each offset of a batch that cannot be expanded."""
+    batch = _read_header(data)
+    yield from _unreadable_offsets(batch, 0, batch.last_delta + 1, problem)
+
+
+def _read_header(data: bytes | memoryview) -> _Batch:
+    base, _, _, _, _, attributes, last_delta, first_timestamp, max_timestamp, *_, count = HEADER.unpack_from(data)
+    return _Batch(base, attributes, last_delta, first_timestamp, max_timestamp, count)
 
 
 def expand_batch(data: memoryview, limit: int = MAX_EXPANDED_BYTES) -> memoryview:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chunks.follower import PartitionCopy, Rows
-from chunks.keys import BEGINNING_KEY, RESTORING_KEY, position_key
+from chunks.keys import BEGINNING_KEY, RESTORING_KEY, parse_position, position_key
 from chunks.records import RecordRange
 
 POSITION = position_key("source")
@@ -126,3 +128,17 @@ def test_any_changelog_gives_the_rows_since_the_last_complete_beginning(records:
     copy, rows = read(records, size)
     assert rows.visible == {name: row for name, row in expected.items() if row is not None}
     assert copy.offset == len(records)
+
+
+def test_records_that_the_engine_does_not_write_change_nothing():
+    own: list[Record] = [(BEGINNING_KEY, b"1"), (b"a", b"1"), (POSITION, b"7")]
+    foreign: list[Any] = [(None, b"x"), (None, None), (BEGINNING_KEY, None), (b"\xffother", b"x")]
+    copy, rows = read([*own[:2], *foreign, *own[2:], *foreign])
+    assert (copy.is_usable, copy.position, rows.visible) == (True, 7, {b"a": b"1"})
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-1", b"7_0", b" 7", b"9" * 5_000, b"\xff"])
+def test_a_position_that_is_no_offset_is_no_position(value: bytes):
+    assert parse_position(value) is None
+    copy, _ = read([(BEGINNING_KEY, b"1"), (b"a", b"1"), (POSITION, value)])
+    assert (copy.is_usable, copy.position) == (False, None)
