@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 import click
 
+from app.folder_lock import PRIVATE
 from commands.dlq.command import dlq
 from commands.doctor.command import doctor
 from commands.identity import identity
@@ -20,6 +22,7 @@ from commands.trace.command import trace
 from commands.users.command import users
 from commands.verify.command import verify
 from domain.errors import LatelyError
+from domain.text import printable
 
 #: Commands that need no Faust app, so they work while Kafka is away.
 COMMANDS: tuple[click.Command, ...] = (
@@ -29,6 +32,7 @@ COMMANDS: tuple[click.Command, ...] = (
 
 def main() -> None:
     """Run `lately …`; exit code 2 for a usage or configuration error, 75 when a server is away."""
+    os.umask(PRIVATE)
     names = {command.name for command in COMMANDS}
     if sys.argv[1:2] and sys.argv[1] in names:
         # Without an option of Faust before the command, Faust is not needed: its import takes a third of a second.
@@ -51,7 +55,7 @@ def _run_with_one_line_errors(run: Callable[[], object]) -> None:
     try:
         run()
     except LatelyError as exc:
-        print(f"lately: {exc}", file=sys.stderr)
+        print(printable(f"lately: {exc}"), file=sys.stderr)
         raise SystemExit(exc.exit_code) from None
 
 

@@ -13,6 +13,7 @@ from faust.web.drivers import DRIVERS
 
 from app import tls
 from app.freeze_guard import FreezeGuard
+from app.setting_values import bracketed
 from app.settings import Settings
 from app.signing import WorkerAddresses
 from app.topics import FOR_EVER, WORKER, Topic, Topics
@@ -110,8 +111,8 @@ def create_app(settings: Settings) -> Lately:
         TableManager="chunks.manager:TableManager",
         Worker="app.worker:Worker",
         HttpClient=_http_client,
-        web_host=settings.web_host,
-        web_bind=settings.web_host,
+        web_host=bracketed(settings.web_host),
+        web_bind=settings.web_host.strip("[]"),
         web_port=settings.web_port,
         web_application_options={"client_max_size": 64 * 1024},  # bytes of a body
     )

@@ -12,9 +12,12 @@ from filelock import FileLock, Timeout
 
 from app.errors import FolderInUse
 
+#: The umask of all processes: nobody else reads purchases from tables, dumps and reports.
+PRIVATE = 0o077
+
 
 def lock_folder(folder: Path, user: str, next_step: str, name: str = "lock") -> FileLock:
-    """Create a folder and lock it.
+    """Create a folder that only this user can read, and lock it.
 
     The lock ends when it is released or garbage collected, or when the process ends.
 
@@ -23,6 +26,9 @@ def lock_folder(folder: Path, user: str, next_step: str, name: str = "lock") -> 
     be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Earlier versions created folders that everybody could read.
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(0o700)
     # Not in the lock file itself: some releases of filelock truncate that when they try to lock it.
     owner = folder / f"{name}-owner"
     lock = FileLock(folder / name, blocking=False, thread_local=False)

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 
 from app.settings import Settings
 from domain.events import trace_id_of
+from domain.text import printable
 
 MASK = "***"
 #: The fields of `extra` that a log call can set about its event.
@@ -63,7 +64,7 @@ class MaskingFormatter(logging.Formatter):
         """Return the line of a record."""
         repetitions: int = getattr(record, "again", 0)
         if self._text_formatter is not None:
-            text = self._masked(self._text_formatter.format(record))
+            text = printable(self._masked(self._text_formatter.format(record)))
             if repetitions:
                 return f"{text.rstrip()} (and {repetitions:,} times more since it was logged last)"
             return text
@@ -77,7 +78,7 @@ class MaskingFormatter(logging.Formatter):
             line["again"] = repetitions
         if record.exc_info:
             line["exception"] = self._masked(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return printable(json.dumps(line, ensure_ascii=False, default=str))
 
     def _masked(self, text: str) -> str:
         return text if self._with_personal_data else mask_values(text)

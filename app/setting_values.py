@@ -237,9 +237,19 @@ class SettingValues:
         return self.data_dir if self.generation == 1 else f"{self.data_dir}/g{self.generation}"
 
     @property
+    def worker_url(self) -> str:
+        """The base URL of the worker with these settings."""
+        return f"http://{bracketed(self.web_host)}:{self.web_port}"
+
+    @property
     def kafka_servers(self) -> list[str]:
         """The bootstrap servers as a list of host:port."""
         return self.kafka.split(",")
+
+
+def bracketed(host: str) -> str:
+    """Return the host as a URL contains it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import gc
 import ipaddress
@@ -18,11 +19,13 @@ from filelock import FileLock
 
 from app.control.identity import prepare_topics
 from app.errors import BadFolder, BadSetting, PortTaken, WrongLibrary
-from app.folder_lock import lock_folder
+from app.folder_lock import PRIVATE, lock_folder
 from app.kafka.groups import require_no_rival
 from app.logs import configure_handlers
+from app.setting_values import bracketed
 from chunks import PROTOCOL, ChunkError, UnsupportedLibrary, check_libraries
 from domain.errors import LatelyError
+from domain.text import printable
 
 if TYPE_CHECKING:
     from app.core import Lately
@@ -51,10 +54,11 @@ class Worker(FaustWorker):
 
         A failed check exits with 2 or 75 and one line, before the worker joins the group.
         """
+        os.umask(PRIVATE)
         try:
             self.loop.run_until_complete(self._check())
         except LatelyError as exc:
-            print(f"lately: {exc}", file=sys.stderr, flush=True)  # noqa: T201 - there is no log yet
+            print(printable(f"lately: {exc}"), file=sys.stderr, flush=True)  # noqa: T201 - there is no log yet
             raise SystemExit(exc.exit_code) from None
         # Imported modules are never garbage. A worker creates many young objects, and few of them
         # are part of a cycle.
@@ -72,7 +76,7 @@ class Worker(FaustWorker):
                 raise
             # Messages about futures and tasks from here on are consequences.
             logging.disable()
-            print(f"lately: {cause}", file=sys.stderr, flush=True)  # noqa: T201 - the last line a person sees
+            print(printable(f"lately: {cause}"), file=sys.stderr, flush=True)  # noqa: T201 - the last line a person sees
             raise SystemExit(1) from None
 
     async def stop(self) -> None:
@@ -96,8 +100,8 @@ class Worker(FaustWorker):
         self._folder_lock = _lock_folder(Path(app.conf.datadir))
         if app.conf.web_enabled:
             if settings.auth == "none" and not settings.auth_insecure:
-                _require_loopback(app.conf.web_bind)
-            _require_free_port(app.conf.web_bind, app.conf.web_port)
+                _require_loopback(app.conf.web_bind.strip("[]"))
+            _require_free_port(app.conf.web_bind.strip("[]"), app.conf.web_port)
         await prepare_topics(settings, app.extra_topics)
         await require_no_rival(settings, app.consumer_group, app.selected_agents, app.source_topics, PROTOCOL)
 
@@ -122,15 +126,31 @@ def _lock_folder(folder: Path) -> FileLock:
 
 
 def _require_free_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as exc:
-            raise PortTaken(
-                f"cannot serve HTTP on {host}:{port} ({exc.strerror}): "
-                "stop the process that listens there, or set LATELY_WEB_PORT to another port"
-            ) from None
+    """Raise PortTaken or BadSetting, with the cause, if the worker cannot listen on an address."""
+    try:
+        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as exc:
+        raise BadSetting(
+            f"LATELY_WEB_HOST: {host!r} cannot be resolved ({getattr(exc, 'strerror', None) or exc}): "
+            "set it to a name or an address of this machine"
+        ) from None
+    for family, _, _, _, address in addresses:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as exc:
+                raise PortTaken(
+                    f"cannot serve HTTP on {bracketed(host)}:{port} ({exc.strerror}): {_next_step(exc)}"
+                ) from None
+
+
+def _next_step(exc: OSError) -> str:
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return "set LATELY_WEB_HOST to an address of this machine"
+    if exc.errno == errno.EACCES:
+        return "only an administrator may use this port: set LATELY_WEB_PORT to one above 1023"
+    return "stop the process that listens there, or set LATELY_WEB_PORT to another port"
 
 
 def _require_loopback(host: str) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from app.settings import Settings
+from commands.output import echo
 
 
 @click.command()
@@ -18,8 +19,8 @@ def identity(adopt: bool) -> None:
     settings = Settings.from_env()
     if adopt:
         adopted = asyncio.run(app_identity.adopt(settings))
-        click.echo(f"LATELY_ID={settings.id} belongs to {adopted.orders} on the cluster {adopted.cluster} now")
+        echo(f"LATELY_ID={settings.id} belongs to {adopted.orders} on the cluster {adopted.cluster} now")
         return
     by_settings, recorded = asyncio.run(app_identity.read_identities(settings))
-    click.echo(f"{'settings':10}{by_settings.orders} on the cluster {by_settings.cluster}")
-    click.echo(f"{'recorded':10}{f'{recorded.orders} on the cluster {recorded.cluster}' if recorded else 'nothing'}")
+    echo(f"{'settings':10}{by_settings.orders} on the cluster {by_settings.cluster}")
+    echo(f"{'recorded':10}{f'{recorded.orders} on the cluster {recorded.cluster}' if recorded else 'nothing'}")

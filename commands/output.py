@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from domain.text import printable
+
 if TYPE_CHECKING:
     from domain.differences import PurchaseDifference
     from source.findings import Finding
@@ -19,6 +21,11 @@ TERMINAL_INTERVAL_S, LOG_INTERVAL_S = 0.2, 5.0
 BAR_COLUMNS = 20
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print a line; characters that a terminal would execute or hide are escaped."""
+    click.echo(printable(text), err=err)
+
+
 def print_findings(findings: Iterable[Finding], as_json: bool) -> bool:
     """Print findings as they arrive, or all as one JSON object; return whether one has failed."""
     printed = []
@@ -26,10 +33,10 @@ def print_findings(findings: Iterable[Finding], as_json: bool) -> bool:
         printed.append(finding)
         if not as_json:
             fix = f"\n        fix: {finding.fix}" if finding.fix else ""
-            click.echo(f"{finding.result:8}{finding.name}: {finding.detail}{fix}")
+            echo(f"{finding.result:8}{finding.name}: {finding.detail}{fix}")
     has_failed = any(finding.result == "failed" for finding in printed)
     if as_json:
-        click.echo(msgspec.json.encode({"ok": not has_failed, "findings": printed}).decode())
+        echo(msgspec.json.encode({"ok": not has_failed, "findings": printed}).decode())
     return has_failed
 
 

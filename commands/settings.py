@@ -6,6 +6,7 @@ import click
 
 from app.errors import BadSetting
 from app.settings import Settings
+from commands.output import echo
 from domain.events import is_valid_user_id
 
 
@@ -13,7 +14,7 @@ from domain.events import is_valid_user_id
 def config() -> None:
     """Print the settings in use, secrets as ***."""
     for name, value in Settings.from_env().to_display().items():
-        click.echo(f"LATELY_{name.upper()}={value}")
+        echo(f"LATELY_{name.upper()}={value}")
 
 
 @click.command()
@@ -31,7 +32,7 @@ def token(user: str | None, operator: bool, days: int | None) -> None:
         raise click.UsageError("give the owner of the token: --user U or --operator")
     if user is not None and not is_valid_user_id(user):
         raise click.UsageError("--user is not a user id: 1 to 128 bytes without control characters")
-    click.echo(
+    echo(
         tokens.create_token(
             settings.token_secret, user=user, operator=operator, days=days, audience=settings.token_audience
         )

@@ -14,7 +14,7 @@ import msgspec
 from app.errors import EX_USAGE, BadSetting, BadSource, PortTaken
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
-from commands.output import ProgressLine, print_findings
+from commands.output import ProgressLine, echo, print_findings
 
 if TYPE_CHECKING:
     from source.service import SourceService
@@ -62,9 +62,9 @@ def setup(since: str | None, all_orders: bool, print_sql: bool, apply: bool, tak
     if print_sql and apply:
         raise BadSource("--print-sql and --apply exclude each other: use one of them")
     if print_sql:
-        click.echo(setup_statements(settings))
+        echo(setup_statements(settings))
     else:
-        set_up(settings, _selected_since(since, all_orders), click.echo, ProgressLine(), take_over=take_over)
+        set_up(settings, _selected_since(since, all_orders), echo, ProgressLine(), take_over=take_over)
 
 
 @source.command("snapshot")
@@ -82,12 +82,12 @@ def snapshot(since: str | None, all_orders: bool, where: str | None, resume: boo
     since_time = None if selected is None else parse_since(selected)
     if dry_run:
         rows, condition = source_snapshot.count_rows(settings, since_time, where)
-        click.echo(f"{rows} rows of {settings.source_table} would be published ({condition})")
+        echo(f"{rows} rows of {settings.source_table} would be published ({condition})")
         return
     state = asyncio.run(
         source_snapshot.run(settings, since=since_time, where=where, resume=resume, progress=ProgressLine())
     )
-    click.echo(f"{state.rows} rows are published")
+    echo(f"{state.rows} rows are published")
 
 
 @source.command("check")
@@ -108,13 +108,13 @@ def status(as_json: bool) -> None:
 
     fields = read_status(Settings.from_env())
     if as_json:
-        click.echo(msgspec.json.encode(fields).decode())
+        echo(msgspec.json.encode(fields).decode())
     else:
         problems = fields.pop("problems", [])
         for name, value in fields.items():
-            click.echo(f"{name:24}{'' if value is None else value}")
+            echo(f"{name:24}{'' if value is None else value}")
         for problem in problems if isinstance(problems, list) else ():
-            click.echo(f"problem: {problem['kind']}: {problem['message']}")
+            echo(f"problem: {problem['kind']}: {problem['message']}")
 
 
 @source.command("sign")
@@ -128,8 +128,8 @@ def sign(yes: bool) -> None:
         raise BadSetting("LATELY_SIGNING_KEY is not set: use the key of all processes, it signs the states")
     states = asyncio.run(state_topic.sign_again(settings, accept_unsigned=True, dry_run=not yes))
     for state in states:
-        click.echo(state)
-    click.echo(f"{len(states)} states {'are' if yes else 'would be'} signed")
+        echo(state)
+    echo(f"{len(states)} states {'are' if yes else 'would be'} signed")
 
 
 @source.command("teardown")
@@ -138,7 +138,7 @@ def teardown(force: bool) -> None:
     """Remove the outbox and its triggers from the shop's database."""
     from source.teardown import teardown as remove
 
-    remove(Settings.from_env(), force, click.echo)
+    remove(Settings.from_env(), force, echo)
 
 
 def _selected_since(since: str | None, all_orders: bool) -> str | None:

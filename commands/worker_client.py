@@ -274,4 +274,4 @@ async def open_worker_client(settings: Settings, url: str | None) -> AsyncIterat
         token = tokens.create_token(settings.token_secret, operator=True, days=1, audience=settings.token_audience)
         headers["Authorization"] = f"Bearer {token}"
     async with aiohttp.ClientSession(headers=headers) as client:
-        yield WorkerClient(settings, client, url or f"http://{settings.web_host}:{settings.web_port}")
+        yield WorkerClient(settings, client, url or settings.worker_url)

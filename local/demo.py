@@ -124,7 +124,7 @@ class Demo:
         self.env["LATELY_MYSQL_PORT"] = str(settings.mysql_port)
         self.env["LATELY_MYSQL_USER"] = settings.mysql_user
         self.env["LATELY_MYSQL_DATABASE"] = settings.mysql_database
-        self.web = f"http://{settings.web_host}:{settings.web_port}"
+        self.web = settings.worker_url
         connection = shop.connect(
             settings.mysql_host, settings.mysql_port, settings.mysql_user, settings.mysql_password,
             settings.mysql_database,

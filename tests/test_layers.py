@@ -112,3 +112,14 @@ def test_the_diagram_of_the_packages_shows_exactly_the_imports_that_exist():
 def test_importing_the_pure_parts_starts_no_faust(pure: str):
     code = f"import sys, {pure}; sys.exit('faust' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_commands_print_through_one_function_that_escapes_control_characters():
+    prints = {
+        f"{module}:{node.lineno}"
+        for module in MODULES
+        if module.split(".")[0] in ("commands", "source") and module != "commands.output"
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "click.echo", "click.secho")
+    }
+    assert prints == set()

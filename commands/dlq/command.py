@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from app.settings import Settings
+from commands.output import echo
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -36,7 +37,7 @@ def dlq_list(reason: str | None, as_json: bool) -> None:
         line = f"{letter.id:12}{letter.failed_at:28}{letter.reason:20}{letter.origin:24}{letter.message}"
         _print_letter(letter.as_dict(), as_json, line)
     if not as_json:
-        click.echo(f"{len(letters)} dead letters")
+        echo(f"{len(letters)} dead letters")
 
 
 @dlq.command("show")
@@ -109,4 +110,4 @@ def _settle(
 
 
 def _print_letter(fields: dict[str, object], as_json: bool, line: str) -> None:
-    click.echo(msgspec.json.encode(fields).decode() if as_json else line)
+    echo(msgspec.json.encode(fields).decode() if as_json else line)

@@ -170,7 +170,7 @@ def _check_leader(status: source_state.LeaderStatus | None) -> Iterator[Finding]
 
 
 def _check_worker(settings: Settings) -> Iterator[Finding]:
-    url = f"http://{settings.web_host}:{settings.web_port}"
+    url = settings.worker_url
     try:
         status, body = asyncio.run(_get(f"{url}/readyz"))
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError):

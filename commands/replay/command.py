@@ -14,7 +14,7 @@ import msgspec
 from app.errors import EX_DIFFERENT
 from app.settings import Settings
 from commands.options import worker_option
-from commands.output import ProgressLine, encode_difference, format_difference
+from commands.output import ProgressLine, echo, encode_difference, format_difference
 
 if TYPE_CHECKING:
     from app.kafka.order_log import EventSelection
@@ -57,19 +57,19 @@ def replay(
     if into == "live":
         events = asyncio.run(republish_events(settings, selection, progress, dry_run))
         line = f"{events:,} events {'would be' if dry_run else 'are'} published again"
-        click.echo(msgspec.json.encode({"events": events, "published": not dry_run}).decode() if as_json else line)
+        echo(msgspec.json.encode({"events": events, "published": not dry_run}).decode() if as_json else line)
         return
     printed: Counter[str] = Counter()
 
     def report(difference: PurchaseDifference) -> None:
         printed[difference.kind] += 1
         if as_json:
-            click.echo(encode_difference(difference, "events"))
+            echo(encode_difference(difference, "events"))
         elif printed[difference.kind] <= samples:
-            click.echo(format_difference(difference, "the events"))
+            echo(format_difference(difference, "the events"))
 
     outcome = asyncio.run(replay_events(settings, selection, report, progress, dry_run, worker))
-    click.echo(msgspec.json.encode(outcome.to_dict()).decode() if as_json else _summarize(outcome, dry_run))
+    echo(msgspec.json.encode(outcome.to_dict()).decode() if as_json else _summarize(outcome, dry_run))
     if outcome.remaining:
         raise SystemExit(EX_DIFFERENT)
 

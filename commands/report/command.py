@@ -12,7 +12,7 @@ import click
 from app.errors import EX_DIFFERENT, ServerAway
 from app.settings import Settings
 from commands.options import worker_option
-from commands.output import ProgressLine
+from commands.output import ProgressLine, echo
 from commands.priority import lower_priority
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def list_(folder: Path | None, as_json: bool) -> None:
     from commands.report import archive
 
     for path, stored in archive.stored_reports(folder or Path(Settings.from_env().report_dir)):
-        click.echo(archive.summary_json(path, stored) if as_json else archive.summary_line(path, stored))
+        echo(archive.summary_json(path, stored) if as_json else archive.summary_line(path, stored))
 
 
 @report.command("daily")
@@ -171,7 +171,7 @@ def daily(
         )
     )  # fmt: skip
     for path in paths:
-        click.echo(path)
+        echo(str(path))
     if result is not None:
         _print_comparison(result, check)
 
@@ -243,9 +243,9 @@ def _print_comparison(result: ReportResult, check: bool | None) -> None:
     if isinstance(comparison, str):
         if check:
             raise ServerAway(f"the log was not compared with the live tables: {comparison}")
-        click.echo(f"not compared with the live tables: {comparison}", err=True)
+        echo(f"not compared with the live tables: {comparison}", err=True)
         return
     for line in comparison.lines():
-        click.echo(line, err=True)
+        echo(line, err=True)
     if comparison.different:
         raise SystemExit(EX_DIFFERENT)

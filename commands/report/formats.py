@@ -21,6 +21,8 @@ NAME_CHARACTERS, MAX_BARS, RANKED_BARS = 60, 1_000, 20
 HEIGHT, WIDTH = 100, 260
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+#: A spreadsheet evaluates a cell that begins with one of these characters.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def encode(report: Report, form: str) -> bytes:
@@ -79,10 +81,15 @@ def _csv(report: Report) -> str:
 
 
 def _field(column: ReportColumn, value: CellValue) -> str:
-    """Quote text, so that it differs from a missing value and from a comment (csv.writer does not)."""
+    """Quote text, so that it differs from a missing value and from a comment (csv.writer does not).
+
+    An apostrophe keeps a spreadsheet from evaluating text.
+    """
     if value is None:
         return ""
     text = str(value)
+    if column.kind == TEXT and text.startswith(_FORMULA_STARTS):
+        text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if column.kind == TEXT else text
 
 

@@ -62,7 +62,7 @@ async def read_live_totals(settings: Settings, worker: str | None) -> LiveTotals
     """Read the totals of the workers, or return the reason why they are unavailable."""
     if not settings.by_product:
         return "LATELY_BY_PRODUCT is 0, so there are no totals by product"
-    url = worker or f"http://{settings.web_host}:{settings.web_port}"
+    url = worker or settings.worker_url
     if not await _is_listening(url):
         return f"no worker at {url}"
     try:

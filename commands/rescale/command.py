@@ -10,7 +10,7 @@ import msgspec
 
 from app.errors import EX_DIFFERENT
 from app.settings import Settings
-from commands.output import ProgressLine, encode_difference, format_difference
+from commands.output import ProgressLine, echo, encode_difference, format_difference
 
 #: Limit of the files that a broker keeps open.
 MAX_PARTITIONS = 10_000
@@ -48,27 +48,25 @@ def _run(settings: Settings, partitions: int, within: int, anyway: bool, samples
     from commands.rescale import rescale as rescaling
 
     options = rescaling.RescaleOptions(within, anyway)
-    report = partial(click.echo, err=True)
+    report = partial(echo, err=True)
     result = asyncio.run(rescaling.run(settings, partitions, options, report, ProgressLine("events")))
     for difference in result.differences[:samples]:
-        click.echo(
-            encode_difference(difference, "before") if as_json else format_difference(difference, "the old table")
-        )
+        echo(encode_difference(difference, "before") if as_json else format_difference(difference, "the old table"))
     for name in result.different_totals[:samples]:
-        click.echo(_json({"kind": "totals", "product_name": name}) if as_json else f"totals   of {name} differ")
+        echo(_json({"kind": "totals", "product_name": name}) if as_json else f"totals   of {name} differ")
     if as_json:
-        click.echo(_json(result.to_dict()))
+        echo(_json(result.to_dict()))
     elif result.was_done:
-        click.echo(f"generation {result.generation} with {result.partitions} partitions is already active")
+        echo(f"generation {result.generation} with {result.partitions} partitions is already active")
     elif result.switched:
-        click.echo(
+        echo(
             f"generation {result.generation} with {result.partitions} partitions is active: "
             f"{result.events:,} events copied, {result.users:,} users compared, "
             f"{len(result.differences) + len(result.different_totals)} differences; "
             f"publishing paused for {result.paused_s:.1f} s"
         )
     else:
-        click.echo(
+        echo(
             f"{len(result.differences)} purchases and {len(result.different_totals)} totals differ: nothing was "
             "switched. `lately replay` and `lately verify --repair` correct the old tables; "
             "if `orders` has lost events, "
@@ -86,9 +84,9 @@ def _plan(settings: Settings, partitions: int, as_json: bool) -> None:
     topics = [topic.name for topic in Topics(new).all]
     if as_json:
         fields = {"generation": new.generation, "partitions": partitions, "records": records, "topics": topics}
-        click.echo(_json({**fields, "dry_run": True}))
+        echo(_json({**fields, "dry_run": True}))
     else:
-        click.echo(
+        echo(
             f"generation {new.generation} would have {partitions} partitions, and {records:,} offsets would be copied "
             f"to {Topics(new).orders.name}; topics: {', '.join(topics)}"
         )
@@ -99,10 +97,10 @@ def _delete(settings: Settings, is_abandoned: bool, dry_run: bool, as_json: bool
 
     done = asyncio.run((abandon if is_abandoned else cleanup)(settings, dry_run))
     if as_json:
-        click.echo(_json({"generation": done.generation, "deleted": done.topics, "dry_run": dry_run}))
+        echo(_json({"generation": done.generation, "deleted": done.topics, "dry_run": dry_run}))
     else:
         verb = "would be" if dry_run else "is"
-        click.echo(f"generation {done.generation} {verb} deleted: {', '.join(done.topics) or 'no topics exist'}")
+        echo(f"generation {done.generation} {verb} deleted: {', '.join(done.topics) or 'no topics exist'}")
 
 
 def _json(fields: dict[str, object]) -> str:

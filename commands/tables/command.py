@@ -13,7 +13,7 @@ import msgspec
 from app.settings import Settings
 from app.topics import TABLES
 from commands.options import worker_option
-from commands.output import ProgressLine
+from commands.output import ProgressLine, echo
 
 if TYPE_CHECKING:
     from commands.tables.dump_file import DumpHead
@@ -87,4 +87,4 @@ def _summary(head: DumpHead) -> dict[str, object]:
 
 
 def _print(fields: dict[str, object], as_json: bool, line: str) -> None:
-    click.echo(msgspec.json.encode(fields).decode() if as_json else line)
+    echo(msgspec.json.encode(fields).decode() if as_json else line)

@@ -13,7 +13,7 @@ from app.errors import EX_DIFFERENT, EX_USAGE, UnknownTarget
 from app.polling import poll_until
 from app.settings import Settings
 from commands.options import worker_option
-from commands.output import ProgressLine
+from commands.output import ProgressLine, echo
 
 if TYPE_CHECKING:
     from domain.purchases import Purchase
@@ -110,16 +110,16 @@ async def _trace_order(tracer: Tracer, order_id: str, user_id: str | None, withi
         order_trace = await tracer.trace_order(order_id, user_id)
         if not as_json and within_s is not None:
             for line in new_lines(order_trace, printed):
-                click.echo(line)
+                echo(line)
         return order_trace
 
     order_trace = await poll_until(
         trace_once, within_s or 0, POLL_INTERVAL_S, is_done=lambda order_trace: order_trace.outcome in FINAL_OUTCOMES
     )
     if as_json:
-        click.echo(msgspec.json.encode(order_trace.document).decode())
+        echo(msgspec.json.encode(order_trace.document).decode())
     else:
-        click.echo(format_trace(order_trace, with_stages=within_s is None))
+        echo(format_trace(order_trace, with_stages=within_s is None))
     return order_trace.outcome
 
 
@@ -135,12 +135,12 @@ def _print_newest(purchases: list[Purchase], as_json: bool) -> None:
                 "version": purchase.version, "offset": None if purchase.offset < 0 else purchase.offset,
                 "ordered_at": ordered_at, "age_s": round(age_s, 1),
             }  # fmt: skip
-            click.echo(msgspec.json.encode(fields).decode())
+            echo(msgspec.json.encode(fields).decode())
         else:
             order = f"@{purchase.offset:<10}{purchase.order_id}  {purchase.product_name}"
-            click.echo(f"{ordered_at:28}{age_s:>12,.0f} s  {order}")
+            echo(f"{ordered_at:28}{age_s:>12,.0f} s  {order}")
     if not as_json:
-        click.echo(f"{len(purchases)} purchases")
+        echo(f"{len(purchases)} purchases")
 
 
 async def _print_history(
@@ -158,12 +158,10 @@ async def _print_history(
     described = [logged.to_dict() for logged in history] if trace_id else events_of_order.describe_states(history)
     for fields in described:
         if as_json:
-            click.echo(msgspec.json.encode(fields).decode())
+            echo(msgspec.json.encode(fields).decode())
         else:
             position, event = f"{fields['partition']}@{fields['offset']}", f"{fields['type']!s:16}{fields['version']}"
             suffix = fields["state"] if trace_id is None else f"order {fields['order_id']}"
-            click.echo(
-                f"{position:14}{fields['time']!s:28}{event}  {fields['product_name']}  {fields['user_id']}  {suffix}"
-            )
+            echo(f"{position:14}{fields['time']!s:28}{event}  {fields['product_name']}  {fields['user_id']}  {suffix}")
     if not history:
         raise UnknownTarget(f"no event of {subject} is in the topic{'' if user_id is None else ' for this user'}")

@@ -10,6 +10,7 @@ import msgspec
 from app.errors import EX_DIFFERENT
 from app.settings import Settings
 from commands.options import worker_option
+from commands.output import echo
 
 
 @click.group()
@@ -43,13 +44,13 @@ def erase(user: str, proof: bool, dry_run: bool, worker: str | None, as_json: bo
             document |= {"version": outcome.version, "purchases": outcome.purchases, "letters": outcome.letters}
         if proof:
             document["places"] = [finding.to_dict() for finding in findings]
-        click.echo(msgspec.json.encode(document).decode())
+        echo(msgspec.json.encode(document).decode())
     else:
         if outcome is not None:
             prefix = "would be " if dry_run else ""
-            click.echo(f"{outcome.purchases} purchases {prefix}erased, {outcome.letters} dead letters {prefix}dropped")
+            echo(f"{outcome.purchases} purchases {prefix}erased, {outcome.letters} dead letters {prefix}dropped")
         for finding in findings:
             entries = "-" if finding.entries is None else f"{finding.entries:,}"
-            click.echo(f"{'LEFT' if finding.is_left else 'ok':6}{entries:>7}  {finding.place}: {finding.note}")
+            echo(f"{'LEFT' if finding.is_left else 'ok':6}{entries:>7}  {finding.place}: {finding.note}")
     if any(finding.is_left for finding in findings):
         raise SystemExit(EX_DIFFERENT)

@@ -13,7 +13,7 @@ import msgspec
 from app.errors import EX_DIFFERENT, ServerAway
 from app.settings import Settings
 from commands.options import worker_option
-from commands.output import ProgressLine, encode_difference, format_difference
+from commands.output import ProgressLine, echo, encode_difference, format_difference
 
 if TYPE_CHECKING:
     from commands.verify.verify import VerifyOutcome
@@ -58,19 +58,19 @@ def verify(
         def report(difference: PurchaseDifference, printed: Counter[str] = printed) -> None:
             printed[difference.kind] += 1
             if as_json:
-                click.echo(encode_difference(difference, "database"))
+                echo(encode_difference(difference, "database"))
             elif printed[difference.kind] <= samples:
-                click.echo(format_difference(difference, "MySQL"))
+                echo(format_difference(difference, "MySQL"))
 
         try:
             outcome = asyncio.run(verify_tables(settings, options, report, ProgressLine()))
         except ServerAway as exc:
             if not continuous:
                 raise
-            click.echo(f"{exc}; trying again in {every} s", err=True)
+            echo(f"{exc}; trying again in {every} s", err=True)
         else:
             summary = msgspec.json.encode(outcome.to_dict()).decode() if as_json else _summarize(outcome, repair)
-            click.echo(summary)
+            echo(summary)
             if outcome.remaining and not continuous:
                 raise SystemExit(EX_DIFFERENT)
         if not continuous:

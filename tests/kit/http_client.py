@@ -30,19 +30,21 @@ class Answer:
 class HttpClient:
     """Sends requests to a worker on this machine, each over a connection of its own."""
 
+    host = "127.0.0.1"
+
     def __init__(self, port: int) -> None:
         self.port = port
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Ask over HTTP; `path` is sent as it is."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=10)) as connection:
             connection.request(method, path, headers={name.replace("_", "-"): text for name, text in headers.items()})
             answer = connection.getresponse()
             return Answer(answer.status, dict(answer.headers), answer.read())
 
     def connect(self, sent: bytes) -> socket.socket:
         """A connection on which `sent` has gone out as it is."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=15)
+        connection = socket.create_connection((self.host, self.port), timeout=15)
         connection.sendall(sent)
         return connection
 

@@ -28,6 +28,40 @@ def test_a_port_that_is_taken_ends_with_2(stack: Stack):
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(
+    ("host", "cause"),
+    [
+        ("no-such-host.invalid", "LATELY_WEB_HOST: 'no-such-host.invalid' cannot be resolved"),
+        ("192.0.2.1", "set LATELY_WEB_HOST to an address of this machine"),
+    ],
+)
+def test_an_address_that_this_machine_does_not_have_is_named_as_the_cause(stack: Stack, host: str, cause: str):
+    env = {"LATELY_WEB_HOST": host, "LATELY_WEB_PORT": str(find_free_port()), "LATELY_AUTH_INSECURE": "1"}
+    code, output = run_to_end(stack, FAUST_WORKER, **env)
+    assert code == 2
+    assert cause in output
+    assert "Traceback" not in output
+    assert "listens there" not in output
+
+
+def test_a_worker_listens_on_ipv6_and_is_asked_there(stack: Stack):
+    worker = stack.worker(LATELY_WEB_HOST="::1")
+    worker.host = "::1"
+    worker.start().wait_ready()
+    answer = worker.get("/v1/users/ann/purchases")
+    assert answer.json["meta"]["worker"] == f"http://[::1]:{worker.port}"
+    findings = stack.lately("doctor", "--json", LATELY_WEB_HOST="::1", LATELY_WEB_PORT=str(worker.port)).tail(100)
+    assert f"http://[::1]:{worker.port} is ready" in findings
+
+
+def test_only_this_user_can_read_tables(stack: Stack):
+    worker = stack.worker()
+    worker.folder.mkdir(mode=0o755)
+    worker.start().wait_ready()
+    readable = [path for path in [worker.folder, *worker.folder.rglob("*")] if path.stat().st_mode & 0o077]
+    assert readable == []
+
+
 def test_a_folder_that_another_worker_uses_ends_with_2(stack: Stack):
     worker = stack.worker().start().wait_ready()
     code, output = run_to_end(

@@ -76,6 +76,11 @@ def test_csv_has_the_header_as_comments_and_every_text_in_quotes():
     assert last == [nasty, "2", "5.0000000001"]
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_cell_of_csv_is_no_formula(name: str):
+    assert f'"\'{name}",1,1.00' in formats.encode(report([[name, 1, "1.00"]]), "csv").decode()
+
+
 def test_a_table_cannot_command_the_terminal_and_a_page_runs_nothing():
     table = formats.encode(ONE, "table").decode()
     assert "\x1b" not in table
