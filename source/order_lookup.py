@@ -19,6 +19,7 @@ from source.mysql import Borrow, Connection, connected, explain_errors, fetch_al
 from source.outbox_table import UNKNOWN_TABLE, locate_outbox, quoted_outbox
 from source.quoting import quote
 from source.shop_row import DecodedRow, decode_row
+from source.unstorable import is_unstorable
 
 #: Upper limit for the rows and for the pending changes of an order; real orders have few.
 MAX_ROWS = 1_000
@@ -41,7 +42,12 @@ def find_order(
     Raises DatabaseAway, BadSource.
     """
     with _connect(settings, borrow) as connection:
-        rows = _find_rows(connection, settings, order_id)
+        try:
+            rows = _find_rows(connection, settings, order_id)
+        except mysql.connector.Error as exc:
+            if not is_unstorable(exc, order_id):
+                raise
+            rows = []
         # The outbox last: a change that is published in between is found in Kafka afterwards.
         return rows, _find_changes(connection, settings, order_id)
 

@@ -6,15 +6,18 @@ from collections import Counter
 from contextlib import closing
 from typing import NamedTuple
 
+import mysql.connector
+
 from app.settings import Settings
 from domain.events import OrderLine
 from domain.purchases import Purchase, purchase_sort_key
 from domain.values import microseconds
-from source.columns import payload_expression, read_shop_columns, text_expression
+from source.columns import Columns, payload_expression, read_shop_columns, text_expression
 from source.mysql import Borrow, Connection, connect, explain_errors, fetch_all, fetch_row, read_server_time
 from source.outbox_table import locate_outbox, quoted_outbox, read_first_version
 from source.quoting import quote
 from source.shop_row import decode_row
+from source.unstorable import is_unstorable
 
 
 class RowsOfUsers(NamedTuple):
@@ -57,19 +60,12 @@ def read_purchases(connection: Connection, settings: Settings, user_ids: list[st
 
     Raises DatabaseAway, BadSource.
     """
-    columns, table = read_shop_columns(connection, settings), quote(settings.source_table)
-    column = f"{table}.{quote(columns['user_id'].name)}"
-    placeholders = ", ".join(["%s"] * len(user_ids))
+    columns = read_shop_columns(connection, settings)
     with explain_errors(_read_failed(settings)):
-        rows = fetch_all(
-            connection,
-            tuple[str | bytes],
-            f"SELECT {payload_expression(columns, table)} FROM {table} WHERE {column} IN ({placeholders})",
-            user_ids,
-        )
+        payloads = _select_payloads(connection, settings, columns, user_ids)
     purchases: dict[str, list[Purchase]] = {user_id: [] for user_id in user_ids}
     left_out: Counter[str] = Counter()
-    for (payload,) in rows:
+    for payload in payloads:
         row = decode_row(payload)
         # The IN of most collations also matches "Ann" for "ann".
         if str(row.fields.get("user_id")) not in purchases:
@@ -79,6 +75,31 @@ def read_purchases(connection: Connection, settings: Settings, user_ids: list[st
         elif row.broken_rule is not None:
             left_out[row.broken_rule] += 1
     return RowsOfUsers(purchases, left_out)
+
+
+def _select_payloads(
+    connection: Connection, settings: Settings, columns: Columns, user_ids: list[str]
+) -> list[str | bytes]:
+    """Return the rows of users; a user id that the column cannot contain has none."""
+    table = quote(settings.source_table)
+    placeholders = ", ".join(["%s"] * len(user_ids))
+    try:
+        rows = fetch_all(
+            connection,
+            tuple[str | bytes],
+            f"SELECT {payload_expression(columns, table)} FROM {table}"
+            f" WHERE {table}.{quote(columns['user_id'].name)} IN ({placeholders})",
+            user_ids,
+        )
+    except mysql.connector.Error as exc:
+        if not is_unstorable(exc, "".join(user_ids)):
+            raise
+        if len(user_ids) == 1:
+            return []
+        return [
+            payload for user_id in user_ids for payload in _select_payloads(connection, settings, columns, [user_id])
+        ]
+    return [payload for (payload,) in rows]
 
 
 def count_remaining(settings: Settings, user_id: str) -> tuple[int, int]:

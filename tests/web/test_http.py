@@ -53,6 +53,8 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
         ("GET", f"{ANN}?{'x' * 16_384}", {}, 414, "line-too-long"),
         ("GET", ANN, {"X-Large": "x" * 8192}, 431, "headers-too-large"),
         ("GET", ANN, {f"X-{number}": "1" for number in range(101)}, 431, "headers-too-large"),
+        ("GET", ANN, {f"X-{number}": "x" * 2_000 for number in range(20)}, 431, "headers-too-large"),
+        ("GET", ANN, {"Accept": "a/b," * 600}, 431, "headers-too-large"),
         ("BREW", ANN, {}, 400, "bad-request"),
         ("GET", f"{ANN} x", {}, 400, "bad-request"),
         ("GET", ANN, {"Content-Length": "many"}, 400, "bad-request"),

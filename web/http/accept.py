@@ -10,6 +10,7 @@ from aiohttp import hdrs
 from aiohttp.web import Request, RequestKey, Response, StreamResponse
 
 from web.http.access import HOP_HEADER
+from web.http.limits import MAX_ACCEPT_CHARS
 from web.http.problems import Problem
 from web.http.routes import HTML, JSON, Route
 from web.pages import render
@@ -36,7 +37,10 @@ def negotiate(request: Request, route: Route) -> str:
         return ""
     if hdrs.ACCEPT not in request.headers or HOP_HEADER in request.headers:
         return offered[0]
-    media = choose_media_type(",".join(request.headers.getall("Accept")), offered)
+    accept = ",".join(request.headers.getall("Accept"))
+    if len(accept) > MAX_ACCEPT_CHARS:
+        raise Problem(431, "headers-too-large", f"Accept has at most {MAX_ACCEPT_CHARS} characters")
+    media = choose_media_type(accept, offered)
     if media is None:
         raise Problem(406, "not-acceptable", f"this route offers {' or '.join(offered)}")
     request[_MEDIA] = media

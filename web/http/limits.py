@@ -13,6 +13,11 @@ MAX_LINE_BYTES = 16_384
 #: Differs from the line's limit: the number in aiohttp's exception distinguishes the two errors.
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
+#: Limit of all headers together; those of a browser have 2 KiB. FEW_HEADERS or fewer cannot exceed it.
+MAX_HEADERS_BYTES = 32_768
+FEW_HEADERS = MAX_HEADERS_BYTES // MAX_HEADER_BYTES
+#: Limit of the values of Accept together: each of their ranges is parsed.
+MAX_ACCEPT_CHARS = 2_048
 
 
 class Limiter:

@@ -28,6 +28,7 @@ from multidict import istr
 from prometheus_client import Histogram
 
 from app import metrics
+from web.http import limits
 from web.http.handlers import AnyResponse, Handler, HandlerResult
 from web.http.prebuilt import COMMON_HEADERS
 from web.pages import page
@@ -67,7 +68,10 @@ PROBLEM_TYPES = {
     "expectation-failed": ProblemType(417, "an `Expect` other than `100-continue`"),
     "invalid-body": ProblemType(422, "`errors` has a pointer to the field"),
     "rate-limited": ProblemType(429, "more requests than `LATELY_RATE_PER_S`; with `Retry-After`"),
-    "headers-too-large": ProblemType(431, "a header has at most 8 KiB, a request at most 100 headers"),
+    "headers-too-large": ProblemType(
+        431,
+        "a header has at most 8 KiB, a request at most 100 headers with 32 KiB in all",
+    ),
     "internal-error": ProblemType(500, "the log contains the request's id"),
 }
 
@@ -132,6 +136,8 @@ def handle_errors(handler: Handler) -> Handler:
         started_at = time.perf_counter()
         assign_request_id(request)
         try:
+            if len(request.raw_headers) > limits.FEW_HEADERS:
+                _check_headers(request)
             if request.body_exists and (request.content_length or 0) > request.client_max_size:
                 raise body_too_large(request)
             result = handler(request)
@@ -149,6 +155,12 @@ def handle_errors(handler: Handler) -> Handler:
         return _observe(request, response, started_at)
 
     return handle
+
+
+def _check_headers(request: Request) -> None:
+    size = sum(len(name) + len(value) for name, value in request.raw_headers)
+    if size > limits.MAX_HEADERS_BYTES:
+        raise Problem(431, "headers-too-large", f"all headers together have at most {limits.MAX_HEADERS_BYTES} bytes")
 
 
 def _render_exception(request: Request, exc: Exception) -> Response:
