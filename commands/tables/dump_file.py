@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from app.errors import BadDump
+from domain.codec import UNDECODABLE
 from domain.digests import PartitionDigest
 from domain.errors import LatelyError
 
@@ -167,7 +168,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
         raise BadDump(f"{path} is cut off: its end is missing; use another dump")
     except FileNotFoundError:
         raise BadDump(f"the file {path} does not exist") from None
-    except (EOFError, OSError, zlib.error, msgspec.DecodeError, UnicodeDecodeError, KeyError, ValueError) as exc:
+    except (EOFError, OSError, zlib.error, KeyError, ValueError, *UNDECODABLE) as exc:
         raise BadDump(f"{path} is damaged, or not a dump of tables ({exc}); use another dump") from None
 
 

@@ -25,6 +25,7 @@ from app.topics import DUMPED_TABLES, Topics
 from chunks import BEGINNING_KEY, RESTORING_KEY, Store, position_key
 from commands.changelogs import ChangelogReader, open_changelogs
 from commands.tables.dump import group_by_size, temporary_stores
+from commands.tables.dump_check import require_restorable
 from commands.tables.dump_file import (
     DumpHead,
     KeyValue,
@@ -72,6 +73,7 @@ async def run(
             f"{path} has {head.partitions} partitions, LATELY_PARTITIONS is {settings.partitions}: "
             "a dump can only be restored to the same number"
         )
+    require_restorable(path, head, read_frames(path))
     if dry_run and await missing_topics(settings):
         return RestoreResult(head, head.keys, 0, 0)
     await prepare_topics(settings)

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import BadDump
+from app.topics import DUMPED_TABLES
 from commands.tables.dump import group_by_size
+from commands.tables.dump_check import require_restorable
 from commands.tables.dump_file import (
     FORMAT,
     DumpHead,
@@ -25,7 +27,7 @@ from commands.tables.dump_file import (
 from commands.tables.restore import diff_pairs
 from domain.digests import PartitionDigest
 from domain.errors import LatelyError
-from domain.totals import Totals, decode_partial, encode_partial, merge_partials
+from domain.totals import Totals, decode_partial, encode_partial, encode_totals, merge_partials
 
 contents = st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=3), max_size=12)
 PAIRS = [(b"ann", b"1" * 50), (b"bob", b"2")]
@@ -127,3 +129,68 @@ def test_totals_by_product_are_the_same_at_whatever_offsets_they_were_told():
 @given(st.lists(st.tuples(st.binary(max_size=3), st.none() | st.binary(max_size=3))))
 def test_groups_hold_all_in_order(pairs):
     assert [pair for some in group_by_size(pairs) for pair in some] == pairs
+
+
+def complete_head(**changed: object) -> DumpHead:
+    """The head of a dump of all tables, with two partitions."""
+    parts = [PartitionSummary(table, number, 0, 0, "") for table in DUMPED_TABLES for number in range(2)]
+    return DumpHead(**({"format": FORMAT, "app_id": "shop", "partitions": 2, "made_at": "", "parts": parts} | changed))
+
+
+def test_a_complete_dump_can_be_restored():
+    totals = encode_totals(Totals(1, Decimal("1.50")))
+    frames = [
+        PairsFrame("product_partials", 0, [(b"tea", totals)]),
+        RecordsFrame("co_purchases", 1, [(b"tea", b"x", [])]),
+    ]
+    require_restorable(Path("dump"), complete_head(), frames)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        complete_head().parts[:-1],
+        [*complete_head().parts, complete_head().parts[0]],
+        [*complete_head().parts[:-1], PartitionSummary("../../x", 0, 0, 0, "")],
+        [*complete_head().parts[:-1], PartitionSummary("by_user", 2, 0, 0, "")],
+        [*complete_head().parts[:-1], complete_head().parts[0]],
+    ],
+    ids=["none", "one missing", "one twice", "a path", "no such partition", "one instead of another"],
+)
+def test_a_dump_without_each_partition_is_refused_before_anything_is_written(parts: list[PartitionSummary]):
+    with pytest.raises(BadDump, match="does not contain each of the 2 partitions"):
+        require_restorable(Path("dump"), complete_head(parts=parts), [])
+
+
+def test_a_position_that_is_no_offset_is_refused():
+    for position in (-1, 2**63):
+        parts = [PartitionSummary(part.table, part.partition, position, 0, "") for part in complete_head().parts]
+        with pytest.raises(BadDump, match="no offset"):
+            require_restorable(Path("dump"), complete_head(parts=parts), [])
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        RecordsFrame("orders", 0, []),
+        RecordsFrame("__class__", 0, []),
+        RecordsFrame("co_purchases", 2, []),
+        RecordsFrame("co_purchases", -1, []),
+        PairsFrame("by_user", 0, [(b"\xffbeginning", b"x")]),
+        PairsFrame("by_user", 0, [(b"", b"x")]),
+        PairsFrame("product_partials", 0, [(b"tea", b"no total")]),
+        PairsFrame("product_partials", 0, [(b"\xc3\x28", encode_totals(Totals(1, Decimal(1))))]),
+    ],
+)
+def test_content_that_no_dump_contains_is_refused(frame):
+    with pytest.raises(BadDump, match=r"dump contains .*: use another dump"):
+        require_restorable(Path("dump"), complete_head(), [frame])
+
+
+def test_a_deeply_nested_frame_is_no_dump(tmp_path: Path):
+    content = b"\x92\xa4head" + b"\x91" * 200_000
+    path = tmp_path / "dump"
+    path.write_bytes(gzip.compress(len(content).to_bytes(4, "big") + content))
+    with pytest.raises(BadDump, match="not a dump of tables"):
+        verify_dump(path)
