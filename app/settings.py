@@ -67,6 +67,8 @@ class Settings(SettingValues):
                 continue
             if name in REMOVED:
                 raise BadSetting(REMOVED[name])
+            if not _is_unicode(name + text):
+                raise BadSetting(f"{name!a}: the variable contains bytes that are not UTF-8")
             if name in files:
                 if files[name] in environ:
                     raise BadSetting(f"{files[name]} and {name} exclude each other: unset one of them")
@@ -200,6 +202,11 @@ def _mismatch(text: str, kind: Any) -> str:
         return f"{text} is neither 0 nor 1" if _is_digits(text) else f"{text!r} is not a whole number from 0 to 1"
     bounds = get_args(kind)[1]
     return f"{text!r} is not a whole number from {bounds.ge} to {bounds.le}"
+
+
+def _is_unicode(text: str) -> bool:
+    """Return False if `text` stands for bytes of the environment that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _is_digits(text: str) -> bool:

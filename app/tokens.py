@@ -28,6 +28,8 @@ _ALGORITHM = "HS256"
 
 #: Seconds until a hop token expires: the longest request and the difference of two clocks.
 HOP_TOKEN_S = 30
+#: The limit of the claim `exp`, far beyond the year 9999.
+_MAX_EXPIRY = 2**53
 #: The claim of a hop token: the expiry of the caller's token, null if it never expires.
 _HOP_CLAIM = "lately_hop"
 
@@ -89,11 +91,11 @@ def read_token(secrets: Sequence[str], token: str, *, audience: str = "") -> Cal
                 token, secret, algorithms=[_ALGORITHM], audience=audience or None,
                 options={"verify_aud": bool(audience)},
             )  # fmt: skip
+            return _caller(claims)
         except jwt.InvalidSignatureError:
             continue
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise BadToken from None
-        return _caller(claims)
     raise BadToken
 
 
@@ -103,9 +105,9 @@ def _caller(claims: Mapping[str, Any]) -> Caller:
     is_valid = is_operator if user is None else is_valid_user_id(user)
     if not is_valid:
         raise BadToken
-    if _HOP_CLAIM in claims:
-        expires_at = claims[_HOP_CLAIM]
-        if expires_at is not None and not isinstance(expires_at, int):
-            raise BadToken
-        return Caller(user, is_operator, expires_at, is_forwarded=True)
-    return Caller(user, is_operator, int(claims["exp"]) if "exp" in claims else None)
+    is_forwarded = _HOP_CLAIM in claims
+    expires_at = claims[_HOP_CLAIM] if is_forwarded else int(claims["exp"]) if "exp" in claims else None
+    # Larger numbers are no times, and cannot be converted to the number of a timer.
+    if expires_at is not None and (type(expires_at) is not int or not 0 <= expires_at < _MAX_EXPIRY):
+        raise BadToken
+    return Caller(user, is_operator, expires_at, is_forwarded)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from domain.codec import decode_checked, encode
+from domain.codec import UNDECODABLE, decode_checked, encode
+from domain.errors import UnknownFormat
 from domain.product_history import MAX_HOURS_AHEAD, RETENTION_HOURS, PurchaseCount, retain_counts
 from domain.purchases import PurchaseChange
 from domain.values import DAY_US, HOUR_US
@@ -142,8 +143,7 @@ _decode_line = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _decode_delta = msgspec.msgpack.Decoder(ProductDelta).decode
 _decode_sales = msgspec.msgpack.Decoder(ProductSales).decode
 _decode_extract = msgspec.msgpack.Decoder(tuple[int, int, str | None, dict[int, int]]).decode
-#: Decodes the number of users who bought two products.
-decode_count = msgspec.msgpack.Decoder(int).decode
+_decode_count = msgspec.msgpack.Decoder(int).decode
 
 
 # -- purchase-changes
@@ -187,7 +187,7 @@ def apply_changes(
     of one of several purchases of a product does not change the time of the last one. Raises
     UnknownFormat.
     """
-    basket = Basket(FORMAT) if value is None else decode_checked(_decode_basket, value, FORMAT, "baskets")
+    basket = Basket(FORMAT) if value is None else decode_basket(value)
     lines, floor = dict(basket.lines), basket.floor
     before = _basket_hours(lines, cap)
     for _user, product, _category, ordered_at, _price, sign in changes:
@@ -195,7 +195,7 @@ def apply_changes(
         if line is None and floor is not None:
             entry = overflow.read(product)
             if entry is not None:
-                line, is_in_overflow = _decode_overflow_line(entry), True
+                line, is_in_overflow = decode_overflow_line(entry), True
         if line is None:
             if sign < 0:
                 continue
@@ -222,7 +222,7 @@ def apply_changes(
 
 def _refill(lines: dict[str, BasketLine], overflow: BasketOverflow, max_lines: int) -> tuple[int, str] | None:
     """Move the newest products of the overflow to `lines`, and return the new floor."""
-    entries = {product: _decode_overflow_line(entry) for product, entry in overflow.scan()}
+    entries = {product: decode_overflow_line(entry) for product, entry in overflow.scan()}
     newest = sorted(entries, key=lambda name: _line_sort_key(name, entries[name]), reverse=True)
     moved = newest[: max_lines - len(lines)]
     for product in moved:
@@ -232,7 +232,13 @@ def _refill(lines: dict[str, BasketLine], overflow: BasketOverflow, max_lines: i
     return _line_sort_key(remaining[0], entries[remaining[0]]) if remaining else None
 
 
-def _decode_overflow_line(entry: bytes) -> BasketLine:
+def decode_basket(value: bytes) -> Basket:
+    """Decode a basket of the table `baskets`. Raises UnknownFormat."""
+    return decode_checked(_decode_basket, value, FORMAT, "baskets")
+
+
+def decode_overflow_line(entry: bytes) -> BasketLine:
+    """Decode another product of a user in the table `baskets`. Raises UnknownFormat."""
     return decode_checked(_decode_line, entry, FORMAT, "baskets")[1:]
 
 
@@ -412,8 +418,13 @@ def add_pair_count(value: bytes | None, count: int) -> bytes | None:
 
 
 def decode_pair_count(value: bytes | None) -> int:
-    """Decode the number of users who bought two products; None: 0."""
-    return 0 if value is None else decode_count(value)
+    """Decode the number of users who bought two products; None: 0. Raises UnknownFormat."""
+    if value is None:
+        return 0
+    try:
+        return _decode_count(value)
+    except UNDECODABLE as exc:  # it has no format number
+        raise UnknownFormat(f"a number of common buyers in the table similar cannot be read ({exc})") from None
 
 
 def score_neighbours(common_buyers: Mapping[str, int], buyers: Iterable[int], product_buyers: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
+from typing import Annotated
 
 import msgspec
 
@@ -14,6 +15,9 @@ from domain.purchases import PriceChange
 from domain.values import EXACT
 
 PARTIAL_FORMAT = 1
+
+#: A stored sum of prices. Other texts, such as NaN, would be valid for Decimal.
+Revenue = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]+(?:\.[0-9]+)?\Z", max_length=200)]
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -34,13 +38,13 @@ class PartialTotals(msgspec.Struct, frozen=True, array_like=True):
     partition: int
     position: int
     purchases: int
-    revenue: str
+    revenue: Revenue
 
 
 _decode_partial = msgspec.msgpack.Decoder(PartialTotals).decode
-_decode_totals = msgspec.msgpack.Decoder(tuple[int, int, str]).decode
+_decode_totals = msgspec.msgpack.Decoder(tuple[int, int, Revenue]).decode
 # Partition -> position, purchases and revenue of its newest partial totals.
-_decode_partials = msgspec.msgpack.Decoder(tuple[int, dict[int, tuple[int, int, str]]]).decode
+_decode_partials = msgspec.msgpack.Decoder(tuple[int, dict[int, tuple[int, int, Revenue]]]).decode
 
 
 def _amount(price: str) -> Decimal:

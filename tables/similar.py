@@ -15,7 +15,7 @@ from app.core import app, co_purchases, settings
 from chunks import Chunk, FetchedRecord, TableReader
 from domain import co_purchases as codec
 from domain import product_history
-from domain.co_purchases import ProductSales, decode_count
+from domain.co_purchases import ProductSales, decode_pair_count
 from domain.product_history import ProductHistory
 from tables.unreadable import decode_record
 
@@ -91,7 +91,7 @@ class SimilarReader:
         start = len(prefix)
         after_key = None if after is None else prefix + after.encode()
         pairs = islice(self._table.scan(partition, prefix, after_key), limit)
-        return [(key[start:].decode(), decode_count(value)) for key, value in pairs]
+        return [(key[start:].decode(), decode_pair_count(value)) for key, value in pairs]
 
 
 def _sales_key(product: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from domain.codec import UNDECODABLE
 from domain.values import microseconds
 
 #: Levels of the guarantee that a source gives: it sees every committed change, only the changes of
@@ -307,11 +308,11 @@ def encode(state: State) -> tuple[bytes, bytes]:
 
 
 def decode(key: bytes | None, value: bytes | None) -> State | None:
-    """Decode a record of the topic; None for a record that another version of Lately wrote."""
+    """Decode a record of the topic; None for a record that no Lately, or another version, wrote."""
     state_type = _TYPES.get(key or b"")
     if state_type is None or value is None:
         return None
     try:
         return msgspec.json.decode(value, type=state_type)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
