@@ -1,0 +1,1 @@
+"""Decoders of bytes from outside: any input ends with a value, or with the documented error."""
