@@ -5,7 +5,7 @@ FROM python:3.12-slim AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/lately
 COPY deploy/requirements.txt /build/
-RUN /opt/lately/bin/pip install --no-cache-dir --requirement /build/requirements.txt
+RUN /opt/lately/bin/pip install --no-cache-dir --require-hashes --requirement /build/requirements.txt
 COPY setup.cfg pyproject.toml README.md LICENSE /build/
 COPY app /build/app
 COPY agents /build/agents

@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 # Tests wait more than they compute, so there are more processes than cores.
 TEST_PROCESSES ?= 4
 
-.PHONY: help setup demo test test-slow test-mariadb check audit crash faults fresh soak bench screenshots
+.PHONY: help setup demo test test-slow test-mariadb check audit requirements crash faults fresh soak bench screenshots
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
@@ -53,6 +53,13 @@ audit: setup ## check the dependencies for known vulnerabilities (asks PyPI)
 		$(RUN) -m pip_audit --strict --disable-pip --no-deps --requirement $$versions || \
 			{ echo "$$versions is not clean, or PyPI could not be asked for all of it: the lines above say which"; exit 1; }; \
 	done
+
+requirements: ## write deploy/requirements.txt anew from setup.cfg, with the hashes of all files (asks PyPI)
+	@test -x $(VENV)/tools/bin/uv || { $(PYTHON) -m venv $(VENV)/tools && $(VENV)/tools/bin/pip install --quiet uv; }
+	@grep '^#' deploy/requirements.txt >$(VENV)/requirements.txt
+	@$(VENV)/tools/bin/uv pip compile --quiet setup.cfg --python-version 3.12 --generate-hashes --no-annotate --no-header \
+		--output-file deploy/requirements.txt >/dev/null
+	@cat deploy/requirements.txt >>$(VENV)/requirements.txt && cp $(VENV)/requirements.txt deploy/requirements.txt
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.10 or newer is missing: install python3"; exit 2; }

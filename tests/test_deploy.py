@@ -160,10 +160,19 @@ def test_the_image_has_the_packages_and_versions_of_setup_cfg():
     copied = {word for line in re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE) for word in line.split()}
     assert allowed == copied
     lines = (DEPLOY / "requirements.txt").read_text().splitlines()
-    pinned = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
+    pinned = dict(line.split()[0].lower().replace("_", "-").split("==") for line in lines if line[0] not in "# ")
     for line in config["options"]["install_requires"].split():
         wanted = Requirement(line)
         assert wanted.specifier.contains(pinned[wanted.name.lower().replace("_", "-")]), line
+
+
+def test_every_file_that_the_image_installs_has_a_hash():
+    text = (DEPLOY / "requirements.txt").read_text()
+    requirements = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "").splitlines()
+    for line in requirements:
+        assert re.fullmatch(r"[\w.-]+==\S+( +--hash=sha256:[0-9a-f]{64})+", line), line
+    assert "--require-hashes --requirement /build/requirements.txt" in DOCKERFILE
+    assert "--require-hashes -r deploy/requirements.txt" in (ROOT / "docs" / "operations" / "deploy.md").read_text()
 
 
 def test_the_image_runs_as_nobody_in_particular_and_asks_a_route_that_is_open():
