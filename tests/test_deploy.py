@@ -135,6 +135,9 @@ def test_compose_gives_each_worker_an_address_and_a_volume_of_its_own_and_all_th
             {k: v for k, v in one["environment"].items() if not k.endswith(FILE_SUFFIX) and k != "LATELY_AUTH"}
         )
         assert {Path(v).name for k, v in one["environment"].items() if k.endswith(FILE_SUFFIX)} == set(one["secrets"])
+        assert "signing_key" in one["secrets"]
+        assert one["read_only"]
+        assert one["cap_drop"] == ["ALL"]
         assert seconds(one["stop_grace_period"]) > STOP_TIMEOUT_S
         command = one.get("command", [])
         assert not command or command[0] in COMMAND_NAMES
@@ -195,6 +198,29 @@ def test_the_chart_probes_what_the_worker_serves_and_waits_for_it_to_end():
     assert "enableServiceLinks: false" in pod, "a Service named lately makes LATELY_PORT, which is no setting"
 
 
+def test_the_policies_of_the_network_select_every_pod_of_the_chart():
+    templates = {path.name: path.read_text() for path in (CHART / "templates").glob("*.yaml")}
+    labels = {one for text in templates.values() for one in re.findall(r"kubernetes.io/component: (\w+)$", text, re.M)}
+    policies = templates["networkpolicy.yaml"]
+    (others,) = re.findall(r"operator: In, values: \[(.*)\]", policies)
+    assert {"worker", *others.split(", ")} == labels
+    assert policies.count("policyTypes: [Ingress, Egress]") == 2
+
+
+def test_every_pod_of_the_chart_has_the_keys_and_a_root_file_system_that_is_read_only():
+    shared = (CHART / "templates" / "_pod.tpl").read_text()
+    secrets = set(re.findall(r"name: (LATELY_\w+)_FILE\n", shared))
+    assert secrets == {f"LATELY_{name}" for name in ("MYSQL_PASSWORD", "TOKEN_SECRET", "CURSOR_SECRET", "SIGNING_KEY")}
+    assert "readOnlyRootFilesystem: true" in shared
+    for name in ("workers", "source", "setup", "verify"):
+        text = (CHART / "templates" / f"{name}.yaml").read_text()
+        for part in ("pod", "container", "env", "mounts", "volumes"):
+            assert f'include "lately.{part}" .' in text, (name, part)
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    rotated = {f"LATELY_{name.upper()}_PREVIOUS" for name in schema["previousSecrets"]["items"]["enum"]}
+    assert rotated == {name for name in SETTINGS if name.endswith("_PREVIOUS")}
+
+
 def test_a_worker_that_ends_with_70_is_started_again_and_one_that_ends_with_2_by_systemd_is_not():
     unit = (DEPLOY / "systemd" / "lately-worker@.service").read_text()
     assert "\nRestart=on-failure\n" in unit, "any exit code but 0"
@@ -225,6 +251,7 @@ def test_a_unit_runs_a_command_there_is_with_settings_there_are(path: Path):
     assert command in COMMAND_NAMES
     assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE).group(1)) > STOP_TIMEOUT_S
     credentials = set(re.findall(r"^LoadCredential=(\w+):/etc/lately/\1$", unit, re.MULTILINE))
+    assert "signing_key" in credentials
     files = dict(re.findall(rf"^Environment=LATELY_(\w+){FILE_SUFFIX}=%d/(\w+)$", unit, re.MULTILINE))
     assert {name.lower(): name.lower() for name in files} == {name: name for name in credentials}
     assert all(file == name.lower() for name, file in files.items())
@@ -235,10 +262,13 @@ def test_a_unit_runs_a_command_there_is_with_settings_there_are(path: Path):
     assert folder is None or f"StateDirectory={Path(folder).parent.relative_to('/var/lib')}" in unit
 
 
-def test_the_drop_in_hands_over_each_file_that_a_setting_names():
-    drop_in = (DEPLOY / "systemd" / "secure.conf").read_text()
+@pytest.mark.parametrize("path", sorted((DEPLOY / "systemd").glob("*.conf")), ids=lambda path: path.name)
+def test_a_drop_in_hands_over_each_file_that_a_setting_names(path: Path):
+    drop_in = path.read_text()
     credentials = dict(re.findall(r"^LoadCredential=(\w+):/etc/lately/(\w+)(?:\.pem)?$", drop_in, re.MULTILINE))
     assert all(name == file for name, file in credentials.items())
     assert set(re.findall(r"=%d/(\w+)$", drop_in, re.MULTILINE)) == set(credentials)
     own = dict(re.findall(r"^Environment=(LATELY_\w+)=([^%\n]*)$", drop_in, re.MULTILINE))
-    Settings.from_env({**own, "LATELY_KAFKA_SASL_PASSWORD": "x"})
+    secrets = re.findall(rf"^Environment=(LATELY_\w+){FILE_SUFFIX}=%d/\w+$", drop_in, re.MULTILINE)
+    assert secrets
+    Settings.from_env({**own, **dict.fromkeys(secrets, "x" * 16)})

@@ -70,6 +70,14 @@ securityContext:
   value: /run/secrets/lately/token_secret
 - name: LATELY_CURSOR_SECRET_FILE
   value: /run/secrets/lately/cursor_secret
+{{- if .Values.signingKey }}
+- name: LATELY_SIGNING_KEY_FILE
+  value: /run/secrets/lately/signing_key
+{{- end }}
+{{- range .Values.previousSecrets }}
+- name: LATELY_{{ upper . }}_PREVIOUS_FILE
+  value: /run/secrets/lately/{{ . }}_previous
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 - name: {{ $name }}
   value: {{ $value | quote }}
