@@ -13,6 +13,7 @@ from app.control.source_state import SourceStates
 from app.kafka.consume import open_consumer, partitions_of, read_until
 from app.settings import Settings
 from app.topics import Topics
+from domain.codec import UNDECODABLE
 from domain.events import CHANGED, PLACED, REMOVED
 from source import versions
 
@@ -54,7 +55,7 @@ def _version(value: bytes | None) -> int:
     """Return the version of a change; 0 for other events."""
     try:
         event = _decode(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return 0
     version = event.data.version if event.data is not None and event.type in _CHANGES else 0
     return version if version < versions.MAX_VERSION else 0

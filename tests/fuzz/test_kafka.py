@@ -20,9 +20,11 @@ from app.signing import Signer
 from app.topics import Topics
 from chunks.distribution import GroupDistribution, decode_distribution
 from chunks.group_metadata import MAX_BYTES, SubscriptionInfo, _Assignment, _Metadata, decode_data
+from commands.users.erase import is_record_of_user
 from domain import events
 from domain.errors import UnreadableEvent
 from domain.events import MAX_EVENT_BYTES, read_document, read_event, read_references
+from source import published_versions, versions
 from source.events import build_record
 from tests.kit.fuzz import NESTING, fuzz, inputs, samples
 from tests.kit.makers import row
@@ -31,7 +33,13 @@ REASONS = {
     "empty", "too-large", "malformed-json", "wrong-type", "unknown-type", "unknown-schema", "broken-rule", "wrong-key",
 }  # fmt: skip
 STATE_KEYS = [sample.partition(b"\n")[0] for sample in samples("state")]
-DEEP = [b"[" * NESTING, b'{"x":' * NESTING, b'{"data":' + b"[" * NESTING, b'{"mode":{"a":' + b"[" * NESTING]
+DEEP = [
+    b"[" * NESTING,
+    b'{"x":' * NESTING,
+    b'{"data":' + b"[" * NESTING,
+    b'{"mode":{"a":' + b"[" * NESTING,
+    b'{"type":"order.placed","x":' + b"[" * NESTING,
+]
 
 
 def record(
@@ -83,6 +91,20 @@ def test_a_row_of_the_outbox_becomes_an_event_or_a_dead_letter(payload: bytes, t
     else:
         assert outgoing.topic == topics.orders_dead.name
         assert dict(outgoing.headers)["__lately.errors.exception"].decode() in REASONS
+
+
+@fuzz
+@given(inputs("event"), st.none() | st.binary(max_size=8))
+def test_a_record_of_orders_has_a_version_and_a_user_or_none(value: bytes, key: bytes | None):
+    assert published_versions._version(value) < versions.MAX_VERSION
+    assert is_record_of_user("ann", b"ann", value)
+    is_record_of_user("ann", key, value)
+
+
+@pytest.mark.parametrize("value", DEEP)
+def test_a_deep_record_of_orders_has_no_version_and_no_user(value: bytes):
+    assert published_versions._version(value) == 0
+    assert not is_record_of_user("ann", None, value)
 
 
 # -- source-state
