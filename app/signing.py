@@ -13,6 +13,9 @@ from collections.abc import Iterable
 
 from app.settings import Settings
 
+#: 128 bits, half of the hash: the least that RFC 2104 allows. Each assignment of a group contains the
+#: signatures of all workers.
+SIGNATURE_CHARS = 32
 #: Separates these keys from other uses of LATELY_TOKEN_SECRET.
 _DERIVATION = b"lately signing key"
 
@@ -93,4 +96,4 @@ def _hmac(key: bytes, purpose: str, parts: Iterable[bytes]) -> str:
     for part in (purpose.encode(), *parts):
         code.update(b"%d:" % len(part))
         code.update(part)
-    return code.hexdigest()
+    return code.hexdigest()[:SIGNATURE_CHARS]

@@ -14,6 +14,7 @@ import urllib.request
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from types import SimpleNamespace
 
 from aiokafka import AIOKafkaConsumer
@@ -24,6 +25,7 @@ from aiokafka.errors import KafkaError
 from faust.assignor.partition_assignor import PartitionAssignor
 
 from app.settings import Settings
+from app.signing import SIGNATURE_CHARS
 from app.topics import TABLES, Topics
 from bench.data import DataSet
 from bench.footprint_after import measure_start, stop_worker, worker_with_all_agents
@@ -186,7 +188,14 @@ def simulate_group_bytes(partitions: int, workers: int, assignor_type: type[Part
 
 
 def _member(assignor_type: type[PartitionAssignor], number: int, changelogs: set[str]) -> PartitionAssignor:
-    tables = SimpleNamespace(changelog_topics=changelogs, data={}, local_offsets={}, changelog_ends={})
+    tables = SimpleNamespace(
+        changelog_topics=changelogs,
+        data={},
+        local_offsets={},
+        changelog_ends={},
+        sign_address=lambda url: sha256(url.encode()).hexdigest()[:SIGNATURE_CHARS],
+        is_trusted_address=lambda url, signature: True,
+    )
     address = f"http://lately-workers-{number}.lately:6066/"
     conf = SimpleNamespace(canonical_url=address, consumer_group_instance_id=None)
     return assignor_type(SimpleNamespace(tables=tables, tracer=None, conf=conf), replicas=0)

@@ -39,7 +39,7 @@ _OWNER = "owner"
 _ROWS = (_GATE, *KINDS, *(f"{kind}{_HOLDER_SUFFIX}" for kind in KINDS), _OWNER)
 _GATE_WAIT_S = 1
 #: Two checks of a row at the same moment disturb each other, so a check is repeated.
-_CHECKS, _CHECK_PAUSE_S = 4, 0.02
+_CHECKS, _CHECK_PAUSE_S = 8, 0.02
 #: MySQL and MariaDB have different errors for NOWAIT.
 _BUSY = {3572, errorcode.ER_LOCK_WAIT_TIMEOUT}
 

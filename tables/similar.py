@@ -48,7 +48,7 @@ def apply_record(chunk: Chunk, record: FetchedRecord, bury: bool = True) -> Prod
     An unreadable record becomes a dead letter, and the result is None.
     """
     table, product = chunk.view(similar), record[1] or b""
-    delta = decode_record(chunk, record, codec.decode_delta, "similar", bury)
+    delta = decode_record(chunk, record, codec.decode_delta, "similar", bury, needs_key=True)
     if delta is None:
         return None
     sales_key, history_key = _sales_key(product), _history_key(product)

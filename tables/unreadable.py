@@ -20,9 +20,15 @@ T = TypeVar("T")
 
 
 def decode_record(
-    chunk: Chunk, record: FetchedRecord, decode: Callable[[bytes], T], agent: str, bury: bool = True
+    chunk: Chunk,
+    record: FetchedRecord,
+    decode: Callable[[bytes], T],
+    agent: str,
+    bury: bool = True,
+    *,
+    needs_key: bool = False,
 ) -> T | None:
-    """Decode the value of a record; None if it cannot be decoded.
+    """Decode the value of a record; None if it cannot be decoded, or lacks a key that it needs.
 
     Such a record is sent to `orders-dead` with the chunk, unless `bury` is false because that was
     done before. Raises UnknownFormat for a record of another version of Lately, which is not lost:
@@ -34,6 +40,8 @@ def decode_record(
             raise UnreadableEvent("empty", "the record has no value")
         if isinstance(value, UnreadableBytes):
             raise damaged_record(value)
+        if needs_key and record[1] is None:
+            raise UnreadableEvent("wrong-key", "the record has no key")
         return decode(value)
     except Undecodable as exc:
         error = UnreadableEvent("undecodable", str(exc))

@@ -11,9 +11,11 @@ from app.kafka.tail import TopicTail
 from app.settings import Settings
 from app.topics import Topics
 
-#: Limit of distinct reasons, and of the length of each; headers may contain any text. Letters of
-#: further reasons count as "other".
-MAX_REASONS, MAX_REASON_CHARS = 50, 100
+#: Limit of distinct reasons; headers may contain any text. Letters of further reasons count as
+#: "other".
+MAX_REASONS = 50
+#: Limit of a reason, which is a label of a metric.
+MAX_REASON_CHARS = 64
 #: Limit of open letters counted at once; each takes some 200 bytes of memory.
 MAX_OPEN_LETTERS = 100_000
 

@@ -123,7 +123,7 @@ def refused(run: Run, dice: Random) -> None:
     run.wait_for_events(worker, dice.randrange(run.events // 2))
     configure(run, "by_user", **{"max.message.bytes": "1000"})
     assert ended(worker) == 1
-    assert "Kafka refused a record" in worker.process.tail(400)
+    assert "Kafka refused a batch of records" in worker.process.tail(400)
     nothing_is_committed_past_the_changelog(run)
     configure(run, "by_user", **{"max.message.bytes": "1048588"})
     run.start("one")

@@ -42,14 +42,14 @@ def _apply_events(chunk: Chunk) -> None:
 
 def _apply_purchase_changes(chunk: Chunk) -> None:
     deltas = DeltaAccumulator()
-    for _, _, record in chunk.records:
+    for record in chunk.records:
         baskets.apply_record(chunk, record, deltas)
     baskets.send_deltas(chunk, deltas)
 
 
 def _apply_co_purchases(chunk: Chunk) -> None:
-    for _, product, record in chunk.records:
-        product_sales.write_later(chunk, product, similar.apply_record(chunk, product, record))
+    for record in chunk.records:
+        product_sales.write_later(chunk, record[1], similar.apply_record(chunk, record))
 
 
 #: Topic -> the step of its agent.

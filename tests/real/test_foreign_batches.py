@@ -16,7 +16,7 @@ from chunks.decompress import MAX_EXPANDED_BYTES
 from chunks.record_batch import UnreadableBytes
 from tests.kit.batches import GZIP, LZ4, PLAIN_NAME, SNAPPY, ZSTD, build, with_bad_names, write_raw
 from tests.kit.broker import new_topic
-from tests.real.test_fetch import delivered, reading, to_the_end, within_limit
+from tests.kit.fetch import delivered, reading, to_the_end, within_limit
 
 GOOD = build([(b"good", b"v", [])])
 BAD_NAME = with_bad_names(build([(b"a", b"1", [(PLAIN_NAME, b"x")]), (b"b", b"2", [])]))

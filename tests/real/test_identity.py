@@ -120,6 +120,7 @@ def test_topics_that_moved_to_another_cluster_are_adopted_by_command(settings: S
     prepare(settings)
 
 
+@pytest.mark.partitions(4)
 def test_another_number_of_partitions_is_refused_also_after_the_topics_were_altered(settings: Settings):
     prepare(settings)
     wrong = dataclasses.replace(settings, partitions=8)

@@ -248,7 +248,7 @@ def test_the_state_remembers_a_key_of_each_type(stack: Stack, settings: Settings
     with pytest.raises(Stopped):
         asyncio.run(snapshot.run(settings, progress=stop))
     stopped = asyncio.run(state_topic.read(settings)).snapshot
-    assert stopped.rows == snapshot.CHUNK_ROWS
+    assert stopped.rows == CHUNK_ROWS
     taken = asyncio.run(snapshot.run(settings))
     assert taken.rows == ROWS
     stack.assert_topic_equals_sql()

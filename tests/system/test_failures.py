@@ -84,10 +84,10 @@ def test_a_refused_changelog_record_ends_the_worker_and_nothing_after_it_is_comm
 
     eventually(has_ended, within=60)
     assert worker.process.child.returncode == 1
-    assert "Kafka refused a record" in worker.process.tail(400)
+    assert "Kafka refused a batch of records" in worker.process.tail(400)
     assert stack.committed("orders") < next(orders)
 
-    limit_changelog(kafka, stack, "1000000")
+    limit_changelog(kafka, stack, "1048588")
     stack.wipe(worker)
     again = stack.worker().start().wait_ready()
     eventually(lambda: stack.assert_equal_to_sql(again, CUSTOMERS), within=60)

@@ -8,6 +8,7 @@ import re
 import uuid
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Producer
 
 from chunks.decompress import MAX_EXPANDED_BYTES
@@ -16,6 +17,8 @@ from tests.kit.batches import PLAIN_NAME, ZSTD, build, with_bad_names, write_raw
 from tests.kit.eventually import eventually
 from tests.kit.makers import event, wire
 from tests.kit.stack import Stack, Worker
+
+pytestmark = pytest.mark.partitions(4)
 
 HOME = partition_of(b"ann", 4)
 NOW = "2026-01-31 12:00:00"

@@ -283,6 +283,7 @@ def test_a_rescale_that_was_killed_is_finished_and_one_that_was_given_up_leaves_
 
 
 @pytest.mark.cost(30)
+@pytest.mark.partitions(4)
 def test_topics_that_were_altered_are_refused_and_a_rescale_moves_everything(stack: Stack):
     stack.create_orders()
     stack.insert(*[(f"o-{number}", "Phone", f"user-{number}", "2.50", NOW, "card") for number in range(40)])

@@ -295,7 +295,7 @@ def check_logs(stack: Stack, worker: Worker, source: LocalProcess) -> None:
     assert about.keys() == {"o-2", "o-3"}
     assert {one["trace_id"] for one in about.values()} == {trace_id}
     assert about["o-2"]["topic"] == stack.topic("orders-dead")
-    assert (about["o-3"]["topic"], about["o-3"]["logger"]) == (stack.topic("orders"), "agents.decode")
+    assert (about["o-3"]["topic"], about["o-3"]["logger"]) == (stack.topic("orders"), "tables.unreadable")
     assert {"partition", "offset"} <= about["o-3"].keys()
     everything = "\n".join(line for some in lines.values() for line in some)
     for secret in ("secret-", SECRET, "77.31", stack.servers.password or SECRET):

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 
 import faust
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
 from faust.types.tuples import Message
 
-from chunks import ChunkSchema, UnsupportedLibrary
+from chunks import ChunkSchema, UnsupportedLibrary, read_tolerantly
 from chunks.check import SIGNATURES, VERSIONS, check_libraries
 from chunks.chunk import Chunk
 from chunks.errors import RecordGap
@@ -51,8 +51,9 @@ class FetchResult:
     """What _runs asks of aiokafka's FetchResult; the position is noted instead of told to the subscription."""
 
     def __init__(self, data: bytes, fetch_offset: int = 0, *, aborted: tuple = (), isolation: int = READ_COMMITTED):
-        self._partition_records = PartitionRecords(
-            TP_0, MemoryRecords(data), list(aborted), fetch_offset, None, None, True, isolation
+        read_tolerantly()
+        self._partition_records = fetcher.PartitionRecords(
+            TP_0, fetcher.MemoryRecords(data), list(aborted), fetch_offset, None, None, True, isolation
         )
         self.position = fetch_offset
 
