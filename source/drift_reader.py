@@ -37,10 +37,7 @@ def read_capture(connection: Connection, settings: Settings, all_tables: bool = 
     next_id: int | None = 1
     expected: dict[str, str] = {}
     if settings.source_mode == OUTBOX:
-        installed = tuple(read_triggers(connection, settings, table=settings.source_table))
-        if all_tables or len(installed) != len(EVENTS):
-            installed = tuple(read_triggers(connection, settings))
-        first_version = read_first_version(connection, settings)
+        installed, first_version = _read_triggers(connection, settings, all_tables)
         next_id = _read_next_id(connection, settings)
         if columns and not problems:
             bodies = triggers.build_bodies(settings, select_columns(columns, settings), key)
@@ -59,6 +56,24 @@ def read_capture(connection: Connection, settings: Settings, all_tables: bool = 
         needs_triggers=settings.source_mode == OUTBOX,
         missing_definers=_find_missing_definers(connection, {trigger.definer for trigger in installed}),
     )
+
+
+def _read_triggers(
+    connection: Connection, settings: Settings, all_tables: bool
+) -> tuple[tuple[InstalledTrigger, ...], int | None]:
+    """Return the triggers and the first version of one moment.
+
+    `setup` changes both while it has locked the outbox, which delays a read of the version only.
+    """
+    after = read_first_version(connection, settings)
+    while True:
+        before = after
+        installed = tuple(read_triggers(connection, settings, table=settings.source_table))
+        if all_tables or len(installed) != len(EVENTS):
+            installed = tuple(read_triggers(connection, settings))
+        after = read_first_version(connection, settings)
+        if before == after:
+            return installed, after
 
 
 def _read_next_id(connection: Connection, settings: Settings) -> int | None:
