@@ -228,7 +228,7 @@ def test_the_operator_page_shows_how_the_worker_and_its_source_do(shop: Stack, p
     lags = [
         line for line in worker.get("/metrics").text.splitlines() if line.startswith("lately_consumer_lag_records{")
     ]
-    assert len(lags) == 16
+    assert len(lags) == 8
     assert f'topic="{shop.name}-orders"' in "".join(lags)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from app.topics import DUMPED_TABLES, TABLES
 from commands.tables import dump_file
+from tables.similar import current_hour
 from tests.kit.background import beside
 from tests.kit.co_purchases import (
     PRODUCTS,
@@ -55,6 +56,14 @@ def digests(where: Worker | Path, tables: tuple[str, ...] = TABLES) -> dict[tupl
     else:
         said = [where.get(f"/v1/tables/{table}/{number}/digest").json for table in tables for number in range(4)]
     return {(one["table"], one["partition"]): (one["keys"], one["digest"]) for one in said}
+
+
+def assert_same(found: dict[tuple, tuple], expected: dict[tuple, tuple], hour: int) -> None:
+    """The tables are those of `hour`. If another hour has begun, two tables count there what is applied again."""
+    counted_by_hour = () if current_hour() == hour else ("similar", "product_sales")
+    different = {one for one in expected if found[one] != expected[one]}
+    assert {one for one in different if one[0] not in counted_by_hour} == set()
+    assert {one: keys for one, (keys, _) in found.items()} == {one: keys for one, (keys, _) in expected.items()}
 
 
 def ends(stack: Stack) -> list[int]:
@@ -99,7 +108,7 @@ def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stac
         eventually(lambda: worker.events() > 300, within=60)
         (said,) = tables(stack, "dump", str(early))
     wait_equal(stack, worker)
-    without = digests(worker)
+    without, hour = digests(worker), current_hour()
     assert digests(early) != without
     assert said["keys"] == sum(keys for keys, _ in digests(early).values())
 
@@ -144,7 +153,7 @@ def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stac
     assert digests(tmp_path / "again.dump") == digests(early)
     worker = stack.worker().start().wait_ready()
     wait_equal(stack, worker)
-    assert digests(worker) == without
+    assert_same(digests(worker), without, hour)
 
     # And with the disk that it had, ahead of the dump.
     worker.stop()
@@ -152,6 +161,6 @@ def test_a_dump_under_load_is_restored_and_read_on_from_and_nothing_differs(stac
     worker.start()
     worker.wait_ready()
     wait_equal(stack, worker)
-    assert digests(worker) == without
+    assert_same(digests(worker), without, hour)
     buy(stack, ("ann", "Phone 1"), ("ann", "té"))
     wait_equal(stack, worker)
