@@ -11,11 +11,8 @@ from __future__ import annotations
 import uuid
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer
-
 from app.control.source_state import ShopIdentity
 from app.errors import WrongIdentity
-from app.kafka.topic_metadata import read_cluster_id
 from app.settings import OUTBOX, Settings
 from source import lock_table
 from source.mysql import Connection, fetch_row, read_server_name
@@ -32,9 +29,9 @@ class OutboxOwner(NamedTuple):
     token: str
 
 
-async def own_topics(settings: Settings, consumer: AIOKafkaConsumer) -> OutboxOwner:
+def owner_by_settings(settings: Settings, cluster: str) -> OutboxOwner:
     """Return the owner by these settings, with a new token; all generations have the same one."""
-    return OutboxOwner(await read_cluster_id(consumer), f"{settings.topic_prefix}orders", uuid.uuid4().hex)
+    return OutboxOwner(cluster, f"{settings.topic_prefix}orders", uuid.uuid4().hex)
 
 
 def require_owner(

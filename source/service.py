@@ -30,6 +30,7 @@ from app.errors import (
 )
 from app.kafka.client import diagnose
 from app.kafka.consume import open_consumer, partitions_of
+from app.kafka.topic_metadata import read_cluster_id
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from source import lock_waits, locks, metrics, outbox_owner, published_versions, server_rules, snapshot_requests
@@ -165,7 +166,7 @@ class SourceService(Service):
             if self.settings.source_mode == OUTBOX:
                 await asyncio.to_thread(server_rules.require_row_format, connection)
             async with state_topic.open_reader(self.settings) as reader:
-                own = await outbox_owner.own_topics(self.settings, reader.consumer)
+                own = outbox_owner.owner_by_settings(self.settings, await read_cluster_id(reader.consumer))
                 await asyncio.to_thread(outbox_owner.require_owner, connection, self.settings, own, reader.states.shop)
                 lock = await self._acquire_leadership(connection, reader)
                 states = reader.states

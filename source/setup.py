@@ -12,7 +12,6 @@ from app.control import generation, source_state
 from app.control.identity import prepare_topics
 from app.control.source_state import SourceStates, State
 from app.errors import BadSource
-from app.kafka.consume import open_consumer
 from app.settings import OUTBOX, Settings
 from app.topics import Topics
 from domain.values import parse_rfc3339
@@ -47,8 +46,8 @@ def setup(
     table = settings.shop_table
     if settings.source_mode == OUTBOX:
         _require_suitable_server(settings)
-    states = asyncio.run(prepare_topics(settings))
-    own = asyncio.run(_own_topics(settings))
+    states, cluster = asyncio.run(prepare_topics(settings))
+    own = outbox_owner.owner_by_settings(settings, cluster)
     if generation.current_layout(settings, states).active_since is None:
         report(f"generation {settings.generation} is still being filled: it will contain the source's state of {table}")
         return
@@ -83,11 +82,6 @@ def setup(
         asyncio.run(_start_watermark(settings, report))
     result = asyncio.run(snapshot.run(settings, since=since_time, progress=progress))
     report(f"{table} is set up: {result.rows} existing rows are published")
-
-
-async def _own_topics(settings: Settings) -> OutboxOwner:
-    async with open_consumer(settings) as consumer:
-        return await outbox_owner.own_topics(settings, consumer)
 
 
 def _record_owner(

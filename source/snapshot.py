@@ -23,7 +23,6 @@ from app.control.generation import require_active_generation
 from app.control.identity import prepare_topics
 from app.control.source_state import MAX_HORIZON, BinaryKey, KeyValue, SnapshotState, SourceStates
 from app.errors import BadSource
-from app.kafka.consume import open_consumer
 from app.settings import WATERMARK, Settings
 from app.topics import Topics
 from domain.events import SNAPSHOT
@@ -154,12 +153,11 @@ async def run(
     Raises BadSource, WrongGeneration, ServerAway.
     """
     topics = Topics(settings)
-    states = await prepare_topics(settings)
+    states, cluster = await prepare_topics(settings)
     connection = await asyncio.to_thread(connect, settings)
     with closing(connection):
         settings = await asyncio.to_thread(locate_outbox, connection, settings)
-        async with open_consumer(settings) as consumer:
-            own = await outbox_owner.own_topics(settings, consumer)
+        own = outbox_owner.owner_by_settings(settings, cluster)
         await asyncio.to_thread(outbox_owner.require_owner, connection, settings, own, states.shop)
         lock = await asyncio.to_thread(_acquire_lock, connection, settings)
         state = _start_or_resume(connection, settings, since, where, states, resume)

@@ -68,11 +68,6 @@ def require_active(settings: Settings, states: SourceStates) -> None:
         )
 
 
-async def require_startable_generation(settings: Settings) -> None:
-    """Raise WrongGeneration unless this generation exists and no other one has replaced it."""
-    require_not_superseded(settings, await state_topic.read(settings))
-
-
 async def read_neighbor_generations(settings: Settings) -> list[Settings]:
     """Return settings for the other generations whose topics exist.
 

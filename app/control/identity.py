@@ -9,6 +9,7 @@ the layout of the topics (docs/decisions/022-identity.md).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,8 +26,15 @@ from app.settings import Settings
 from app.topics import Topic, Topics
 
 
-async def prepare_topics(settings: Settings, extra_topics: Iterable[Topic] = ()) -> SourceStates:
-    """Create the missing topics of an app whose identity is right, and return the states in Kafka.
+class PreparedTopics(NamedTuple):
+    """The states in Kafka before the topics were prepared, and the id of the cluster."""
+
+    states: SourceStates
+    cluster: str
+
+
+async def prepare_topics(settings: Settings, extra_topics: Iterable[Topic] = ()) -> PreparedTopics:
+    """Create the missing topics of an app whose identity is right, and return what was read of them.
 
     1. Compare the layout and the identity with those in Kafka, if they are recorded.
     2. Create the missing topics, and check the others.
@@ -51,7 +59,7 @@ async def prepare_topics(settings: Settings, extra_topics: Iterable[Topic] = ())
             await _write(settings, Topics(settings).source_state, layout)
         if recorded is None:
             await _record(settings, identity)
-    return states
+    return PreparedTopics(states, identity.cluster)
 
 
 async def require_identity(settings: Settings) -> None:
