@@ -90,34 +90,35 @@ class Assignor(PartitionAssignor):
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """Store the leader's assignment. Replaces: an assignment without partitions to warm up."""
-        info = self._decode_assignment(assignment)
+        info, workers = self._decode_assignment(assignment)
         is_first = not self._assignment.actives and not self._assignment.standbys
         self._assignment = info.assignment
         self._active_tps, self._standby_tps = info.assignment.active_tps, info.assignment.standby_tps
         self._topic_groups = dict(info.topic_groups)
-        distribution = GroupDistribution(info.changelog_distribution, info.standby_distribution, info.signatures).only(
-            self.app.tables.is_trusted_address
-        )
-        self.changelog_distribution = {url: dict(partitions) for url, partitions in distribution.owners.items()}
+        trusted = workers.only(self.app.tables.is_trusted_address)
+        self.changelog_distribution = {url: dict(partitions) for url, partitions in trusted.owners.items()}
         self.external_topic_distribution = info.external_topic_distribution
-        self.standby_distribution = distribution.standbys
+        self.standby_distribution = trusted.standbys
         self.warmup, self._warmed = frozenset(_tps(info.warming)), frozenset()
         if is_first and self.app.conf.consumer_group_instance_id is not None and self._has_changed(info.url):
             self.app.consumer.rejoin()
 
-    def _decode_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> AssignmentInfo:
-        """Decode the leader's assignment; an unreadable one contains no partitions."""
+    def _decode_assignment(
+        self, assignment: ConsumerProtocolMemberAssignment
+    ) -> tuple[AssignmentInfo, GroupDistribution]:
+        """Decode the leader's assignment, and the workers of the group in it; an unreadable one contains none."""
         try:
-            decode_data(assignment.user_data, GroupDistribution)
+            workers = decode_data(assignment.user_data, GroupDistribution)
             info: AssignmentInfo = AssignmentInfo.loads(self._decompress(assignment.user_data))
         except Exception as exc:  # any bytes, so any error of the decoder
             if assignment.user_data or assignment.assignment:
                 log.error("the assignment of the leader of the group cannot be read (%r): no partitions", exc)
-            return AssignmentInfo(
-                assignment=ClientAssignment(actives={}, standbys={}), url="", changelog_distribution={},
-                external_topic_distribution={}, topic_groups={},
-            )  # fmt: skip
-        return info
+            none = ClientAssignment(actives={}, standbys={})
+            empty = AssignmentInfo(
+                assignment=none, url="", changelog_distribution={}, external_topic_distribution={}, topic_groups={}
+            )
+            return empty, GroupDistribution({})
+        return info, workers
 
     def _has_changed(self, url: str) -> bool:
         """Return whether this static member differs from the receiver of its old assignment."""

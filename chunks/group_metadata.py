@@ -75,28 +75,29 @@ def decode_data(data: bytes | None, type_: type[T]) -> T:
         raise ValueError(str(exc)) from None
 
 
-class _Metadata(ConsumerProtocolMemberMetadata):  # type: ignore[misc]  # aiokafka has no types
-    """Replaces: an exception for bytes that are no metadata, which ends the leader."""
+class _Tolerant:
+    """Replaces: an exception for bytes that have another format, which ends the process that receives them."""
+
+    level: int
+    #: Who has sent the bytes, and the consequence.
+    sender: str
+    consequence: str
 
     @classmethod
     def decode(cls, data: Any) -> Any:
         try:
-            return super().decode(data)
+            return super().decode(data)  # type: ignore[misc]  # the next class is aiokafka's
         except Exception as exc:  # any bytes, so any error of the decoder
-            log.warning("a member of the group has sent %d unreadable bytes (%r): it gets nothing", len(data), exc)
-            return cls(0, [], b"")
+            log.log(cls.level, "%s has sent %d unreadable bytes (%r): %s", cls.sender, len(data), exc, cls.consequence)
+            return cls(0, [], b"")  # type: ignore[call-arg]  # the next class is aiokafka's
 
 
-class _Assignment(ConsumerProtocolMemberAssignment):  # type: ignore[misc]  # aiokafka has no types
-    """Replaces: an exception for bytes that are no assignment, which ends the member."""
+class _Metadata(_Tolerant, ConsumerProtocolMemberMetadata):  # type: ignore[misc]  # aiokafka has no types
+    level, sender, consequence = logging.WARNING, "a member of the group", "it gets nothing"
 
-    @classmethod
-    def decode(cls, data: Any) -> Any:
-        try:
-            return super().decode(data)
-        except Exception as exc:  # any bytes, so any error of the decoder
-            log.error("the leader of the group has sent %d unreadable bytes (%r): no partitions", len(data), exc)
-            return cls(0, [], b"")
+
+class _Assignment(_Tolerant, ConsumerProtocolMemberAssignment):  # type: ignore[misc]  # aiokafka has no types
+    level, sender, consequence = logging.ERROR, "the leader of the group", "no partitions"
 
 
 def tolerate_foreign_members() -> None:
