@@ -62,8 +62,7 @@ def address_signer(settings: Settings) -> Signer:
     """
     keys = _signing_keys(settings)
     if not keys and settings.token_secret:
-        secrets = _without_empty(settings.token_secret, settings.token_secret_previous)
-        keys = [hmac.digest(secret, _DERIVATION, "sha256") for secret in secrets]
+        keys = [hmac.digest(secret.encode(), _DERIVATION, "sha256") for secret in settings.token_secrets]
     return Signer(keys)
 
 
@@ -83,11 +82,7 @@ class WorkerAddresses:
 
 
 def _signing_keys(settings: Settings) -> list[bytes]:
-    return _without_empty(settings.signing_key, settings.signing_key_previous)
-
-
-def _without_empty(*secrets: str) -> list[bytes]:
-    return [secret.encode() for secret in secrets if secret]
+    return [key.encode() for key in (settings.signing_key, settings.signing_key_previous) if key]
 
 
 def _hmac(key: bytes, purpose: str, parts: Iterable[bytes]) -> str:

@@ -145,10 +145,9 @@ class _Verification:
     ) -> None:
         self._settings, self._reader, self._worker_client = settings, reader, worker_client
         self._outcome, self._report, self._repairs = outcome, report, options.repair
-        #: Users of `--user` whose rows that break a rule are not counted yet.
+        #: Users of `--user` whose left out and optional rows are not counted yet; a copy of all rows has
+        #: counted those of the others.
         self._uncounted = set(options.users)
-        #: Users of `--user` whose optional rows are not counted yet.
-        self._uncounted_users = set(options.users)
         last_snapshot = reader.states.snapshot
         horizon = source_state.MAX_HORIZON if last_snapshot is None else last_snapshot.horizon
         self._horizon = source_state.horizon_microseconds(horizon)
@@ -190,24 +189,19 @@ class _Verification:
         before = await self._worker_client.read_purchases(users)
         # 2.
         version, (rows, left_out), read_until = await asyncio.to_thread(_read_database, self._settings, users)
-        self._add_left_out(users, left_out)
         # 3. and 4.
         after = await self._worker_client.read_purchases(users, await self._published_offsets(read_until))
         confirmed: list[PurchaseDifference] = []
         in_flight: list[PurchaseDifference] = []
         for user in users:
-            if user in self._uncounted_users:
+            if user in self._uncounted:
                 self._count_optional(user, rows[user], after[user])
             for difference in find_differences(user, rows[user], after[user], self._required_since(user)):
                 (confirmed if is_unchanged(difference, before[user]) else in_flight).append(difference)
-        self._uncounted_users.difference_update(users)
-        return Comparison(confirmed, in_flight, lambda difference: version)
-
-    def _add_left_out(self, users: list[str], left_out: Counter[str]) -> None:
-        """Count rows of `--user`, once for each user; a copy of all rows has counted the others."""
         if self._uncounted.issuperset(users):
             self._outcome.left_out += left_out
             self._uncounted.difference_update(users)
+        return Comparison(confirmed, in_flight, lambda difference: version)
 
     def _required_since(self, user: str) -> int | None:
         """Rows ordered before this time may be missing in the table: all rows of an erased user."""
