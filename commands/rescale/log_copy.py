@@ -56,9 +56,7 @@ class LogCopy:
 
         If a transaction is open, its end is awaited, so no later record is skipped.
         """
-        orders = self._source.orders.name
-        # An altered topic has more partitions than the tables.
-        tps = partitions_of(orders, (await count_partitions(self._consumer, [orders]))[orders])
+        tps = await partitions_to_copy(self._consumer, self._source)
         starts = await self._end_consumer.beginning_offsets(tps)
         ends = await self._end_consumer.end_offsets(tps)
         self._consumer.assign(tps)
@@ -139,6 +137,12 @@ class LogCopy:
             if isinstance(exc, ProducerFenced | InvalidProducerEpoch):
                 raise StillRunning("another `lately rescale` has started and continues this one") from None
             raise
+
+
+async def partitions_to_copy(consumer: AIOKafkaConsumer, source: Topics) -> list[TopicPartition]:
+    """Return all partitions of `orders`: a topic that somebody has altered has more than the tables."""
+    orders = source.orders.name
+    return partitions_of(orders, (await count_partitions(consumer, [orders]))[orders])
 
 
 def _is_readable(record: ConsumerRecord) -> bool:

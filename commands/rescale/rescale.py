@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from aiokafka import TopicPartition
-
 from app.kafka.consume import open_consumer
 from app.kafka.lag import open_lag_reader
 from app.settings import Settings
@@ -19,7 +17,7 @@ from app.topics import Topics
 from commands.changelogs import open_changelogs
 from commands.rescale.compare_generations import GenerationComparison
 from commands.rescale.cutover import Cutover
-from commands.rescale.log_copy import open_log_copy
+from commands.rescale.log_copy import open_log_copy, partitions_to_copy
 from commands.rescale.next_generation import begin_generation, next_generation, read_layouts
 from commands.rescale.source_handover import hold_source_locks
 from commands.tables.dump import temporary_stores
@@ -63,7 +61,7 @@ async def dry_run(settings: Settings, partitions: int) -> tuple[Settings, int]:
     new = next_generation(settings, partitions)
     await read_layouts(settings, new)
     async with open_consumer(settings) as consumer:
-        tps = [TopicPartition(Topics(settings).orders.name, number) for number in range(settings.partitions)]
+        tps = await partitions_to_copy(consumer, Topics(settings))
         starts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
     return new, sum(ends[tp] - starts[tp] for tp in tps)
 
